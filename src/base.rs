@@ -1,0 +1,19 @@
+//! The words every room shares: offsets, epochs, ids, errors, seeded containers.
+
+mod ids;
+mod numbers;
+
+pub use ids::{ClusterId, METADATA_TOPIC_ID, PartitionKey, TopicId};
+pub use numbers::{BrokerId, LeaderEpoch, Offset, ProducerEpoch, ProducerId};
+
+/// Kafka's error codes are the domain errors of every rule.
+pub type ErrorCode = kafka_protocol::ResponseError;
+
+/// A hash map with a fixed seed, so that one simulator seed always gives one order of events.
+pub type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::FixedState>;
+
+/// A hash set with a fixed seed; see [`Map`].
+pub type Set<K> = std::collections::HashSet<K, foldhash::fast::FixedState>;
+
+/// Milliseconds since the Unix epoch, as Kafka writes time into records.
+pub type Timestamp = i64;
