@@ -1,1 +1,166 @@
-//! (file)
+//! The codecs of record batches, bounded: what is decompressed never takes more memory than the caller allows.
+
+mod feed;
+mod snappy;
+
+use std::io::{self, Read, Write};
+
+pub use feed::StreamFeed;
+
+use crate::protocol::batch::BatchError;
+
+/// How the records of a batch are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Compression {
+    /// Not at all.
+    #[default]
+    None,
+    /// RFC 1952.
+    Gzip,
+    /// Raw snappy (librdkafka) or Xerial's framing of it (Java).
+    Snappy,
+    /// LZ4 frames.
+    Lz4,
+    /// RFC 8878 (KIP-110).
+    Zstd,
+}
+
+impl Compression {
+    /// Every codec, by id.
+    pub const ALL: [Self; 5] = [Self::None, Self::Gzip, Self::Snappy, Self::Lz4, Self::Zstd];
+
+    /// The number that stands for the codec in a batch's attributes.
+    #[must_use]
+    pub const fn id(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Gzip => 1,
+            Self::Snappy => 2,
+            Self::Lz4 => 3,
+            Self::Zstd => 4,
+        }
+    }
+
+    /// The codec with this number.
+    #[must_use]
+    pub const fn of_id(id: u8) -> Option<Self> {
+        match id {
+            0 => Some(Self::None),
+            1 => Some(Self::Gzip),
+            2 => Some(Self::Snappy),
+            3 => Some(Self::Lz4),
+            4 => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+
+    /// Its name in `compression.type`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "uncompressed",
+            Self::Gzip => "gzip",
+            Self::Snappy => "snappy",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// Kafka's level where none is set.
+    #[must_use]
+    pub const fn default_level(self) -> i32 {
+        match self {
+            Self::None | Self::Snappy => 0,
+            Self::Gzip => -1,
+            Self::Lz4 => 9,
+            Self::Zstd => 3,
+        }
+    }
+}
+
+/// Decompressors ask for memory by what the data announces. Kafka's own decoder allows zstd windows of this many bits;
+/// pages of the window that are never written cost nothing.
+const ZSTD_WINDOW_BITS_MAX: u32 = 27;
+
+/// A decompressor over bytes in memory.
+pub enum Decompressor<'a> {
+    /// The bytes themselves.
+    None(&'a [u8]),
+    /// See [`Compression::Gzip`].
+    Gzip(Box<flate2::bufread::MultiGzDecoder<&'a [u8]>>),
+    /// See [`Compression::Snappy`].
+    Snappy(snappy::SnappyReader<'a>),
+    /// See [`Compression::Lz4`].
+    Lz4(Box<lz4_flex::frame::FrameDecoder<&'a [u8]>>),
+    /// See [`Compression::Zstd`].
+    Zstd(Box<zstd::stream::read::Decoder<'static, &'a [u8]>>),
+}
+
+impl<'a> Decompressor<'a> {
+    /// Starts at the first byte of `bytes`.
+    ///
+    /// # Errors
+    /// `BadRecord` if the bytes cannot be the codec's.
+    pub fn new(codec: Compression, bytes: &'a [u8]) -> Result<Self, BatchError> {
+        Ok(match codec {
+            Compression::None => Self::None(bytes),
+            Compression::Gzip => Self::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(bytes))),
+            Compression::Snappy => Self::Snappy(snappy::SnappyReader::new(bytes)),
+            Compression::Lz4 => Self::Lz4(Box::new(lz4_flex::frame::FrameDecoder::new(bytes))),
+            Compression::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(bytes).map_err(|_| GARBAGE)?;
+                decoder.window_log_max(ZSTD_WINDOW_BITS_MAX).map_err(|_| GARBAGE)?;
+                Self::Zstd(Box::new(decoder))
+            }
+        })
+    }
+}
+
+impl Read for Decompressor<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::None(bytes) => bytes.read(out),
+            Self::Gzip(reader) => reader.read(out),
+            Self::Snappy(reader) => reader.read(out),
+            Self::Lz4(reader) => reader.read(out),
+            Self::Zstd(reader) => reader.read(out),
+        }
+    }
+}
+
+const GARBAGE: BatchError = BatchError::BadRecord("the records do not decompress");
+
+/// Decompresses all of `bytes`.
+///
+/// # Errors
+/// `BadRecord` for what does not decompress, `TooLarge` if it would take more than `limit` bytes.
+pub fn decompress(codec: Compression, bytes: &[u8], limit: usize) -> Result<Vec<u8>, BatchError> {
+    let mut out = Vec::new();
+    // One byte more than allowed tells too large from just right.
+    let bound = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    Decompressor::new(codec, bytes)?.take(bound).read_to_end(&mut out).map_err(|_| GARBAGE)?;
+    if out.len() > limit { Err(BatchError::TooLarge { limit }) } else { Ok(out) }
+}
+
+/// Appends `bytes`, compressed, to `out`. The level means what Kafka's `compression.<codec>.level` means, but LZ4 has
+/// only its fast level here.
+pub fn compress(codec: Compression, level: i32, bytes: &[u8], out: &mut Vec<u8>) {
+    match codec {
+        Compression::None => out.extend_from_slice(bytes),
+        Compression::Gzip => {
+            let level = u32::try_from(level)
+                .map_or_else(|_| flate2::Compression::default(), |level| flate2::Compression::new(level.min(9)));
+            let mut encoder = flate2::write::GzEncoder::new(out, level);
+            encoder.write_all(bytes).and_then(|()| encoder.try_finish()).expect("writing into memory does not fail");
+        }
+        Compression::Snappy => snappy::compress(bytes, out),
+        Compression::Lz4 => {
+            let mut encoder = lz4_flex::frame::FrameEncoder::new(out);
+            encoder.write_all(bytes).expect("writing into memory does not fail");
+            encoder.try_finish().expect("writing into memory does not fail");
+        }
+        Compression::Zstd => {
+            zstd::stream::copy_encode(bytes, out, level).expect("writing into memory does not fail");
+        }
+    }
+}
