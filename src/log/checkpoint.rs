@@ -46,7 +46,11 @@ impl Manifest {
     pub fn decode(bytes: &[u8]) -> Result<Self, Damaged> {
         let mut input = unframed(MANIFEST_MAGIC, bytes)?;
         let (incarnation, cores, clean) = (input.array()?, input.u32()?, input.u8()? != 0);
-        if cores == 0 || cores > CORES_MAX { Err(Damaged) } else { Ok(Self { incarnation, cores: cores as usize, clean }) }
+        if cores == 0 || cores > CORES_MAX {
+            Err(Damaged)
+        } else {
+            Ok(Self { incarnation, cores: cores as usize, clean })
+        }
     }
 }
 

@@ -122,11 +122,6 @@ impl Chunks {
         doubled.max(left.next_multiple_of(BLOCK_BYTES)).clamp(CHUNK_MIN, CHUNK_MAX)
     }
 
-    /// The offset from which on all batches are in memory. `None` if there are none.
-    pub fn first_offset(&self) -> Option<Offset> {
-        self.0.iter().find_map(|chunk| chunk.marks.first()).map(|mark| mark.0)
-    }
-
     /// The chunk that holds the byte at `position`.
     fn chunk_at(&self, segment_base: Offset, position: u32) -> Option<usize> {
         let after = self.0.partition_point(|chunk| (chunk.segment_base, chunk.start) <= (segment_base, position));
@@ -209,20 +204,5 @@ impl Chunks {
                 marks.checked_sub(1).map(|last| chunk.marks[last])
             })
             .next()
-    }
-
-    /// Forgets everything at or beyond `position` of the segment, and later segments. Returns the capacity given up and
-    /// the bytes that were not written yet.
-    pub fn truncate(&mut self, segment_base: Offset, position: u32) -> (usize, usize) {
-        let (mut capacity, mut dirty) = (0, 0);
-        while let Some(last) = self.0.back() {
-            if (last.segment_base, last.end()) <= (segment_base, position) {
-                break;
-            }
-            capacity += last.capacity();
-            dirty += last.tail.published() - last.written;
-            self.0.pop_back();
-        }
-        (capacity, dirty)
     }
 }

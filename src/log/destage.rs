@@ -7,7 +7,7 @@ use std::{io, rc::Rc, time::Duration};
 
 use crate::{
     base::Offset,
-    io::{Either, File, Instant, SharedBuffer, either, join_all},
+    io::{File, Instant, SharedBuffer, join_all},
     log::{
         checkpoint::{BALLAST, checkpoint_name, encode_checkpoint},
         core::Core,
@@ -45,7 +45,11 @@ pub async fn run(core: &Rc<Core>) {
             core.work.notified().await;
             continue;
         }
-        write_all(core, &logs, What::WholeChunks).await;
+        if let Err(error) = write_all(core, &logs, What::WholeChunks).await {
+            // The records are dirty still: the next round, at the latest, tries again.
+            handle(core, &error);
+            core.io.clock.sleep(RETRY_DELAY).await;
+        }
     }
 }
 
@@ -174,8 +178,7 @@ fn complete(image: &mut LogImage, log: &Log) {
 
 /// Writes the next one of the two checkpoint files, durably.
 pub async fn write_checkpoint(core: &Core, first_sequence: u64) -> Result<(), RoundError> {
-    let images: Vec<Rc<[u8]>> =
-        core.logs.borrow().values().filter_map(|log| log.state().encoded.clone()).collect();
+    let images: Vec<Rc<[u8]>> = core.logs.borrow().values().filter_map(|log| log.state().encoded.clone()).collect();
     let generation = core.generation.get() + 1;
     let bytes = encode_checkpoint(
         &core.incarnation,
@@ -285,8 +288,11 @@ fn next_piece(log: &Log, what: What) -> Result<Option<Piece>, LogError> {
 /// Notes that a piece lies in its segment.
 fn wrote(core: &Core, log: &Rc<Log>, piece: &Piece) {
     let mut state = log.state_mut();
-    let found =
-        state.chunks.0.iter_mut().find(|chunk| (chunk.segment_base, chunk.start) == (piece.segment_base, piece.chunk_start));
+    let found = state
+        .chunks
+        .0
+        .iter_mut()
+        .find(|chunk| (chunk.segment_base, chunk.start) == (piece.segment_base, piece.chunk_start));
     let Some(chunk) = found else { return };
     let cleaned = piece.upto.saturating_sub(chunk.written);
     chunk.written = chunk.written.max(piece.upto);
@@ -385,12 +391,4 @@ pub fn log_error(log: &Log, base: Offset, error: &io::Error) -> LogError {
         return LogError::Full;
     }
     LogError::Io { path: log.file(&file_name(base, "log")).display().to_string(), message: error.to_string() }
-}
-
-/// Waits for work or for `deadline`, whichever comes first; used by tests and by the clean stop.
-pub async fn idle(core: &Core, duration: Duration) -> bool {
-    match either(core.work.notified(), core.io.clock.sleep(duration)).await {
-        Either::Left(_) => true,
-        Either::Right(()) => false,
-    }
 }

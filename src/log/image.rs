@@ -42,8 +42,9 @@ pub struct SegmentImage {
 impl SegmentImage {
     pub fn of(segment: &Segment) -> Self {
         let hints = segment.index.as_ref().map(|index| index.hints(HINTS_MAX));
-        let (offsets, times) =
-            hints.as_ref().map_or((Vec::new(), Vec::new()), |hints| (hints.parts().0.to_vec(), hints.parts().1.to_vec()));
+        let (offsets, times) = hints
+            .as_ref()
+            .map_or((Vec::new(), Vec::new()), |hints| (hints.parts().0.to_vec(), hints.parts().1.to_vec()));
         Self {
             base: segment.base,
             size: segment.size,
@@ -95,8 +96,7 @@ impl SegmentImage {
         let (base, size, first_timestamp) = (input.offset()?, input.u32()?, input.i64()?);
         let largest = (input.i64()?, input.offset()?);
         let flags = input.u8()?;
-        let offsets =
-            (0..input.count(8)?).map(|_| Ok((input.u32()?, input.u32()?))).collect::<Result<_, Damaged>>()?;
+        let offsets = (0..input.count(8)?).map(|_| Ok((input.u32()?, input.u32()?))).collect::<Result<_, Damaged>>()?;
         let times = (0..input.count(12)?).map(|_| Ok((input.i64()?, input.u32()?))).collect::<Result<_, Damaged>>()?;
         let (sealed, finished) = (flags & 1 != 0, flags & 2 != 0);
         Ok(Self { base, size, first_timestamp, largest, sealed, finished, offsets, times })

@@ -65,13 +65,6 @@ impl SegmentIndex {
         self.note_time(largest);
     }
 
-    /// Forgets what lies at or beyond `end` (relative) or `position`.
-    pub fn truncate(&mut self, end: u32, position: u32) {
-        self.offsets.retain(|entry| entry.0 < end && entry.1 < position);
-        self.times.retain(|entry| entry.1 < end);
-        self.bytes_since_entry = 0;
-    }
-
     /// Where to start looking for `offset`: the position of a batch at or before it.
     pub fn position(&self, offset: u32) -> u32 {
         let after = self.offsets.partition_point(|entry| entry.0 <= offset);
@@ -107,7 +100,11 @@ impl SegmentIndex {
 
     /// The bytes of `.index`: (i32 offset, i32 position).
     pub fn offset_file(&self) -> Vec<u8> {
-        self.offsets.iter().flat_map(|(offset, position)| [offset.to_be_bytes(), position.to_be_bytes()]).flatten().collect()
+        self.offsets
+            .iter()
+            .flat_map(|(offset, position)| [offset.to_be_bytes(), position.to_be_bytes()])
+            .flatten()
+            .collect()
     }
 
     /// The bytes of `.timeindex`: (i64 timestamp, i32 offset).

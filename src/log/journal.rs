@@ -78,7 +78,14 @@ pub struct Mark {
 }
 
 impl Journal {
-    pub fn new(io: &Io, directory: &Path, core: usize, incarnation: Incarnation, file_bytes: u32, max_bytes: u64) -> Self {
+    pub fn new(
+        io: &Io,
+        directory: &Path,
+        core: usize,
+        incarnation: Incarnation,
+        file_bytes: u32,
+        max_bytes: u64,
+    ) -> Self {
         let state = State {
             filling: None,
             sealed: VecDeque::new(),

@@ -44,6 +44,8 @@ pub struct Log {
 pub struct State {
     pub config: LogConfig,
     pub log_start: Offset,
+    /// A log start that the journal has heard of, but perhaps not durably.
+    pub announced_start: Offset,
     pub end: Offset,
     pub durable: Offset,
     /// Ascending; there is always an active one, the last.
@@ -175,6 +177,7 @@ impl Log {
         let state = State {
             config,
             log_start,
+            announced_start: log_start,
             end,
             durable: end,
             segments,
@@ -344,7 +347,7 @@ impl Log {
     }
 
     /// Makes sure that the block in which the active segment ends is in memory, so that the next batch can be put behind.
-    async fn load_tail(self: &Rc<Self>) -> Result<(), LogError> {
+    pub(super) async fn load_tail(self: &Rc<Self>) -> Result<(), LogError> {
         loop {
             let (base, size) = {
                 let state = self.state();
@@ -443,8 +446,7 @@ impl Log {
 
     fn roll(self: &Rc<Self>, state: &mut State, next_base: Offset) {
         let active = state.active();
-        let entry =
-            Entry::Seal { key: self.key, segment_base: active.base, length: active.size, next_base };
+        let entry = Entry::Seal { key: self.key, segment_base: active.base, length: active.size, next_base };
         self.core.journal.announce(&entry);
         self.seal_active(state, next_base);
     }
@@ -553,7 +555,7 @@ impl Log {
         LogImage {
             key: self.key,
             name: self.name.clone(),
-            log_start: state.log_start,
+            log_start: state.announced_start,
             log_end: state.end,
             has_directory: state.has_directory,
             segments: state.segments.iter().filter(|segment| segment.size > 0).map(SegmentImage::of).collect(),

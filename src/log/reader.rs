@@ -261,8 +261,12 @@ impl Log {
     /// Bytes of a segment's file.
     pub(super) async fn read_file(&self, base: Offset, position: u64, bytes: usize) -> Result<Slice, LogError> {
         let path = self.file(&file_name(base, "log"));
-        let file =
-            self.core.files.open(self.key(), base, &path, false).await.map_err(|error| log_error(self, base, &error))?;
+        let file = self
+            .core
+            .files
+            .open(self.key(), base, &path, false)
+            .await
+            .map_err(|error| log_error(self, base, &error))?;
         file.read(position, bytes).await.map_err(|error| log_error(self, base, &error))
     }
 
@@ -323,8 +327,7 @@ impl Log {
                     i64::from_be_bytes(extent.bytes[at..at + 8].try_into().expect("eight bytes"))
                 }
                 Some(_) | None => {
-                    let bytes =
-                        super::core::joined(&self.gather(base, position, position + MAX_TIMESTAMP_END).await?);
+                    let bytes = super::core::joined(&self.gather(base, position, position + MAX_TIMESTAMP_END).await?);
                     i64::from_be_bytes(bytes[bytes.len() - 8..].try_into().expect("eight bytes"))
                 }
             };

@@ -84,10 +84,6 @@ impl Segment {
         position
     }
 
-    pub fn log_file(&self) -> String {
-        file_name(self.base, "log")
-    }
-
     /// How long the file must be made so that it holds `needed` bytes: in steps that double up to 16 MiB.
     pub fn growth(&self, needed: u64) -> Option<u64> {
         (needed > self.allocated).then(|| grown(self.allocated, needed))

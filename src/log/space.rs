@@ -3,11 +3,7 @@
 //! Files are made and grown in the background, so admission counts: free space when last asked, less what has been
 //! promised to segments since and is not allocated yet.
 
-use std::{
-    cell::Cell,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{cell::Cell, path::PathBuf, time::Duration};
 
 use crate::io::{Instant, Io};
 

@@ -108,7 +108,7 @@ mod tests {
         let key = PartitionKey { topic_id: TopicId(Uuid::from_u128(5)), partition: 0 };
         let mut bytes = vec![0; HEADER_BYTES];
         Entry::LogStart { key, offset: Offset(sequence as i64) }.encode(&mut bytes);
-        Entry::Truncate { key, offset: Offset(1) }.encode(&mut bytes);
+        Entry::LogStart { key, offset: Offset(1) }.encode(&mut bytes);
         let length = bytes.len();
         bytes.resize(padded(length), 0);
         let header = BlockHeader {

@@ -3,10 +3,9 @@
 //! ```text
 //! append     1  key(20)  base_offset i64  leader_epoch i32  segment_base i64  position u32  length u32  batch
 //! log start  2  key(20)  log_start_offset i64
-//! truncate   3  key(20)  log_end_offset i64
 //! seal       4  key(20)  segment_base i64  length u32  next_base i64
 //! ```
-//! A key is the topic's id and the partition's index. All integers are big-endian.
+//! Kind 3 is kept for truncation by a new leader. A key is the topic's id and the partition's index. All integers are big-endian.
 
 use crate::{
     base::{LeaderEpoch, Offset, PartitionKey},
@@ -15,7 +14,6 @@ use crate::{
 
 const APPEND: u8 = 1;
 const LOG_START: u8 = 2;
-const TRUNCATE: u8 = 3;
 const SEAL: u8 = 4;
 
 /// Bytes of an append entry before its batch.
@@ -39,7 +37,6 @@ pub struct AppendHead {
 pub enum Entry<'a> {
     Append { head: AppendHead, batch: &'a [u8] },
     LogStart { key: PartitionKey, offset: Offset },
-    Truncate { key: PartitionKey, offset: Offset },
     Seal { key: PartitionKey, segment_base: Offset, length: u32, next_base: Offset },
 }
 
@@ -61,7 +58,7 @@ impl<'a> Entry<'a> {
     pub fn key(&self) -> PartitionKey {
         match self {
             Self::Append { head, .. } => head.key,
-            Self::LogStart { key, .. } | Self::Truncate { key, .. } | Self::Seal { key, .. } => *key,
+            Self::LogStart { key, .. } | Self::Seal { key, .. } => *key,
         }
     }
 
@@ -73,11 +70,6 @@ impl<'a> Entry<'a> {
             }
             Self::LogStart { key, offset } => {
                 out.put_u8(LOG_START);
-                out.put_key(*key);
-                out.put_i64(offset.0);
-            }
-            Self::Truncate { key, offset } => {
-                out.put_u8(TRUNCATE);
                 out.put_key(*key);
                 out.put_i64(offset.0);
             }
@@ -108,13 +100,9 @@ impl<'a> Entry<'a> {
                 Ok(Self::Append { head, batch: input.take(head.length as usize)? })
             }
             LOG_START => Ok(Self::LogStart { key, offset: input.offset()? }),
-            TRUNCATE => Ok(Self::Truncate { key, offset: input.offset()? }),
-            SEAL => Ok(Self::Seal {
-                key,
-                segment_base: input.offset()?,
-                length: input.u32()?,
-                next_base: input.offset()?,
-            }),
+            SEAL => {
+                Ok(Self::Seal { key, segment_base: input.offset()?, length: input.u32()?, next_base: input.offset()? })
+            }
             _ => Err(Damaged),
         }
     }
@@ -141,7 +129,6 @@ mod tests {
         let entries = [
             Entry::Append { head, batch: b"batch" },
             Entry::LogStart { key, offset: Offset(60) },
-            Entry::Truncate { key, offset: Offset(65) },
             Entry::Seal { key, segment_base: Offset(50), length: 4005, next_base: Offset(71) },
         ];
         let mut bytes = Vec::new();
