@@ -1,1 +1,48 @@
-//! (room)
+//! The doors to disk, clock, tasks, randomness and other cores. The only room that knows where they lead:
+//! to glommio in production, to a seeded simulator ([`sim`]) in tests. Everything here lives on one core and is not
+//! `Send`, but for [`SharedBuffer`], [`Slice`], [`MeshSeed`] and what travels through a [`Mesh`].
+
+pub mod channel;
+mod clock;
+mod disk;
+#[cfg(any())]
+pub mod glommio;
+mod memory;
+mod mesh;
+mod rand;
+pub mod sim;
+mod spawner;
+mod together;
+
+pub use clock::{Clock, Instant};
+pub use disk::{DirEntry, Disk, File, OpenOptions};
+pub use memory::{ALIGNMENT, Buffer, SharedBuffer, Slice, Tail, align_up};
+pub use mesh::{Expecting, MESH_SLOTS, Mesh, MeshSeed, mesh};
+pub use rand::Rand;
+pub use spawner::{JoinHandle, Spawner};
+pub use together::{Either, either, join_all};
+
+/// All doors of one core. Cheap to clone.
+#[derive(Clone)]
+pub struct Io {
+    /// Files and buffers.
+    pub disk: Disk,
+    /// Time.
+    pub clock: Clock,
+    /// Tasks of this core.
+    pub spawner: Spawner,
+    /// Randomness.
+    pub rand: Rand,
+}
+
+/// Forwards a call to whichever backend the door leads to.
+macro_rules! forward {
+    ($door:expr, $backend:ident => $call:expr) => {
+        match $door {
+            #[cfg(any())]
+            Self::Glommio($backend) => $call,
+            Self::Sim($backend) => $call,
+        }
+    };
+}
+use forward;

@@ -1,1 +1,145 @@
-//! (room)
+//! The rules of one partition: what may be appended, what may be fetched, what counts as committed.
+//!
+//! Plain data and synchronous functions. Log and replica hold a [`Partition`] and act on its answers.
+
+mod append;
+mod codec;
+mod epochs;
+mod fetch;
+mod producers;
+mod state;
+
+pub use append::AppendPlan;
+pub use epochs::EpochCache;
+pub use fetch::{FetchPartition, FetchPlan, FetchRefusal, Isolation};
+pub use producers::{PRODUCERS_MAX, Producers};
+pub use state::{PartitionState, StateError};
+
+use crate::base::{ErrorCode, LeaderEpoch, Offset, PartitionKey, Timestamp};
+
+/// One partition as its leader sees it. Lives on the partition's core.
+///
+/// `log_start_offset <= high_watermark <= log_end_offset`, always.
+#[derive(Clone, Debug)]
+pub struct Partition {
+    key: PartitionKey,
+    leader_epoch: LeaderEpoch,
+    state: PartitionState,
+}
+
+impl Partition {
+    /// A partition that this broker leads from now on, in `leader_epoch`, with what was found in its log.
+    #[must_use]
+    pub fn restored(key: PartitionKey, leader_epoch: LeaderEpoch, mut state: PartitionState) -> Self {
+        state.check();
+        state.epochs.assign(leader_epoch, state.log_end_offset);
+        Self { key, leader_epoch, state }
+    }
+
+    /// What has to survive a restart.
+    #[must_use]
+    pub fn state(&self) -> PartitionState {
+        self.state.clone()
+    }
+
+    /// The same, to look at.
+    #[must_use]
+    pub fn state_ref(&self) -> &PartitionState {
+        &self.state
+    }
+
+    /// Which partition this is.
+    #[must_use]
+    pub fn key(&self) -> PartitionKey {
+        self.key
+    }
+
+    /// Our term as leader.
+    #[must_use]
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        self.leader_epoch
+    }
+
+    /// The first offset that still exists.
+    #[must_use]
+    pub fn log_start_offset(&self) -> Offset {
+        self.state.log_start_offset
+    }
+
+    /// The offset that the next record gets.
+    #[must_use]
+    pub fn log_end_offset(&self) -> Offset {
+        self.state.log_end_offset
+    }
+
+    /// Everything below it is committed and may be seen.
+    #[must_use]
+    pub fn high_watermark(&self) -> Offset {
+        self.state.high_watermark
+    }
+
+    /// Everything below it is committed and decided; without transactions that is the high watermark.
+    #[must_use]
+    pub fn last_stable_offset(&self) -> Offset {
+        self.state.high_watermark
+    }
+
+    /// Compares the epoch a client believes in with ours (KIP-320). None, or a negative one, passes.
+    ///
+    /// # Errors
+    /// `FencedLeaderEpoch` if the client's is older, `UnknownLeaderEpoch` if it is newer.
+    pub fn check_leader_epoch(&self, current: Option<LeaderEpoch>) -> Result<(), ErrorCode> {
+        match current.filter(|epoch| epoch.0 >= 0) {
+            Some(epoch) if epoch < self.leader_epoch => Err(ErrorCode::FencedLeaderEpoch),
+            Some(epoch) if epoch > self.leader_epoch => Err(ErrorCode::UnknownLeaderEpoch),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The largest epoch not above `epoch`, and where it ends (KIP-101); (-1, -1) if `epoch` is unknown.
+    ///
+    /// # Errors
+    /// As [`Partition::check_leader_epoch`] for `current`.
+    pub fn offset_for_leader_epoch(
+        &self,
+        current: Option<LeaderEpoch>,
+        epoch: LeaderEpoch,
+    ) -> Result<(LeaderEpoch, Offset), ErrorCode> {
+        self.check_leader_epoch(current)?;
+        Ok(self.state.epochs.end_of(epoch, self.state.log_end_offset))
+    }
+
+    /// Everything below `end` is on stable storage. With a single replica that commits it.
+    ///
+    /// Returns the new high watermark if it moved. It never moves back.
+    pub fn flushed(&mut self, end: Offset) -> Option<Offset> {
+        assert!(end <= self.state.log_end_offset, "nothing beyond the log end offset can be durable");
+        if end <= self.state.high_watermark {
+            return None;
+        }
+        self.state.high_watermark = end;
+        Some(end)
+    }
+
+    /// What the log start offset becomes when a client deletes the records before `target`; -1 means all committed.
+    ///
+    /// # Errors
+    /// `OffsetOutOfRange` for any other negative target and above the high watermark.
+    pub fn delete_records(&self, target: i64) -> Result<Offset, ErrorCode> {
+        let target = if target == -1 { self.state.high_watermark } else { Offset(target) };
+        if target < Offset::ZERO || target > self.state.high_watermark {
+            return Err(ErrorCode::OffsetOutOfRange);
+        }
+        Ok(target.max(self.state.log_start_offset))
+    }
+
+    /// The log begins at `start` from now on: records were deleted, or retention ran. Never moves back.
+    pub fn move_log_start(&mut self, start: Offset) {
+        self.state.move_log_start(start);
+    }
+
+    /// Forgets producers that have been silent for longer than `expiration_ms` of the broker's time.
+    pub fn expire_producers(&mut self, now: Timestamp, expiration_ms: i64) {
+        self.state.producers.expire(now, expiration_ms);
+    }
+}

@@ -1,0 +1,168 @@
+//! Tell all who wait that something changed.
+
+use std::cell::{Cell, Ref, RefCell};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+#[derive(Default)]
+struct State {
+    generation: Cell<u64>,
+    next_waiter: Cell<u64>,
+    // Ordered, so that waiters are woken in the order in which they came.
+    waiters: RefCell<BTreeMap<u64, Waker>>,
+}
+
+/// A bell: everybody who waits when it rings is woken. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Notify(Rc<State>);
+
+impl Notify {
+    /// A bell nobody waits for.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Wakes all who wait now; those who come later wait for the next ring.
+    pub fn notify_all(&self) {
+        self.0.generation.set(self.0.generation.get() + 1);
+        let waiters = std::mem::take(&mut *self.0.waiters.borrow_mut());
+        waiters.into_values().for_each(Waker::wake);
+    }
+
+    /// Resolves at the first ring after this call (not after its first poll): look at the state after making it.
+    #[must_use]
+    pub fn notified(&self) -> Notified {
+        Notified { state: self.0.clone(), seen: self.0.generation.get(), waiter: None }
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.0.waiters.borrow().len()
+    }
+}
+
+/// Waits for one ring; see [`Notify::notified`].
+pub struct Notified {
+    state: Rc<State>,
+    seen: u64,
+    waiter: Option<u64>,
+}
+
+impl Future for Notified {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.state.generation.get() != self.seen {
+            return Poll::Ready(());
+        }
+        let waiter = self.waiter.unwrap_or_else(|| {
+            let waiter = self.state.next_waiter.get();
+            self.state.next_waiter.set(waiter + 1);
+            waiter
+        });
+        self.waiter = Some(waiter);
+        self.state.waiters.borrow_mut().insert(waiter, context.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Notified {
+    fn drop(&mut self) {
+        if let Some(waiter) = self.waiter {
+            let waker = self.state.waiters.borrow_mut().remove(&waiter);
+            drop(waker);
+        }
+    }
+}
+
+struct Watched<T> {
+    value: RefCell<T>,
+    bell: Notify,
+}
+
+/// A value that can be waited for. Cheap to clone; all clones are the same value.
+pub struct Watch<T>(Rc<Watched<T>>);
+
+impl<T> Clone for Watch<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Watch<T> {
+    /// A watched value.
+    #[must_use]
+    pub fn new(value: T) -> Self {
+        Self(Rc::new(Watched { value: RefCell::new(value), bell: Notify::new() }))
+    }
+
+    /// Sets the value and wakes all who wait.
+    pub fn set(&self, value: T) {
+        let old = self.0.value.replace(value);
+        drop(old);
+        self.0.bell.notify_all();
+    }
+
+    /// Looks at the value. Not to be held across an `.await`.
+    #[must_use]
+    pub fn borrow(&self) -> Ref<'_, T> {
+        self.0.value.borrow()
+    }
+
+    /// Resolves at the next [`set`](Self::set) after this call.
+    #[must_use]
+    pub fn changed(&self) -> Notified {
+        self.0.bell.notified()
+    }
+
+    /// Waits until `accept` finds what it looks for in the value.
+    pub async fn wait_for<R>(&self, mut accept: impl FnMut(&T) -> Option<R>) -> R {
+        loop {
+            let changed = self.changed();
+            let found = accept(&self.borrow());
+            if let Some(found) = found {
+                return found;
+            }
+            changed.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::{block_on, poll_once};
+
+    use super::*;
+
+    #[test]
+    fn a_ring_wakes_those_who_came_before_it() {
+        let bell = Notify::new();
+        let mut early = bell.notified();
+        assert!(block_on(poll_once(&mut early)).is_none());
+        assert_eq!(bell.waiting(), 1);
+        let never_polled = bell.notified();
+        bell.notify_all();
+        let mut late = bell.notified();
+        block_on(early);
+        block_on(never_polled);
+        assert!(block_on(poll_once(&mut late)).is_none());
+        drop(late);
+        assert_eq!(bell.waiting(), 0, "who gives up leaves nothing behind");
+    }
+
+    #[test]
+    fn a_watch_is_waited_for() {
+        let watch = Watch::new(1);
+        let mut found = Box::pin(watch.wait_for(|value| (*value > 2).then_some(*value)));
+        assert!(block_on(poll_once(&mut found)).is_none());
+        watch.set(2);
+        assert!(block_on(poll_once(&mut found)).is_none());
+        watch.set(3);
+        assert_eq!(block_on(found), 3);
+    }
+}

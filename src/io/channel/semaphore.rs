@@ -1,0 +1,252 @@
+//! A budget that is handed out first come, first served: permits, or bytes.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+struct State {
+    total: Cell<usize>,
+    available: Cell<usize>,
+    waiting: RefCell<VecDeque<Rc<Waiter>>>,
+}
+
+struct Waiter {
+    amount: usize,
+    granted: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// A budget. Strictly FIFO: a small request waits behind a large one that came first, so that nobody starves.
+/// Cheap to clone; all clones are the same budget.
+#[derive(Clone)]
+pub struct Semaphore(Rc<State>);
+
+impl Semaphore {
+    /// A budget of `total`.
+    #[must_use]
+    pub fn new(total: usize) -> Self {
+        Self(Rc::new(State { total: Cell::new(total), available: Cell::new(total), waiting: RefCell::default() }))
+    }
+
+    /// What is free now.
+    #[must_use]
+    pub fn available(&self) -> usize {
+        self.0.available.get()
+    }
+
+    /// The whole budget.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.0.total.get()
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.0.waiting.borrow().len()
+    }
+
+    /// Takes `amount` at once, if it is free and nobody waits.
+    #[must_use]
+    pub fn try_acquire(&self, amount: usize) -> Option<Permit> {
+        if !self.0.waiting.borrow().is_empty() || self.0.available.get() < amount {
+            return None;
+        }
+        self.0.available.set(self.0.available.get() - amount);
+        Some(Permit { state: self.0.clone(), amount })
+    }
+
+    /// Waits for `amount`; its place in the queue is taken at the first poll. Dropping the future gives the place up.
+    /// # Panics
+    /// If `amount` is more than the whole budget: it would wait for ever, so callers cut it down first.
+    pub fn acquire(&self, amount: usize) -> Acquire {
+        assert!(amount <= self.total(), "asked for {amount} of a budget of {}", self.total());
+        Acquire { state: self.0.clone(), amount, waiter: None, done: false }
+    }
+
+    /// Makes the budget larger.
+    pub fn grow(&self, amount: usize) {
+        self.0.total.set(self.0.total.get() + amount);
+        self.0.release(amount);
+    }
+}
+
+impl State {
+    fn release(&self, amount: usize) {
+        self.available.set(self.available.get() + amount);
+        self.grant();
+    }
+
+    /// Serves the queue from its head for as long as the next one fits.
+    fn grant(&self) {
+        loop {
+            let waiter = {
+                let mut waiting = self.waiting.borrow_mut();
+                match waiting.front() {
+                    Some(first) if first.amount <= self.available.get() => waiting.pop_front(),
+                    Some(_) | None => None,
+                }
+            };
+            let Some(waiter) = waiter else { return };
+            self.available.set(self.available.get() - waiter.amount);
+            waiter.granted.set(true);
+            let waker = waiter.waker.borrow_mut().take();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+}
+
+/// Waits for a share of a budget; see [`Semaphore::acquire`].
+pub struct Acquire {
+    state: Rc<State>,
+    amount: usize,
+    waiter: Option<Rc<Waiter>>,
+    done: bool,
+}
+
+impl Future for Acquire {
+    type Output = Permit;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Permit> {
+        match &self.waiter {
+            None => {
+                let free = self.state.waiting.borrow().is_empty() && self.state.available.get() >= self.amount;
+                if !free {
+                    let waker = RefCell::new(Some(context.waker().clone()));
+                    let waiter = Rc::new(Waiter { amount: self.amount, granted: Cell::new(false), waker });
+                    self.state.waiting.borrow_mut().push_back(waiter.clone());
+                    self.waiter = Some(waiter);
+                    return Poll::Pending;
+                }
+                self.state.available.set(self.state.available.get() - self.amount);
+            }
+            Some(waiter) if !waiter.granted.get() => {
+                *waiter.waker.borrow_mut() = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            Some(_) => {}
+        }
+        self.done = true;
+        Poll::Ready(Permit { state: self.state.clone(), amount: self.amount })
+    }
+}
+
+impl Drop for Acquire {
+    fn drop(&mut self) {
+        let Some(waiter) = self.waiter.take() else { return };
+        if self.done {
+            return;
+        }
+        if waiter.granted.get() {
+            return self.state.release(self.amount);
+        }
+        self.state.waiting.borrow_mut().retain(|other| !Rc::ptr_eq(other, &waiter));
+        // The one that gave up may have been the large request at the head that the others waited behind.
+        self.state.grant();
+    }
+}
+
+/// A share of a budget; goes back when dropped.
+pub struct Permit {
+    state: Rc<State>,
+    amount: usize,
+}
+
+impl Permit {
+    /// How much this permit holds.
+    #[must_use]
+    pub fn amount(&self) -> usize {
+        self.amount
+    }
+
+    /// Cuts `amount` off into a permit of its own.
+    /// # Panics
+    /// If the permit holds less.
+    #[must_use]
+    pub fn split(&mut self, amount: usize) -> Self {
+        self.amount = self.amount.checked_sub(amount).expect("a permit is split within what it holds");
+        Self { state: self.state.clone(), amount }
+    }
+
+    /// Joins another permit of the same budget to this one.
+    /// # Panics
+    /// If the permits are of different budgets.
+    pub fn merge(&mut self, mut other: Self) {
+        assert!(Rc::ptr_eq(&self.state, &other.state), "permits of one budget");
+        self.amount += std::mem::take(&mut other.amount);
+    }
+
+    /// Gives all but `amount` back.
+    pub fn shrink_to(&mut self, amount: usize) {
+        if amount < self.amount {
+            drop(self.split(self.amount - amount));
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.amount > 0 {
+            self.state.release(self.amount);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::{block_on, poll_once};
+
+    use super::*;
+
+    #[test]
+    fn first_come_first_served_even_if_the_second_would_fit() {
+        let budget = Semaphore::new(10);
+        let held = budget.try_acquire(8).unwrap();
+        let mut large = budget.acquire(5);
+        assert!(block_on(poll_once(&mut large)).is_none());
+        let mut small = budget.acquire(1);
+        assert!(block_on(poll_once(&mut small)).is_none());
+        assert!(budget.try_acquire(1).is_none());
+        drop(held);
+        let (large, small) = (block_on(large), block_on(small));
+        assert_eq!((large.amount(), small.amount(), budget.available()), (5, 1, 4));
+        drop((large, small));
+        assert_eq!(budget.available(), 10);
+    }
+
+    #[test]
+    fn who_gives_up_blocks_nobody_and_keeps_nothing() {
+        let budget = Semaphore::new(4);
+        let held = budget.try_acquire(2).unwrap();
+        let mut large = budget.acquire(4);
+        let mut small = budget.acquire(1);
+        assert!(block_on(poll_once(&mut large)).is_none());
+        assert!(block_on(poll_once(&mut small)).is_none());
+        drop(large);
+        assert!(block_on(poll_once(&mut small)).is_some(), "the head of the queue has gone");
+
+        let mut granted = budget.acquire(3);
+        assert!(block_on(poll_once(&mut granted)).is_none());
+        drop(held);
+        drop(granted);
+        assert_eq!(budget.available(), 4, "granted, never polled again, given back");
+    }
+
+    #[test]
+    fn permits_split_merge_and_shrink() {
+        let budget = Semaphore::new(10);
+        let mut permit = budget.try_acquire(10).unwrap();
+        let part = permit.split(3);
+        permit.shrink_to(4);
+        assert_eq!(budget.available(), 3);
+        permit.merge(part);
+        assert_eq!((permit.amount(), budget.available()), (7, 3));
+        drop(permit);
+        assert_eq!(budget.available(), 10);
+    }
+}

@@ -1,0 +1,405 @@
+//! Messages between the cores of one process: a bounded queue for each pair, and a bell for a core that sleeps.
+//!
+//! A core that is awake finds messages without a system call. One that waits for the answer of another core may look
+//! for up to 30 µs before it sleeps ([`Mesh::expecting`]); a parked core costs about 35 µs to wake.
+
+mod pair;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use self::pair::Pair;
+use super::channel::Notify;
+use super::{Clock, Instant, Io, sim};
+
+/// Messages that may be on their way from one core to another. Full means wait.
+pub const MESH_SLOTS: usize = 1024;
+
+/// How long a core that expects an answer looks for it before it sleeps.
+const SPIN: Duration = Duration::from_micros(30);
+
+/// Messages taken from one core before the next core's are looked at.
+const FAIR_MESSAGES: usize = 32;
+
+/// What wakes a core that sleeps.
+enum Bell {
+    #[cfg(any())]
+    EventFd(super::glommio::EventFd),
+    Sim(sim::SimBell),
+}
+
+impl Bell {
+    fn ring(&self) {
+        match self {
+            #[cfg(any())]
+            Self::EventFd(bell) => bell.ring(),
+            Self::Sim(bell) => bell.ring(),
+        }
+    }
+}
+
+/// One core's side that the other cores see.
+#[derive(Default)]
+struct Inbox {
+    /// Set by the core before it parks, taken by the first one that rings.
+    sleeping: AtomicBool,
+    bell: OnceLock<Bell>,
+}
+
+impl Inbox {
+    /// Wakes the core if it sleeps. Call after the message is in its queue.
+    fn wake(&self) {
+        fence(Ordering::SeqCst);
+        if self.sleeping.load(Ordering::SeqCst) && self.sleeping.swap(false, Ordering::SeqCst) {
+            self.ring();
+        }
+    }
+
+    fn ring(&self) {
+        // Without a bell the core has not opened its mesh yet; it looks into its queues before it first sleeps.
+        if let Some(bell) = self.bell.get() {
+            bell.ring();
+        }
+    }
+}
+
+struct Links<M> {
+    inboxes: Vec<Inbox>,
+    /// `pairs[to][from]`.
+    pairs: Vec<Vec<Pair<M>>>,
+}
+
+/// One core's part of a mesh, on its way to that core.
+pub struct MeshSeed<M> {
+    core: usize,
+    links: Arc<Links<M>>,
+}
+
+/// A mesh of `cores` cores: one seed for each, in order.
+#[must_use]
+pub fn mesh<M: Send + 'static>(cores: usize) -> Vec<MeshSeed<M>> {
+    let row = || (0..cores).map(|_| Pair::new(MESH_SLOTS)).collect();
+    let links =
+        Links { inboxes: (0..cores).map(|_| Inbox::default()).collect(), pairs: (0..cores).map(|_| row()).collect() };
+    let links = Arc::new(links);
+    (0..cores).map(|core| MeshSeed { core, links: links.clone() }).collect()
+}
+
+impl<M: Send + 'static> MeshSeed<M> {
+    /// Opens the mesh on its core. Messages sent before wait.
+    #[must_use]
+    pub fn open(self, io: &Io) -> Mesh<M> {
+        let local = Local {
+            core: self.core,
+            links: self.links,
+            clock: io.clock.clone(),
+            receiver: RefCell::default(),
+            room: Notify::new(),
+            lines: RefCell::default(),
+            next_turn: Cell::new(0),
+            next_from: Cell::new(0),
+            taken: Cell::new(0),
+            expecting: Cell::new(0),
+            awake_until: Cell::new(Instant(0)),
+        };
+        let mesh = Mesh { local: Rc::new(local) };
+        mesh.attend_bell(io);
+        mesh
+    }
+}
+
+struct Local<M> {
+    core: usize,
+    links: Arc<Links<M>>,
+    clock: Clock,
+    receiver: RefCell<Option<Waker>>,
+    room: Notify,
+    /// Those who wait for room, in order: turn and destination.
+    lines: RefCell<VecDeque<(u64, usize)>>,
+    next_turn: Cell<u64>,
+    next_from: Cell<usize>,
+    taken: Cell<usize>,
+    expecting: Cell<usize>,
+    awake_until: Cell<Instant>,
+}
+
+impl<M> Local<M> {
+    fn inbox(&self) -> &Inbox {
+        &self.links.inboxes[self.core]
+    }
+
+    fn rung(&self) {
+        let receiver = self.receiver.borrow_mut().take();
+        if let Some(receiver) = receiver {
+            receiver.wake();
+        }
+        self.room.notify_all();
+    }
+}
+
+/// One core's end of the mesh. Cheap to clone; one task receives.
+pub struct Mesh<M> {
+    local: Rc<Local<M>>,
+}
+
+impl<M> Clone for Mesh<M> {
+    fn clone(&self) -> Self {
+        Self { local: self.local.clone() }
+    }
+}
+
+impl<M: Send + 'static> Mesh<M> {
+    /// This core's number.
+    #[must_use]
+    pub fn core(&self) -> usize {
+        self.local.core
+    }
+
+    /// How many cores there are.
+    #[must_use]
+    pub fn cores(&self) -> usize {
+        self.local.links.inboxes.len()
+    }
+
+    /// Sends if there is room now. Messages from one core to another keep their order.
+    /// # Errors
+    /// The message, if the queue is full or others wait for room in it.
+    pub fn try_send(&self, core: usize, message: M) -> Result<(), M> {
+        if self.local.lines.borrow().iter().any(|(_, other)| *other == core) {
+            return Err(message);
+        }
+        self.push(core, message)
+    }
+
+    fn push(&self, core: usize, message: M) -> Result<(), M> {
+        let pair = &self.local.links.pairs[core][self.core()];
+        // The simulator delays each message; the pair keeps their order.
+        let arrival = match self.local.clock.simulated() {
+            Some(clock) => Instant(clock.now().0 + clock.message_delay()),
+            None => Instant(0),
+        };
+        pair.push(arrival, message)?;
+        if core == self.core() {
+            // To itself: no other thread is involved, so the receiver is woken directly.
+            let receiver = self.local.receiver.borrow_mut().take();
+            if let Some(receiver) = receiver {
+                receiver.wake();
+            }
+        } else {
+            self.local.links.inboxes[core].wake();
+        }
+        Ok(())
+    }
+
+    /// Sends, waiting for room if the queue is full; those who wait for room are served in their order.
+    pub async fn send(&self, core: usize, message: M) {
+        let mut message = match self.try_send(core, message) {
+            Ok(()) => return,
+            Err(message) => message,
+        };
+        let turn = Turn::new(&self.local, core);
+        loop {
+            let room = self.local.room.notified();
+            if turn.is_next() {
+                // Asked for before the second look, so that room made in between rings.
+                self.local.links.pairs[core][self.core()].want_room();
+                fence(Ordering::SeqCst);
+                message = match self.push(core, message) {
+                    Ok(()) => return,
+                    Err(message) => message,
+                };
+            }
+            room.await;
+        }
+    }
+
+    /// Waits for the next message from any core.
+    pub async fn recv(&self) -> M {
+        loop {
+            if let Some(message) = self.try_recv() {
+                return message;
+            }
+            if self.local.expecting.get() > 0 && self.local.clock.now() < self.local.awake_until.get() {
+                // Gives way to the other tasks and looks again: twenty times faster than being woken.
+                let mut yielded = false;
+                poll_fn(|context| {
+                    if std::mem::replace(&mut yielded, true) {
+                        return Poll::Ready(());
+                    }
+                    context.waker().wake_by_ref();
+                    Poll::Pending
+                })
+                .await;
+                // In the simulator time must pass, or spinning would never end.
+                if let Some(clock) = self.local.clock.simulated() {
+                    clock.yield_now().await;
+                }
+                continue;
+            }
+            Parked { mesh: self, arrival: None }.await;
+        }
+    }
+
+    /// The next message, if one is there. Looks at all cores' queues in turn, a bounded number of messages from each.
+    #[must_use]
+    pub fn try_recv(&self) -> Option<M> {
+        // Only the simulator has messages that are still on their way.
+        let now = self.local.clock.simulated().map_or(Instant(0), sim::Clock::now);
+        let cores = self.cores();
+        let first = self.local.next_from.get();
+        for from in (first..cores).chain(0..first) {
+            let pair = &self.local.links.pairs[self.core()][from];
+            if pair.arrival().is_none_or(|arrival| arrival > now) {
+                continue;
+            }
+            let message = pair.pop();
+            fence(Ordering::SeqCst);
+            if pair.take_room_wanted() {
+                self.local.links.inboxes[from].ring();
+            }
+            self.remember_turn(from);
+            if self.local.expecting.get() > 0 {
+                self.local.awake_until.set(self.local.clock.now() + SPIN);
+            }
+            return message;
+        }
+        None
+    }
+
+    fn remember_turn(&self, from: usize) {
+        let taken = if self.local.next_from.get() == from { self.local.taken.get() + 1 } else { 1 };
+        if taken >= FAIR_MESSAGES {
+            self.local.next_from.set((from + 1) % self.cores());
+            self.local.taken.set(0);
+        } else {
+            self.local.next_from.set(from);
+            self.local.taken.set(taken);
+        }
+    }
+
+    /// Says that an answer from another core is on its way: while the guard lives, the receiver looks for messages for
+    /// up to 30 µs after this call and after each message, before the core sleeps.
+    #[must_use]
+    pub fn expecting(&self) -> Expecting<M> {
+        self.local.expecting.set(self.local.expecting.get() + 1);
+        self.local.awake_until.set(self.local.clock.now() + SPIN);
+        // A receiver that is parked starts to look.
+        let receiver = self.local.receiver.borrow_mut().take();
+        if let Some(receiver) = receiver {
+            receiver.wake();
+        }
+        Expecting { local: self.local.clone() }
+    }
+
+    /// Starts the task that hears this core's bell. It ends with the executor.
+    fn attend_bell(&self, io: &Io) {
+        let bell = match &io.clock {
+            #[cfg(any())]
+            Clock::Glommio(_) => Bell::EventFd(super::glommio::EventFd::new()),
+            Clock::Sim(_) => Bell::Sim(sim::SimBell::default()),
+        };
+        assert!(self.local.inbox().bell.set(bell).is_ok(), "a core opens its mesh once");
+        let local = self.local.clone();
+        io.spawner.spawn(async move {
+            let links = local.links.clone();
+            match links.inboxes[local.core].bell.get().expect("set above") {
+                #[cfg(any())]
+                Bell::EventFd(bell) => {
+                    let bell = bell.attend();
+                    loop {
+                        bell.rung().await;
+                        local.rung();
+                    }
+                }
+                Bell::Sim(bell) => loop {
+                    bell.wait().await;
+                    local.rung();
+                },
+            }
+        });
+    }
+}
+
+/// While it lives, its core looks for messages before it sleeps; see [`Mesh::expecting`].
+pub struct Expecting<M> {
+    local: Rc<Local<M>>,
+}
+
+impl<M> Drop for Expecting<M> {
+    fn drop(&mut self) {
+        self.local.expecting.set(self.local.expecting.get() - 1);
+    }
+}
+
+/// The receiver, asleep: announces it, looks once more, waits for the bell.
+struct Parked<'a, M> {
+    mesh: &'a Mesh<M>,
+    arrival: Option<Pin<Box<sim::Sleep>>>,
+}
+
+impl<M: Send + 'static> Future for Parked<'_, M> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let local = &self.mesh.local;
+        // The waker first: a bell that rings from now on finds it.
+        *local.receiver.borrow_mut() = Some(context.waker().clone());
+        local.inbox().sleeping.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let now = local.clock.now();
+        let arrivals = local.links.pairs[local.core].iter().filter_map(Pair::arrival);
+        let awake = match arrivals.min() {
+            None => local.expecting.get() > 0 && now < local.awake_until.get(),
+            Some(arrival) if arrival <= now => true,
+            Some(arrival) => {
+                let clock = local.clock.simulated().expect("only the simulator delays messages");
+                let mut sleep = Box::pin(clock.sleep_until(arrival));
+                let ready = sleep.as_mut().poll(context).is_ready();
+                self.arrival = Some(sleep);
+                ready
+            }
+        };
+        if !awake {
+            return Poll::Pending;
+        }
+        // Whoever sends now need not ring.
+        local.inbox().sleeping.store(false, Ordering::SeqCst);
+        Poll::Ready(())
+    }
+}
+
+/// A place in the line of those who wait for room on the way to one core.
+struct Turn<'a, M> {
+    local: &'a Local<M>,
+    turn: u64,
+    core: usize,
+}
+
+impl<'a, M> Turn<'a, M> {
+    fn new(local: &'a Local<M>, core: usize) -> Self {
+        let turn = local.next_turn.get();
+        local.next_turn.set(turn + 1);
+        local.lines.borrow_mut().push_back((turn, core));
+        Self { local, turn, core }
+    }
+
+    fn is_next(&self) -> bool {
+        let lines = self.local.lines.borrow();
+        lines.iter().find(|(_, core)| *core == self.core).is_some_and(|(turn, _)| *turn == self.turn)
+    }
+}
+
+impl<M> Drop for Turn<'_, M> {
+    fn drop(&mut self) {
+        self.local.lines.borrow_mut().retain(|(turn, _)| *turn != self.turn);
+        // The next in line may find room, too.
+        self.local.room.notify_all();
+    }
+}

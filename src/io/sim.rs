@@ -1,0 +1,190 @@
+//! The seeded simulator: nodes with cores and disks in one thread, virtual time, seeded order of tasks, and faults.
+//!
+//! One seed gives one run: [`Simulation::trace_hash`] covers every decision, so that a test can run a seed twice and
+//! compare. A *kill* ends a process: what it wrote stays, each write in flight lands wholly or not at all. A *power cut*
+//! keeps what was synced and tears the rest at 512 bytes; see `disk`.
+
+mod disk;
+mod file_image;
+mod names;
+mod tasks;
+mod world;
+
+use std::cell::Cell;
+use std::future::Future;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+pub use disk::{Disk, Faults, File};
+pub(super) use tasks::Sleep;
+pub use tasks::{Clock, Spawner};
+pub(super) use world::SimBell;
+use world::World;
+
+use super::{Instant, Io, Rand};
+
+/// A simulation. Cheap to clone, so that a task may kill its own node.
+#[derive(Clone)]
+pub struct Simulation {
+    world: Rc<World>,
+}
+
+impl Simulation {
+    /// A world without nodes; a node is there as soon as it is named.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self { world: World::new(seed) }
+    }
+
+    /// The seed, for failure messages.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.world.seed
+    }
+
+    /// The doors of one core of a node.
+    #[must_use]
+    pub fn io(&self, node: usize, core: usize) -> Io {
+        let disk = Disk::new(self.world.clone(), node);
+        let spawner = Spawner::new(self.world.clone(), node, core);
+        let clock = Clock::new(self.world.clone());
+        let rand = Rand::of(self.world.generator());
+        Io {
+            disk: super::Disk::Sim(disk),
+            clock: super::Clock::Sim(clock),
+            spawner: super::Spawner::Sim(spawner),
+            rand,
+        }
+    }
+
+    /// Starts a task on a core of a node.
+    pub fn spawn_on<F>(&self, node: usize, core: usize, start: impl FnOnce(Io) -> F)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let io = self.io(node, core);
+        self.world.spawn(node, core, Box::pin(start(io)));
+    }
+
+    /// Runs a task on a core of a node, and everything else with it, until it is done.
+    /// # Panics
+    /// If nothing can run any more before it is done: a deadlock, or its node was killed.
+    pub fn block_on<T, F>(&self, node: usize, core: usize, start: impl FnOnce(Io) -> F) -> T
+    where
+        T: 'static,
+        F: Future<Output = T> + 'static,
+    {
+        let slot = Rc::new(Cell::new(None));
+        let result = slot.clone();
+        self.spawn_on(node, core, |io| {
+            let task = start(io);
+            async move { result.set(Some(task.await)) }
+        });
+        loop {
+            if let Some(value) = slot.take() {
+                return value;
+            }
+            assert!(self.world.step(Instant(u64::MAX)), "nothing runs any more (seed {})", self.world.seed);
+        }
+    }
+
+    /// Runs until `done`, asked after each step, says so; false if nothing can run any more before.
+    pub fn run_until(&self, mut done: impl FnMut() -> bool) -> bool {
+        while !done() {
+            if !self.world.step(Instant(u64::MAX)) {
+                return done();
+            }
+        }
+        true
+    }
+
+    /// Runs for a stretch of virtual time.
+    pub fn run_for(&self, duration: Duration) {
+        let end = self.now() + duration;
+        while self.world.step(end) {}
+        self.world.advance_to(end);
+    }
+
+    /// Runs for a number of steps (a task polled, or an event), to stop at an arbitrary moment.
+    pub fn run_steps(&self, steps: u64) {
+        for _ in 0..steps {
+            if !self.world.step(Instant(u64::MAX)) {
+                return;
+            }
+        }
+    }
+
+    /// Runs until nothing is left to run and no timer to wait for.
+    pub fn run_until_idle(&self) {
+        while self.world.step(Instant(u64::MAX)) {}
+    }
+
+    /// Virtual time since the beginning.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.world.now()
+    }
+
+    /// Ends a node's process as `kill -9` does: its tasks are dropped, its files closed, each write in flight lands
+    /// wholly or not at all, and everything that had landed stays. The node can be started again at once.
+    pub fn kill(&self, node: usize) {
+        self.world.note(1, node as u64);
+        self.world.drop_tasks(node);
+        self.world.disk(node).borrow_mut().process_ended(&self.world);
+    }
+
+    /// Cuts a node's power: its tasks are dropped, and of what was not synced each 512 bytes are kept or lost by seed,
+    /// as are the latest changes of each directory.
+    pub fn power_cut(&self, node: usize) {
+        self.world.note(2, node as u64);
+        self.world.drop_tasks(node);
+        self.world.disk(node).borrow_mut().power_cut(&self.world);
+    }
+
+    /// Ends a node's process without ending writes half-way: all writes in flight land. What a clean exit does.
+    pub fn stop(&self, node: usize) {
+        self.world.note(3, node as u64);
+        self.world.drop_tasks(node);
+        self.world.disk(node).borrow_mut().settle(&self.world);
+    }
+
+    /// How often a node's process has ended.
+    #[must_use]
+    pub fn generation(&self, node: usize) -> u64 {
+        self.world.generation(node)
+    }
+
+    /// Sets what goes wrong on a node's disk from now on.
+    pub fn set_faults(&self, node: usize, faults: Faults) {
+        self.world.disk(node).borrow_mut().faults = faults;
+    }
+
+    /// Overwrites bytes of a file on a node's disk, behind everybody's back and durably: bit rot.
+    /// # Panics
+    /// If there is no such file or it is too short.
+    pub fn overwrite(&self, node: usize, path: &Path, position: u64, bytes: &[u8]) {
+        self.world.disk(node).borrow_mut().overwrite(path, position, bytes);
+    }
+
+    /// Bytes of a node's disk that are taken.
+    #[must_use]
+    pub fn used_bytes(&self, node: usize) -> u64 {
+        self.world.disk(node).borrow().used_bytes()
+    }
+
+    /// A random number of the simulation's own, below `bound`: for tests that decide when and what to break.
+    #[must_use]
+    pub fn below(&self, bound: u64) -> u64 {
+        self.world.below(bound)
+    }
+
+    /// A hash over all decisions so far: which task ran when, what every operation on a disk did.
+    #[must_use]
+    pub fn trace_hash(&self) -> u64 {
+        self.world.trace_hash()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,56 @@
+//! Tasks of one core, and work that would block it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::channel::{OneshotReceiver, oneshot};
+use super::{forward, sim};
+
+/// Starts tasks on its core.
+#[derive(Clone)]
+pub enum Spawner {
+    /// glommio's executor of this thread.
+    #[cfg(any())]
+    Glommio(super::glommio::Spawner),
+    /// The simulator's.
+    Sim(sim::Spawner),
+}
+
+impl Spawner {
+    /// Starts a task that runs to its end by itself.
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        forward!(self, spawner => spawner.spawn(task));
+    }
+
+    /// Starts a task whose value can be waited for. Dropping the handle leaves the task running.
+    pub fn spawn_with_handle<T: 'static>(&self, task: impl Future<Output = T> + 'static) -> JoinHandle<T> {
+        let (sender, receiver) = oneshot();
+        self.spawn(async move {
+            // Nobody waiting for the value is fine.
+            let _unwanted = sender.send(task.await);
+        });
+        JoinHandle(receiver)
+    }
+
+    /// Runs `work`, which may block, off the core (glommio: a small unpinned thread pool; simulator: at once, after a
+    /// virtual delay). It runs to its end even if the future is dropped after its first poll.
+    pub async fn offload<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        forward!(self, spawner => spawner.offload(work).await)
+    }
+}
+
+/// Waits for a task's value. Never resolves if the task was dropped unfinished, which happens only together with
+/// its whole core.
+pub struct JoinHandle<T>(OneshotReceiver<T>);
+
+impl<T> Future for JoinHandle<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        match Pin::new(&mut self.0).poll(context) {
+            Poll::Ready(Some(value)) => Poll::Ready(value),
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What a fetch may see.
+
+use super::Partition;
+use crate::base::{ErrorCode, LeaderEpoch, Offset};
+
+/// What a client asks of one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchPartition {
+    /// Where to begin.
+    pub fetch_offset: Offset,
+    /// Most bytes to send of this partition.
+    pub partition_max_bytes: i32,
+    /// The leader's epoch as the client believes; none or negative: not checked.
+    pub current_leader_epoch: Option<LeaderEpoch>,
+    /// Epoch of the record before `fetch_offset` (KIP-595); none or negative: not checked.
+    pub last_fetched_epoch: Option<LeaderEpoch>,
+    /// A follower's log start offset; -1 from consumers.
+    pub log_start_offset: Offset,
+}
+
+/// How far a reader sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// A follower: all there is.
+    LogEnd,
+    /// `read_uncommitted`: up to the high watermark.
+    ReadUncommitted,
+    /// `read_committed`: up to the last stable offset.
+    ReadCommitted,
+}
+
+/// The offsets that may be sent: `from..upto`, beginning with the batch that holds `from`. Empty if they are equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchPlan {
+    /// First offset asked for.
+    pub from: Offset,
+    /// First offset that must not be sent.
+    pub upto: Offset,
+}
+
+impl FetchPlan {
+    /// Whether there is nothing to send yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.from >= self.upto
+    }
+}
+
+/// Why nothing is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchRefusal {
+    /// The code for the partition.
+    Error(ErrorCode),
+    /// The client's log is not a prefix of ours (KIP-595): it must truncate to this epoch and end offset.
+    Diverging {
+        /// The largest epoch of ours not above the client's.
+        epoch: LeaderEpoch,
+        /// Where it ends in our log.
+        end_offset: Offset,
+    },
+}
+
+impl Partition {
+    /// How far a reader of this isolation sees.
+    #[must_use]
+    pub fn visible_end(&self, isolation: Isolation) -> Offset {
+        match isolation {
+            Isolation::LogEnd => self.log_end_offset(),
+            Isolation::ReadUncommitted => self.high_watermark(),
+            Isolation::ReadCommitted => self.last_stable_offset(),
+        }
+    }
+
+    /// Decides what a fetch gets. Between what is visible and the log end offset there is nothing yet, but no error.
+    ///
+    /// # Errors
+    /// `FencedLeaderEpoch`, `UnknownLeaderEpoch`, `OffsetOutOfRange`; or where the client's log diverges.
+    pub fn plan_fetch(&self, request: &FetchPartition, isolation: Isolation) -> Result<FetchPlan, FetchRefusal> {
+        self.check_leader_epoch(request.current_leader_epoch).map_err(FetchRefusal::Error)?;
+        let from = request.fetch_offset;
+        if from < self.log_start_offset() {
+            return Err(FetchRefusal::Error(ErrorCode::OffsetOutOfRange));
+        }
+        self.check_divergence(request)?;
+        if from > self.log_end_offset() {
+            return Err(FetchRefusal::Error(ErrorCode::OffsetOutOfRange));
+        }
+        Ok(FetchPlan { from, upto: self.visible_end(isolation).max(from) })
+    }
+
+    fn check_divergence(&self, request: &FetchPartition) -> Result<(), FetchRefusal> {
+        let Some(fetched) = request.last_fetched_epoch.filter(|epoch| epoch.0 >= 0) else { return Ok(()) };
+        let (epoch, end_offset) = self.state.epochs.end_of(fetched, self.log_end_offset());
+        if epoch.0 < 0 || end_offset.0 < 0 {
+            return Err(FetchRefusal::Error(ErrorCode::OffsetOutOfRange));
+        }
+        if epoch < fetched || end_offset < request.fetch_offset {
+            return Err(FetchRefusal::Diverging { epoch, end_offset });
+        }
+        Ok(())
+    }
+}
