@@ -9,6 +9,7 @@ mod core;
 mod frames;
 mod limits;
 mod listener;
+mod mailbox;
 mod memory;
 mod outbox;
 mod service;
@@ -20,7 +21,8 @@ mod tests;
 pub use self::{
     core::{NetCore, NetSettings, SWEEP_PERIOD},
     frames::BUFFER_BYTES as CONNECTION_BUFFER_BYTES,
-    limits::ConnectionLimits,
+    limits::{ConnectionLimits, Ticket},
     listener::{Accepted, Acceptor, BindError, Endpoint, Host, Listener, OpenListener},
-    service::{Outcome, Peer, Pending, Service, Slice},
+    mailbox::Mailbox,
+    service::{Outcome, Peer, Pending, Service},
 };

@@ -43,7 +43,7 @@ pub(super) struct Info {
 pub(super) fn run(storage: Storage) -> Result<(), String> {
     match storage {
         Storage::RandomUuid => {
-            println!("{}", server::random_id());
+            println!("{}", random_id()?);
             Ok(())
         }
         Storage::Format(format) => {
@@ -57,6 +57,10 @@ pub(super) fn run(storage: Storage) -> Result<(), String> {
             Ok(())
         }
     }
+}
+
+fn random_id() -> Result<String, String> {
+    server::random_id().map_err(|error| format!("no random numbers: {error}"))
 }
 
 /// The data directory and the node id that a file names.
@@ -85,7 +89,7 @@ fn format_directory(data_dir: &Path, node_id: i32, format: &Format) -> Result<St
     let meta = MetaProperties {
         cluster_id: format.cluster_id.clone(),
         node_id,
-        directory_id: server::random_id(),
+        directory_id: random_id()?,
         version: "1".into(),
     };
     server::write_meta(data_dir, &meta).map_err(|error| error.to_string())?;

@@ -4,8 +4,7 @@ use std::{net::SocketAddr, pin::Pin};
 
 use bytes::Bytes;
 
-/// A piece of a reply.
-pub type Slice = Bytes;
+use crate::io::Slice;
 
 /// What becomes of a request.
 #[derive(Debug)]

@@ -14,6 +14,7 @@ use futures_lite::future::poll_fn;
 use glommio::{LocalExecutorBuilder, Placement};
 
 use super::*;
+use crate::io::Slice;
 
 /// Answers each frame with itself, in pieces. The first byte says how: `p` pipelines, `w` waits until `r` releases it,
 /// `x` closes, `n` has no reply, `b` answers with 4 MiB, `l` logs how many requests were begun before.
@@ -38,7 +39,7 @@ impl Service for Echo {
             b'b' => Box::pin(async { Outcome::Reply(big_reply()) }),
             b'l' => {
                 let begun = self.begun.get();
-                Box::pin(async move { Outcome::Reply(vec![Bytes::from(begun.to_be_bytes().to_vec())]) })
+                Box::pin(async move { Outcome::Reply(vec![begun.to_be_bytes().to_vec().into()]) })
             }
             b'r' => {
                 self.released.set(true);
@@ -64,7 +65,7 @@ impl Service for Echo {
 fn reply(frame: Bytes) -> Outcome {
     let middle = frame.len() / 2;
     let length = Bytes::from((frame.len() as i32).to_be_bytes().to_vec());
-    Outcome::Reply(vec![length, frame.slice(..middle), Bytes::new(), frame.slice(middle..)])
+    Outcome::Reply([length, frame.slice(..middle), Bytes::new(), frame.slice(middle..)].map(Slice::from).into())
 }
 
 /// 4 MiB in a thousand pieces of uneven sizes.
@@ -73,7 +74,7 @@ fn big_reply() -> Vec<Slice> {
     let mut cuts: Vec<usize> = (1..1000).map(|piece| (piece * 7919 * 104_729) % whole.len()).collect();
     cuts.extend([0, whole.len()]);
     cuts.sort_unstable();
-    cuts.windows(2).map(|cut| whole.slice(cut[0]..cut[1])).collect()
+    cuts.windows(2).map(|cut| whole.slice(cut[0]..cut[1]).into()).collect()
 }
 
 fn settings() -> NetSettings {
@@ -217,7 +218,7 @@ fn a_thousand_pieces_through_a_tiny_buffer_arrive_identical() {
     with_echo(tiny, |_| {}, |connect| {
         let mut client = connect();
         send(&mut client, b"b-------");
-        let expected = big_reply().concat();
+        let expected: Vec<u8> = big_reply().iter().flat_map(|piece| piece.to_vec()).collect();
         let mut seen = vec![0; expected.len()];
         // Reads of odd sizes, so that the socket is full most of the time.
         for chunk in seen.chunks_mut(10_007) {

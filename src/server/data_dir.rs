@@ -3,12 +3,12 @@
 use std::{
     fmt, fs,
     fs::{File, TryLockError},
-    io::{self, Write},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use uuid::Uuid;
+use uuid::Builder;
 
 /// Kafka's name for what a directory says about itself.
 pub const META_PROPERTIES: &str = "meta.properties";
@@ -188,12 +188,15 @@ pub fn write_meta(path: &Path, meta: &MetaProperties) -> Result<(), DataDirError
 
 /// A random id as Kafka writes it: a version 4 UUID in 22 characters of URL-safe base64, none that begins with a dash,
 /// since command lines take it for an option.
-#[must_use]
-pub fn random_id() -> String {
+/// # Errors  If the system has no randomness.
+pub fn random_id() -> io::Result<String> {
+    let mut random = File::open("/dev/urandom")?;
     loop {
-        let id = URL_SAFE_NO_PAD.encode(Uuid::new_v4().as_bytes());
+        let mut bytes = [0; 16];
+        random.read_exact(&mut bytes)?;
+        let id = URL_SAFE_NO_PAD.encode(Builder::from_random_bytes(bytes).into_uuid().as_bytes());
         if !id.starts_with('-') {
-            return id;
+            return Ok(id);
         }
     }
 }
@@ -209,7 +212,8 @@ mod tests {
     }
 
     fn meta() -> MetaProperties {
-        MetaProperties { cluster_id: random_id(), node_id: 7, directory_id: random_id(), version: "1".into() }
+        let id = || random_id().expect("Linux has randomness");
+        MetaProperties { cluster_id: id(), node_id: 7, directory_id: id(), version: "1".into() }
     }
 
     #[test]
