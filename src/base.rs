@@ -1,8 +1,10 @@
 //! The words every room shares: offsets, epochs, ids, errors, seeded containers.
 
+mod copies;
 mod ids;
 mod numbers;
 
+pub use copies::{copied, copied_bytes};
 pub use ids::{ClusterId, METADATA_TOPIC_ID, PartitionKey, TopicId};
 pub use numbers::{BrokerId, LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 

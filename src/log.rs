@@ -1,1 +1,39 @@
-//! (room)
+//! The log: journal, segments, checkpoints, recovery. Runs on `io` alone, so production and simulator share every line.
+//!
+//! An append goes into its partition's tail chunk and into the journal's current block; the block's write is what
+//! makes it count. Segments are filled from the chunks in the background, and checkpoints free the journal.
+//!
+//! Start: [`recover`] on one core, then [`CoreLog::start`] on each. Stop: [`CoreLog::stop`] on each, then
+//! [`finish_clean_stop`] on one.
+
+mod checkpoint;
+mod chunk;
+mod clean_stop;
+mod cold;
+mod core;
+mod destage;
+pub mod directory;
+mod files;
+mod image;
+mod index;
+mod journal;
+mod locate;
+mod memory;
+mod offline;
+mod partition_log;
+mod reader;
+mod recovery;
+mod removal;
+mod retention;
+mod segment;
+mod settings;
+mod space;
+mod sync_gate;
+mod timestamps;
+mod wire;
+
+pub use clean_stop::{StopReport, finish_clean_stop};
+pub use core::{CoreLog, CoreSeed, Fatal, RestoredPartition, StateSource};
+pub use partition_log::{Log, Reservation};
+pub use recovery::{METADATA_KEY, METADATA_TOPIC, Recovered, RecoveryReport, put_ballast, recover};
+pub use settings::{Durability, LivePartitions, LogConfig, LogError, LogSettings, LogUsage, Read, RecoverError};

@@ -1,0 +1,137 @@
+//! What was read from segments lately, and what is being read ahead. There is no page cache to do it.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    rc::Rc,
+};
+
+use crate::{
+    base::{Offset, PartitionKey, Set},
+    io::Slice,
+    log::index::SegmentIndex,
+};
+
+/// Indexes of sealed segments kept in memory; each is at most 80 KiB.
+const INDEXES_MAX: usize = 64;
+
+/// Remembered ends of reads: where the next read of the same consumer begins.
+const HINTS_MAX: usize = 256;
+
+/// A stretch of one segment's file.
+#[derive(Clone)]
+pub struct Extent {
+    pub key: PartitionKey,
+    pub segment_base: Offset,
+    pub position: u32,
+    pub bytes: Slice,
+}
+
+impl Extent {
+    pub fn end(&self) -> u32 {
+        self.position + self.bytes.len() as u32
+    }
+}
+
+pub struct Cold {
+    bytes_max: usize,
+    bytes: Cell<usize>,
+    /// Most recently used last.
+    extents: RefCell<VecDeque<Extent>>,
+    indexes: RefCell<VecDeque<((PartitionKey, Offset), Rc<SegmentIndex>)>>,
+    hints: RefCell<VecDeque<((PartitionKey, Offset), (Offset, u32))>>,
+    /// Partitions for which a stretch is being read ahead.
+    ahead: RefCell<Set<PartitionKey>>,
+}
+
+impl Cold {
+    pub fn new(bytes_max: usize) -> Self {
+        Self {
+            bytes_max,
+            bytes: Cell::new(0),
+            extents: RefCell::default(),
+            indexes: RefCell::default(),
+            hints: RefCell::default(),
+            ahead: RefCell::default(),
+        }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes.get()
+    }
+
+    /// A stretch that holds `position..position + at_least`.
+    pub fn find(&self, key: PartitionKey, segment_base: Offset, position: u32, at_least: u32) -> Option<Extent> {
+        let mut extents = self.extents.borrow_mut();
+        let index = extents.iter().position(|extent| {
+            (extent.key, extent.segment_base) == (key, segment_base)
+                && extent.position <= position
+                && position.saturating_add(at_least) <= extent.end()
+        })?;
+        let found = extents.remove(index).expect("the index was just found");
+        extents.push_back(found.clone());
+        Some(found)
+    }
+
+    pub fn insert(&self, extent: Extent) {
+        let mut extents = self.extents.borrow_mut();
+        self.bytes.set(self.bytes.get() + extent.bytes.len());
+        extents.push_back(extent);
+        while self.bytes.get() > self.bytes_max && extents.len() > 1 {
+            if let Some(oldest) = extents.pop_front() {
+                self.bytes.set(self.bytes.get() - oldest.bytes.len());
+            }
+        }
+    }
+
+    pub fn index(&self, key: PartitionKey, segment_base: Offset) -> Option<Rc<SegmentIndex>> {
+        let mut indexes = self.indexes.borrow_mut();
+        let at = indexes.iter().position(|(of, _)| *of == (key, segment_base))?;
+        let found = indexes.remove(at).expect("the index was just found");
+        let index = found.1.clone();
+        indexes.push_back(found);
+        Some(index)
+    }
+
+    pub fn keep_index(&self, key: PartitionKey, segment_base: Offset, index: Rc<SegmentIndex>) {
+        let mut indexes = self.indexes.borrow_mut();
+        indexes.push_back(((key, segment_base), index));
+        while indexes.len() > INDEXES_MAX {
+            indexes.pop_front();
+        }
+    }
+
+    /// Where the batch with `offset` begins, if a read ended right before it.
+    pub fn hint(&self, key: PartitionKey, offset: Offset) -> Option<(Offset, u32)> {
+        let mut hints = self.hints.borrow_mut();
+        let at = hints.iter().rposition(|(of, _)| *of == (key, offset))?;
+        hints.remove(at).map(|(_, place)| place)
+    }
+
+    pub fn keep_hint(&self, key: PartitionKey, offset: Offset, place: (Offset, u32)) {
+        let mut hints = self.hints.borrow_mut();
+        hints.push_back(((key, offset), place));
+        if hints.len() > HINTS_MAX {
+            hints.pop_front();
+        }
+    }
+
+    /// Whether a stretch may be read ahead now: one at a time for each partition.
+    pub fn begin_ahead(&self, key: PartitionKey) -> bool {
+        self.ahead.borrow_mut().insert(key)
+    }
+
+    pub fn end_ahead(&self, key: PartitionKey) {
+        self.ahead.borrow_mut().remove(&key);
+    }
+
+    /// Forgets a partition, or one of its segments.
+    pub fn forget(&self, key: PartitionKey, segment_base: Option<Offset>) {
+        let concerns = |of: PartitionKey, base: Offset| of == key && segment_base.is_none_or(|it| it == base);
+        let mut extents = self.extents.borrow_mut();
+        extents.retain(|extent| !concerns(extent.key, extent.segment_base));
+        self.bytes.set(extents.iter().map(|extent| extent.bytes.len()).sum());
+        self.indexes.borrow_mut().retain(|((of, base), _)| !concerns(*of, *base));
+        self.hints.borrow_mut().retain(|((of, _), (base, _))| !concerns(*of, *base));
+    }
+}

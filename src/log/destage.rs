@@ -1,0 +1,394 @@
+//! From memory into segments, in the background, and the checkpoints that free the journal.
+//!
+//! Whole chunks go out as they fill, large and aligned, without a flush each. When the journal or the memory fills, or
+//! with time, a round writes everything that is dirty, syncs the file system once, and makes a checkpoint.
+
+use std::{io, rc::Rc, time::Duration};
+
+use crate::{
+    base::Offset,
+    io::{File, Instant, SharedBuffer, join_all},
+    log::{
+        checkpoint::{BALLAST, checkpoint_name, encode_checkpoint},
+        core::Core,
+        directory,
+        image::LogImage,
+        partition_log::Log,
+        segment::file_name,
+        settings::{BLOCK_BYTES, LogError},
+    },
+};
+
+/// Partitions that are written at the same time: few while nobody waits, so that the journal keeps its latency.
+const WRITES_CALM: usize = 2;
+const WRITES_PRESSED: usize = 16;
+
+/// After a full disk.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
+
+/// The core's work is never held up for longer than this by a loop over partitions.
+const SLICE_OF_TIME: Duration = Duration::from_micros(500);
+
+/// The destager: runs until the core stops.
+pub async fn run(core: &Rc<Core>) {
+    while !core.stopping.get() {
+        if core.round_wanted.replace(false) {
+            if let Err(error) = round(core).await {
+                handle(core, &error);
+                core.round_wanted.set(true);
+                core.io.clock.sleep(RETRY_DELAY).await;
+            }
+            continue;
+        }
+        let logs = take_full(core, WRITES_CALM);
+        if logs.is_empty() {
+            core.work.notified().await;
+            continue;
+        }
+        if let Err(error) = write_all(core, &logs, What::WholeChunks).await {
+            // The records are dirty still: the next round, at the latest, tries again.
+            handle(core, &error);
+            core.io.clock.sleep(RETRY_DELAY).await;
+        }
+    }
+}
+
+/// Why a round did not come to its end.
+#[derive(Debug)]
+pub enum RoundError {
+    /// The disk is full: try again later.
+    Full,
+    /// A sync or a checkpoint failed: nothing is known about what is on the disk.
+    Disk(io::Error),
+}
+
+fn handle(core: &Core, error: &RoundError) {
+    match error {
+        RoundError::Full => tracing::warn!(core = core.number, "the disk is full: records wait in the journal"),
+        RoundError::Disk(error) => (core.fatal)(format!("a checkpoint cannot be made: {error}")),
+    }
+}
+
+fn take_full(core: &Core, max: usize) -> Vec<Rc<Log>> {
+    let mut full = core.full.borrow_mut();
+    let count = full.len().min(max);
+    let logs: Vec<Rc<Log>> = full.drain(..count).collect();
+    for log in &logs {
+        log.state_mut().listed_full = false;
+    }
+    logs
+}
+
+/// Yields to I/O when the slice of time is used up.
+pub struct Pace {
+    since: Instant,
+}
+
+impl Pace {
+    pub fn new(core: &Core) -> Self {
+        Self { since: core.io.clock.now() }
+    }
+
+    pub async fn breathe(&mut self, core: &Core) {
+        if core.io.clock.now().since(self.since) >= SLICE_OF_TIME {
+            core.io.clock.yield_now().await;
+            self.since = core.io.clock.now();
+        }
+    }
+}
+
+/// Writes everything that is dirty now, and makes a checkpoint that covers it.
+pub async fn round(core: &Rc<Core>) -> Result<(), RoundError> {
+    let dirty_since = core.dirty_since.take();
+    let first_sequence = core.journal.seal();
+    let logs = std::mem::take(&mut *core.dirty.borrow_mut());
+    let mut captured = Vec::with_capacity(logs.len());
+    let mut pace = Pace::new(core);
+    for log in &logs {
+        log.state_mut().listed_dirty = false;
+        captured.push(capture(core, log));
+        pace.breathe(core).await;
+    }
+    let written = write_all(core, &logs, What::Everything).await;
+    let outcome = match written {
+        Ok(()) => finish_round(core, &logs, captured, first_sequence).await,
+        Err(error) => Err(error),
+    };
+    if outcome.is_err() {
+        core.dirty_since.set(dirty_since);
+        for log in &logs {
+            log.list(&mut log.state_mut());
+        }
+        return outcome;
+    }
+    core.rounds_done.set(core.rounds_done.get() + 1);
+    core.rounds_changed.notify_all();
+    core.memory.evict();
+    Ok(())
+}
+
+/// The log's image as it is now; no append may come between this and the state's own end.
+fn capture(core: &Core, log: &Rc<Log>) -> Option<LogImage> {
+    log.state().alive().ok()?;
+    let source = core.state_source.borrow().clone().expect("the state source is set before the first append");
+    let state = source(log.key())?;
+    let end = log.log_end_offset();
+    assert_eq!(state.log_end_offset, end, "the rules and the log of {} agree on its end", log.key());
+    let mut bytes = Vec::new();
+    state.encode(&mut bytes);
+    Some(log.image(bytes))
+}
+
+async fn finish_round(
+    core: &Rc<Core>,
+    logs: &[Rc<Log>],
+    captured: Vec<Option<LogImage>>,
+    first_sequence: u64,
+) -> Result<(), RoundError> {
+    for (log, image) in logs.iter().zip(captured) {
+        // A partition that was deleted meanwhile, or whose files fail, keeps what the last checkpoint said.
+        let Some(mut image) = image.filter(|_| log.state().alive().is_ok()) else { continue };
+        complete(&mut image, log);
+        let mut encoded = Vec::new();
+        image.encode(&mut encoded);
+        log.state_mut().encoded = Some(encoded.into());
+    }
+    core.gate.sync(&core.io, &core.directory).await.map_err(RoundError::Disk)?;
+    write_checkpoint(core, first_sequence).await?;
+    core.journal.ring.free_below(first_sequence);
+    core.memory.freed.notify_all();
+    Ok(())
+}
+
+/// What has been done to the segments since the capture, and is about to be synced.
+fn complete(image: &mut LogImage, log: &Log) {
+    let state = log.state();
+    image.has_directory = state.has_directory;
+    for segment in &mut image.segments {
+        let now = state.segments.iter().find(|other| other.base == segment.base);
+        // A segment that has gone was below the log start.
+        if now.is_none_or(|now| now.finished && now.size == segment.size) {
+            segment.sealed = true;
+            segment.finished = true;
+            segment.offsets.clear();
+            segment.times.clear();
+        }
+    }
+}
+
+/// Writes the next one of the two checkpoint files, durably.
+pub async fn write_checkpoint(core: &Core, first_sequence: u64) -> Result<(), RoundError> {
+    let images: Vec<Rc<[u8]>> = core.logs.borrow().values().filter_map(|log| log.state().encoded.clone()).collect();
+    let generation = core.generation.get() + 1;
+    let bytes = encode_checkpoint(
+        &core.incarnation,
+        core.number,
+        generation,
+        first_sequence,
+        images.iter().map(|image| &image[..]),
+    );
+    let path = core.directory.join(checkpoint_name(&core.incarnation, core.number, generation));
+    let mut written = core.io.disk.write_file(&path, &bytes, true).await;
+    if is_full(&written) {
+        give_up_ballast(core).await;
+        written = core.io.disk.write_file(&path, &bytes, true).await;
+    }
+    if is_full(&written) {
+        return Err(RoundError::Full);
+    }
+    written.map_err(RoundError::Disk)?;
+    // The first two checkpoints of a life make their files' names.
+    if generation <= 2 {
+        core.io.disk.sync_dir(&core.directory).await.map_err(RoundError::Disk)?;
+    }
+    core.generation.set(generation);
+    Ok(())
+}
+
+fn is_full<T>(result: &io::Result<T>) -> bool {
+    result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::StorageFull)
+}
+
+/// How much of a log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Chunks that nothing more will be added to.
+    WholeChunks,
+    /// The tail as well.
+    Everything,
+}
+
+/// Writes several logs at a time. A log whose files fail goes offline by itself; only a full disk concerns all.
+pub async fn write_all(core: &Rc<Core>, logs: &[Rc<Log>], what: What) -> Result<(), RoundError> {
+    let mut full = false;
+    let mut left = logs;
+    while !left.is_empty() {
+        let hurry = core.memory.is_pressed() || core.journal.is_pressed() || what == What::Everything;
+        let (now, later) = left.split_at(left.len().min(if hurry { WRITES_PRESSED } else { WRITES_CALM }));
+        left = later;
+        for (log, written) in now.iter().zip(join_all(now.iter().map(|log| write_log(core, log, what))).await) {
+            match written {
+                Ok(()) => {}
+                Err(LogError::Full) => full = true,
+                Err(LogError::Deleted | LogError::Stopping | LogError::OffsetOutOfRange) => {}
+                Err(error @ (LogError::Io { .. } | LogError::Corrupt { .. })) => {
+                    crate::log::offline::take_offline(core, log, error).await;
+                }
+            }
+        }
+    }
+    if full { Err(RoundError::Full) } else { Ok(()) }
+}
+
+/// A piece of a chunk on its way into its segment.
+struct Piece {
+    segment_base: Offset,
+    chunk_start: u32,
+    buffer: SharedBuffer,
+    from: usize,
+    /// Published when the write began; later bytes of the last block may be written too, and are again later.
+    upto: usize,
+}
+
+async fn write_log(core: &Rc<Core>, log: &Rc<Log>, what: What) -> Result<(), LogError> {
+    while let Some(piece) = next_piece(log, what)? {
+        let file = open_for_write(core, log, piece.segment_base).await?;
+        let position = u64::from(piece.chunk_start) + piece.from as u64;
+        let range = piece.from..piece.upto.next_multiple_of(BLOCK_BYTES);
+        grow(core, log, &file, piece.segment_base, position + range.len() as u64).await?;
+        let whole = range == (0..piece.buffer.len());
+        let written = if whole {
+            file.write(piece.buffer.clone(), position).await
+        } else {
+            file.write_range(piece.buffer.clone(), range, position).await
+        };
+        written.map_err(|error| log_error(log, piece.segment_base, &error))?;
+        wrote(core, log, &piece);
+    }
+    finish_segments(core, log).await
+}
+
+fn next_piece(log: &Log, what: What) -> Result<Option<Piece>, LogError> {
+    let state = log.state();
+    state.alive()?;
+    let active = state.active().base;
+    let piece = state.chunks.0.iter().find(|chunk| {
+        let whole = chunk.is_full() || chunk.segment_base != active;
+        !chunk.is_clean() && (whole || what == What::Everything)
+    });
+    Ok(piece.map(|chunk| Piece {
+        segment_base: chunk.segment_base,
+        chunk_start: chunk.start,
+        buffer: chunk.tail.buffer().clone(),
+        from: chunk.written / BLOCK_BYTES * BLOCK_BYTES,
+        upto: chunk.tail.published(),
+    }))
+}
+
+/// Notes that a piece lies in its segment.
+fn wrote(core: &Core, log: &Rc<Log>, piece: &Piece) {
+    let mut state = log.state_mut();
+    let found = state
+        .chunks
+        .0
+        .iter_mut()
+        .find(|chunk| (chunk.segment_base, chunk.start) == (piece.segment_base, piece.chunk_start));
+    let Some(chunk) = found else { return };
+    let cleaned = piece.upto.saturating_sub(chunk.written);
+    chunk.written = chunk.written.max(piece.upto);
+    let (end, full, clean) = (chunk.start + chunk.written as u32, chunk.is_full(), chunk.is_clean());
+    if let Some(segment) = state.segment_mut(piece.segment_base) {
+        segment.written = segment.written.max(end);
+    }
+    let last = state.active().base == piece.segment_base && !full;
+    let list = if last { clean && !std::mem::replace(&mut state.listed_tail, true) } else { clean };
+    drop(state);
+    core.memory.cleaned(cleaned);
+    if list {
+        core.memory.evictable(log);
+        core.memory.evict();
+    }
+}
+
+/// Opens the segment's file, making the partition's directory if this is its first.
+async fn open_for_write(core: &Rc<Core>, log: &Rc<Log>, base: Offset) -> Result<File, LogError> {
+    let path = log.file(&file_name(base, "log"));
+    if !log.state().has_directory {
+        let made = directory::make_partition(core, log).await;
+        made.map_err(|error| log_error(log, base, &error))?;
+        log.state_mut().has_directory = true;
+    }
+    let file = core.files.open(log.key(), base, &path, true).await.map_err(|error| log_error(log, base, &error))?;
+    let known = log.state().segments.iter().find(|segment| segment.base == base).is_some_and(|it| it.allocated > 0);
+    if !known {
+        let len = file.len().await.map_err(|error| log_error(log, base, &error))?;
+        if let Some(segment) = log.state_mut().segment_mut(base) {
+            segment.allocated = segment.allocated.max(len);
+        }
+    }
+    Ok(file)
+}
+
+/// Makes the file long enough. A full disk gives up the ballast once.
+async fn grow(core: &Core, log: &Log, file: &File, base: Offset, needed: u64) -> Result<(), LogError> {
+    let (from, to) = {
+        let mut state = log.state_mut();
+        let promised = state.promised;
+        let is_active = state.active().base == base;
+        let Some(segment) = state.segment_mut(base) else { return Err(LogError::Deleted) };
+        let Some(to) = segment.growth(needed) else { return Ok(()) };
+        // What was promised is allocated at once, so that the promise is kept.
+        (segment.allocated, if is_active { to.max(promised) } else { to })
+    };
+    let mut grown = file.allocate(from, to - from).await;
+    if is_full(&grown) {
+        give_up_ballast(core).await;
+        grown = file.allocate(from, to - from).await;
+    }
+    grown.map_err(|error| log_error(log, base, &error))?;
+    if let Some(segment) = log.state_mut().segment_mut(base) {
+        segment.allocated = to;
+    }
+    core.space.settle(to - from);
+    Ok(())
+}
+
+async fn give_up_ballast(core: &Core) {
+    let path = core.directory.join(BALLAST);
+    if core.io.disk.remove_file(&path).await.is_ok() {
+        tracing::warn!("the disk is full: the ballast was given up to bring records into their segments");
+    }
+}
+
+/// Cuts sealed segments to their size and writes their indexes.
+async fn finish_segments(core: &Rc<Core>, log: &Rc<Log>) -> Result<(), LogError> {
+    loop {
+        let next = {
+            let state = log.state();
+            state.alive()?;
+            let segment = state
+                .segments
+                .iter()
+                .find(|segment| segment.sealed && !segment.finished && segment.written == segment.size);
+            segment.map(|segment| (segment.base, segment.size, segment.index.clone()))
+        };
+        let Some((base, size, index)) = next else { return Ok(()) };
+        let file = open_for_write(core, log, base).await?;
+        file.truncate(u64::from(size)).await.map_err(|error| log_error(log, base, &error))?;
+        if let Some(index) = index {
+            directory::write_indexes(core, log, base, &index).await.map_err(|error| log_error(log, base, &error))?;
+        }
+        if let Some(segment) = log.state_mut().segment_mut(base) {
+            segment.finished = true;
+            segment.allocated = u64::from(size);
+            segment.index = None;
+        }
+    }
+}
+
+pub fn log_error(log: &Log, base: Offset, error: &io::Error) -> LogError {
+    if error.kind() == io::ErrorKind::StorageFull {
+        return LogError::Full;
+    }
+    LogError::Io { path: log.file(&file_name(base, "log")).display().to_string(), message: error.to_string() }
+}

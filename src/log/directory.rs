@@ -1,0 +1,202 @@
+//! The data directory: whose it is, and the small files of Kafka's in it.
+//!
+//! While Ringtail runs, and after a crash, `meta.properties` carries a version that Kafka refuses, because Kafka would
+//! stop at the zeros behind a segment's end and ignore the journal. A clean stop puts Kafka's version back.
+
+use std::{io, path::Path};
+
+use crate::{
+    base::{Offset, TopicId},
+    io::Io,
+    log::{
+        core::Core,
+        index::SegmentIndex,
+        partition_log::Log,
+        segment::{deleted_directory_name, file_name},
+    },
+};
+
+/// Kafka's file of cluster, node and directory ids.
+pub const META_PROPERTIES: &str = "meta.properties";
+/// Kafka's mark of a clean stop.
+pub const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
+const PARTITION_METADATA: &str = "partition.metadata";
+
+/// Kafka knows 0 and 1, and refuses to start on anything else.
+const VERSION_RUNNING: &str = "1000";
+const VERSION_STOPPED: &str = "1";
+
+/// Tells our directories from Kafka's. The number is that of our own files' format.
+const FORMAT_KEY: &str = "ringtail.format";
+const FORMAT: &str = "1";
+
+/// `meta.properties`, as `storage format` writes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetaProperties {
+    /// `cluster.id`
+    pub cluster_id: String,
+    /// `node.id`
+    pub node_id: i32,
+    /// `directory.id`, as Kafka prints ids.
+    pub directory_id: String,
+}
+
+/// Whose directory it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DirectoryState {
+    /// Nothing is in it, or it is not there.
+    Fresh,
+    /// Formatted or used by Ringtail.
+    Ours(MetaProperties),
+    /// Somebody else's, with the reason and the way out.
+    Foreign(String),
+}
+
+impl MetaProperties {
+    /// The file's text. `running` makes it one that Kafka refuses.
+    #[must_use]
+    pub fn text(&self, running: bool) -> String {
+        let version = if running { VERSION_RUNNING } else { VERSION_STOPPED };
+        format!(
+            "version={version}\ncluster.id={}\nnode.id={}\ndirectory.id={}\n{FORMAT_KEY}={FORMAT}\n",
+            self.cluster_id, self.node_id, self.directory_id
+        )
+    }
+
+    /// Reads the file's text.
+    /// # Errors
+    /// Why it is not ours.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let value = |key: &str| {
+            text.lines()
+                .filter_map(|line| line.split_once('='))
+                .find(|(name, _)| name.trim() == key)
+                .map(|it| it.1.trim())
+        };
+        match value(FORMAT_KEY) {
+            None => return Err("it was written by Apache Kafka".into()),
+            Some(FORMAT) => {}
+            Some(other) => return Err(format!("it was written by another version of Ringtail (format {other})")),
+        }
+        let missing = |key: &str| format!("its {META_PROPERTIES} lacks {key}");
+        Ok(Self {
+            cluster_id: value("cluster.id").ok_or_else(|| missing("cluster.id"))?.to_owned(),
+            node_id: value("node.id").and_then(|id| id.parse().ok()).ok_or_else(|| missing("node.id"))?,
+            directory_id: value("directory.id").unwrap_or_default().to_owned(),
+        })
+    }
+}
+
+/// Looks at a data directory without touching it.
+/// # Errors
+/// It cannot be read.
+pub async fn inspect(io: &Io, directory: &Path) -> io::Result<DirectoryState> {
+    if !io.disk.exists(directory).await {
+        return Ok(DirectoryState::Fresh);
+    }
+    let entries = io.disk.read_dir(directory).await?;
+    if entries.iter().all(|entry| entry.name == "lost+found" || entry.name == ".lock") {
+        return Ok(DirectoryState::Fresh);
+    }
+    let refuse = |why: String| {
+        let what = directory.display();
+        Ok(DirectoryState::Foreign(format!("{what} is not used: {why}; choose an empty directory as log.dirs")))
+    };
+    let path = directory.join(META_PROPERTIES);
+    if !io.disk.exists(&path).await {
+        return refuse(format!("it is not empty and has no {META_PROPERTIES}"));
+    }
+    let text = String::from_utf8_lossy(&io.disk.read_file(&path).await?).into_owned();
+    match MetaProperties::parse(&text) {
+        Ok(meta) => match super::clean_stop::touched_by_kafka(io, directory).await? {
+            true => refuse("Apache Kafka has written to it since Ringtail stopped".into()),
+            false => Ok(DirectoryState::Ours(meta)),
+        },
+        Err(why) => refuse(why),
+    }
+}
+
+/// Writes `meta.properties`, making the directory if need be.
+/// # Errors
+/// The system's.
+pub async fn write_meta(io: &Io, directory: &Path, meta: &MetaProperties, running: bool) -> io::Result<()> {
+    io.disk.create_dir_all(directory).await?;
+    io.disk.replace_file(&directory.join(META_PROPERTIES), meta.text(running).as_bytes()).await
+}
+
+/// Rewrites the version in `meta.properties` if there is one.
+pub async fn mark(io: &Io, directory: &Path, running: bool) -> io::Result<()> {
+    let path = directory.join(META_PROPERTIES);
+    if !io.disk.exists(&path).await {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&io.disk.read_file(&path).await?).into_owned();
+    match MetaProperties::parse(&text) {
+        Ok(meta) if text != meta.text(running) => io.disk.replace_file(&path, meta.text(running).as_bytes()).await,
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// The text of `partition.metadata`; Kafka has no newline at its end.
+pub fn partition_metadata(topic_id: TopicId) -> String {
+    format!("version: 0\ntopic_id: {topic_id}")
+}
+
+/// The topic id in `partition.metadata`.
+pub fn parse_partition_metadata(text: &str) -> Option<TopicId> {
+    text.lines().find_map(|line| line.strip_prefix("topic_id:"))?.trim().parse().ok()
+}
+
+/// Makes a partition's directory. One that belongs to another topic of the same name is never opened: it is renamed as
+/// deleted.
+pub async fn make_partition(core: &Core, log: &Log) -> io::Result<()> {
+    let disk = &core.io.disk;
+    let path = log.directory();
+    let metadata = path.join(PARTITION_METADATA);
+    if disk.exists(&path).await {
+        let text = disk.read_file(&metadata).await.unwrap_or_default();
+        let found = parse_partition_metadata(&String::from_utf8_lossy(&text));
+        if found == Some(log.key().topic_id) {
+            return Ok(());
+        }
+        let unique = found.map_or_else(|| core.io.rand.uuid().as_u128(), |id| id.0.as_u128());
+        let name = deleted_directory_name(log.name(), log.key().partition, unique);
+        disk.rename(&path, &core.directory.join(name)).await?;
+    }
+    disk.create_dir_all(&path).await?;
+    disk.write_file(&metadata, partition_metadata(log.key().topic_id).as_bytes(), false).await
+}
+
+/// Writes `.index` and `.timeindex` of a segment.
+pub async fn write_indexes(core: &Core, log: &Log, base: Offset, index: &SegmentIndex) -> io::Result<()> {
+    let disk = &core.io.disk;
+    disk.write_file(&log.file(&file_name(base, "index")), &index.offset_file(), false).await?;
+    disk.write_file(&log.file(&file_name(base, "timeindex")), &index.time_file(), false).await
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn meta_properties_read_back_and_kafkas_are_refused() {
+        let meta = MetaProperties { cluster_id: "abc".into(), node_id: 7, directory_id: "dir".into() };
+        assert_eq!(MetaProperties::parse(&meta.text(true)), Ok(meta.clone()));
+        assert_eq!(MetaProperties::parse(&meta.text(false)), Ok(meta.clone()));
+        assert!(meta.text(true).starts_with("version=1000\n"), "Kafka must refuse it");
+        assert!(meta.text(false).starts_with("version=1\n"));
+        assert!(MetaProperties::parse("version=1\ncluster.id=x\nnode.id=1\n").unwrap_err().contains("Kafka"));
+        assert!(MetaProperties::parse("ringtail.format=2\n").unwrap_err().contains("format 2"));
+    }
+
+    #[test]
+    fn partition_metadata_is_kafkas() {
+        let id = TopicId(Uuid::from_u128(1));
+        let text = partition_metadata(id);
+        assert_eq!(text, "version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAAQ");
+        assert_eq!(parse_partition_metadata(&text), Some(id));
+        assert_eq!(parse_partition_metadata("version: 0"), None);
+    }
+}

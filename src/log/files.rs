@@ -1,0 +1,77 @@
+//! The open segment files of one core, within a bound. 10,000 partitions do not keep 10,000 files open.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    path::Path,
+};
+
+use crate::{
+    base::{Map, Offset, PartitionKey},
+    io::{File, Io, OpenOptions},
+};
+
+pub struct Files {
+    io: Io,
+    open_max: usize,
+    open: RefCell<Map<(PartitionKey, Offset), Opened>>,
+    clock: Cell<u64>,
+}
+
+struct Opened {
+    file: File,
+    used: u64,
+}
+
+impl Files {
+    pub fn new(io: &Io, open_max: usize) -> Self {
+        Self { io: io.clone(), open_max: open_max.max(8), open: RefCell::default(), clock: Cell::new(0) }
+    }
+
+    pub fn len(&self) -> usize {
+        self.open.borrow().len()
+    }
+
+    fn tick(&self) -> u64 {
+        self.clock.set(self.clock.get() + 1);
+        self.clock.get()
+    }
+
+    /// The segment's file, opened if it is not open yet.
+    pub async fn open(&self, key: PartitionKey, base: Offset, path: &Path, create: bool) -> io::Result<File> {
+        let used = self.tick();
+        if let Some(opened) = self.open.borrow_mut().get_mut(&(key, base)) {
+            opened.used = used;
+            return Ok(opened.file.clone());
+        }
+        let file = self.io.disk.open(path, OpenOptions { create, durable: false }).await?;
+        self.open.borrow_mut().insert((key, base), Opened { file: file.clone(), used });
+        self.shrink();
+        Ok(file)
+    }
+
+    /// Closes the files that have not been used for longest. One in use stays open until its last operation is done.
+    fn shrink(&self) {
+        let mut open = self.open.borrow_mut();
+        if open.len() <= self.open_max {
+            return;
+        }
+        // An eighth at once, so that the search is paid for rarely.
+        let mut ages: Vec<u64> = open.values().map(|opened| opened.used).collect();
+        ages.sort_unstable();
+        let oldest = ages[ages.len() - (self.open_max - self.open_max / 8)];
+        open.retain(|_, opened| opened.used >= oldest);
+    }
+
+    /// Forgets one segment's file, or with `None` all of the partition's.
+    pub fn forget(&self, key: PartitionKey, base: Option<Offset>) {
+        match base {
+            Some(base) => drop(self.open.borrow_mut().remove(&(key, base))),
+            None => self.open.borrow_mut().retain(|opened, _| opened.0 != key),
+        }
+    }
+
+    pub fn forget_all(&self) {
+        self.open.borrow_mut().clear();
+    }
+}

@@ -1,0 +1,163 @@
+//! Everything about one partition's log that must survive: what checkpoints hold and what a core starts from.
+
+use crate::{
+    base::{Offset, PartitionKey, Timestamp},
+    log::{
+        index::SegmentIndex,
+        segment::Segment,
+        settings::LogConfig,
+        wire::{Damaged, Put, Reader},
+    },
+};
+
+/// Index entries of an active segment that a checkpoint keeps.
+pub const HINTS_MAX: usize = 32;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogImage {
+    pub key: PartitionKey,
+    pub name: String,
+    pub log_start: Offset,
+    pub log_end: Offset,
+    /// Whether the partition's directory has been made.
+    pub has_directory: bool,
+    /// Ascending; the last one is active.
+    pub segments: Vec<SegmentImage>,
+    /// `PartitionState`, encoded: epochs, producers, high watermark.
+    pub state: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentImage {
+    pub base: Offset,
+    pub size: u32,
+    pub first_timestamp: Timestamp,
+    pub largest: (Timestamp, Offset),
+    pub sealed: bool,
+    pub finished: bool,
+    pub offsets: Vec<(u32, u32)>,
+    pub times: Vec<(Timestamp, u32)>,
+}
+
+impl SegmentImage {
+    pub fn of(segment: &Segment) -> Self {
+        let hints = segment.index.as_ref().map(|index| index.hints(HINTS_MAX));
+        let (offsets, times) = hints
+            .as_ref()
+            .map_or((Vec::new(), Vec::new()), |hints| (hints.parts().0.to_vec(), hints.parts().1.to_vec()));
+        Self {
+            base: segment.base,
+            size: segment.size,
+            first_timestamp: segment.first_timestamp,
+            largest: segment.largest,
+            sealed: segment.sealed,
+            finished: segment.finished,
+            offsets,
+            times,
+        }
+    }
+
+    /// The segment that a core starts with: all of it lies in its file.
+    pub fn into_segment(self, config: &LogConfig) -> Segment {
+        let index = SegmentIndex::from_parts(config.index_interval_bytes, self.offsets, self.times);
+        Segment {
+            base: self.base,
+            size: self.size,
+            written: self.size,
+            allocated: 0,
+            first_timestamp: self.first_timestamp,
+            largest: self.largest,
+            sealed: self.sealed,
+            finished: self.finished,
+            index: (!self.finished).then_some(index),
+        }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.put_i64(self.base.0);
+        out.put_u32(self.size);
+        out.put_i64(self.first_timestamp);
+        out.put_i64(self.largest.0);
+        out.put_i64(self.largest.1.0);
+        out.put_u8(u8::from(self.sealed) | u8::from(self.finished) << 1);
+        out.put_u32(self.offsets.len() as u32);
+        for (offset, position) in &self.offsets {
+            out.put_u32(*offset);
+            out.put_u32(*position);
+        }
+        out.put_u32(self.times.len() as u32);
+        for (timestamp, offset) in &self.times {
+            out.put_i64(*timestamp);
+            out.put_u32(*offset);
+        }
+    }
+
+    fn decode(input: &mut Reader) -> Result<Self, Damaged> {
+        let (base, size, first_timestamp) = (input.offset()?, input.u32()?, input.i64()?);
+        let largest = (input.i64()?, input.offset()?);
+        let flags = input.u8()?;
+        let offsets = (0..input.count(8)?).map(|_| Ok((input.u32()?, input.u32()?))).collect::<Result<_, Damaged>>()?;
+        let times = (0..input.count(12)?).map(|_| Ok((input.i64()?, input.u32()?))).collect::<Result<_, Damaged>>()?;
+        let (sealed, finished) = (flags & 1 != 0, flags & 2 != 0);
+        Ok(Self { base, size, first_timestamp, largest, sealed, finished, offsets, times })
+    }
+}
+
+impl LogImage {
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_key(self.key);
+        out.put_bytes(self.name.as_bytes());
+        out.put_i64(self.log_start.0);
+        out.put_i64(self.log_end.0);
+        out.put_u8(u8::from(self.has_directory));
+        out.put_u32(self.segments.len() as u32);
+        for segment in &self.segments {
+            segment.encode(out);
+        }
+        out.put_bytes(&self.state);
+    }
+
+    pub fn decode(input: &mut Reader) -> Result<Self, Damaged> {
+        let key = input.key()?;
+        let name = input.text()?.to_owned();
+        let (log_start, log_end) = (input.offset()?, input.offset()?);
+        let has_directory = input.u8()? != 0;
+        let segments =
+            (0..input.count(45)?).map(|_| SegmentImage::decode(input)).collect::<Result<Vec<_>, Damaged>>()?;
+        let state = input.bytes()?.to_vec();
+        Ok(Self { key, name, log_start, log_end, has_directory, segments, state })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::base::TopicId;
+
+    #[test]
+    fn an_image_reads_back_and_a_cut_one_is_refused() {
+        let config = LogConfig::default();
+        let mut segment = Segment::new(Offset(100), &config);
+        for batch in 0..1000 {
+            segment.append(1000, Offset(100 + batch), 5000 + batch);
+        }
+        let image = LogImage {
+            key: PartitionKey { topic_id: TopicId(Uuid::from_u128(3)), partition: 4 },
+            name: "events".into(),
+            log_start: Offset(120),
+            log_end: Offset(1100),
+            has_directory: true,
+            segments: vec![SegmentImage::of(&segment)],
+            state: b"state".to_vec(),
+        };
+        assert!(image.segments[0].offsets.len() <= HINTS_MAX);
+        let mut bytes = Vec::new();
+        image.encode(&mut bytes);
+        assert_eq!(LogImage::decode(&mut Reader(&bytes)).as_ref(), Ok(&image));
+        for cut in 0..bytes.len() {
+            assert!(LogImage::decode(&mut Reader(&bytes[..cut])).is_err(), "cut at {cut}");
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! The files of one core's journal: zero-filled in advance, written round and round.
+//!
+//! Writing over a block that has been written before costs a third of extending a file, so a file is filled with zeros
+//! before it is used. The ring begins small and grows in the background up to its bound.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    io,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+use crate::{
+    io::{File, Io, OpenOptions, channel::Notify},
+    log::checkpoint::journal_name,
+};
+
+/// Zeros are written in pieces of this size.
+const ZERO_BYTES: usize = 1 << 20;
+
+/// A journal file with both of its descriptors.
+pub struct RingFile {
+    number: usize,
+    path: PathBuf,
+    size: u64,
+    /// Opened with O_DSYNC: a completed write is on stable storage.
+    pub durable: File,
+    /// Without: the device has it.
+    pub plain: File,
+}
+
+/// Where a block goes.
+pub struct Place {
+    pub file: Rc<RingFile>,
+    pub position: u64,
+}
+
+pub struct Ring {
+    io: Io,
+    directory: PathBuf,
+    core: usize,
+    file_bytes: u64,
+    max_bytes: u64,
+    state: RefCell<State>,
+    growing: Cell<bool>,
+    pub changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    free: VecDeque<Rc<RingFile>>,
+    active: Option<(Rc<RingFile>, u64)>,
+    /// Files that are full, with the sequence of their last block.
+    full: VecDeque<(Rc<RingFile>, u64)>,
+    last_sequence: u64,
+    total_bytes: u64,
+    next_number: usize,
+}
+
+impl Ring {
+    pub fn new(io: &Io, directory: &Path, core: usize, file_bytes: u64, max_bytes: u64) -> Self {
+        Self {
+            io: io.clone(),
+            directory: directory.to_owned(),
+            core,
+            file_bytes,
+            max_bytes,
+            state: RefCell::default(),
+            growing: Cell::new(false),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Opens the files that an earlier life has left and makes what is missing up to `start_bytes`.
+    pub async fn open(&self, existing: &[(usize, u64)], start_bytes: u64) -> io::Result<()> {
+        for &(number, size) in existing {
+            let path = self.directory.join(journal_name(self.core, number));
+            let usable = size >= self.file_bytes && self.total_bytes() + size <= self.max_bytes;
+            if usable {
+                let file = self.open_file(number, path, size).await?;
+                self.add(file);
+            } else {
+                self.io.disk.remove_file(&path).await?;
+            }
+            let mut state = self.state.borrow_mut();
+            state.next_number = state.next_number.max(number + 1);
+        }
+        while self.total_bytes() < start_bytes.min(self.max_bytes) {
+            self.make(self.file_bytes).await?;
+        }
+        Ok(())
+    }
+
+    fn add(&self, file: RingFile) {
+        let mut state = self.state.borrow_mut();
+        state.total_bytes += file.size;
+        state.free.push_back(Rc::new(file));
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    async fn open_file(&self, number: usize, path: PathBuf, size: u64) -> io::Result<RingFile> {
+        let disk = &self.io.disk;
+        let durable = disk.open(&path, OpenOptions { create: false, durable: true }).await?;
+        let plain = disk.open(&path, OpenOptions { create: false, durable: false }).await?;
+        Ok(RingFile { number, path, size, durable, plain })
+    }
+
+    /// Makes a file of zeros and adds it to the free ones.
+    async fn make(&self, size: u64) -> io::Result<()> {
+        let number = {
+            let mut state = self.state.borrow_mut();
+            state.next_number += 1;
+            state.next_number - 1
+        };
+        let path = self.directory.join(journal_name(self.core, number));
+        let made = self.fill(&path, size).await;
+        if made.is_err() {
+            // Half a file is of no use; if even this fails the next start removes it.
+            let _ = self.io.disk.remove_file(&path).await;
+        }
+        made?;
+        let file = self.open_file(number, path, size).await?;
+        self.add(file);
+        Ok(())
+    }
+
+    async fn fill(&self, path: &Path, size: u64) -> io::Result<()> {
+        let disk = &self.io.disk;
+        let file = disk.open(path, OpenOptions { create: true, durable: false }).await?;
+        file.allocate(0, size).await?;
+        let zeros = disk.allocate(ZERO_BYTES.min(size as usize)).share();
+        let mut position = 0;
+        while position < size {
+            let part = (size - position).min(zeros.len() as u64) as usize;
+            file.write_range(zeros.clone(), 0..part, position).await?;
+            position += part as u64;
+        }
+        file.sync().await?;
+        disk.sync_dir(&self.directory).await?;
+        file.close().await
+    }
+
+    /// Finds room for a block, growing the ring or waiting until a checkpoint has freed a file.
+    /// `wanted` is called when a checkpoint is needed.
+    pub async fn place(&self, bytes: u64, sequence: u64, wanted: impl Fn()) -> io::Result<Place> {
+        loop {
+            if let Some(place) = self.try_place(bytes, sequence) {
+                return Ok(place);
+            }
+            if !self.growing.get() && self.may_grow(bytes) {
+                self.growing.set(true);
+                let made = self.make(bytes.next_multiple_of(self.file_bytes)).await;
+                self.growing.set(false);
+                match made {
+                    Ok(()) => continue,
+                    // A full disk is no reason to die: what is in the ring is freed by the next checkpoint.
+                    Err(error) if error.kind() == io::ErrorKind::StorageFull && self.total_bytes() > 0 => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            self.drop_free_for(bytes).await?;
+            if self.may_grow(bytes) {
+                continue;
+            }
+            wanted();
+            self.changed.notified().await;
+        }
+    }
+
+    fn try_place(&self, bytes: u64, sequence: u64) -> Option<Place> {
+        let mut state = self.state.borrow_mut();
+        let fits = state.active.as_ref().is_some_and(|(file, position)| position + bytes <= file.size);
+        if !fits {
+            let index = state.free.iter().position(|file| file.size >= bytes)?;
+            let next = state.free.remove(index).expect("the index was just found");
+            let last_sequence = state.last_sequence;
+            if let Some((file, _)) = state.active.replace((next, 0)) {
+                state.full.push_back((file, last_sequence));
+            }
+        }
+        state.last_sequence = sequence;
+        let (file, position) = state.active.as_mut().expect("set above");
+        let place = Place { file: file.clone(), position: *position };
+        *position += bytes;
+        Some(place)
+    }
+
+    fn may_grow(&self, bytes: u64) -> bool {
+        let total = self.total_bytes();
+        total == 0 || total + bytes.next_multiple_of(self.file_bytes) <= self.max_bytes
+    }
+
+    /// Gives up free files that are too small for a large block, so that the ring stays within its bound.
+    async fn drop_free_for(&self, bytes: u64) -> io::Result<()> {
+        while !self.may_grow(bytes) {
+            let Some(file) = self.take_free() else { return Ok(()) };
+            self.io.disk.remove_file(&file.path).await?;
+        }
+        Ok(())
+    }
+
+    fn take_free(&self) -> Option<Rc<RingFile>> {
+        let mut state = self.state.borrow_mut();
+        let file = state.free.pop_front()?;
+        state.total_bytes -= file.size;
+        Some(file)
+    }
+
+    /// Adds a file in the background before the last free one is taken. An error waits for `place` to report it.
+    pub async fn grow_ahead(&self) {
+        let wanted = self.state.borrow().free.is_empty() && self.may_grow(self.file_bytes) && self.total_bytes() > 0;
+        if wanted && !self.growing.replace(true) {
+            if let Err(error) = self.make(self.file_bytes).await {
+                tracing::warn!(%error, core = self.core, "the journal could not grow");
+            }
+            self.growing.set(false);
+        }
+    }
+
+    pub fn wants_to_grow(&self) -> bool {
+        self.state.borrow().free.is_empty() && !self.growing.get() && self.may_grow(self.file_bytes)
+    }
+
+    /// A checkpoint covers every block below `sequence`.
+    pub fn free_below(&self, sequence: u64) {
+        let mut state = self.state.borrow_mut();
+        while let Some((file, _)) = state.full.pop_front_if(|(_, last)| *last < sequence) {
+            state.free.push_back(file);
+        }
+        if state.last_sequence < sequence
+            && let Some((file, _)) = state.active.take()
+        {
+            state.free.push_back(file);
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// The files with blocks from `sequence` on.
+    pub fn files_since(&self, sequence: u64) -> Vec<Rc<RingFile>> {
+        let state = self.state.borrow();
+        let full = state.full.iter().filter(|(_, last)| *last >= sequence).map(|(file, _)| file.clone());
+        full.chain(state.active.as_ref().map(|(file, _)| file.clone())).collect()
+    }
+
+    pub fn total_bytes(&self) -> u64 {
+        self.state.borrow().total_bytes
+    }
+
+    /// Bytes that no checkpoint has freed.
+    pub fn used_bytes(&self) -> u64 {
+        let state = self.state.borrow();
+        let full: u64 = state.full.iter().map(|(file, _)| file.size).sum();
+        full + state.active.as_ref().map_or(0, |(_, position)| *position)
+    }
+
+    pub fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+
+    /// Closes every file.
+    pub async fn close(&self) -> io::Result<()> {
+        let state = self.state.take();
+        let files = state.free.into_iter().chain(state.active.map(|(file, _)| file));
+        for file in files.chain(state.full.into_iter().map(|(file, _)| file)) {
+            if let Ok(file) = Rc::try_unwrap(file) {
+                file.durable.close().await?;
+                file.plain.close().await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl RingFile {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn number(&self) -> usize {
+        self.number
+    }
+}

@@ -1,0 +1,146 @@
+//! One core's memory for records: how much waits for its segment, how much is held at all, and what is evicted.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    rc::Rc,
+};
+
+use crate::{io::channel::Notify, log::partition_log::Log};
+
+pub struct Memory {
+    dirty_max: usize,
+    cache_max: usize,
+    /// Bytes appended and not in a segment yet.
+    dirty: Cell<usize>,
+    /// Bytes promised to appends that have not come yet.
+    reserved: Cell<usize>,
+    /// Capacity of all chunks.
+    chunks: Cell<usize>,
+    /// Logs with a chunk that can be evicted, oldest first; a log is here once per such chunk.
+    evictable: RefCell<VecDeque<Rc<Log>>>,
+    /// Those who wait for room, in order.
+    line: RefCell<VecDeque<u64>>,
+    next_ticket: Cell<u64>,
+    pub freed: Notify,
+}
+
+impl Memory {
+    pub fn new(dirty_max: usize, cache_max: usize) -> Self {
+        Self {
+            dirty_max,
+            cache_max,
+            dirty: Cell::new(0),
+            reserved: Cell::new(0),
+            chunks: Cell::new(0),
+            evictable: RefCell::default(),
+            line: RefCell::default(),
+            next_ticket: Cell::new(0),
+            freed: Notify::new(),
+        }
+    }
+
+    pub fn dirty(&self) -> usize {
+        self.dirty.get()
+    }
+
+    pub fn chunk_bytes(&self) -> usize {
+        self.chunks.get()
+    }
+
+    /// Whether segments should be filled with more haste.
+    pub fn is_pressed(&self) -> bool {
+        self.dirty.get() + self.reserved.get() > self.dirty_max / 2 || !self.line.borrow().is_empty()
+    }
+
+    /// A batch larger than the whole budget passes when it is alone.
+    fn fits(&self, bytes: usize) -> bool {
+        let held = self.dirty.get() + self.reserved.get();
+        held == 0 || held + bytes <= self.dirty_max
+    }
+
+    /// Takes `bytes` if nobody waits before.
+    pub fn try_take(&self, bytes: usize, room_elsewhere: bool) -> bool {
+        let free = room_elsewhere && self.line.borrow().is_empty() && self.fits(bytes);
+        if free {
+            self.reserved.set(self.reserved.get() + bytes);
+        }
+        free
+    }
+
+    /// Waits in line for `bytes`; `room_elsewhere` is a further condition (the journal's);
+    /// `wanted` asks for a checkpoint.
+    pub async fn take(&self, bytes: usize, room_elsewhere: impl Fn() -> bool, wanted: impl Fn()) {
+        let ticket = self.next_ticket.get();
+        self.next_ticket.set(ticket + 1);
+        self.line.borrow_mut().push_back(ticket);
+        let _place = InLine { memory: self, ticket };
+        loop {
+            let first = self.line.borrow().front() == Some(&ticket);
+            if first && self.fits(bytes) && room_elsewhere() {
+                self.reserved.set(self.reserved.get() + bytes);
+                return;
+            }
+            wanted();
+            self.freed.notified().await;
+        }
+    }
+
+    /// A reservation was not used.
+    pub fn give_back(&self, bytes: usize) {
+        self.reserved.set(self.reserved.get() - bytes);
+        self.freed.notify_all();
+    }
+
+    /// A reservation became an append.
+    pub fn appended(&self, reserved: usize, bytes: usize) {
+        self.reserved.set(self.reserved.get() - reserved);
+        self.dirty.set(self.dirty.get() + bytes);
+    }
+
+    /// `bytes` have reached their segment, or are not wanted any more.
+    pub fn cleaned(&self, bytes: usize) {
+        self.dirty.set(self.dirty.get() - bytes);
+        self.freed.notify_all();
+    }
+
+    pub fn chunk_made(&self, capacity: usize) {
+        self.chunks.set(self.chunks.get() + capacity);
+    }
+
+    pub fn chunk_dropped(&self, capacity: usize) {
+        self.chunks.set(self.chunks.get() - capacity);
+    }
+
+    /// The log's oldest chunk is in its segment: it may go when room is needed.
+    pub fn evictable(&self, log: &Rc<Log>) {
+        self.evictable.borrow_mut().push_back(log.clone());
+    }
+
+    /// Drops the oldest clean chunks until the cache is within its bound. Readers keep what they hold.
+    pub fn evict(&self) {
+        let mut left = self.evictable.borrow().len();
+        while self.chunks.get() > self.cache_max && left > 0 {
+            let Some(log) = self.evictable.borrow_mut().pop_front() else { return };
+            log.evict_front(self);
+            left -= 1;
+        }
+    }
+
+    pub fn forget(&self) {
+        self.evictable.borrow_mut().clear();
+    }
+}
+
+/// A place in the line; given up when dropped, so that a cancelled append holds up nobody.
+struct InLine<'a> {
+    memory: &'a Memory,
+    ticket: u64,
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        self.memory.line.borrow_mut().retain(|ticket| *ticket != self.ticket);
+        self.memory.freed.notify_all();
+    }
+}

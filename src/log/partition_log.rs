@@ -1,0 +1,599 @@
+//! The log of one partition, on its core.
+
+use std::{
+    cell::{Cell, Ref, RefCell, RefMut},
+    collections::VecDeque,
+    future::poll_fn,
+    path::PathBuf,
+    rc::Rc,
+    task::{Poll, Waker},
+};
+
+use crate::{
+    base::{Offset, PartitionKey, copied},
+    io::channel::Notify,
+    log::{
+        chunk::{Chunk, Chunks},
+        core::Core,
+        image::{LogImage, SegmentImage},
+        journal::entry::{AppendHead, Entry},
+        memory::Memory,
+        segment::{Segment, directory_name, grown},
+        settings::{BLOCK_BYTES, LogConfig, LogError},
+    },
+    protocol::batch::BatchInfo,
+};
+
+/// Base offset, length and leader epoch: the part of a batch that is stamped.
+const STAMP_BYTES: usize = 16;
+
+/// One partition's log. Lives on the partition's core; cheap to clone as an `Rc`.
+pub struct Log {
+    key: PartitionKey,
+    name: String,
+    pub(super) core: Rc<Core>,
+    state: RefCell<State>,
+    high_watermark: Cell<Option<Offset>>,
+    /// Those who wait for the tail to be loaded, and their turn.
+    loading: Cell<bool>,
+    changed: Notify,
+    line: RefCell<VecDeque<u64>>,
+    next_ticket: Cell<u64>,
+}
+
+pub struct State {
+    pub config: LogConfig,
+    pub log_start: Offset,
+    /// A log start that the journal has heard of, but perhaps not durably.
+    pub announced_start: Offset,
+    pub end: Offset,
+    pub durable: Offset,
+    /// Ascending; there is always an active one, the last.
+    pub segments: VecDeque<Segment>,
+    pub chunks: Chunks,
+    /// Space promised to the active segment's file, counted from its front.
+    pub promised: u64,
+    /// Reservations that have not become appends: bytes and number.
+    pub reserved_bytes: usize,
+    pub reservations: usize,
+    waiters: Vec<(Offset, Waker)>,
+    pub dead: Option<LogError>,
+    pub has_directory: bool,
+    /// In the core's list of logs that a checkpoint must cover.
+    pub listed_dirty: bool,
+    pub listed_full: bool,
+    pub listed_flushed: bool,
+    pub listed_tail: bool,
+    /// The image that the last checkpoint holds.
+    pub encoded: Option<Rc<[u8]>>,
+    /// Kafka's side files do not tell the truth any more.
+    pub exports_stale: bool,
+    /// Leftovers of an earlier life in the directory have been looked for.
+    pub swept: bool,
+}
+
+/// Room for one append. Dropped unused, it is given back.
+pub struct Reservation {
+    log: Rc<Log>,
+    bytes: usize,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.log.state.borrow_mut().release(self.bytes);
+        self.log.core.memory.give_back(self.bytes);
+    }
+}
+
+impl Reservation {
+    /// Bytes that the append may have.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl State {
+    pub fn active(&self) -> &Segment {
+        self.segments.back().expect("there is always an active segment")
+    }
+
+    pub fn active_mut(&mut self) -> &mut Segment {
+        self.segments.back_mut().expect("there is always an active segment")
+    }
+
+    pub fn alive(&self) -> Result<(), LogError> {
+        self.dead.clone().map_or(Ok(()), Err)
+    }
+
+    fn release(&mut self, bytes: usize) {
+        self.reserved_bytes -= bytes;
+        self.reservations -= 1;
+    }
+
+    fn tail_is_loaded(&self) -> bool {
+        let active = self.active();
+        self.chunks.reaches(active.base, active.size)
+    }
+
+    /// How many bytes of the disk must be promised before `bytes` more are accepted.
+    fn growth(&self, bytes: usize) -> u64 {
+        let promised = self.promised.max(self.active().allocated);
+        let needed = u64::from(self.active().size) + self.reserved_bytes as u64 + bytes as u64;
+        if needed > promised { grown(promised, needed) - promised } else { 0 }
+    }
+
+    pub fn size_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| u64::from(segment.size)).sum()
+    }
+
+    /// Index of the segment that holds `offset`, or the first one.
+    pub fn segment_of(&self, offset: Offset) -> usize {
+        self.segments.partition_point(|segment| segment.base <= offset).saturating_sub(1)
+    }
+
+    pub fn segment_mut(&mut self, base: Offset) -> Option<&mut Segment> {
+        self.segments.iter_mut().find(|segment| segment.base == base)
+    }
+
+    /// Everything below `end` counts. Wakes those who waited for it.
+    fn move_durable(&mut self, end: Offset) {
+        self.durable = self.durable.max(end);
+        let durable = self.durable;
+        let (ready, waiting) = self.waiters.drain(..).partition(|(offset, _)| *offset <= durable);
+        self.waiters = waiting;
+        let ready: Vec<(Offset, Waker)> = ready;
+        ready.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+}
+
+impl Log {
+    pub(super) fn new(core: &Rc<Core>, key: PartitionKey, name: &str, config: LogConfig) -> Rc<Self> {
+        let active = Segment::new(Offset::ZERO, &config);
+        Self::with(core, key, name, config, (Offset::ZERO, Offset::ZERO), false, VecDeque::from([active]))
+    }
+
+    /// The log as a checkpoint has it: everything lies in the segments.
+    pub(super) fn restored(core: &Rc<Core>, image: &LogImage, config: LogConfig) -> Rc<Self> {
+        let mut segments: VecDeque<Segment> =
+            image.segments.iter().map(|segment| segment.clone().into_segment(&config)).collect();
+        // An active segment without a batch is in no image.
+        if segments.back().is_none_or(|last| last.sealed) {
+            segments.push_back(Segment::new(image.log_end, &config));
+        }
+        let ends = (image.log_start, image.log_end);
+        Self::with(core, image.key, &image.name, config, ends, image.has_directory, segments)
+    }
+
+    fn with(
+        core: &Rc<Core>,
+        key: PartitionKey,
+        name: &str,
+        config: LogConfig,
+        (log_start, end): (Offset, Offset),
+        has_directory: bool,
+        segments: VecDeque<Segment>,
+    ) -> Rc<Self> {
+        let state = State {
+            config,
+            log_start,
+            announced_start: log_start,
+            end,
+            durable: end,
+            segments,
+            chunks: Chunks::default(),
+            promised: 0,
+            reserved_bytes: 0,
+            reservations: 0,
+            waiters: Vec::new(),
+            dead: None,
+            has_directory,
+            listed_dirty: false,
+            listed_full: false,
+            listed_flushed: false,
+            listed_tail: false,
+            encoded: None,
+            exports_stale: false,
+            swept: false,
+        };
+        Rc::new(Self {
+            key,
+            name: name.to_owned(),
+            core: core.clone(),
+            state: RefCell::new(state),
+            high_watermark: Cell::new(None),
+            loading: Cell::new(false),
+            changed: Notify::new(),
+            line: RefCell::default(),
+            next_ticket: Cell::new(0),
+        })
+    }
+
+    pub(super) fn state(&self) -> Ref<'_, State> {
+        self.state.borrow()
+    }
+
+    pub(super) fn state_mut(&self) -> RefMut<'_, State> {
+        self.state.borrow_mut()
+    }
+
+    /// The partition.
+    #[must_use]
+    pub fn key(&self) -> PartitionKey {
+        self.key
+    }
+
+    /// The topic's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The first offset that is still there.
+    #[must_use]
+    pub fn log_start_offset(&self) -> Offset {
+        self.state().log_start
+    }
+
+    /// The offset that the next record gets.
+    #[must_use]
+    pub fn log_end_offset(&self) -> Offset {
+        self.state().end
+    }
+
+    /// Everything below is as durable as the partition's `durability` asks for.
+    #[must_use]
+    pub fn durable_end(&self) -> Offset {
+        self.state().durable
+    }
+
+    /// Bytes of record batches.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.state().size_bytes()
+    }
+
+    /// New settings; they act from the next append and the next housekeeping on.
+    pub fn set_config(&self, config: LogConfig) {
+        self.state_mut().config = config;
+    }
+
+    /// What retention may not pass. Without it everything durable counts as committed, as with a single replica.
+    pub fn set_high_watermark(&self, offset: Offset) {
+        self.high_watermark.set(Some(offset));
+    }
+
+    pub(super) fn high_watermark(&self) -> Offset {
+        let durable = self.durable_end();
+        self.high_watermark.get().map_or(durable, |offset| offset.min(durable))
+    }
+
+    pub(super) fn directory(&self) -> PathBuf {
+        self.core.directory.join(directory_name(&self.name, self.key.partition))
+    }
+
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.directory().join(name)
+    }
+
+    /// Takes room for an append if that needs no waiting and nobody waits already.
+    #[must_use]
+    pub fn try_reserve(self: &Rc<Self>, bytes: usize) -> Option<Reservation> {
+        let core = &self.core;
+        let growth = {
+            let state = self.state();
+            let ready = state.alive().is_ok() && !core.stopping.get() && state.tail_is_loaded();
+            if !ready || !self.line.borrow().is_empty() {
+                return None;
+            }
+            state.growth(bytes)
+        };
+        if !core.memory.try_take(bytes, core.journal.has_room(bytes)) {
+            return None;
+        }
+        if growth > 0 && !core.space.try_promise(growth) {
+            core.memory.give_back(bytes);
+            return None;
+        }
+        Some(self.reserved(bytes, growth))
+    }
+
+    fn reserved(self: &Rc<Self>, bytes: usize, growth: u64) -> Reservation {
+        let mut state = self.state_mut();
+        if growth > 0 {
+            state.promised = state.promised.max(state.active().allocated) + growth;
+        }
+        state.reserved_bytes += bytes;
+        state.reservations += 1;
+        drop(state);
+        Reservation { log: self.clone(), bytes }
+    }
+
+    /// Takes room for an append of `bytes`: memory, journal, disk. Waits for memory and journal; calls for one partition
+    /// return in the order in which they came, if the caller appends before it awaits anything else.
+    /// # Errors
+    /// `Full` if the disk has no room, `Deleted`, `Stopping`, `Io` if the partition is offline.
+    pub async fn reserve(self: &Rc<Self>, bytes: usize) -> Result<Reservation, LogError> {
+        if let Some(reservation) = self.try_reserve(bytes) {
+            return Ok(reservation);
+        }
+        let _turn = self.turn().await;
+        let core = &self.core;
+        core.memory.take(bytes, || core.journal.has_room(bytes), || core.want_round()).await;
+        let taken = Taken { memory: &core.memory, bytes };
+        self.load_tail().await?;
+        if core.stopping.get() {
+            return Err(LogError::Stopping);
+        }
+        let growth = self.state().growth(bytes);
+        if growth > 0 && !core.space.promise(growth).await {
+            return Err(LogError::Full);
+        }
+        self.state().alive()?;
+        std::mem::forget(taken);
+        Ok(self.reserved(bytes, growth))
+    }
+
+    /// Waits until the calls before have been served.
+    async fn turn(self: &Rc<Self>) -> Turn {
+        let ticket = self.next_ticket.get();
+        self.next_ticket.set(ticket + 1);
+        self.line.borrow_mut().push_back(ticket);
+        let turn = Turn { log: self.clone(), ticket };
+        while self.line.borrow().front() != Some(&ticket) {
+            self.changed.notified().await;
+        }
+        turn
+    }
+
+    /// Makes sure that the block in which the active segment ends is in memory, so that the next batch can be put behind.
+    pub(super) async fn load_tail(self: &Rc<Self>) -> Result<(), LogError> {
+        loop {
+            let (base, size) = {
+                let state = self.state();
+                state.alive()?;
+                if state.tail_is_loaded() {
+                    return Ok(());
+                }
+                (state.active().base, state.active().size)
+            };
+            if self.loading.replace(true) {
+                self.changed.notified().await;
+                continue;
+            }
+            let loaded = self.load_block(base, size).await;
+            self.loading.set(false);
+            self.changed.notify_all();
+            loaded?;
+        }
+    }
+
+    async fn load_block(&self, base: Offset, size: u32) -> Result<(), LogError> {
+        let start = size / BLOCK_BYTES as u32 * BLOCK_BYTES as u32;
+        let filled = (size - start) as usize;
+        let bytes = self.read_file(base, u64::from(start), filled).await?;
+        let mut buffer = self.core.io.disk.allocate(BLOCK_BYTES);
+        buffer.as_mut()[..filled].copy_from_slice(&bytes);
+        let mut state = self.state_mut();
+        if state.active().base == base && state.active().size == size && !state.tail_is_loaded() {
+            let end = state.end;
+            self.core.memory.chunk_made(BLOCK_BYTES);
+            state.chunks.0.push_back(Chunk::new(base, start, buffer, filled, end));
+        }
+        Ok(())
+    }
+
+    /// Appends a batch: stamps it with its offset and epoch, and copies it into the tail chunk and into the journal's
+    /// current block. `info` carries the final offsets. Never waits; it counts when [`flushed`](Self::flushed) says so.
+    pub fn append(self: &Rc<Self>, reservation: Reservation, batch: &[u8], info: &BatchInfo) {
+        assert!(Rc::ptr_eq(&reservation.log, self), "a reservation is for one log");
+        assert!(batch.len() <= reservation.bytes && batch.len() == info.bytes as usize, "a reservation fits its batch");
+        let mut state = self.state_mut();
+        assert!(info.base_offset >= state.end, "offsets only grow");
+        let end = info.last_offset.plus(1);
+        let config = state.config.clone();
+        if state.active().must_roll(info.bytes, info.last_offset, info.max_timestamp, &config) {
+            self.roll(&mut state, info.base_offset);
+        }
+        let head = self.place(&mut state, batch, info);
+        let stamp = stamp(batch, info);
+        self.core.journal.append(self, &head, [&stamp, &batch[STAMP_BYTES..]], end, config.durability);
+        state.release(reservation.bytes);
+        self.core.memory.appended(reservation.bytes, batch.len());
+        std::mem::forget(reservation);
+        self.list(&mut state);
+    }
+
+    /// Puts the batch into segment and chunks; the first of the two copies.
+    fn place(&self, state: &mut State, batch: &[u8], info: &BatchInfo) -> AppendHead {
+        let position = state.active_mut().append(info.bytes, info.last_offset, info.max_timestamp);
+        let segment_base = state.active().base;
+        let stamp = stamp(batch, info);
+        let pieces: [&[u8]; 2] = [&stamp, &batch[STAMP_BYTES..]];
+        let core = &self.core;
+        state.chunks.append((segment_base, position), info.base_offset, pieces, |capacity| {
+            core.memory.chunk_made(capacity);
+            core.io.disk.allocate(capacity)
+        });
+        copied(batch.len());
+        state.end = info.last_offset.plus(1);
+        AppendHead {
+            key: self.key,
+            base_offset: info.base_offset,
+            leader_epoch: info.leader_epoch,
+            segment_base,
+            position,
+            length: info.bytes,
+        }
+    }
+
+    /// Replays an append at exactly the place where it was; for recovery, which has no journal to write to.
+    pub(super) fn replay(self: &Rc<Self>, head: &AppendHead, batch: &[u8], info: &BatchInfo) -> Result<(), LogError> {
+        let mut state = self.state_mut();
+        if head.segment_base != state.active().base {
+            self.seal_active(&mut state, head.segment_base);
+        }
+        let misplaced = LogError::Corrupt { segment: head.segment_base, position: u64::from(head.position) };
+        if state.active().size != head.position || info.base_offset < state.end {
+            return Err(misplaced);
+        }
+        self.place(&mut state, batch, info);
+        self.core.memory.appended(0, batch.len());
+        state.durable = state.end;
+        self.list(&mut state);
+        Ok(())
+    }
+
+    fn roll(self: &Rc<Self>, state: &mut State, next_base: Offset) {
+        let active = state.active();
+        let entry = Entry::Seal { key: self.key, segment_base: active.base, length: active.size, next_base };
+        self.core.journal.announce(&entry);
+        self.seal_active(state, next_base);
+    }
+
+    pub(super) fn seal_active(self: &Rc<Self>, state: &mut State, next_base: Offset) {
+        if state.active().size == 0 {
+            // An empty segment has no file and no name yet.
+            let config = state.config.clone();
+            *state.active_mut() = Segment::new(next_base, &config);
+            return;
+        }
+        let active = state.active_mut();
+        active.sealed = true;
+        let largest = (active.largest.0, active.largest.1.since(active.base) as u32);
+        if let Some(index) = &mut active.index {
+            index.finish(largest);
+        }
+        // What was promised beyond the segment's end is not needed; the next segment asks for its own.
+        let unused = state.promised.saturating_sub(state.active().allocated);
+        self.core.space.settle(unused);
+        state.promised = 0;
+        let segment = Segment::new(next_base, &state.config);
+        state.segments.push_back(segment);
+        self.list(state);
+        self.list_full(state);
+    }
+
+    /// Puts the log on the core's lists of what destaging has to look at.
+    pub(super) fn list(self: &Rc<Self>, state: &mut State) {
+        state.exports_stale = true;
+        if !std::mem::replace(&mut state.listed_dirty, true) {
+            self.core.list_dirty(self);
+        }
+        let full = state.chunks.0.iter().rev().take(2).any(|chunk| chunk.is_full() && !chunk.is_clean());
+        if full {
+            self.list_full(state);
+        }
+    }
+
+    fn list_full(self: &Rc<Self>, state: &mut State) {
+        if !std::mem::replace(&mut state.listed_full, true) {
+            self.core.list_full(self);
+        }
+    }
+
+    /// A block of the journal has become durable.
+    pub(super) fn journaled(self: &Rc<Self>, end: Offset) {
+        let mut state = self.state_mut();
+        state.move_durable(end);
+        if !std::mem::replace(&mut state.listed_flushed, true) {
+            self.core.list_flushed(self);
+        }
+    }
+
+    /// Resolves when everything below `end` is as durable as the partition's `durability` asks for.
+    /// # Errors
+    /// `Deleted`, `Io` if the partition went offline. If the journal fails it never resolves: the process ends.
+    pub async fn flushed(&self, end: Offset) -> Result<(), LogError> {
+        poll_fn(|context| {
+            let mut state = self.state_mut();
+            if state.durable >= end {
+                return Poll::Ready(Ok(()));
+            }
+            if let Err(error) = state.alive() {
+                return Poll::Ready(Err(error));
+            }
+            let waker = context.waker();
+            if !state.waiters.iter().any(|(offset, other)| *offset == end && other.will_wake(waker)) {
+                state.waiters.push((end, waker.clone()));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Ends the log's life: whoever waits for it hears why.
+    pub(super) fn kill(&self, why: LogError) {
+        let mut state = self.state_mut();
+        state.dead = Some(why);
+        let waiters = std::mem::take(&mut state.waiters);
+        drop(state);
+        waiters.into_iter().for_each(|(_, waker)| waker.wake());
+        self.changed.notify_all();
+        self.core.memory.freed.notify_all();
+    }
+
+    /// Drops the oldest chunk if it is in its segment and nobody is about to write behind it.
+    pub(super) fn evict_front(&self, memory: &Memory) {
+        let mut state = self.state_mut();
+        let last = state.chunks.0.len() == 1;
+        let Some(front) = state.chunks.0.front() else { return };
+        if !front.is_clean() || (last && !front.is_full() && state.reservations > 0) {
+            return;
+        }
+        let capacity = front.capacity();
+        state.chunks.0.pop_front();
+        if last {
+            state.listed_tail = false;
+        }
+        memory.chunk_dropped(capacity);
+    }
+
+    /// The log as it is in memory now. `state` is what the partition's rules know.
+    pub(super) fn image(&self, partition_state: Vec<u8>) -> LogImage {
+        let state = self.state();
+        LogImage {
+            key: self.key,
+            name: self.name.clone(),
+            log_start: state.announced_start,
+            log_end: state.end,
+            has_directory: state.has_directory,
+            segments: state.segments.iter().filter(|segment| segment.size > 0).map(SegmentImage::of).collect(),
+            state: partition_state,
+        }
+    }
+}
+
+/// The front of the batch with its final offset and epoch. Both lie outside of the batch's CRC.
+fn stamp(batch: &[u8], info: &BatchInfo) -> [u8; STAMP_BYTES] {
+    let mut stamp = [0; STAMP_BYTES];
+    stamp[0..8].copy_from_slice(&info.base_offset.0.to_be_bytes());
+    stamp[8..12].copy_from_slice(&batch[8..12]);
+    stamp[12..16].copy_from_slice(&info.leader_epoch.0.to_be_bytes());
+    stamp
+}
+
+/// A turn in the partition's line of appends.
+struct Turn {
+    log: Rc<Log>,
+    ticket: u64,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.log.line.borrow_mut().retain(|ticket| *ticket != self.ticket);
+        self.log.changed.notify_all();
+    }
+}
+
+/// Memory taken, on the way to a reservation.
+struct Taken<'a> {
+    memory: &'a Memory,
+    bytes: usize,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.memory.give_back(self.bytes);
+    }
+}

@@ -1,0 +1,298 @@
+//! From whatever a crash has left to a directory that can be served.
+//!
+//! Checkpoints say what the segments hold; the journals hold the rest. Everything in them is written to where it was
+//! meant to be, the file system is synced, and a new life begins with checkpoints of its own: nothing of the old journals
+//! counts from the moment at which the manifest names the new incarnation. A crash in between repeats all of it.
+
+mod journals;
+mod replay;
+
+use std::{
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::Arc,
+};
+
+use journals::Journals;
+use replay::Replay;
+
+use crate::{
+    base::{METADATA_TOPIC_ID, Map, PartitionKey},
+    io::{DirEntry, Io, OpenOptions, Slice},
+    log::{
+        checkpoint::{
+            BALLAST, CHECKPOINT_PREFIX, Checkpoint, MANIFEST, Manifest, checkpoint_name, encode_checkpoint, life,
+        },
+        core::{CoreSeed, PartitionSeed},
+        directory,
+        image::LogImage,
+        journal::block::Incarnation,
+        removal::remove_directories,
+        segment::{deleted_directory_name, directory_name},
+        settings::{LivePartitions, LogConfig, LogSettings, RecoverError},
+        sync_gate::SyncGate,
+    },
+    partition::PartitionState,
+};
+
+/// The name of the metadata log's topic; its directory is `__cluster_metadata-0`.
+pub const METADATA_TOPIC: &str = "__cluster_metadata";
+
+/// The metadata log's partition.
+pub const METADATA_KEY: PartitionKey = PartitionKey { topic_id: METADATA_TOPIC_ID, partition: 0 };
+
+/// What recovery found and made.
+#[derive(Debug)]
+pub struct Recovered {
+    /// One for each core, in order; each goes to its core's executor.
+    pub cores: Vec<CoreSeed>,
+    /// What there was to do.
+    pub report: RecoveryReport,
+}
+
+/// What there was to do; for a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// Nothing was there before.
+    pub fresh: bool,
+    /// The last stop was orderly.
+    pub clean: bool,
+    /// Live partitions.
+    pub partitions: usize,
+    /// Journal blocks replayed.
+    pub blocks: usize,
+    /// Batches that the segments did not have.
+    pub batches: usize,
+    /// Partitions of deleted topics that were dropped.
+    pub dropped: usize,
+}
+
+pub(crate) fn failed(path: &Path, error: &std::io::Error) -> RecoverError {
+    RecoverError::Io { path: path.display().to_string(), message: error.to_string() }
+}
+
+/// Recovers a data directory for `cores` cores, whatever number wrote it. `live` is given the batches of the metadata
+/// log (each slice begins and ends with a batch) and says which partitions exist; it is called exactly once, before
+/// any other partition is looked at. Runs on one executor, before anything is served.
+/// # Errors
+/// See [`RecoverError`]; nothing is lost by trying again.
+pub async fn recover(
+    io: &Io,
+    directory: &Path,
+    settings: &LogSettings,
+    cores: usize,
+    live: impl FnOnce(Vec<Slice>) -> LivePartitions,
+) -> Result<Recovered, RecoverError> {
+    assert!(cores > 0, "there is at least one core");
+    let at = |error: std::io::Error| failed(directory, &error);
+    io.disk.create_dir_all(directory).await.map_err(at)?;
+    directory::mark(io, directory, true).await.map_err(at)?;
+    let entries = io.disk.read_dir(directory).await.map_err(at)?;
+    let manifest = read_manifest(io, directory, &entries).await?;
+    let mut journals = Journals::open(io, directory, &entries).await?;
+    let checkpoints = match &manifest {
+        Some(manifest) => read_checkpoints(io, directory, manifest).await?,
+        None => Vec::new(),
+    };
+    if let Some(manifest) = manifest.filter(|manifest| !manifest.clean) {
+        journals.scan(&manifest.incarnation, &checkpoints).await?;
+    }
+    let images: Map<PartitionKey, LogImage> =
+        checkpoints.into_iter().flat_map(|checkpoint| checkpoint.images).map(|image| (image.key, image)).collect();
+    let incarnation: Incarnation = *io.rand.uuid().as_bytes();
+    let mut replay = Replay::new(io, directory, settings, incarnation, images);
+    let metadata = replay.metadata(&journals).await?;
+    let mut live = live(metadata);
+    live.insert(METADATA_KEY, (METADATA_TOPIC.to_owned(), LogConfig::default()));
+    let dropped = replay.drop_dead(&live);
+    replay.all(&journals, &live).await?;
+    let report = RecoveryReport {
+        fresh: manifest.is_none(),
+        clean: manifest.is_some_and(|manifest| manifest.clean),
+        partitions: live.len(),
+        blocks: journals.block_count(),
+        batches: replay.batches(),
+        dropped: dropped.len(),
+    };
+    rename_dropped(io, directory, &dropped).await?;
+    let found = replay.finish(&live).await?;
+    let cores = begin_life(io, directory, settings, cores, incarnation, found, &journals).await?;
+    clean_up(io, directory, &incarnation, cores.len(), &journals, &entries).await?;
+    Ok(Recovered { cores, report })
+}
+
+async fn read_manifest(io: &Io, directory: &Path, entries: &[DirEntry]) -> Result<Option<Manifest>, RecoverError> {
+    if !entries.iter().any(|entry| entry.name == MANIFEST) {
+        return Ok(None);
+    }
+    let path = directory.join(MANIFEST);
+    let bytes = io.disk.read_file(&path).await.map_err(|error| failed(&path, &error))?;
+    let manifest =
+        Manifest::decode(&bytes).map_err(|_| RecoverError::ManifestCorrupt { path: path.display().to_string() })?;
+    Ok(Some(manifest))
+}
+
+/// The newer valid one of each core's two checkpoints.
+async fn read_checkpoints(io: &Io, directory: &Path, manifest: &Manifest) -> Result<Vec<Checkpoint>, RecoverError> {
+    let mut checkpoints = Vec::with_capacity(manifest.cores);
+    for core in 0..manifest.cores {
+        let mut newest: Option<Checkpoint> = None;
+        for slot in 0..2 {
+            let path = directory.join(checkpoint_name(&manifest.incarnation, core, slot));
+            // The second file is made by the first checkpoint of a running broker.
+            let Ok(bytes) = io.disk.read_file(&path).await else { continue };
+            let Ok(checkpoint) = Checkpoint::decode(&bytes) else { continue };
+            let ours = checkpoint.incarnation == manifest.incarnation && checkpoint.core == core;
+            if ours && newest.as_ref().is_none_or(|newest| newest.generation < checkpoint.generation) {
+                newest = Some(checkpoint);
+            }
+        }
+        checkpoints.push(newest.ok_or(RecoverError::CheckpointCorrupt { core })?);
+    }
+    Ok(checkpoints)
+}
+
+/// Directories of topics that are gone keep no name that a new topic may want.
+async fn rename_dropped(io: &Io, directory: &Path, dropped: &[LogImage]) -> Result<(), RecoverError> {
+    for image in dropped.iter().filter(|image| image.has_directory) {
+        let path = directory.join(directory_name(&image.name, image.key.partition));
+        let metadata = io.disk.read_file(&path.join("partition.metadata")).await.unwrap_or_default();
+        let found = directory::parse_partition_metadata(&String::from_utf8_lossy(&metadata));
+        if found != Some(image.key.topic_id) {
+            // Renamed before the crash already, or a newer topic's.
+            continue;
+        }
+        let unique = image.key.topic_id.0.as_u128();
+        let to = directory.join(deleted_directory_name(&image.name, image.key.partition, unique));
+        io.disk.rename(&path, &to).await.map_err(|error| failed(&path, &error))?;
+    }
+    Ok(())
+}
+
+/// Checkpoints for the new cores, then the manifest: from then on the new life counts.
+async fn begin_life(
+    io: &Io,
+    directory: &Path,
+    settings: &LogSettings,
+    cores: usize,
+    incarnation: Incarnation,
+    found: Vec<PartitionSeed>,
+    journals: &Journals,
+) -> Result<Vec<CoreSeed>, RecoverError> {
+    let at = |error: std::io::Error| failed(directory, &error);
+    let gate = Arc::new(SyncGate::default());
+    let mut seeds: Vec<CoreSeed> = (0..cores)
+        .map(|core| CoreSeed {
+            directory: directory.to_owned(),
+            settings: settings.clone(),
+            core,
+            cores,
+            incarnation,
+            generation: 1,
+            journals: Vec::new(),
+            partitions: Vec::new(),
+            gate: gate.clone(),
+        })
+        .collect();
+    for partition in found {
+        seeds[partition.image.key.core(cores)].partitions.push(partition);
+    }
+    for file in journals.files.iter().filter(|file| file.core < cores) {
+        seeds[file.core].journals.push((file.number, file.size));
+    }
+    io.disk.sync_filesystem(directory).await.map_err(at)?;
+    for seed in &seeds {
+        let kept = seed.partitions.iter().filter(|partition| partition.image.log_end.0 > 0);
+        let images: Vec<Vec<u8>> = kept
+            .map(|partition| {
+                let mut encoded = Vec::new();
+                partition.image.encode(&mut encoded);
+                encoded
+            })
+            .collect();
+        let bytes = encode_checkpoint(&incarnation, seed.core, 1, 0, images.iter().map(|image| &image[..]));
+        let path = directory.join(checkpoint_name(&incarnation, seed.core, 1));
+        io.disk.write_file(&path, &bytes, true).await.map_err(|error| failed(&path, &error))?;
+    }
+    io.disk.sync_dir(directory).await.map_err(at)?;
+    let manifest = Manifest { incarnation, cores, clean: false };
+    let path = directory.join(MANIFEST);
+    io.disk.replace_file(&path, &manifest.encode()).await.map_err(|error| failed(&path, &error))?;
+    Ok(seeds)
+}
+
+/// Removes what the old life has left, and puts the ballast in its place.
+async fn clean_up(
+    io: &Io,
+    directory: &Path,
+    incarnation: &Incarnation,
+    cores: usize,
+    journals: &Journals,
+    entries: &[DirEntry],
+) -> Result<(), RecoverError> {
+    for file in journals.files.iter().filter(|file| file.core >= cores) {
+        io.disk.remove_file(&file.path).await.map_err(|error| failed(&file.path, &error))?;
+    }
+    let ours = format!("{CHECKPOINT_PREFIX}{}-", life(incarnation));
+    for entry in entries {
+        let old = entry.name.starts_with(CHECKPOINT_PREFIX) && !entry.name.starts_with(&ours);
+        if old || entry.name.ends_with(".tmp") {
+            let path = directory.join(&entry.name);
+            io.disk.remove_file(&path).await.map_err(|error| failed(&path, &error))?;
+        }
+    }
+    let deleted: Vec<PathBuf> = io
+        .disk
+        .read_dir(directory)
+        .await
+        .map_err(|error| failed(directory, &error))?
+        .into_iter()
+        .filter(|entry| entry.is_dir && entry.name.ends_with("-delete"))
+        .map(|entry| directory.join(entry.name))
+        .collect();
+    if !deleted.is_empty() {
+        let io = io.clone();
+        io.clone().spawner.spawn(async move { remove_directories(&io, deleted).await });
+    }
+    Ok(())
+}
+
+/// Makes the ballast, unless there is one or no room for it. Not needed for recovery, so it may come later.
+pub async fn put_ballast(io: &Io, directory: &Path, bytes: u64) {
+    let path = directory.join(BALLAST);
+    if bytes == 0 || io.disk.exists(&path).await {
+        return;
+    }
+    let made = async {
+        let file = io.disk.open(&path, OpenOptions { create: true, durable: false }).await?;
+        file.allocate(0, bytes).await
+    };
+    if let Err(error) = made.await {
+        tracing::warn!(%error, bytes, "there is no room for the ballast");
+        // Half of it helps nobody.
+        let _ = io.disk.remove_file(&path).await;
+    }
+}
+
+/// The state of a partition that has never had a record.
+fn empty_state() -> PartitionState {
+    PartitionState::default()
+}
+
+/// A partition that is live and that no checkpoint and no journal knows.
+fn empty_image(key: PartitionKey, name: &str) -> LogImage {
+    LogImage {
+        key,
+        name: name.to_owned(),
+        log_start: crate::base::Offset::ZERO,
+        log_end: crate::base::Offset::ZERO,
+        has_directory: false,
+        segments: Vec::new(),
+        state: Vec::new(),
+    }
+}
+
+/// Used by the replay to write segments while no journal exists.
+fn no_fatal() -> Rc<dyn Fn(String)> {
+    Rc::new(|reason| tracing::error!(reason, "recovery failed"))
+}

@@ -1,0 +1,193 @@
+//! Reading the journals that an earlier life has left: which blocks are its log, and where it ends.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    base::{METADATA_TOPIC_ID, PartitionKey, Set},
+    io::{DirEntry, File, Io, OpenOptions, Slice},
+    log::{
+        checkpoint::{Checkpoint, parse_journal_name},
+        journal::{
+            block::{self, BlockHeader, Incarnation},
+            entry::Entry,
+        },
+        recovery::failed,
+        settings::{BLOCK_BYTES, RecoverError},
+    },
+};
+
+/// A killed process's writes in flight hold its locks for a moment.
+const LOCK_TRIES: usize = 100;
+const LOCK_DELAY: Duration = Duration::from_millis(100);
+
+/// Blocks of a journal as large as this are kept in memory between the two passes; a larger one is read twice.
+const KEEP_BYTES: u64 = 32 << 20;
+
+pub struct JournalFile {
+    pub core: usize,
+    pub number: usize,
+    pub size: u64,
+    pub path: PathBuf,
+    file: File,
+    /// The file's bytes, if they were kept.
+    bytes: Option<Slice>,
+}
+
+/// A block that counts.
+#[derive(Clone, Copy)]
+struct BlockAt {
+    header: BlockHeader,
+    file: usize,
+    position: u64,
+    has_metadata: bool,
+}
+
+/// Every journal file of a directory, locked.
+pub struct Journals {
+    pub files: Vec<JournalFile>,
+    /// The blocks of each core of the earlier life, in order.
+    blocks: Vec<Vec<BlockAt>>,
+    /// Partitions with appended records in those blocks.
+    pub appended: Set<PartitionKey>,
+}
+
+impl Journals {
+    /// Opens and locks what is there. Waits for the locks: until then a killed process may still be writing.
+    pub async fn open(io: &Io, directory: &Path, entries: &[DirEntry]) -> Result<Self, RecoverError> {
+        let mut files = Vec::new();
+        for entry in entries {
+            let Some((core, number)) = parse_journal_name(&entry.name) else { continue };
+            let path = directory.join(&entry.name);
+            let file = io.disk.open(&path, OpenOptions::default()).await.map_err(|error| failed(&path, &error))?;
+            lock(io, &file, &path).await?;
+            files.push(JournalFile { core, number, size: entry.len, path, file, bytes: None });
+        }
+        Ok(Self { files, blocks: Vec::new(), appended: Set::default() })
+    }
+
+    /// First pass: finds each core's blocks from its checkpoint on.
+    /// # Errors
+    /// `JournalCorrupt` if a block is missing that was durable when a later one was written.
+    pub async fn scan(&mut self, incarnation: &Incarnation, checkpoints: &[Checkpoint]) -> Result<(), RecoverError> {
+        let total: u64 = self.files.iter().map(|file| file.size).sum();
+        for checkpoint in checkpoints {
+            let mut found = Vec::new();
+            for index in 0..self.files.len() {
+                if self.files[index].core == checkpoint.core {
+                    self.scan_file(index, incarnation, checkpoint.first_sequence, total <= KEEP_BYTES, &mut found)
+                        .await?;
+                }
+            }
+            found.sort_unstable_by_key(|block| block.header.sequence);
+            let log = self.chain(found, checkpoint.first_sequence)?;
+            self.blocks.push(log);
+        }
+        Ok(())
+    }
+
+    async fn scan_file(
+        &mut self,
+        index: usize,
+        incarnation: &Incarnation,
+        first_sequence: u64,
+        keep: bool,
+        found: &mut Vec<BlockAt>,
+    ) -> Result<(), RecoverError> {
+        let file = &self.files[index];
+        let bytes = file.file.read(0, file.size as usize).await.map_err(|error| failed(&file.path, &error))?;
+        let mut position = 0;
+        while position + BLOCK_BYTES <= bytes.len() {
+            let Ok((header, block)) = BlockHeader::parse(&bytes[position..]) else {
+                position += BLOCK_BYTES;
+                continue;
+            };
+            if header.incarnation == *incarnation && header.sequence >= first_sequence {
+                let has_metadata = self.note(index, position as u64, block)?;
+                found.push(BlockAt { header, file: index, position: position as u64, has_metadata });
+            }
+            position += header.padded();
+        }
+        if keep {
+            self.files[index].bytes = Some(bytes);
+        }
+        Ok(())
+    }
+
+    /// Looks through a block's entries once, so that the second pass knows what to expect.
+    fn note(&mut self, file: usize, position: u64, block: &[u8]) -> Result<bool, RecoverError> {
+        let mut has_metadata = false;
+        for entry in block::entries(block) {
+            let path = || self.files[file].path.display().to_string();
+            let entry = entry.map_err(|_| RecoverError::JournalCorrupt { path: path(), position })?;
+            has_metadata |= entry.key().topic_id == METADATA_TOPIC_ID;
+            if let Entry::Append { head, .. } = entry {
+                self.appended.insert(head.key);
+            }
+        }
+        Ok(has_metadata)
+    }
+
+    /// The unbroken row of blocks. What is missing was either never promised, or the journal is damaged.
+    fn chain(&self, found: Vec<BlockAt>, first_sequence: u64) -> Result<Vec<BlockAt>, RecoverError> {
+        let mut log: Vec<BlockAt> = Vec::new();
+        let corrupt = |block: &BlockAt| RecoverError::JournalCorrupt {
+            path: self.files[block.file].path.display().to_string(),
+            position: block.position,
+        };
+        for block in found {
+            let expected = first_sequence + log.len() as u64;
+            if block.header.sequence == expected {
+                let chained = log.last().is_none_or(|last| last.header.crc == block.header.previous_crc);
+                if !chained {
+                    return Err(corrupt(&block));
+                }
+                log.push(block);
+            } else if block.header.durable_below > expected {
+                return Err(corrupt(&block));
+            }
+        }
+        Ok(log)
+    }
+
+    pub fn cores(&self) -> usize {
+        self.blocks.len()
+    }
+
+    pub fn block_count(&self) -> usize {
+        self.blocks.iter().map(Vec::len).sum()
+    }
+
+    /// How many blocks a core has, and whether the one at `index` is worth reading.
+    pub fn len(&self, core: usize) -> usize {
+        self.blocks[core].len()
+    }
+
+    pub fn has_metadata(&self, core: usize, index: usize) -> bool {
+        self.blocks[core][index].has_metadata
+    }
+
+    /// Second pass: a block's bytes.
+    pub async fn block(&self, core: usize, index: usize) -> Result<Slice, RecoverError> {
+        let at = self.blocks[core][index];
+        let file = &self.files[at.file];
+        let length = at.header.length as usize;
+        match &file.bytes {
+            Some(bytes) => Ok(bytes.slice(at.position as usize..at.position as usize + length)),
+            None => file.file.read(at.position, length).await.map_err(|error| failed(&file.path, &error)),
+        }
+    }
+}
+
+async fn lock(io: &Io, file: &File, path: &Path) -> Result<(), RecoverError> {
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock_exclusive() {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => io.clock.sleep(LOCK_DELAY).await,
+            Err(error) => return Err(failed(path, &error)),
+        }
+    }
+    Err(RecoverError::Busy { path: path.display().to_string() })
+}

@@ -1,0 +1,255 @@
+//! The second half of recovery: the journal's entries, applied to the partitions of the checkpoints.
+
+use std::{cell::RefCell, path::Path, rc::Rc, sync::Arc};
+
+use super::{METADATA_KEY, METADATA_TOPIC, empty_image, empty_state, failed, journals::Journals, no_fatal};
+use crate::{
+    base::{Map, Offset, PartitionKey},
+    io::{Io, Slice, join_all},
+    log::{
+        core::{Core, CoreSeed, PartitionSeed},
+        destage::{RoundError, What, write_all},
+        image::LogImage,
+        journal::{
+            block::{self, Incarnation},
+            entry::{AppendHead, Entry},
+        },
+        partition_log::Log,
+        removal,
+        settings::{LivePartitions, LogConfig, LogError, LogSettings, RecoverError},
+        sync_gate::SyncGate,
+    },
+    partition::PartitionState,
+    protocol::batch::{BatchHeader, BatchInfo},
+};
+
+/// Tails that are loaded at the same time.
+const LOADS_MAX: usize = 32;
+
+/// The metadata log is read in pieces of this size.
+const READ_BYTES: usize = 4 << 20;
+
+pub struct Replay {
+    io: Io,
+    core: Rc<Core>,
+    images: Map<PartitionKey, LogImage>,
+    partitions: Map<PartitionKey, Partition>,
+    batches: usize,
+}
+
+/// A partition under repair.
+struct Partition {
+    log: Rc<Log>,
+    state: RefCell<PartitionState>,
+    config: LogConfig,
+}
+
+impl Replay {
+    pub fn new(
+        io: &Io,
+        directory: &Path,
+        settings: &LogSettings,
+        incarnation: Incarnation,
+        images: Map<PartitionKey, LogImage>,
+    ) -> Self {
+        let seed = CoreSeed {
+            directory: directory.to_owned(),
+            settings: settings.clone(),
+            core: 0,
+            cores: 1,
+            incarnation,
+            generation: 0,
+            journals: Vec::new(),
+            partitions: Vec::new(),
+            gate: Arc::new(SyncGate::default()),
+        };
+        // Its tasks are never started: nothing but recovery writes.
+        let core = Core::new(io, &seed, no_fatal());
+        Self { io: io.clone(), core, images, partitions: Map::default(), batches: 0 }
+    }
+
+    pub fn batches(&self) -> usize {
+        self.batches
+    }
+
+    /// Repairs the metadata log and returns its batches.
+    pub async fn metadata(&mut self, journals: &Journals) -> Result<Vec<Slice>, RecoverError> {
+        self.begin(METADATA_KEY, METADATA_TOPIC, &LogConfig::default())?;
+        let log = self.partitions[&METADATA_KEY].log.clone();
+        if journals.appended.contains(&METADATA_KEY) {
+            load(&log).await?;
+        }
+        for core in 0..journals.cores() {
+            for index in (0..journals.len(core)).filter(|index| journals.has_metadata(core, *index)) {
+                let block = journals.block(core, index).await?;
+                self.apply(&block, |key| key == METADATA_KEY)?;
+            }
+        }
+        let mut batches = Vec::new();
+        let (mut from, end) = (log.log_start_offset(), log.log_end_offset());
+        while from < end {
+            let read = log.read(from, READ_BYTES, end, true).await.map_err(|error| broken(METADATA_KEY, error))?;
+            let bytes = crate::log::core::joined(&read.slices);
+            let Some(last) = last_offset(&bytes) else { break };
+            from = last.plus(1);
+            batches.push(Slice::from(bytes));
+        }
+        Ok(batches)
+    }
+
+    /// Takes out the partitions of deleted topics.
+    pub fn drop_dead(&mut self, live: &LivePartitions) -> Vec<LogImage> {
+        let dead: Vec<PartitionKey> = self.images.keys().filter(|key| !live.contains_key(key)).copied().collect();
+        dead.iter().filter_map(|key| self.images.remove(key)).collect()
+    }
+
+    /// Repairs everything else.
+    pub async fn all(&mut self, journals: &Journals, live: &LivePartitions) -> Result<(), RecoverError> {
+        for (key, (name, config)) in live.iter().filter(|(key, _)| **key != METADATA_KEY) {
+            self.begin(*key, name, config)?;
+        }
+        let concerned: Vec<Rc<Log>> =
+            journals.appended.iter().filter_map(|key| self.partitions.get(key)).map(|it| it.log.clone()).collect();
+        for group in concerned.chunks(LOADS_MAX) {
+            for loaded in join_all(group.iter().map(load)).await {
+                loaded?;
+            }
+        }
+        for core in 0..journals.cores() {
+            for index in 0..journals.len(core) {
+                let block = journals.block(core, index).await?;
+                self.apply(&block, |key| key != METADATA_KEY)?;
+                // The journal may hold more than memory should.
+                if self.core.memory.is_pressed() {
+                    self.write_out().await?;
+                }
+            }
+        }
+        self.write_out().await
+    }
+
+    fn begin(&mut self, key: PartitionKey, name: &str, config: &LogConfig) -> Result<(), RecoverError> {
+        let (log, state) = match self.images.remove(&key) {
+            Some(image) => {
+                let state = PartitionState::decode(&image.state)
+                    .map_err(|_| RecoverError::CheckpointCorrupt { core: key.core(1) })?;
+                (Log::restored(&self.core, &image, config.clone()), state)
+            }
+            None => (Log::new(&self.core, key, name, config.clone()), empty_state()),
+        };
+        self.partitions.insert(key, Partition { log, state: RefCell::new(state), config: config.clone() });
+        Ok(())
+    }
+
+    fn apply(&mut self, block: &[u8], wanted: impl Fn(PartitionKey) -> bool) -> Result<(), RecoverError> {
+        let now = self.io.clock.wall();
+        for entry in block::entries(block) {
+            // Every entry was decoded once already, by the first pass.
+            let Ok(entry) = entry else { return Ok(()) };
+            let key = entry.key();
+            let Some(partition) = self.partitions.get(&key).filter(|_| wanted(key)) else { continue };
+            let log = &partition.log;
+            match entry {
+                Entry::Append { head, batch } if head.base_offset >= log.log_end_offset() => {
+                    partition.append(&head, batch, now).map_err(|error| broken(key, error))?;
+                    self.batches += 1;
+                }
+                // Below the checkpointed end, so in its segment already.
+                Entry::Append { .. } => {}
+                Entry::LogStart { offset, .. } => partition.move_start(offset),
+                Entry::Seal { segment_base, next_base, .. } => {
+                    let mut state = log.state_mut();
+                    if state.active().base == segment_base && state.end <= next_base {
+                        log.seal_active(&mut state, next_base);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_out(&self) -> Result<(), RecoverError> {
+        let core = &self.core;
+        core.full.borrow_mut().clear();
+        let logs = std::mem::take(&mut *core.dirty.borrow_mut());
+        for log in &logs {
+            let mut state = log.state_mut();
+            state.listed_dirty = false;
+            state.listed_full = false;
+        }
+        match write_all(core, &logs, What::Everything).await {
+            Ok(()) => {}
+            Err(RoundError::Full) => {
+                let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+                return Err(failed(&core.directory, &full));
+            }
+            Err(RoundError::Disk(error)) => return Err(failed(&core.directory, &error)),
+        }
+        core.memory.evict();
+        for log in &logs {
+            if let Err(error) = log.state().alive() {
+                return Err(broken(log.key(), error));
+            }
+        }
+        Ok(())
+    }
+
+    /// The repaired partitions, for the cores of the new life.
+    pub async fn finish(mut self, live: &LivePartitions) -> Result<Vec<PartitionSeed>, RecoverError> {
+        let mut seeds = Vec::with_capacity(live.len());
+        for (key, partition) in std::mem::take(&mut self.partitions) {
+            removal::drop_segments(&self.core, &partition.log);
+            let mut state = partition.state.into_inner();
+            state.log_start_offset = partition.log.log_start_offset();
+            state.log_end_offset = partition.log.log_end_offset();
+            // With a single replica everything in the journal was committed.
+            state.high_watermark = state.log_end_offset;
+            let mut encoded = Vec::new();
+            state.encode(&mut encoded);
+            let mut image = partition.log.image(encoded);
+            if image.log_end == Offset::ZERO {
+                image = empty_image(key, &image.name);
+            }
+            seeds.push(PartitionSeed { image, config: partition.config, state });
+        }
+        // What was sealed last is finished by now or has no bytes.
+        self.write_out().await?;
+        self.core.files.forget_all();
+        self.core.memory.forget();
+        self.core.dirty.borrow_mut().clear();
+        Ok(seeds)
+    }
+}
+
+impl Partition {
+    fn append(&self, head: &AppendHead, batch: &[u8], now: i64) -> Result<(), LogError> {
+        let corrupt = LogError::Corrupt { segment: head.segment_base, position: u64::from(head.position) };
+        let header = BatchHeader::parse(batch).map_err(|_| corrupt.clone())?;
+        let info = BatchInfo::of(&header);
+        if info.base_offset != head.base_offset || info.bytes != head.length {
+            return Err(corrupt);
+        }
+        self.log.replay(head, batch, &info)?;
+        self.state.borrow_mut().apply(&info, now);
+        Ok(())
+    }
+
+    fn move_start(&self, offset: Offset) {
+        let mut state = self.log.state_mut();
+        state.log_start = state.log_start.max(offset);
+        state.announced_start = state.log_start;
+        self.state.borrow_mut().epochs.truncate_start(offset);
+    }
+}
+
+async fn load(log: &Rc<Log>) -> Result<(), RecoverError> {
+    log.load_tail().await.map_err(|error| broken(log.key(), error))
+}
+
+fn broken(key: PartitionKey, error: LogError) -> RecoverError {
+    RecoverError::Partition { key, error }
+}
+
+fn last_offset(bytes: &[u8]) -> Option<Offset> {
+    crate::protocol::batch::batches(bytes).flatten().last().map(|batch| batch.header.last_offset())
+}

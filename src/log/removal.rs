@@ -1,0 +1,136 @@
+//! Removing: segments below the log start, whole partitions, and what an earlier life left half removed.
+
+use std::{
+    path::{Path, PathBuf},
+    rc::Rc,
+    time::Duration,
+};
+
+use crate::{
+    base::{Offset, PartitionKey},
+    io::Io,
+    log::{
+        core::{Core, CoreLog},
+        partition_log::Log,
+        segment::{Segment, deleted_directory_name, file_name},
+        settings::LogError,
+    },
+};
+
+/// The files of a segment.
+const SUFFIXES: [&str; 3] = ["log", "index", "timeindex"];
+
+/// How long a deleted partition's directory stays, as in Kafka's default.
+const DIRECTORY_DELAY: Duration = Duration::from_secs(60);
+
+/// Drops the segments that lie wholly below the log start. The active one stays unless all of it is below, and then
+/// gives way to an empty one.
+pub fn drop_segments(core: &Rc<Core>, log: &Rc<Log>) {
+    let mut dropped = Vec::new();
+    let mut state = log.state_mut();
+    let (start, end) = (state.log_start, state.end);
+    if start == end && state.active().size > 0 && state.reservations == 0 {
+        log.seal_active(&mut state, end);
+    }
+    while state.segments.len() > 1 && state.segments[1].base <= start {
+        dropped.extend(state.segments.pop_front());
+    }
+    let (mut capacity, mut dirty) = (0, 0);
+    let first = state.segments[0].base;
+    while state.chunks.0.front().is_some_and(|chunk| chunk.segment_base < first) {
+        let chunk = state.chunks.0.pop_front().expect("it was just looked at");
+        capacity += chunk.capacity();
+        dirty += chunk.tail.published() - chunk.written;
+    }
+    let delay = Duration::from_millis(state.config.file_delete_delay_ms.max(0) as u64);
+    drop(state);
+    core.memory.chunk_dropped(capacity);
+    core.memory.cleaned(dirty);
+    for segment in &dropped {
+        core.files.forget(log.key(), Some(segment.base));
+        core.cold.forget(log.key(), Some(segment.base));
+    }
+    let with_files: Vec<Segment> = dropped.into_iter().filter(|segment| segment.written > 0).collect();
+    if !with_files.is_empty() {
+        let (io, directory) = (core.io.clone(), log.directory());
+        core.io.spawner.spawn(async move { remove_segments(&io, &directory, &with_files, delay).await });
+    }
+}
+
+/// Renames first, so that nobody takes the files for a part of the log, and removes when readers have gone.
+async fn remove_segments(io: &Io, directory: &Path, segments: &[Segment], delay: Duration) {
+    let mut renamed = Vec::new();
+    for segment in segments {
+        for suffix in SUFFIXES {
+            let path = directory.join(file_name(segment.base, suffix));
+            let deleted = directory.join(format!("{}.deleted", file_name(segment.base, suffix)));
+            // An index that was never written is not there to be renamed.
+            if io.disk.rename(&path, &deleted).await.is_ok() {
+                renamed.push(deleted);
+            }
+        }
+    }
+    io.clock.sleep(delay).await;
+    for path in renamed {
+        if let Err(error) = io.disk.remove_file(&path).await {
+            tracing::warn!(path = %path.display(), %error, "a deleted segment could not be removed");
+        }
+    }
+}
+
+impl CoreLog {
+    /// Deletes a partition: forgets what is dirty, renames its directory, and removes it later. The metadata log must say
+    /// durably that the topic is gone: recovery believes nothing else.
+    pub async fn delete(&self, key: PartitionKey) {
+        let Some(log) = self.core.logs.borrow_mut().remove(&key) else { return };
+        let core = &self.core;
+        log.kill(LogError::Deleted);
+        let (mut capacity, mut dirty) = (0, 0);
+        for chunk in log.state_mut().chunks.0.drain(..) {
+            capacity += chunk.capacity();
+            dirty += chunk.tail.published() - chunk.written;
+        }
+        core.memory.chunk_dropped(capacity);
+        core.memory.cleaned(dirty);
+        core.files.forget(key, None);
+        core.cold.forget(key, None);
+        let path = log.directory();
+        if !log.state().has_directory && !core.io.disk.exists(&path).await {
+            return;
+        }
+        let name = deleted_directory_name(log.name(), key.partition, key.topic_id.0.as_u128());
+        let deleted = core.directory.join(name);
+        if let Err(error) = core.io.disk.rename(&path, &deleted).await {
+            tracing::warn!(path = %path.display(), %error, "a deleted partition's directory could not be renamed");
+            return;
+        }
+        let io = core.io.clone();
+        core.io.spawner.spawn(async move {
+            io.clock.sleep(DIRECTORY_DELAY).await;
+            remove_directories(&io, vec![deleted]).await;
+        });
+    }
+}
+
+/// Removes directories one after the other.
+pub async fn remove_directories(io: &Io, paths: Vec<PathBuf>) {
+    for path in paths {
+        if let Err(error) = io.disk.remove_dir_all(&path).await {
+            tracing::warn!(path = %path.display(), %error, "a deleted partition's directory could not be removed");
+        }
+    }
+}
+
+/// Removes `.deleted` files and segments below the log start that an earlier life left in a partition's directory.
+pub async fn sweep(core: &Core, log: &Log) -> std::io::Result<()> {
+    let directory = log.directory();
+    let first = log.state().segments[0].base;
+    for entry in core.io.disk.read_dir(&directory).await? {
+        let segment = SUFFIXES.iter().find_map(|suffix| entry.name.strip_suffix(&format!(".{suffix}")));
+        let below = segment.and_then(|base| base.parse().ok()).is_some_and(|base| Offset(base) < first);
+        if entry.name.ends_with(".deleted") || below {
+            core.io.disk.remove_file(&directory.join(&entry.name)).await?;
+        }
+    }
+    Ok(())
+}

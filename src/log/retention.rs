@@ -1,0 +1,140 @@
+//! What may go: records below the log start offset, and segments that are too old or too many.
+
+use std::rc::Rc;
+
+use crate::{
+    base::{Offset, PartitionKey, Timestamp},
+    log::{
+        core::{Core, CoreLog},
+        destage::Pace,
+        index::NO_TIMESTAMP,
+        journal::entry::Entry,
+        partition_log::{Log, State},
+        removal,
+        settings::LogError,
+    },
+};
+
+/// Directories that one call looks through.
+const SWEEPS_MAX: usize = 16;
+
+impl State {
+    /// Where the log would start if retention had its way: only whole segments below the high watermark go, the oldest
+    /// first, up to the first that must stay.
+    pub fn retained_start(&self, now: Timestamp, high_watermark: Offset) -> Offset {
+        let mut start = self.log_start;
+        let mut total = self.size_bytes();
+        for (index, segment) in self.segments.iter().enumerate() {
+            let next = self.segments.get(index + 1).map_or(self.end, |next| next.base);
+            let over_age = self.config.retention_ms >= 0
+                && segment.largest.0 != NO_TIMESTAMP
+                && now.saturating_sub(segment.largest.0) > self.config.retention_ms;
+            let surplus = i64::try_from(total).unwrap_or(i64::MAX) - self.config.retention_bytes;
+            let over_size = self.config.retention_bytes >= 0 && surplus >= i64::from(segment.size);
+            let goes = next <= self.log_start || (self.config.delete && (over_age || over_size));
+            if !goes || next > high_watermark || segment.size == 0 {
+                break;
+            }
+            total -= u64::from(segment.size);
+            start = start.max(next);
+        }
+        start
+    }
+}
+
+impl CoreLog {
+    /// Regular work of a core: retention, a checkpoint when the oldest record in the journal is old, memory. Call it
+    /// about once a second; retention looks at everything each time, which is cheap, so call with the interval of
+    /// `log.retention.check.interval.ms` if that should be kept. Returns partitions whose log start has moved.
+    pub async fn housekeeping(&self, now: Timestamp) -> Vec<(PartitionKey, Offset)> {
+        let core = &self.core;
+        core.io.disk.reclaim();
+        core.memory.evict();
+        let old = core.io.clock.now();
+        if core.dirty_since.get().is_some_and(|since| old.since(since) >= core.settings.checkpoint_interval) {
+            core.want_round();
+        }
+        self.sweep_some().await;
+        self.retain(now).await
+    }
+
+    /// Looks through the directories of a few partitions for what an earlier life has left.
+    async fn sweep_some(&self) {
+        let core = &self.core;
+        let unswept = |log: &&Rc<Log>| {
+            let state = log.state();
+            state.has_directory && !state.swept && state.dead.is_none()
+        };
+        let logs: Vec<Rc<Log>> = core.logs.borrow().values().filter(unswept).take(SWEEPS_MAX).cloned().collect();
+        for log in logs {
+            log.state_mut().swept = true;
+            if let Err(error) = removal::sweep(core, &log).await {
+                tracing::warn!(topic = log.name(), %error, "a partition's directory could not be swept");
+            }
+        }
+    }
+
+    /// Applies retention to every partition of the core.
+    pub async fn retain(&self, now: Timestamp) -> Vec<(PartitionKey, Offset)> {
+        let core = &self.core;
+        let logs: Vec<Rc<Log>> = core.logs.borrow().values().cloned().collect();
+        let mut pace = Pace::new(core);
+        let mut moved = Vec::new();
+        let mut last = None;
+        for log in logs {
+            pace.breathe(core).await;
+            let start = log.state().retained_start(now, log.high_watermark());
+            if start > log.state().announced_start {
+                last = Some(announce(&log, start));
+                moved.push((log, start));
+            }
+        }
+        // One wait for all of them: the blocks become durable in order.
+        if let Some(sequence) = last {
+            core.journal.durable(sequence).await;
+        }
+        for (log, start) in &moved {
+            settle(core, log, *start);
+        }
+        moved.into_iter().map(|(log, start)| (log.key(), start)).collect()
+    }
+}
+
+impl Log {
+    /// Moves the log start offset (DeleteRecords). Durable when it returns; whole segments below it are removed.
+    /// # Errors
+    /// `OffsetOutOfRange` beyond the high watermark; `Deleted`, `Io`.
+    pub async fn move_start(self: &Rc<Self>, offset: Offset, high_watermark: Offset) -> Result<(), LogError> {
+        {
+            let state = self.state();
+            state.alive()?;
+            if offset > high_watermark || offset > state.end {
+                return Err(LogError::OffsetOutOfRange);
+            }
+            if offset <= state.log_start {
+                return Ok(());
+            }
+        }
+        let sequence = announce(self, offset);
+        self.core.journal.durable(sequence).await;
+        self.state().alive()?;
+        settle(&self.core, self, offset);
+        Ok(())
+    }
+}
+
+fn announce(log: &Rc<Log>, start: Offset) -> u64 {
+    let mut state = log.state_mut();
+    state.announced_start = state.announced_start.max(start);
+    log.list(&mut state);
+    drop(state);
+    log.core.journal.announce(&Entry::LogStart { key: log.key(), offset: start })
+}
+
+/// The new start is durable: act upon it.
+fn settle(core: &Rc<Core>, log: &Rc<Log>, start: Offset) {
+    let mut state = log.state_mut();
+    state.log_start = state.log_start.max(start);
+    drop(state);
+    removal::drop_segments(core, log);
+}

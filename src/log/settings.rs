@@ -1,0 +1,241 @@
+//! What a log is told from outside: limits of a core, settings of a partition, and what can go wrong.
+
+use std::{fmt, time::Duration};
+
+use crate::{
+    base::{Map, Offset, PartitionKey},
+    io::Slice,
+};
+
+/// Everything is written in whole blocks of this size, because of O_DIRECT.
+pub const BLOCK_BYTES: usize = 4096;
+
+/// How safe a record is when it counts as written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// On stable storage: survives a power cut.
+    #[default]
+    Flush,
+    /// Accepted by the device: survives the death of the process and of the kernel.
+    Write,
+}
+
+/// The settings of one partition's log; Kafka's topic configs of the same names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// `segment.bytes`: a segment is never larger.
+    pub segment_bytes: u32,
+    /// `segment.ms`: a segment older than this, by its records' timestamps, is rolled at the next append.
+    pub segment_ms: i64,
+    /// `segment.index.bytes`: a segment rolls when its offset index reaches this.
+    pub segment_index_bytes: u32,
+    /// `index.interval.bytes`: at most one index entry per so many bytes.
+    pub index_interval_bytes: u32,
+    /// `retention.ms`; -1 for ever.
+    pub retention_ms: i64,
+    /// `retention.bytes`; -1 without limit.
+    pub retention_bytes: i64,
+    /// Whether `cleanup.policy` contains `delete`. Without it only the log start offset deletes segments.
+    pub delete: bool,
+    /// `file.delete.delay.ms`: how long a `.deleted` file stays.
+    pub file_delete_delay_ms: i64,
+    /// When an append counts.
+    pub durability: Durability,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 1 << 30,
+            segment_ms: 7 * 24 * 3_600_000,
+            segment_index_bytes: 10 << 20,
+            index_interval_bytes: 4096,
+            retention_ms: 7 * 24 * 3_600_000,
+            retention_bytes: -1,
+            delete: true,
+            file_delete_delay_ms: 60_000,
+            durability: Durability::Flush,
+        }
+    }
+}
+
+/// The limits of a broker's log. Bytes per broker are divided among its cores.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// The journals' bound, per broker.
+    pub journal_max_bytes: u64,
+    /// The journals' size at start, per core.
+    pub journal_start_bytes: u64,
+    /// The size of one file of a journal's ring.
+    pub journal_file_bytes: u32,
+    /// Records that may wait in memory for their segment, per core. Full means that appends wait.
+    pub dirty_max_bytes: usize,
+    /// Memory for records altogether (dirty ones, recent ones, cold reads), per core.
+    pub cache_max_bytes: usize,
+    /// Open segment files, per core.
+    pub open_files_max: usize,
+    /// A checkpoint is made when the oldest record in the journal is as old as this.
+    pub checkpoint_interval: Duration,
+    /// Space that is never promised to appends, per broker.
+    pub space_margin_bytes: u64,
+    /// A file that is given up to finish destaging on a full disk, per broker.
+    pub ballast_bytes: u64,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            journal_max_bytes: 256 << 20,
+            journal_start_bytes: 8 << 20,
+            journal_file_bytes: 4 << 20,
+            dirty_max_bytes: 64 << 20,
+            cache_max_bytes: 192 << 20,
+            open_files_max: 1000,
+            checkpoint_interval: Duration::from_secs(60),
+            space_margin_bytes: 16 << 20,
+            ballast_bytes: 8 << 20,
+        }
+    }
+}
+
+/// Why a log cannot do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogError {
+    /// No room on the disk. Reads go on; appends may succeed later.
+    Full,
+    /// The partition is offline: its files cannot be read or written.
+    Io {
+        /// The file.
+        path: String,
+        /// What the system said.
+        message: String,
+    },
+    /// Bytes on disk are not what was written there.
+    Corrupt {
+        /// The base offset of the segment.
+        segment: Offset,
+        /// The position in it.
+        position: u64,
+    },
+    /// The offset is below the log's start or beyond its end.
+    OffsetOutOfRange,
+    /// The partition was deleted meanwhile.
+    Deleted,
+    /// The broker is stopping.
+    Stopping,
+}
+
+impl fmt::Display for LogError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => out.write_str("no room on the disk"),
+            Self::Io { path, message } => write!(out, "{path}: {message}"),
+            Self::Corrupt { segment, position } => {
+                write!(out, "segment {segment} is corrupt at position {position}")
+            }
+            Self::OffsetOutOfRange => out.write_str("offset out of range"),
+            Self::Deleted => out.write_str("the partition was deleted"),
+            Self::Stopping => out.write_str("the broker is stopping"),
+        }
+    }
+}
+
+impl std::error::Error for LogError {}
+
+/// Why a data directory cannot be opened. Each says what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecoverError {
+    /// A file operation failed.
+    Io {
+        /// The file or directory.
+        path: String,
+        /// What the system said.
+        message: String,
+    },
+    /// A block of a journal is damaged although valid ones follow it: acknowledged records would be lost.
+    JournalCorrupt {
+        /// The journal file.
+        path: String,
+        /// Where the damaged block should begin.
+        position: u64,
+    },
+    /// Neither of a core's two checkpoints can be read.
+    CheckpointCorrupt {
+        /// The core of the incarnation that wrote them.
+        core: usize,
+    },
+    /// The manifest cannot be read.
+    ManifestCorrupt {
+        /// The manifest.
+        path: String,
+    },
+    /// Another process still holds a journal.
+    Busy {
+        /// The journal file.
+        path: String,
+    },
+    /// A partition's checkpoint or journal entries contradict its files.
+    Partition {
+        /// The partition.
+        key: PartitionKey,
+        /// Why.
+        error: LogError,
+    },
+}
+
+impl fmt::Display for RecoverError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { path, message } => write!(out, "{path}: {message}"),
+            Self::JournalCorrupt { path, position } => write!(
+                out,
+                "{path}: the journal block at {position} is damaged but later ones are intact, so acknowledged \
+                 records would be lost; restore the file from a copy, or move the data directory away"
+            ),
+            Self::CheckpointCorrupt { core } => write!(
+                out,
+                "both checkpoints of core {core} are damaged; restore them from a copy, or move the data directory away"
+            ),
+            Self::ManifestCorrupt { path } => {
+                write!(out, "{path} is damaged; restore it from a copy, or move the data directory away")
+            }
+            Self::Busy { path } => write!(out, "{path} is held by another process; stop the other broker first"),
+            Self::Partition { key, error } => write!(out, "partition {key}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for RecoverError {}
+
+/// The partitions that exist according to the metadata log: topic name and settings of each.
+pub type LivePartitions = Map<PartitionKey, (String, LogConfig)>;
+
+/// Whole record batches as they lie in memory.
+#[derive(Clone, Debug, Default)]
+pub struct Read {
+    /// The bytes, in order. A batch may span two slices.
+    pub slices: Vec<Slice>,
+    /// Their sum.
+    pub bytes: usize,
+    /// The base offset of the first batch: the one that contains the offset asked for.
+    pub first_batch_offset: Option<Offset>,
+}
+
+/// What the logs of one core hold at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogUsage {
+    /// Partitions.
+    pub logs: usize,
+    /// Bytes of records in memory that no segment holds yet.
+    pub dirty_bytes: usize,
+    /// Bytes of chunks in memory, dirty ones included.
+    pub chunk_bytes: usize,
+    /// Bytes of the journal's files that no checkpoint covers.
+    pub journal_used_bytes: u64,
+    /// Bytes of all the journal's files.
+    pub journal_bytes: u64,
+    /// Open segment files.
+    pub open_files: usize,
+    /// Checkpoints made since the start.
+    pub checkpoints: u64,
+}

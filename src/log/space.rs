@@ -1,0 +1,89 @@
+//! What one core may still promise of the disk. An append is refused before it is accepted, never after.
+//!
+//! Files are made and grown in the background, so admission counts: free space when last asked, less what has been
+//! promised to segments since and is not allocated yet.
+
+use std::{cell::Cell, path::PathBuf, time::Duration};
+
+use crate::io::{Instant, Io};
+
+/// The file system is asked at most this often while there is too little.
+const REFRESH_INTERVAL: Duration = Duration::from_millis(500);
+
+pub struct Space {
+    io: Io,
+    directory: PathBuf,
+    cores: u64,
+    margin_bytes: u64,
+    available: Cell<u64>,
+    /// Promised to segments whose files have not grown yet.
+    promised: Cell<u64>,
+    refreshed: Cell<Option<Instant>>,
+    refusing: Cell<bool>,
+}
+
+impl Space {
+    pub fn new(io: &Io, directory: PathBuf, cores: usize, margin_bytes: u64) -> Self {
+        Self {
+            io: io.clone(),
+            directory,
+            cores: cores as u64,
+            margin_bytes,
+            available: Cell::new(0),
+            promised: Cell::new(0),
+            refreshed: Cell::new(None),
+            refusing: Cell::new(false),
+        }
+    }
+
+    /// Promises `bytes` if they are known to be there.
+    pub fn try_promise(&self, bytes: u64) -> bool {
+        let enough = self.available.get() >= bytes;
+        if enough {
+            self.available.set(self.available.get() - bytes);
+            self.promised.set(self.promised.get() + bytes);
+        }
+        enough
+    }
+
+    /// As [`try_promise`](Self::try_promise), asking the file system if need be.
+    pub async fn promise(&self, bytes: u64) -> bool {
+        if self.try_promise(bytes) {
+            return true;
+        }
+        self.refresh().await;
+        let enough = self.try_promise(bytes);
+        if !enough && !self.refusing.replace(true) {
+            tracing::error!(directory = %self.directory.display(), bytes, "no room on the disk: appends are refused");
+        }
+        if enough && self.refusing.replace(false) {
+            tracing::info!(directory = %self.directory.display(), "there is room on the disk again");
+        }
+        enough
+    }
+
+    async fn refresh(&self) {
+        let now = self.io.clock.now();
+        if self.refreshed.get().is_some_and(|last| now.since(last) < REFRESH_INTERVAL) {
+            return;
+        }
+        self.refreshed.set(Some(now));
+        match self.io.disk.free_bytes(&self.directory).await {
+            Ok(free) => {
+                let share = free.saturating_sub(self.margin_bytes) / self.cores;
+                self.available.set(share.saturating_sub(self.promised.get()));
+            }
+            Err(error) => tracing::warn!(%error, "the file system does not say how much room there is"),
+        }
+    }
+
+    /// A promise was kept or is not needed any more.
+    pub fn settle(&self, bytes: u64) {
+        self.promised.set(self.promised.get().saturating_sub(bytes));
+    }
+
+    /// Appends are being refused.
+    pub fn is_refusing(&self) -> bool {
+        self.refusing.get()
+    }
+}
