@@ -8,6 +8,7 @@ use std::{fmt, io, rc::Rc};
 use bytes::{Bytes, BytesMut};
 
 use super::memory::{Charge, RequestMemory};
+use crate::base::copied;
 
 /// A connection's own buffer. Most requests fit; 10,000 connections cost 160 MiB if all of them fill it.
 pub const BUFFER_BYTES: usize = 16 * 1024;
@@ -160,6 +161,7 @@ impl FrameReader {
         self.buffer.reserve(BUFFER_BYTES);
         self.buffer.resize(BUFFER_BYTES, 0);
         self.buffer[..self.filled].copy_from_slice(&arrived);
+        copied(self.filled);
     }
 
     async fn fill_to(&mut self, wanted: usize, announced: usize, source: &mut impl Source) -> Result<(), FrameError> {
@@ -197,6 +199,7 @@ impl FrameReader {
         let arrived = self.buffer.split_to(self.filled);
         self.filled = 0;
         body.extend_from_slice(&arrived[LENGTH_BYTES..]);
+        copied(body.len());
         drop(arrived);
         let mut needed = None;
         while body.len() < length {
