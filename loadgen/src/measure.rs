@@ -149,8 +149,8 @@ pub const SAMPLES_BEYOND: u64 = 100;
 
 /// Whether `quantile` has enough samples beyond it to be stated.
 pub fn is_backed(quantile: f64, samples: u64) -> bool {
-    // A whole number of samples, so rounded: (1 - 0.99) * 10,000 must be 100.
-    ((1.0 - quantile) * samples as f64).round() as u64 >= SAMPLES_BEYOND
+    // (1 - 0.99) * 10,000 must be 100, though it is a little less in binary.
+    ((1.0 - quantile) * samples as f64 + 1e-6) as u64 >= SAMPLES_BEYOND
 }
 
 /// When records count as measured, in monotonic nanoseconds.

@@ -270,7 +270,9 @@ impl Producer {
         let timestamp_ms = (intended as i64 + self.settings.wall_offset_ns) / 1_000_000;
         let writer = BatchWriter::start(buffer, timestamp_ms);
         self.buffered += HEADER_BYTES;
-        let ready_at = intended + self.settings.linger_ns;
+        // In a closed loop only full batches leave.
+        let is_closed_loop = self.schedule.is_closed();
+        let ready_at = if is_closed_loop { u64::MAX } else { intended + self.settings.linger_ns };
         let queue = &mut self.queues[partition as usize];
         queue.open = Some(Open {
             writer,
@@ -279,7 +281,7 @@ impl Producer {
             ready_at,
             value_bytes: 0,
         });
-        if !self.schedule.is_closed() {
+        if !is_closed_loop {
             self.lingering.push_back((ready_at, partition));
         }
     }
@@ -583,6 +585,15 @@ impl Producer {
         };
         let front = |list: &VecDeque<(u64, u32)>| list.front().map_or(u64::MAX, |(at, _)| *at);
         due.min(front(&self.lingering)).min(front(&self.backing_off))
+    }
+
+    /// When `advance` looks for what has waited too long.
+    pub fn next_expiry(&self) -> u64 {
+        self.next_expiry
+    }
+
+    pub fn is_closed_loop(&self) -> bool {
+        self.schedule.is_closed()
     }
 
     /// Nothing more becomes due after `now`.

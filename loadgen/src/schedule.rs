@@ -32,8 +32,8 @@ pub struct Schedule {
 
 #[derive(Clone, Debug)]
 enum Pace {
-    /// No schedule: a record is due whenever there is room for it.
-    Closed,
+    /// No schedule: a record is due whenever there is room for it, until `left` have been taken.
+    Closed { left: u64 },
     Constant { interval: f64, phase: f64, drawn: u64, burst: Option<Burst> },
     Poisson { interval: f64, at: f64, rng: Rng, burst: Option<Burst> },
 }
@@ -41,7 +41,12 @@ enum Pace {
 impl Schedule {
     /// The closed loop of `--rate max`, between two times.
     pub fn closed(start: u64, end: u64) -> Self {
-        Self { pace: Pace::Closed, start, end, next: Some(start) }
+        Self::closed_count(start, end, u64::MAX)
+    }
+
+    /// A closed loop that also ends after `count` records.
+    pub fn closed_count(start: u64, end: u64, count: u64) -> Self {
+        Self { pace: Pace::Closed { left: count }, start, end, next: (count > 0).then_some(start) }
     }
 
     /// `per_second` records a second from `start` until `end`. `phase` in 0..1 shifts a constant schedule by a part of its
@@ -67,7 +72,7 @@ impl Schedule {
     }
 
     pub fn is_closed(&self) -> bool {
-        matches!(self.pace, Pace::Closed)
+        matches!(self.pace, Pace::Closed { .. })
     }
 
     /// The next due time; none when the schedule has ended. A closed schedule is due at once.
@@ -78,12 +83,19 @@ impl Schedule {
     /// Takes the next due time. A closed schedule gives `now`.
     pub fn take(&mut self, now: u64) -> Option<u64> {
         let due = self.next?;
-        if self.is_closed() {
-            if now >= self.end {
+        if let Pace::Closed { left } = &mut self.pace {
+            if now < due {
+                return None;
+            }
+            if now >= self.end || *left == 0 {
                 self.next = None;
                 return None;
             }
-            return Some(now.max(due));
+            *left -= 1;
+            if *left == 0 {
+                self.next = None;
+            }
+            return Some(now);
         }
         self.draw();
         Some(due)
@@ -99,7 +111,7 @@ impl Schedule {
 
     fn draw(&mut self) {
         let (offset, burst) = match &mut self.pace {
-            Pace::Closed => return,
+            Pace::Closed { .. } => return,
             Pace::Constant { interval, phase, drawn, burst } => {
                 // From the count and not from the previous time: rounding must not add up over hours.
                 let offset = (*drawn as f64 + *phase) * *interval;
@@ -178,5 +190,8 @@ mod tests {
         assert_eq!(schedule.take(40), Some(40));
         assert_eq!(schedule.take(100), None);
         assert_eq!(schedule.due(), None);
+
+        let mut counted = Schedule::closed_count(0, 100, 2);
+        assert_eq!([counted.take(1), counted.take(1), counted.take(1)], [Some(1), Some(1), None]);
     }
 }

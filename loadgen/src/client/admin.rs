@@ -8,7 +8,7 @@ use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
-    BrokerId, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
+    ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
     InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse, ProducerId,
     TopicName,
 };
@@ -49,6 +49,20 @@ impl Admin {
             link: None,
             next_address: 0,
         }
+    }
+
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// The finalized features that the broker announces, as `metadata.version=29`.
+    pub fn features(&mut self) -> Result<Vec<String>, ClientError> {
+        let request = ApiVersionsRequest::default()
+            .with_client_software_name(StrBytes::from_static_str("ringtail-loadgen"))
+            .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
+        let response = self.call("ApiVersions", &request)?;
+        let features = response.finalized_features.iter();
+        Ok(features.map(|f| format!("{}={}", f.name.as_str(), f.max_version_level)).collect())
     }
 
     /// The open connection, or a new one to the first address that answers.

@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn every_codec_gives_back_what_it_took() {
-        let plain: Vec<u8> = (0..200_000u32).map(|i| (i * i >> 7) as u8).collect();
+        let plain: Vec<u8> = (0..200_000u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
         for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
             let (mut packed, mut back) = (Vec::new(), Vec::new());
             pack(codec, &plain, &mut packed).unwrap();
