@@ -10,7 +10,7 @@ use crate::environment::{BrokerFacts, Machine};
 use crate::failure::{Exit, Failure};
 use crate::progress::Progress;
 use crate::report::json::Setting;
-use crate::report::{json, text, write_file};
+use crate::report::{html, json, text, write_file};
 use crate::sys;
 use crate::workload::shape::Shape;
 use crate::workload::{self, Workload};
@@ -124,7 +124,7 @@ fn write_reports(
 ) -> Result<(), Failure> {
     write_file(&directory.join("report.json"), &format!("{report:#}\n"))?;
     write_file(&directory.join("latency.hlog"), &outcome.books.log.text(outcome.started_wall_ns))?;
-    Ok(())
+    write_file(&directory.join("report.html"), &html::run_page(outcome, setting))
 }
 
 fn exit_of(outcome: &Outcome) -> Exit {

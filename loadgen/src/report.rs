@@ -1,6 +1,8 @@
 //! Results for people and for programs.
 
+pub mod html;
 pub mod json;
+pub mod plot;
 pub mod text;
 
 use std::fs;
