@@ -166,8 +166,7 @@ fn complete(image: &mut LogImage, log: &Log) {
     image.has_directory = state.has_directory;
     for segment in &mut image.segments {
         let now = state.segments.iter().find(|other| other.base == segment.base);
-        // A segment that has gone was below the log start.
-        if now.is_none_or(|now| now.finished && now.size == segment.size) {
+        if now.is_some_and(|now| now.finished && now.size == segment.size) {
             segment.sealed = true;
             segment.finished = true;
             segment.offsets.clear();
@@ -231,6 +230,7 @@ pub async fn write_all(core: &Rc<Core>, logs: &[Rc<Log>], what: What) -> Result<
                 Ok(()) => {}
                 Err(LogError::Full) => full = true,
                 Err(LogError::Deleted | LogError::Stopping | LogError::OffsetOutOfRange) => {}
+                Err(_) if log.state().dead.is_some() => {}
                 Err(error @ (LogError::Io { .. } | LogError::Corrupt { .. })) => {
                     crate::log::offline::take_offline(core, log, error).await;
                 }
@@ -251,6 +251,14 @@ struct Piece {
 }
 
 async fn write_log(core: &Rc<Core>, log: &Rc<Log>, what: What) -> Result<(), LogError> {
+    log.set_writing(true);
+    let written = write_pieces(core, log, what).await;
+    log.set_writing(false);
+    // What fails on a partition that was deleted meanwhile is of no concern.
+    log.state().alive().and(written)
+}
+
+async fn write_pieces(core: &Rc<Core>, log: &Rc<Log>, what: What) -> Result<(), LogError> {
     while let Some(piece) = next_piece(log, what)? {
         let file = open_for_write(core, log, piece.segment_base).await?;
         let position = u64::from(piece.chunk_start) + piece.from as u64;

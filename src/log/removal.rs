@@ -94,6 +94,8 @@ impl CoreLog {
         core.memory.cleaned(dirty);
         core.files.forget(key, None);
         core.cold.forget(key, None);
+        // A write under way would land in the directory of the next topic of this name.
+        log.written().await;
         let path = log.directory();
         if !log.state().has_directory && !core.io.disk.exists(&path).await {
             return;

@@ -149,7 +149,12 @@ impl Ring {
             if let Some(place) = self.try_place(bytes, sequence) {
                 return Ok(place);
             }
-            if !self.growing.get() && self.may_grow(bytes) {
+            if self.growing.get() {
+                self.changed.notified().await;
+                continue;
+            }
+            self.drop_free_for(bytes).await?;
+            if self.may_grow(bytes) {
                 self.growing.set(true);
                 let made = self.make(bytes.next_multiple_of(self.file_bytes)).await;
                 self.growing.set(false);
@@ -159,10 +164,6 @@ impl Ring {
                     Err(error) if error.kind() == io::ErrorKind::StorageFull && self.total_bytes() > 0 => {}
                     Err(error) => return Err(error),
                 }
-            }
-            self.drop_free_for(bytes).await?;
-            if self.may_grow(bytes) {
-                continue;
             }
             wanted();
             self.changed.notified().await;
@@ -216,6 +217,7 @@ impl Ring {
                 tracing::warn!(%error, core = self.core, "the journal could not grow");
             }
             self.growing.set(false);
+            self.changed.notify_all();
         }
     }
 

@@ -136,8 +136,4 @@ impl Model {
     pub fn with<T>(&self, key: PartitionKey, look: impl FnOnce(&mut Promised) -> T) -> Option<T> {
         self.0.borrow_mut().get_mut(&key).map(look)
     }
-
-    pub fn keys(&self) -> Vec<PartitionKey> {
-        self.0.borrow().keys().copied().collect()
-    }
 }
