@@ -1,1 +1,163 @@
-//! (room)
+//! Classic consumer groups and committed offsets: one machine per partition of `__consumer_offsets`.
+//!
+//! A request is decided against the current state and gives [`Effects`]: records to append, and answers to send once those
+//! records are durable. JoinGroup and SyncGroup are parked inside and answered by a later request or by time. Time and
+//! randomness are arguments. What is durable (a group as of its last generation, and the offsets) can be rebuilt by
+//! [`Groups::replay`]; who waits for what is soft and dies with the machine. If an append fails, the driver drops the machine,
+//! fails every request that it has not answered, and loads a new one.
+//!
+//! KIP-134 initial delay · KIP-211 offset expiry · KIP-345 static members · KIP-394 member ids first · KIP-814 skipped assignment
+
+mod admin;
+mod expiry;
+mod join;
+mod machine;
+mod member;
+mod offsets;
+mod rebalance;
+#[cfg(test)]
+mod script;
+mod session;
+mod state;
+mod subscription;
+mod sync;
+#[cfg(test)]
+mod walk;
+
+use kafka_protocol::{
+    messages::{
+        GroupId, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
+        LeaveGroupResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse,
+        SyncGroupRequest, SyncGroupResponse, delete_groups_response::DeletableGroupResult,
+        describe_groups_response::DescribedGroup, list_groups_response::ListedGroup,
+        offset_fetch_request::OffsetFetchRequestGroup, offset_fetch_response::OffsetFetchResponseGroup,
+    },
+    protocol::StrBytes,
+};
+
+use crate::protocol::offsets_records::RawRecord;
+
+pub use machine::Groups;
+
+/// The settings of a machine. `Default` has Kafka's defaults.
+#[derive(Clone, Debug)]
+pub struct GroupConfig {
+    /// `group.min.session.timeout.ms`.
+    pub min_session_timeout_ms: i32,
+    /// `group.max.session.timeout.ms`.
+    pub max_session_timeout_ms: i32,
+    /// `group.initial.rebalance.delay.ms`.
+    pub initial_rebalance_delay_ms: i32,
+    /// `group.max.size`: members in a group.
+    pub size_max: usize,
+    /// `offset.metadata.max.bytes`; Kafka counts UTF-16 units, and so do we.
+    pub offset_metadata_max: usize,
+    /// `offsets.retention.minutes`, in milliseconds.
+    pub offsets_retention_ms: i64,
+    /// `offsets.retention.check.interval.ms`.
+    pub offsets_retention_check_interval_ms: i64,
+    /// `message.max.bytes` of `__consumer_offsets`: what a record may weigh.
+    pub record_bytes_max: usize,
+    /// Groups in this machine. Ours: Kafka has no bound. Beyond it, new ones get POLICY_VIOLATION.
+    pub groups_max: usize,
+    /// What this machine may hold in memory. Ours: beyond it, what would add to it gets POLICY_VIOLATION.
+    pub bytes_max: usize,
+}
+
+impl Default for GroupConfig {
+    fn default() -> Self {
+        Self {
+            min_session_timeout_ms: 6_000,
+            max_session_timeout_ms: 1_800_000,
+            initial_rebalance_delay_ms: 3_000,
+            size_max: i32::MAX as usize,
+            offset_metadata_max: 4_096,
+            offsets_retention_ms: 10_080 * 60_000,
+            offsets_retention_check_interval_ms: 600_000,
+            record_bytes_max: 1_048_588,
+            groups_max: 100_000,
+            bytes_max: 64 << 20,
+        }
+    }
+}
+
+/// Who sent a JoinGroup.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// `client.id` of the request's header; empty if there was none.
+    pub client_id: StrBytes,
+    /// The client's address, written as Kafka does: `/127.0.0.1`.
+    pub client_host: StrBytes,
+    /// The request's version.
+    pub version: i16,
+}
+
+/// What a machine can be asked. An `i16` is the request's version.
+#[derive(Clone, Debug)]
+pub enum GroupRequest {
+    /// JoinGroup. Parked until the rebalance is complete.
+    Join(JoinGroupRequest, Peer),
+    /// SyncGroup. Parked until the leader has sent the assignment.
+    Sync(SyncGroupRequest, i16),
+    /// Heartbeat.
+    Heartbeat(HeartbeatRequest),
+    /// LeaveGroup.
+    Leave(LeaveGroupRequest, i16),
+    /// OffsetCommit. The caller has taken out topics and partitions that do not exist; it may fill in topic ids.
+    Commit(OffsetCommitRequest, i16),
+    /// One group of an OffsetFetch; the forms before v8 are turned into this one by the caller. Nothing is unstable as long
+    /// as there are no transactions, so `require_stable` changes nothing.
+    Fetch(OffsetFetchRequestGroup),
+    /// One group of a DescribeGroups.
+    Describe(GroupId, i16),
+    /// ListGroups, this machine's part: `states_filter` and `types_filter`, where empty takes all.
+    List {
+        /// Names of states, in any case.
+        states: Vec<StrBytes>,
+        /// Names of group types, in any case.
+        types: Vec<StrBytes>,
+    },
+    /// One group of a DeleteGroups.
+    DeleteGroup(GroupId),
+    /// OffsetDelete. The caller has taken out topics and partitions that do not exist.
+    OffsetDelete(OffsetDeleteRequest),
+}
+
+/// The answer to the [`GroupRequest`] of the same name.
+#[derive(Clone, Debug, PartialEq)]
+pub enum GroupAnswer {
+    /// JoinGroup.
+    Join(JoinGroupResponse),
+    /// SyncGroup.
+    Sync(SyncGroupResponse),
+    /// Heartbeat.
+    Heartbeat(HeartbeatResponse),
+    /// LeaveGroup; fit for the version that was asked.
+    Leave(LeaveGroupResponse),
+    /// OffsetCommit.
+    Commit(OffsetCommitResponse),
+    /// One group of an OffsetFetch.
+    Fetch(OffsetFetchResponseGroup),
+    /// One group of a DescribeGroups.
+    Describe(DescribedGroup),
+    /// This machine's part of a ListGroups.
+    List(Vec<ListedGroup>),
+    /// One group of a DeleteGroups.
+    DeleteGroup(DeletableGroupResult),
+    /// OffsetDelete.
+    OffsetDelete(OffsetDeleteResponse),
+}
+
+/// What follows from a request or from time. The machine has already taken the records in.
+#[derive(Clone, Debug, Default)]
+pub struct Effects {
+    /// To append in this order; several batches will do.
+    pub records: Vec<RawRecord>,
+    /// To send, by token, once every record so far is durable.
+    pub answers: Vec<(u64, GroupAnswer)>,
+}
+
+// A slice of a request would keep its whole frame in memory, so what stays is copied.
+fn owned(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}

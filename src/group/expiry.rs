@@ -1,0 +1,119 @@
+//! Offsets expire when nobody has used them for long, and groups when nothing is left of them (KIP-211).
+
+use std::{collections::BTreeMap, ops::Bound};
+
+use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
+
+use super::{
+    Effects,
+    machine::Groups,
+    state::{Group, State, Step},
+};
+use crate::{
+    base::Timestamp,
+    protocol::offsets_records::{self, OffsetValue},
+};
+
+/// Groups and offsets that one step looks at; the next step goes on there, so that no step takes long.
+const SCANNED_MAX: usize = 10_000;
+
+/// From when an offset's retention counts.
+#[derive(Clone, Copy)]
+enum Since {
+    /// Since it was committed.
+    Commit,
+    /// Since the group became empty, or the commit if that is not known.
+    Empty(Option<Timestamp>),
+}
+
+impl Group {
+    /// From when the retention of this group's offsets counts; None if they do not expire now.
+    fn retention_since(&self) -> Option<Since> {
+        match (&self.protocol_type, self.state) {
+            // A group that only keeps offsets here.
+            (None, State::Empty) => Some(Since::Commit),
+            (Some(_), State::Empty) => Some(Since::Empty(self.state_timestamp)),
+            // What a group no longer reads expires, if we can tell what it reads.
+            (Some(_), State::Stable) if self.uses_consumer_protocol() && self.subscribed.is_some() => {
+                Some(Since::Commit)
+            }
+            (Some(_) | None, State::PreparingRebalance { .. } | State::CompletingRebalance | State::Stable) => None,
+        }
+    }
+
+    /// Deletes offsets that have expired. Whether none is left that could matter.
+    fn expire_offsets(&mut self, step: &mut Step<'_>) -> bool {
+        let Some(since) = self.retention_since() else { return false };
+        let retention_ms = step.config.offsets_retention_ms;
+        let expired = |value: &OffsetValue| {
+            if let Some(expire_timestamp) = value.expire_timestamp {
+                return step.now >= expire_timestamp;
+            }
+            let base = match since {
+                Since::Commit => value.commit_timestamp,
+                Since::Empty(since) => since.unwrap_or(value.commit_timestamp),
+            };
+            step.now.saturating_sub(base) >= retention_ms
+        };
+        let due: Vec<(StrBytes, i32)> = self
+            .offsets
+            .iter()
+            .filter(|(topic, _)| !self.is_subscribed(topic))
+            .flat_map(|(topic, partitions)| partitions.iter().map(move |(index, value)| (topic, index, value)))
+            .filter(|(_, _, value)| expired(value))
+            .map(|(topic, index, _)| (topic.clone(), *index))
+            .collect();
+        for (topic, index) in due {
+            self.delete_offset(&topic, index, step);
+        }
+        self.offsets.is_empty()
+    }
+
+    /// Appends the tombstones of a group and of all that it has, and forgets it.
+    pub(super) fn delete(&mut self, step: &mut Step<'_>) {
+        let topics: Vec<StrBytes> = self.offsets.keys().cloned().collect();
+        for topic in topics {
+            self.delete_topic(&topic, step);
+        }
+        if self.written.is_some() {
+            step.record(offsets_records::group_key(&self.group_id), None);
+        }
+        self.forget();
+    }
+
+    fn expire(&mut self, step: &mut Step<'_>) {
+        let nothing_left = self.expire_offsets(step);
+        if nothing_left && self.state == State::Empty && self.pending_members.is_empty() {
+            self.delete(step);
+        }
+    }
+}
+
+impl Groups {
+    /// Goes through some of the groups behind `from`. Returns where to go on, or None at the end.
+    pub(super) fn expire_some(
+        &mut self,
+        from: Option<StrBytes>,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) -> Option<StrBytes> {
+        let lower = from.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut scanned = 0;
+        let some: Vec<StrBytes> = self
+            .groups
+            .range::<StrBytes, _>((lower, Bound::Unbounded))
+            .take_while(|(_, group)| {
+                let go_on = scanned < SCANNED_MAX;
+                scanned += 1 + group.offsets.values().map(BTreeMap::len).sum::<usize>();
+                go_on
+            })
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in &some {
+            self.with_group(id, now, Uuid::nil(), effects, |group, step| group.expire(step));
+        }
+        let last = some.last().cloned();
+        last.filter(|last| self.groups.range::<StrBytes, _>((Bound::Excluded(last), Bound::Unbounded)).next().is_some())
+    }
+}

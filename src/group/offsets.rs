@@ -1,0 +1,260 @@
+//! Committed offsets: OffsetCommit, OffsetFetch, OffsetDelete.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::{
+    messages::{
+        OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse, TopicName,
+        offset_commit_request::OffsetCommitRequestPartition,
+        offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic},
+        offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic},
+        offset_fetch_request::OffsetFetchRequestGroup,
+        offset_fetch_response::{OffsetFetchResponseGroup, OffsetFetchResponsePartitions, OffsetFetchResponseTopics},
+    },
+    protocol::StrBytes,
+};
+use uuid::Uuid;
+
+use super::{
+    GroupAnswer, GroupConfig, owned,
+    state::{Group, State, Step},
+};
+use crate::{
+    base::{ErrorCode, LeaderEpoch, Offset},
+    protocol::{
+        offsets_records::{self, OffsetValue},
+        primitives::STRING_BYTES_MAX,
+    },
+};
+
+/// What an offset weighs beside its metadata: twice, as the tree it lies in is half empty.
+const OFFSET_BYTES: usize = 2 * size_of::<(i32, OffsetValue)>();
+/// What a topic weighs beside its name and offsets.
+const TOPIC_BYTES: usize = 128;
+/// "No retention time asked for", in a request.
+const DEFAULT_RETENTION_MS: i64 = -1;
+
+/// Answers every partition of a commit with the same error.
+pub(super) fn commit_refusal(request: &OffsetCommitRequest, error: ErrorCode) -> GroupAnswer {
+    commit_answer(request, |_, _| error.code())
+}
+
+fn commit_answer(
+    request: &OffsetCommitRequest,
+    mut code: impl FnMut(&TopicName, &OffsetCommitRequestPartition) -> i16,
+) -> GroupAnswer {
+    let topics = request.topics.iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| {
+            OffsetCommitResponsePartition::default()
+                .with_partition_index(partition.partition_index)
+                .with_error_code(code(&topic.name, partition))
+        });
+        OffsetCommitResponseTopic::default().with_name(topic.name.clone()).with_partitions(partitions.collect())
+    });
+    GroupAnswer::Commit(OffsetCommitResponse::default().with_topics(topics.collect()))
+}
+
+/// What a group that is not there answers: nothing was committed.
+pub(super) fn fetch_nothing(request: &OffsetFetchRequestGroup) -> GroupAnswer {
+    Group::new(StrBytes::new()).fetch(request)
+}
+
+pub(super) fn delete_refusal(error: ErrorCode) -> GroupAnswer {
+    GroupAnswer::OffsetDelete(OffsetDeleteResponse::default().with_error_code(error.code()))
+}
+
+impl Group {
+    /// `room` is what the machine may still hold.
+    pub(super) fn commit(&mut self, request: &OffsetCommitRequest, room: usize, step: &mut Step<'_>) -> GroupAnswer {
+        if let Err(error) = self.check_commit(request) {
+            return commit_refusal(request, error);
+        }
+        // A commit is a sign of life.
+        if matches!(self.state, State::Stable | State::PreparingRebalance { .. }) {
+            self.touch(&request.member_id, step.now);
+        }
+        let expire_timestamp = (request.retention_time_ms != DEFAULT_RETENTION_MS)
+            .then(|| step.now.saturating_add(request.retention_time_ms).max(0));
+        let ids: BTreeMap<StrBytes, Uuid> =
+            request.topics.iter().map(|topic| (topic.name.0.clone(), topic.topic_id)).collect();
+        let bytes_max = self.offsets_bytes + room;
+        commit_answer(request, |topic, partition| {
+            let metadata = partition.committed_metadata.clone().unwrap_or_default();
+            let value = OffsetValue {
+                offset: Offset(partition.committed_offset),
+                leader_epoch: (partition.committed_leader_epoch >= 0)
+                    .then_some(LeaderEpoch(partition.committed_leader_epoch)),
+                metadata: owned(&metadata),
+                commit_timestamp: step.now,
+                expire_timestamp,
+                topic_id: ids.get(&topic.0).copied().unwrap_or_default(),
+            };
+            let result = self.commit_one(topic, partition.partition_index, value, bytes_max, step);
+            result.err().map_or(0, |error| error.code())
+        })
+    }
+
+    fn check_commit(&self, request: &OffsetCommitRequest) -> Result<(), ErrorCode> {
+        let generation = request.generation_id_or_member_epoch;
+        // An administrator, or a consumer that assigns its partitions itself.
+        if generation < 0 && self.state == State::Empty {
+            return Ok(());
+        }
+        if generation < 0 && request.member_id.is_empty() && request.group_instance_id.is_none() {
+            return Err(ErrorCode::UnknownMemberId);
+        }
+        self.check_member(&request.member_id, request.group_instance_id.as_ref())?;
+        if generation != self.generation {
+            return Err(ErrorCode::IllegalGeneration);
+        }
+        match self.state {
+            // The member knows the generation and not yet its part of it.
+            State::CompletingRebalance => Err(ErrorCode::RebalanceInProgress),
+            State::Empty | State::PreparingRebalance { .. } | State::Stable => Ok(()),
+        }
+    }
+
+    fn commit_one(
+        &mut self,
+        topic: &TopicName,
+        partition: i32,
+        value: OffsetValue,
+        bytes_max: usize,
+        step: &mut Step<'_>,
+    ) -> Result<(), ErrorCode> {
+        if topic.len() > STRING_BYTES_MAX {
+            return Err(ErrorCode::InvalidTopicException);
+        }
+        if !metadata_fits(&value.metadata, step.config) {
+            return Err(ErrorCode::OffsetMetadataTooLarge);
+        }
+        let known = self.offsets.get(&topic.0).and_then(|partitions| partitions.get(&partition));
+        let growth = offset_bytes(&value).saturating_sub(known.map_or(0, offset_bytes)) + TOPIC_BYTES + topic.len();
+        if known.is_none() && self.offsets_bytes + growth > bytes_max {
+            return Err(ErrorCode::PolicyViolation);
+        }
+        step.record(offsets_records::offset_key(&self.group_id, topic, partition), Some(value.write()));
+        self.put_offset(&topic.0, partition, value);
+        Ok(())
+    }
+
+    /// Takes an offset in, from a commit or from the log.
+    pub(super) fn put_offset(&mut self, topic: &StrBytes, partition: i32, value: OffsetValue) {
+        if !self.offsets.contains_key(topic) {
+            self.offsets_bytes += TOPIC_BYTES + topic.len();
+            self.offsets.insert(owned(topic), BTreeMap::new());
+        }
+        let partitions = self.offsets.get_mut(topic).expect("there since the line above");
+        self.offsets_bytes += offset_bytes(&value);
+        if let Some(earlier) = partitions.insert(partition, value) {
+            self.offsets_bytes -= offset_bytes(&earlier);
+        }
+    }
+
+    /// Forgets an offset. Whether there was one.
+    pub(super) fn remove_offset(&mut self, topic: &StrBytes, partition: i32) -> bool {
+        let Some(partitions) = self.offsets.get_mut(topic) else { return false };
+        let removed = partitions.remove(&partition);
+        self.offsets_bytes -= removed.as_ref().map_or(0, offset_bytes);
+        if partitions.is_empty() {
+            self.offsets.remove(topic);
+            self.offsets_bytes -= TOPIC_BYTES + topic.len();
+        }
+        removed.is_some()
+    }
+
+    /// Forgets an offset and appends its tombstone.
+    pub(super) fn delete_offset(&mut self, topic: &StrBytes, partition: i32, step: &mut Step<'_>) {
+        if self.remove_offset(topic, partition) {
+            step.record(offsets_records::offset_key(&self.group_id, topic, partition), None);
+        }
+    }
+
+    /// Forgets all offsets of a topic.
+    pub(super) fn delete_topic(&mut self, topic: &StrBytes, step: &mut Step<'_>) {
+        let partitions: Vec<i32> = self.offsets.get(topic).into_iter().flat_map(BTreeMap::keys).copied().collect();
+        for partition in partitions {
+            self.delete_offset(topic, partition, step);
+        }
+    }
+
+    pub(super) fn fetch(&self, request: &OffsetFetchRequestGroup) -> GroupAnswer {
+        let topics = match &request.topics {
+            Some(topics) => topics
+                .iter()
+                .map(|topic| {
+                    let known = self.offsets.get(&topic.name.0);
+                    let partitions = topic.partition_indexes.iter().map(|index| {
+                        let value = known.and_then(|partitions| partitions.get(index));
+                        fetched(*index, value.filter(|value| same_topic(value.topic_id, topic.topic_id)))
+                    });
+                    OffsetFetchResponseTopics::default()
+                        .with_name(topic.name.clone())
+                        .with_topic_id(topic.topic_id)
+                        .with_partitions(partitions.collect())
+                })
+                .collect(),
+            None => self
+                .offsets
+                .iter()
+                .map(|(topic, partitions)| {
+                    let partitions = partitions.iter().map(|(index, value)| fetched(*index, Some(value)));
+                    OffsetFetchResponseTopics::default()
+                        .with_name(TopicName(topic.clone()))
+                        .with_partitions(partitions.collect())
+                })
+                .collect(),
+        };
+        let group_id = request.group_id.clone();
+        GroupAnswer::Fetch(OffsetFetchResponseGroup::default().with_group_id(group_id).with_topics(topics))
+    }
+
+    pub(super) fn delete_offsets(&mut self, request: &OffsetDeleteRequest, step: &mut Step<'_>) -> GroupAnswer {
+        if self.state != State::Empty && !self.uses_consumer_protocol() {
+            return delete_refusal(ErrorCode::NonEmptyGroup);
+        }
+        let topics = request.topics.iter().map(|topic| {
+            let subscribed = self.is_subscribed(&topic.name.0);
+            let partitions = topic.partitions.iter().map(|partition| {
+                let index = partition.partition_index;
+                let answer = OffsetDeleteResponsePartition::default().with_partition_index(index);
+                if subscribed {
+                    return answer.with_error_code(ErrorCode::GroupSubscribedToTopic.code());
+                }
+                self.delete_offset(&topic.name.0, index, step);
+                answer
+            });
+            OffsetDeleteResponseTopic::default().with_name(topic.name.clone()).with_partitions(partitions.collect())
+        });
+        GroupAnswer::OffsetDelete(OffsetDeleteResponse::default().with_topics(topics.collect()))
+    }
+}
+
+fn fetched(index: i32, value: Option<&OffsetValue>) -> OffsetFetchResponsePartitions {
+    let answer = OffsetFetchResponsePartitions::default()
+        .with_partition_index(index)
+        .with_committed_offset(-1)
+        .with_committed_leader_epoch(-1)
+        .with_metadata(Some(StrBytes::new()));
+    let Some(value) = value else { return answer };
+    answer
+        .with_committed_offset(value.offset.0)
+        .with_committed_leader_epoch(value.leader_epoch.map_or(-1, |epoch| epoch.0))
+        .with_metadata(Some(value.metadata.clone()))
+}
+
+// An offset of a topic that was deleted and created again means nothing; an id that either side does not know says nothing.
+fn same_topic(committed: Uuid, asked: Uuid) -> bool {
+    committed.is_nil() || asked.is_nil() || committed == asked
+}
+
+fn metadata_fits(metadata: &str, config: &GroupConfig) -> bool {
+    // No string has more UTF-16 units than bytes, so most need not be counted.
+    let counted =
+        metadata.len() <= config.offset_metadata_max || metadata.encode_utf16().count() <= config.offset_metadata_max;
+    counted && metadata.len() <= STRING_BYTES_MAX
+}
+
+fn offset_bytes(value: &OffsetValue) -> usize {
+    OFFSET_BYTES + value.metadata.len()
+}

@@ -1,0 +1,115 @@
+//! SyncGroup: the leader hands in the assignment, every member fetches its part.
+
+use bytes::Bytes;
+use kafka_protocol::{
+    messages::{SyncGroupRequest, SyncGroupResponse},
+    protocol::StrBytes,
+};
+
+use super::{
+    GroupAnswer,
+    state::{Group, State, Step},
+};
+use crate::base::{ErrorCode, Map};
+
+/// From this version on the client says which protocol it takes the group to have (KIP-559).
+const PROTOCOL_VERSION: i16 = 5;
+
+pub(super) fn refusal(error: ErrorCode) -> GroupAnswer {
+    GroupAnswer::Sync(SyncGroupResponse::default().with_error_code(error.code()))
+}
+
+/// What can be said about a SyncGroup without looking at its group.
+pub(super) fn check(request: &SyncGroupRequest, version: i16) -> Result<(), ErrorCode> {
+    if request.group_id.is_empty() {
+        return Err(ErrorCode::InvalidGroupId);
+    }
+    let named = request.protocol_type.is_some() && request.protocol_name.is_some();
+    if version >= PROTOCOL_VERSION && !named {
+        return Err(ErrorCode::InconsistentGroupProtocol);
+    }
+    Ok(())
+}
+
+impl Group {
+    /// `room` is what the machine may still hold.
+    pub(super) fn sync(&mut self, token: u64, request: &SyncGroupRequest, room: usize, step: &mut Step<'_>) {
+        if let Err(error) = self.check_sync(request) {
+            return step.answer(token, refusal(error));
+        }
+        let member_id = &request.member_id;
+        match self.state {
+            State::Empty => step.answer(token, refusal(ErrorCode::UnknownMemberId)),
+            State::PreparingRebalance { .. } => step.answer(token, refusal(ErrorCode::RebalanceInProgress)),
+            State::CompletingRebalance => {
+                let member = &mut self.members[member_id];
+                member.pending_sync = false;
+                step.park(token);
+                // The same member asked twice; nobody may be left waiting for ever.
+                if let Some(earlier) = member.syncing.replace(token) {
+                    step.answer_parked(earlier, refusal(ErrorCode::RebalanceInProgress));
+                }
+                if self.is_leader(member_id) {
+                    self.assign(request, room, step);
+                }
+            }
+            State::Stable => {
+                let member = &mut self.members[member_id];
+                member.pending_sync = false;
+                let assignment = member.assignment.clone();
+                step.answer(token, self.synced(assignment));
+            }
+        }
+    }
+
+    fn check_sync(&self, request: &SyncGroupRequest) -> Result<(), ErrorCode> {
+        self.check_member(&request.member_id, request.group_instance_id.as_ref())?;
+        if request.generation_id != self.generation {
+            return Err(ErrorCode::IllegalGeneration);
+        }
+        let differs =
+            |theirs: &Option<StrBytes>, ours: &Option<StrBytes>| theirs.is_some() && ours.is_some() && theirs != ours;
+        if differs(&request.protocol_type, &self.protocol_type) || differs(&request.protocol_name, &self.protocol_name)
+        {
+            return Err(ErrorCode::InconsistentGroupProtocol);
+        }
+        Ok(())
+    }
+
+    /// The leader's assignment makes the generation durable and the group stable. Members it leaves out get nothing.
+    fn assign(&mut self, request: &SyncGroupRequest, room: usize, step: &mut Step<'_>) {
+        let assignments: Map<&StrBytes, &Bytes> =
+            request.assignments.iter().map(|one| (&one.member_id, &one.assignment)).collect();
+        let bytes = self.members.keys().filter_map(|id| assignments.get(id)).map(|one| one.len()).sum();
+        // Each is held twice: in its member and in the group's record.
+        let growth = 2 * usize::saturating_sub(bytes, self.assignments_bytes());
+        if self.record_bytes(bytes) > step.config.record_bytes_max || growth > room {
+            // Kafka's answer to an append that is refused as too large.
+            self.take_back_assignments(ErrorCode::UnknownServerError, step);
+            return self.prepare_rebalance(step);
+        }
+        for (id, member) in &mut self.members {
+            member.assignment = assignments.get(id).map(|bytes| Bytes::copy_from_slice(bytes)).unwrap_or_default();
+        }
+        self.enter(State::Stable, step.now);
+        self.write(step);
+        let ids: Vec<StrBytes> = self.members.keys().cloned().collect();
+        for member_id in ids {
+            let assignment = self.members[&member_id].assignment.clone();
+            if let Some(token) = self.members[&member_id].syncing.take() {
+                step.answer_parked(token, self.synced(assignment));
+            }
+            // Sessions that ran out while their members waited begin again, for all: some will fetch their part later.
+            self.touch(&member_id, step.now);
+        }
+    }
+
+    fn synced(&self, assignment: Bytes) -> GroupAnswer {
+        GroupAnswer::Sync(
+            SyncGroupResponse::default()
+                .with_protocol_type(self.protocol_type.clone())
+                .with_protocol_name(self.protocol_name.clone())
+                .with_assignment(assignment),
+        )
+    }
+}
