@@ -157,7 +157,32 @@ pub struct Effects {
     pub answers: Vec<(u64, GroupAnswer)>,
 }
 
+/// The partition of `__consumer_offsets` that keeps a group: Java's `hashCode` of the id, as in Kafka.
+///
+/// # Panics
+/// If there are no partitions.
+#[must_use]
+pub fn partition_of(group_id: &str, partitions: i32) -> i32 {
+    let hash = group_id.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(unit.into()));
+    // Kafka's `abs` makes the one number without an opposite 0.
+    hash.checked_abs().unwrap_or(0) % partitions
+}
+
 // A slice of a request would keep its whole frame in memory, so what stays is copied.
 fn owned(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::partition_of;
+
+    #[test]
+    fn groups_lie_where_java_puts_them() {
+        assert_eq!(partition_of("", 50), 0);
+        assert_eq!(partition_of("hello", i32::MAX), 99_162_322);
+        assert_eq!(partition_of("hello", 50), 22);
+        // The smallest integer of all.
+        assert_eq!(partition_of("polygenelubricants", 50), 0);
+    }
 }

@@ -11,26 +11,25 @@ mod sim;
 // -- edges: sockets, threads, signals ---------------------------------------------------------------------------------
 #[cfg(feature = "glommio")]
 pub mod cli;
-// Above the sockets: it binds, opens and closes them.
 #[cfg(feature = "glommio")]
 pub mod server;
-// Below the process.
 #[cfg(feature = "glommio")]
 pub mod net;
 
 // -- flows: in which order things happen ------------------------------------------------------------------------------
 pub mod api;
-pub mod coordinator;
-pub mod io;
-pub mod log;
-pub mod replica;
 pub mod shard;
+pub mod quorum;
+pub mod coordinator;
+pub mod replica;
+pub mod log;
+pub mod io;
 
 // -- rules: what Kafka means ------------------------------------------------------------------------------------------
-pub mod base;
-pub mod config;
 pub mod controller;
 pub mod group;
-pub mod metadata;
 pub mod partition;
+pub mod metadata;
+pub mod config;
 pub mod protocol;
+pub mod base;

@@ -29,6 +29,8 @@ mod segment;
 mod settings;
 mod space;
 mod sync_gate;
+#[cfg(test)]
+mod tests;
 mod timestamps;
 mod wire;
 

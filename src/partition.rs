@@ -6,6 +6,8 @@ mod append;
 mod codec;
 mod epochs;
 mod fetch;
+pub mod fetch_limits;
+pub mod fetch_session;
 mod producers;
 mod state;
 mod validate;

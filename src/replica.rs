@@ -1,1 +1,396 @@
-//! (room)
+//! One partition on its core: its rules, its log, and who waits for them.
+//!
+//! Check → append → into memory runs without an await, so it is atomic on its core and needs no lock. What must wait
+//! (memory, disk space) waits in the partition's own queue, in order, and blocks no other partition.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
+
+use tracing::error;
+
+use crate::{
+    base::{ErrorCode, LeaderEpoch, Offset, PartitionKey, Timestamp},
+    io::{
+        Io, Slice,
+        channel::{Notify, OneshotReceiver, OneshotSender, oneshot},
+    },
+    log::{Log, LogError, Read, Reservation},
+    partition::{AppendPlan, FetchPartition, FetchRefusal, Isolation, Partition, ValidBatch},
+    protocol::batch::{BatchBuilder, BatchHeader, BatchInfo},
+};
+
+/// What became of one batch.
+pub type Appended = Result<Produced, ErrorCode>;
+
+/// Where a batch was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Produced {
+    /// The offset of the batch's first record.
+    pub base_offset: Offset,
+    /// The time the broker stamped, with `message.timestamp.type=LogAppendTime`. In milliseconds.
+    pub log_append_time: Option<Timestamp>,
+    /// The partition's first offset at that moment.
+    pub log_start_offset: Offset,
+}
+
+/// A partition on the core that owns it.
+pub struct Replica {
+    io: Io,
+    log: Rc<Log>,
+    partition: RefCell<Partition>,
+    /// Appends that found no room yet. Bounded by the connections' request memory, which their bytes still hold.
+    waiting: RefCell<VecDeque<Waiting>>,
+    draining: Cell<bool>,
+    /// Appends that are in memory but not yet on disk, in offset order.
+    unflushed: RefCell<VecDeque<Unflushed>>,
+    watches: RefCell<Vec<(u64, Notify)>>,
+    next_watch: Cell<u64>,
+    deleted: Cell<bool>,
+}
+
+struct Waiting {
+    batch: ValidBatch,
+    answer: OneshotSender<Appended>,
+}
+
+struct Unflushed {
+    end: Offset,
+    produced: Produced,
+    answer: OneshotSender<Appended>,
+}
+
+/// What one fetch of one partition gives.
+#[derive(Debug, Default)]
+pub struct Fetched {
+    /// Why there is nothing.
+    pub error: Option<ErrorCode>,
+    /// The end of what consumers may see.
+    pub high_watermark: Offset,
+    /// The end of what `read_committed` consumers may see.
+    pub last_stable_offset: Offset,
+    /// The first offset that is kept.
+    pub log_start_offset: Offset,
+    /// Where the asker's log leaves ours (KIP-595).
+    pub diverging: Option<(LeaderEpoch, Offset)>,
+    /// Whole record batches, as they lie in memory or came from the disk.
+    pub records: Vec<Slice>,
+    /// The length of `records` in bytes.
+    pub bytes: usize,
+}
+
+impl Fetched {
+    /// An answer that carries an error and nothing else.
+    #[must_use]
+    pub fn refused(error: ErrorCode) -> Self {
+        Self {
+            error: Some(error),
+            high_watermark: Offset(-1),
+            last_stable_offset: Offset(-1),
+            log_start_offset: Offset(-1),
+            ..Self::default()
+        }
+    }
+}
+
+impl Replica {
+    /// Puts a partition's rules and its log together. Everything in the log counts as durable.
+    pub fn new(io: Io, log: Rc<Log>, partition: Partition) -> Rc<Self> {
+        log.set_high_watermark(partition.high_watermark());
+        Rc::new(Self {
+            io,
+            log,
+            partition: RefCell::new(partition),
+            waiting: RefCell::default(),
+            draining: Cell::new(false),
+            unflushed: RefCell::default(),
+            watches: RefCell::default(),
+            next_watch: Cell::new(0),
+            deleted: Cell::new(false),
+        })
+    }
+
+    /// Which partition this is.
+    pub fn key(&self) -> PartitionKey {
+        self.log.key()
+    }
+
+    /// The partition's log.
+    pub fn log(&self) -> &Rc<Log> {
+        &self.log
+    }
+
+    /// Looks at the partition's rules.
+    pub fn inspect<T>(&self, look: impl FnOnce(&Partition) -> T) -> T {
+        self.follow_log_start();
+        look(&self.partition.borrow())
+    }
+
+    /// The end of what is on disk and may be seen.
+    pub fn high_watermark(&self) -> Offset {
+        self.partition.borrow().high_watermark()
+    }
+
+    /// Appends a batch behind all that were handed over before it. The answer comes when the batch is durable.
+    pub fn append(self: &Rc<Self>, batch: ValidBatch) -> OneshotReceiver<Appended> {
+        let (answer, receiver) = oneshot();
+        if self.deleted.get() {
+            let _ = answer.send(Err(ErrorCode::UnknownTopicOrPartition));
+            return receiver;
+        }
+        if self.waiting.borrow().is_empty() && !self.draining.get() {
+            match self.reserve_now(batch.bytes.len()) {
+                Some(Ok(room)) => {
+                    self.append_reserved(room, &batch, answer);
+                    return receiver;
+                }
+                Some(Err(error)) => {
+                    let _ = answer.send(Err(self.refusal(&error)));
+                    return receiver;
+                }
+                None => {}
+            }
+        }
+        self.waiting.borrow_mut().push_back(Waiting { batch, answer });
+        self.drain_later();
+        receiver
+    }
+
+    /// Room for `bytes`, if it is to be had without waiting.
+    fn reserve_now(&self, bytes: usize) -> Option<Result<Reservation, LogError>> {
+        let mut reserve = std::pin::pin!(self.log.reserve(bytes));
+        match reserve.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(room) => Some(room),
+            Poll::Pending => None,
+        }
+    }
+
+    fn drain_later(self: &Rc<Self>) {
+        if self.draining.replace(true) {
+            return;
+        }
+        let this = self.clone();
+        self.io.spawner.spawn(async move {
+            loop {
+                let Some(bytes) = this.waiting.borrow().front().map(|next| next.batch.bytes.len()) else { break };
+                let room = this.log.reserve(bytes).await;
+                let Some(next) = this.waiting.borrow_mut().pop_front() else { break };
+                match room {
+                    Ok(room) => this.append_reserved(room, &next.batch, next.answer),
+                    Err(error) => {
+                        let _ = next.answer.send(Err(this.refusal(&error)));
+                    }
+                }
+            }
+            this.draining.set(false);
+        });
+    }
+
+    /// Check, append, into memory: no await between, so nothing else of this core comes in between.
+    fn append_reserved(&self, room: Reservation, batch: &ValidBatch, answer: OneshotSender<Appended>) {
+        let now = self.io.clock.wall();
+        let mut partition = self.partition.borrow_mut();
+        partition.move_log_start(self.log.log_start_offset());
+        let plan = match partition.check_append(&batch.info, now) {
+            Ok(plan) => plan,
+            Err(error) => {
+                let _ = answer.send(Err(error));
+                return;
+            }
+        };
+        let log_start_offset = partition.log_start_offset();
+        let (end, produced) = match plan {
+            AppendPlan::Append { base_offset, leader_epoch } => {
+                let info = batch.info.at(base_offset, leader_epoch);
+                self.log.append(room, &batch.bytes, &info);
+                partition.appended(&info, now);
+                let produced = Produced { base_offset, log_append_time: batch.log_append_time, log_start_offset };
+                (info.next_offset(), produced)
+            }
+            // The original may still be on its way to the disk: the answer waits for it.
+            AppendPlan::Duplicate { base_offset, last_offset, log_append_time } => {
+                (last_offset.plus(1), Produced { base_offset, log_append_time, log_start_offset })
+            }
+        };
+        if end <= partition.high_watermark() {
+            let _ = answer.send(Ok(produced));
+            return;
+        }
+        let mut unflushed = self.unflushed.borrow_mut();
+        // Duplicates come out of offset order; keep the queue sorted so that the front is always the next to answer.
+        let place = unflushed.iter().rposition(|other| other.end <= end).map_or(0, |index| index + 1);
+        unflushed.insert(place, Unflushed { end, produced, answer });
+    }
+
+    /// Takes note that everything below `end` is durable: the high watermark moves, acks go out, fetches wake.
+    pub fn flushed(&self, end: Offset) {
+        if self.partition.borrow_mut().flushed(end).is_none() {
+            return;
+        }
+        self.log.set_high_watermark(end);
+        loop {
+            let ready = {
+                let mut unflushed = self.unflushed.borrow_mut();
+                match unflushed.front() {
+                    Some(first) if first.end <= end => unflushed.pop_front(),
+                    Some(_) | None => None,
+                }
+            };
+            let Some(ready) = ready else { break };
+            let _ = ready.answer.send(Ok(ready.produced));
+        }
+        self.wake_watches();
+    }
+
+    /// Reads what a fetch may see; limits are in bytes. `min_one` gives the first batch even if it is larger.
+    pub async fn fetch(
+        &self,
+        request: &FetchPartition,
+        isolation: Isolation,
+        max_bytes: usize,
+        min_one: bool,
+    ) -> Fetched {
+        self.follow_log_start();
+        let (plan, mut fetched) = {
+            let partition = self.partition.borrow();
+            let fetched = Fetched {
+                high_watermark: partition.high_watermark(),
+                last_stable_offset: partition.last_stable_offset(),
+                log_start_offset: partition.log_start_offset(),
+                ..Fetched::default()
+            };
+            (partition.plan_fetch(request, isolation), fetched)
+        };
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(FetchRefusal::Error(error)) => {
+                return Fetched { error: Some(error), ..fetched };
+            }
+            Err(FetchRefusal::Diverging { epoch, end_offset }) => {
+                return Fetched { diverging: Some((epoch, end_offset)), ..fetched };
+            }
+        };
+        let limit = max_bytes.min(request.partition_max_bytes.max(0) as usize);
+        if plan.from >= plan.upto || (limit == 0 && !min_one) {
+            return fetched;
+        }
+        match self.read(plan.from, limit, plan.upto, min_one).await {
+            Ok(read) => {
+                fetched.bytes = read.bytes;
+                fetched.records = read.slices;
+            }
+            // Retention may have passed by while the disk was read.
+            Err(LogError::OffsetOutOfRange) => fetched.error = Some(ErrorCode::OffsetOutOfRange),
+            Err(error) => fetched.error = Some(self.refusal(&error)),
+        }
+        fetched
+    }
+
+    /// Reads whole batches from the log, from memory where it can.
+    ///
+    /// # Errors
+    /// Those of the log.
+    pub async fn read(&self, from: Offset, max_bytes: usize, upto: Offset, min_one: bool) -> Result<Read, LogError> {
+        match self.log.read_cached(from, max_bytes, upto, min_one) {
+            Some(read) => Ok(read),
+            None => self.log.read(from, max_bytes, upto, min_one).await,
+        }
+    }
+
+    /// Moves the log start offset to `target` (-1: the high watermark) and answers when that is durable (KIP-107).
+    ///
+    /// # Errors
+    /// `OffsetOutOfRange` above the high watermark, `KafkaStorageError` if the log failed.
+    pub async fn delete_records(&self, target: i64) -> Result<Offset, ErrorCode> {
+        self.follow_log_start();
+        let (start, high_watermark) = {
+            let partition = self.partition.borrow();
+            (partition.delete_records(target)?, partition.high_watermark())
+        };
+        self.log.move_start(start, high_watermark).await.map_err(|error| self.refusal(&error))?;
+        self.follow_log_start();
+        Ok(self.partition.borrow().log_start_offset())
+    }
+
+    /// Forgets idempotent producers that were silent for longer than `expiration_ms`.
+    pub fn expire_producers(&self, now: Timestamp, expiration_ms: i64) {
+        self.partition.borrow_mut().expire_producers(now, expiration_ms);
+    }
+
+    /// Rings `bell` whenever more can be read, until [`Self::unwatch`] with the number this gives.
+    pub fn watch(&self, bell: &Notify) -> u64 {
+        let number = self.next_watch.get();
+        self.next_watch.set(number + 1);
+        self.watches.borrow_mut().push((number, bell.clone()));
+        number
+    }
+
+    /// Ends a [`Self::watch`].
+    pub fn unwatch(&self, number: u64) {
+        self.watches.borrow_mut().retain(|(other, _)| *other != number);
+    }
+
+    /// The partition is gone: everybody who waits is told, nothing new is taken.
+    pub fn deleted(&self) {
+        self.deleted.set(true);
+        for waiting in self.waiting.borrow_mut().drain(..) {
+            let _ = waiting.answer.send(Err(ErrorCode::UnknownTopicOrPartition));
+        }
+        for unflushed in self.unflushed.borrow_mut().drain(..) {
+            let _ = unflushed.answer.send(Err(ErrorCode::UnknownTopicOrPartition));
+        }
+        self.wake_watches();
+    }
+
+    /// Whether the partition's topic was deleted.
+    pub fn is_deleted(&self) -> bool {
+        self.deleted.get()
+    }
+
+    /// Retention moves the start of the log by itself; the rules follow before they are asked.
+    fn follow_log_start(&self) {
+        self.partition.borrow_mut().move_log_start(self.log.log_start_offset());
+    }
+
+    fn wake_watches(&self) {
+        for (_, bell) in self.watches.borrow().iter() {
+            bell.notify_all();
+        }
+    }
+
+    fn refusal(&self, error: &LogError) -> ErrorCode {
+        let code = code_of(error);
+        if code == ErrorCode::KafkaStorageError {
+            error!(partition = %self.key(), ?error, "log refused");
+        }
+        code
+    }
+}
+
+/// A batch of our own making, for the logs of the broker itself. Not held against a topic's rules.
+#[must_use]
+pub fn built(batch: BatchBuilder) -> ValidBatch {
+    let bytes = batch.build();
+    let header = BatchHeader::parse(&bytes).expect("the builder writes whole headers");
+    ValidBatch { info: BatchInfo::of(&header), bytes, log_append_time: None }
+}
+
+/// Kafka's word for what went wrong in a log.
+#[must_use]
+pub fn code_of(error: &LogError) -> ErrorCode {
+    match error {
+        LogError::Full | LogError::Io { .. } | LogError::Corrupt { .. } => ErrorCode::KafkaStorageError,
+        LogError::OffsetOutOfRange => ErrorCode::OffsetOutOfRange,
+        LogError::Deleted => ErrorCode::UnknownTopicOrPartition,
+        // Clients look for the leader again, and find the next process.
+        LogError::Stopping => ErrorCode::NotLeaderOrFollower,
+    }
+}
+
+/// A boxed future of this core.
+pub type Local<T> = Pin<Box<dyn Future<Output = T>>>;

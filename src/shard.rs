@@ -1,1 +1,21 @@
-//! (room)
+//! One core's whole world: its replicas, the calls it takes from other cores, and the way to theirs.
+
+mod call;
+mod control;
+mod core;
+mod fetch;
+mod housekeeping;
+mod inbox;
+mod offsets;
+mod produce;
+mod router;
+mod settings;
+mod start;
+
+pub use call::{
+    Answer, Call, ControlAnswer, ControlRequest, FetchCall, ListedOffset, Message, OffsetsCall, ProducePart,
+};
+pub use core::{Broker, Core, TopicView};
+pub use produce::ProducePending;
+pub use router::Router;
+pub use start::{CoreSeed, Registration, Started, recover, start};

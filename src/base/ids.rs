@@ -47,9 +47,12 @@ pub struct PartitionKey {
 }
 
 impl PartitionKey {
-    /// The core that owns the partition. Nothing on disk depends on it.
+    /// The core that owns the partition. Nothing on disk depends on it. The metadata lives with the controller, on core 0.
     #[must_use]
     pub fn core(&self, cores: usize) -> usize {
+        if self.topic_id == METADATA_TOPIC_ID {
+            return 0;
+        }
         // Ids are random, so their low bytes are hash enough; adding the index spreads one topic evenly.
         let low = self.topic_id.0.as_u128() as u64;
         (low.wrapping_add(self.partition as u64) % cores as u64) as usize

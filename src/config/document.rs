@@ -1,13 +1,12 @@
-//! The table of settings as text: `config/server.properties` and the table in README.
+//! The table of settings as text: `config/server.properties` and `config/README.md`.
 
 use std::fmt::Write;
 
 use super::keys::{Key, Kind, topic_keys, used_broker_keys};
 use super::value;
 
-/// The text of `config/server.properties`: every setting that means something, with its default and its unit.
-///
-/// Settings that Kafka's own file sets are set here too, to the values that a first start wants; the others are comments.
+/// The text of `config/server.properties`: every setting that means something, with its default and its unit. All are
+/// comments: the file changes nothing until somebody does.
 #[must_use]
 pub fn server_properties() -> String {
     let mut out = String::from(
@@ -27,10 +26,18 @@ pub fn server_properties() -> String {
     out
 }
 
-/// README's tables of settings, in Markdown.
+/// The text of `config/README.md`: the same as two tables.
 #[must_use]
 pub fn markdown() -> String {
-    let mut out = String::new();
+    let mut out = String::from(
+        "# Settings\n\n\
+         Made from the table of settings (`src/config/keys`); a test keeps it true. The broker takes every other setting of\n\
+         Apache Kafka 4.3.1 too, and says once that it has no effect.\n\n\
+         - `server.properties`: every setting with its default, as a comment.\n\
+         - `dev.properties`: small and quick, for development.\n\
+         - `durable.properties`: for data that must not be lost.\n\
+         - `write.properties`: acknowledged when the device has it, without a flush.\n\n",
+    );
     table(&mut out, "broker setting", used_broker_keys());
     out.push('\n');
     table(&mut out, "topic setting", topic_keys());

@@ -103,7 +103,7 @@ impl<'a> Layers<'a> {
             synonyms.insert(0, Synonym { name: key.name.to_owned(), value: own.clone(), source: Source::DynamicTopic });
         }
         let source = synonyms.first().map_or(Source::Default, |synonym| synonym.source);
-        let value = own.cloned().or_else(|| self.from_broker(key, synonyms_of_topic_key));
+        let value = own.cloned().or_else(|| self.broker_text_for(key, synonyms_of_topic_key));
         Resolved { value, source, synonyms }
     }
 
@@ -111,11 +111,11 @@ impl<'a> Layers<'a> {
     #[must_use]
     pub fn topic_text(&self, key: &'static Key) -> Option<String> {
         let own = self.topic.get(key.name).cloned();
-        own.or_else(|| self.from_broker(key, broker_synonyms_of_topic_key(key.name)))
+        own.or_else(|| self.broker_text_for(key, broker_synonyms_of_topic_key(key.name)))
     }
 
     /// What the broker settings give for a topic setting, in the topic setting's unit.
-    fn from_broker(&self, key: &'static Key, synonyms: &[(&'static str, i64)]) -> Option<String> {
+    fn broker_text_for(&self, key: &'static Key, synonyms: &[(&'static str, i64)]) -> Option<String> {
         for (name, unit) in synonyms {
             let Some(text) = self.broker_text(name) else { continue };
             return Some(match value::number(text) {

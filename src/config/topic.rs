@@ -37,8 +37,6 @@ pub struct TopicConfig {
     pub segment_bytes: u32,
     /// `segment.ms`.
     pub segment_ms: i64,
-    /// `segment.jitter.ms`.
-    pub segment_jitter_ms: i64,
     /// `segment.index.bytes`.
     pub segment_index_bytes: u32,
     /// `index.interval.bytes`.
@@ -147,7 +145,6 @@ impl TopicConfig {
             retention_bytes: u64::try_from(number(layers, "retention.bytes")).ok(),
             segment_bytes: unsigned(layers, "segment.bytes"),
             segment_ms: number(layers, "segment.ms"),
-            segment_jitter_ms: number(layers, "segment.jitter.ms"),
             segment_index_bytes: unsigned(layers, "segment.index.bytes"),
             index_interval_bytes: unsigned(layers, "index.interval.bytes"),
             file_delete_delay_ms: u64::try_from(number(layers, "file.delete.delay.ms")).unwrap_or(0),
@@ -190,7 +187,6 @@ mod tests {
                 retention_bytes: None,
                 segment_bytes: 1 << 30,
                 segment_ms: 604_800_000,
-                segment_jitter_ms: 0,
                 segment_index_bytes: 10_485_760,
                 index_interval_bytes: 4096,
                 file_delete_delay_ms: 60_000,

@@ -211,7 +211,7 @@ impl Groups {
             group.weigh();
             answer
         });
-        answer.unwrap_or_else(|| session::leave_refusal(ErrorCode::UnknownMemberId))
+        answer.unwrap_or_else(|| session::leave_nothing(request, version))
     }
 
     fn commit(

@@ -6,7 +6,7 @@
 //! sync a [a=x,b=y] [gen=3] [v5]   hb a [gen=3]   leave a b [v1]   leave static=i   both take [id=…] [static=…]
 //! commit a t/0=5[@metadata] [gen=1] [retention=5s] [v2]   commit - t/0=5   fetch t/0,t/1 | all
 //! describe [v5]   list [states=Stable] [types=classic]   delete   offsets-delete t/0   topic-gone t
-//! +3s   restart   abandon a
+//! +3s   restart   abandon a   size-max 2
 //! ```
 
 use std::{collections::BTreeMap, fmt::Write};
@@ -62,7 +62,7 @@ pub(super) struct Bench {
     asked: BTreeMap<u64, String>,
     member_ids: BTreeMap<String, StrBytes>,
     generations: BTreeMap<String, i32>,
-    log: Vec<RawRecord>,
+    pub log: Vec<RawRecord>,
     pub out: String,
 }
 
@@ -116,6 +116,10 @@ impl Bench {
                 self.take(effects);
             }
             "restart" => self.restart(),
+            "size-max" => {
+                self.config.size_max = args.0[0].parse().expect("a number");
+                self.groups.configure(self.config.clone());
+            }
             "abandon" => {
                 let token = self.asked.iter().rev().find(|(_, who)| *who == args.0[0]).map(|(token, _)| *token);
                 self.groups.abandon(token.expect("it asked something"));

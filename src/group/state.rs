@@ -160,11 +160,17 @@ impl Group {
         self.offsets_bytes = offsets_bytes;
         self.state = if value.members.is_empty() { State::Empty } else { State::Stable };
         self.state_timestamp = value.state_timestamp;
-        self.generation = value.generation;
+        self.generation = value.generation.max(FIRST_GENERATION);
         self.protocol_type = (!value.protocol_type.is_empty()).then_some(value.protocol_type);
         self.protocol_name = value.protocol_name;
         for value in value.members {
             let member = Member::restored(value, self.protocol_name.as_ref());
+            // We never write a member or an instance twice, but the disk may say what it likes.
+            let instance_known =
+                member.group_instance_id.as_ref().is_some_and(|id| self.static_members.contains_key(id));
+            if instance_known || self.members.contains_key(&member.member_id) {
+                continue;
+            }
             if let Some(instance) = &member.group_instance_id {
                 self.static_members.insert(instance.clone(), member.member_id.clone());
             }

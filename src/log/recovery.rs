@@ -72,8 +72,8 @@ pub(crate) fn failed(path: &Path, error: &std::io::Error) -> RecoverError {
 }
 
 /// Recovers a data directory for `cores` cores, whatever number wrote it. `live` is given the batches of the metadata
-/// log (each slice begins and ends with a batch) and says which partitions exist; it is called exactly once, before
-/// any other partition is looked at. Runs on one executor, before anything is served.
+/// log (each slice begins and ends with a batch) and says which partitions exist, or why that cannot be known; it is
+/// called exactly once, before any other partition is looked at. Runs on one executor, before anything is served.
 /// # Errors
 /// See [`RecoverError`]; nothing is lost by trying again.
 pub async fn recover(
@@ -81,7 +81,7 @@ pub async fn recover(
     directory: &Path,
     settings: &LogSettings,
     cores: usize,
-    live: impl FnOnce(Vec<Slice>) -> LivePartitions,
+    live: impl FnOnce(Vec<Slice>) -> Result<LivePartitions, String>,
 ) -> Result<Recovered, RecoverError> {
     assert!(cores > 0, "there is at least one core");
     let at = |error: std::io::Error| failed(directory, &error);
@@ -102,7 +102,7 @@ pub async fn recover(
     let incarnation: Incarnation = *io.rand.uuid().as_bytes();
     let mut replay = Replay::new(io, directory, settings, incarnation, images);
     let metadata = replay.metadata(&journals).await?;
-    let mut live = live(metadata);
+    let mut live = live(metadata).map_err(RecoverError::Metadata)?;
     live.insert(METADATA_KEY, (METADATA_TOPIC.to_owned(), LogConfig::default()));
     let dropped = replay.drop_dead(&live);
     replay.all(&journals, &live).await?;

@@ -174,6 +174,8 @@ pub enum RecoverError {
         /// The journal file.
         path: String,
     },
+    /// The metadata log cannot be understood, so nobody knows which partitions live.
+    Metadata(String),
     /// A partition's checkpoint or journal entries contradict its files.
     Partition {
         /// The partition.
@@ -200,6 +202,9 @@ impl fmt::Display for RecoverError {
                 write!(out, "{path} is damaged; restore it from a copy, or move the data directory away")
             }
             Self::Busy { path } => write!(out, "{path} is held by another process; stop the other broker first"),
+            Self::Metadata(why) => {
+                write!(out, "{why}; restore __cluster_metadata-0 from a copy, or move the data directory away")
+            }
             Self::Partition { key, error } => write!(out, "partition {key}: {error}"),
         }
     }

@@ -126,7 +126,11 @@ impl Connection {
         frame_bytes_max: usize,
     ) {
         let writer = glommio::spawn_local(self.clone().write());
-        self.read(service, FrameReader::new(memory.clone(), frame_bytes_max)).await;
+        let estimate = {
+            let service = service.clone();
+            Rc::new(move |start: &[u8], length| service.memory_estimate(start, length))
+        };
+        self.read(service, FrameReader::new(memory.clone(), frame_bytes_max, estimate)).await;
         writer.await;
     }
 
@@ -232,7 +236,10 @@ impl Connection {
             let Some(outcome) = self.next_outcome(&mut next).await else { break };
             let mut go_on = self.take(outcome, &mut outbox);
             // What else is ready goes out in the same call.
-            while go_on && outbox.unsent_bytes() < GATHERED_BYTES_MAX && outbox.unsent_pieces() < socket::PIECES_PER_CALL_MAX {
+            while go_on
+                && outbox.unsent_bytes() < GATHERED_BYTES_MAX
+                && outbox.unsent_pieces() < socket::PIECES_PER_CALL_MAX
+            {
                 let Some(outcome) = self.outcome_at_hand(&mut next).await else { break };
                 go_on = self.take(outcome, &mut outbox);
             }

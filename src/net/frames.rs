@@ -8,6 +8,7 @@ use std::{fmt, io, rc::Rc};
 use bytes::{Bytes, BytesMut};
 
 use super::memory::{Charge, RequestMemory};
+use crate::base::copied;
 
 /// A connection's own buffer. Most requests fit; 10,000 connections cost 160 MiB if all of them fill it.
 pub const BUFFER_BYTES: usize = 16 * 1024;
@@ -19,6 +20,9 @@ const FRAME_BYTES_MIN: usize = 8;
 const FIRST_STEP_BYTES: usize = 64 * 1024;
 
 const LENGTH_BYTES: usize = 4;
+
+/// A frame's api key and version: what it takes to serve depends on them.
+pub const START_BYTES: usize = 4;
 
 /// Where the bytes come from: a socket, or a script in tests.
 pub trait Source {
@@ -90,14 +94,19 @@ pub struct FrameReader {
     filled: usize,
     frame_bytes_max: usize,
     memory: Rc<RequestMemory>,
+    estimate: Estimate,
 }
 
+/// What serving a frame takes in all, in bytes, given its first [`START_BYTES`] and its length.
+pub type Estimate = Rc<dyn Fn(&[u8], usize) -> usize>;
+
 impl FrameReader {
-    /// A reader that refuses frames above `frame_bytes_max` (`socket.request.max.bytes`).
+    /// A reader that refuses frames above `frame_bytes_max` (`socket.request.max.bytes`), and large ones that `estimate`
+    /// finds to take more than the core's whole budget.
     #[must_use]
-    pub fn new(memory: Rc<RequestMemory>, frame_bytes_max: usize) -> Self {
+    pub fn new(memory: Rc<RequestMemory>, frame_bytes_max: usize, estimate: Estimate) -> Self {
         let frame_bytes_max = frame_bytes_max.min(memory.frame_bytes_max());
-        Self { buffer: BytesMut::new(), filled: 0, frame_bytes_max, memory }
+        Self { buffer: BytesMut::new(), filled: 0, frame_bytes_max, memory, estimate }
     }
 
     /// The next frame. Waits for its bytes, and for room in the core's request memory.
@@ -152,6 +161,7 @@ impl FrameReader {
         self.buffer.reserve(BUFFER_BYTES);
         self.buffer.resize(BUFFER_BYTES, 0);
         self.buffer[..self.filled].copy_from_slice(&arrived);
+        copied(self.filled);
     }
 
     async fn fill_to(&mut self, wanted: usize, announced: usize, source: &mut impl Source) -> Result<(), FrameError> {
@@ -189,8 +199,13 @@ impl FrameReader {
         let arrived = self.buffer.split_to(self.filled);
         self.filled = 0;
         body.extend_from_slice(&arrived[LENGTH_BYTES..]);
+        copied(body.len());
         drop(arrived);
+        let mut needed = None;
         while body.len() < length {
+            if needed.is_none() && body.len() >= START_BYTES {
+                needed = Some(self.check_estimate(&body[..START_BYTES], length)?);
+            }
             if body.len() >= charge.bytes() {
                 let step = FIRST_STEP_BYTES.max(body.len());
                 source.waits_for_memory(true);
@@ -202,8 +217,22 @@ impl FrameReader {
                 return Err(FrameError::CutOff { announced: length });
             }
         }
+        // Decoding it takes more than its bytes; the sender is no longer to blame for a wait.
+        source.waits_for_memory(true);
+        charge.grow_to(needed.unwrap_or(length).clamp(length, self.memory.frame_bytes_max())).await;
+        source.waits_for_memory(false);
         source.inside_large_frame(false);
         Ok(Frame { bytes: Bytes::from(body), charge })
+    }
+
+    fn check_estimate(&self, start: &[u8], announced: usize) -> Result<usize, FrameError> {
+        let needed = (self.estimate)(start, announced);
+        if needed > self.memory.total() {
+            // What a frame of its kind may be long, about: estimates are a multiple of the length.
+            let limit = (self.memory.total() as u128 * announced as u128 / needed as u128) as usize;
+            return Err(FrameError::TooLarge { announced, limit });
+        }
+        Ok(needed)
     }
 }
 
@@ -265,7 +294,7 @@ mod tests {
 
     fn read_all(bytes: Vec<u8>, sizes: &[usize], frame_bytes_max: usize) -> (Vec<Bytes>, FrameError) {
         let memory = RequestMemory::new(16 << 20, frame_bytes_max);
-        let mut reader = FrameReader::new(memory.clone(), frame_bytes_max);
+        let mut reader = FrameReader::new(memory.clone(), frame_bytes_max, Rc::new(|_, length| length));
         let mut script = Script::new(bytes, sizes);
         let mut frames = Vec::new();
         loop {
@@ -279,7 +308,8 @@ mod tests {
     #[test]
     fn frames_come_out_as_they_went_in_however_they_arrive() {
         let near = BUFFER_BYTES - LENGTH_BYTES;
-        let lengths = [8, 9, 100, near - 1, near, near + 1, 8, 70_000, 1 << 20, 3000, 3000, 3000, 3000, 3000, 12, 200_000];
+        let lengths =
+            [8, 9, 100, near - 1, near, near + 1, 8, 70_000, 1 << 20, 3000, 3000, 3000, 3000, 3000, 12, 200_000];
         let bodies = bodies(&lengths);
         let wire: Vec<u8> = bodies.iter().flat_map(|body| framed(body)).collect();
         for sizes in [&[1_usize][..], &[3, 1, 4], &[usize::MAX], &[5000], &[16 * 1024, 1], &[4, 100_000]] {
@@ -303,6 +333,20 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_that_would_take_too_much_is_refused_by_its_kind() {
+        let memory = RequestMemory::new(10 << 20, 1 << 20);
+        // Requests of kind 7 take 32 times their length.
+        let estimate: Estimate = Rc::new(|start, length| if start[1] == 7 { 32 * length } else { length });
+        for (kind, refused) in [(0, false), (7, true)] {
+            let mut body = vec![0; 500_000];
+            body[1] = kind;
+            let mut reader = FrameReader::new(memory.clone(), 1 << 20, estimate.clone());
+            let result = block_on(reader.next(&mut Script::new(framed(&body), &[1000])));
+            assert_eq!(matches!(result, Err(FrameError::TooLarge { limit: 327_680, .. })), refused, "kind {kind}");
+        }
+    }
+
+    #[test]
     fn a_frame_cut_off_is_not_handed_on() {
         let wire = framed(&bodies(&[50_000])[0]);
         for kept in [1, 3, 4, 5, 100, 49_999] {
@@ -315,7 +359,7 @@ mod tests {
     #[test]
     fn an_announcer_is_charged_for_little_more_than_it_sends() {
         let memory = RequestMemory::new(64 << 20, 40 << 20);
-        let mut reader = FrameReader::new(memory, 40 << 20);
+        let mut reader = FrameReader::new(memory, 40 << 20, Rc::new(|_, length| length));
         let sent = 100_000;
         let wire = [&(30_i32 << 20).to_be_bytes()[..], &vec![1; sent]].concat();
         // The script ends where a stalled peer would stand still; the charge at that moment is what it held.

@@ -7,13 +7,14 @@ use std::{
 };
 
 /// Counts the broker's connections. Shared by all cores: taken on the acceptor's, given back wherever a connection ends.
+#[derive(Debug)]
 pub struct ConnectionLimits {
     connections_max: usize,
     per_address_max: usize,
     counts: Mutex<Counts>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Counts {
     total: usize,
     // Not iterated, so std's hashing cannot change the order of anything; addresses come from strangers.
@@ -22,6 +23,7 @@ struct Counts {
 }
 
 /// The right to one connection; given back when dropped.
+#[derive(Debug)]
 pub struct Ticket {
     limits: Arc<ConnectionLimits>,
     address: IpAddr,
@@ -105,20 +107,20 @@ mod tests {
     fn both_limits_hold_and_tickets_come_back() {
         let limits = ConnectionLimits::new(3, 2, 1);
         let (here, there) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
-        let first = limits.admit(here).ok().expect("room");
-        let _second = limits.admit(here).ok().expect("room");
+        let first = limits.admit(here).expect("room");
+        let _second = limits.admit(here).expect("room");
         assert_eq!(limits.admit(here).err(), Some(Refused::PerAddress(2)));
-        let _third = limits.admit(there).ok().expect("room");
+        let _third = limits.admit(there).expect("room");
         assert_eq!(limits.admit(there).err(), Some(Refused::Connections(3)));
         drop(first);
         assert_eq!(limits.open(), 2);
-        let _again = limits.admit(here).ok().expect("room again");
+        let _again = limits.admit(here).expect("room again");
     }
 
     #[test]
     fn connections_spread_over_the_cores() {
         let limits = ConnectionLimits::new(9, 9, 3);
-        let admit = || limits.admit(IpAddr::from([127, 0, 0, 1])).ok().expect("room");
+        let admit = || limits.admit(IpAddr::from([127, 0, 0, 1])).expect("room");
         let mut tickets: Vec<Ticket> = (0..6).map(|_| admit()).collect();
         assert_eq!(tickets.iter().map(Ticket::core).collect::<Vec<_>>(), [0, 1, 2, 0, 1, 2]);
         drop(tickets.remove(4));

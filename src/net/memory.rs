@@ -15,9 +15,14 @@ use std::{
     task::{Poll, Waker},
 };
 
+/// The part of the budget for small frames. With the memory that `server` gives to requests and the connections that it
+/// allows, it is enough for every connection to have a small request parked, so parked ones never keep others out.
+const SMALL_SHARE: usize = 5;
+
 /// The budget of one core, in bytes.
 pub struct RequestMemory {
     lanes: RefCell<Lanes>,
+    total: usize,
     small_bytes: usize,
     frame_bytes_max: usize,
 }
@@ -63,8 +68,8 @@ impl RequestMemory {
     /// Divides `total` bytes; frames of up to `frame_bytes_max` are possible if the budget allows them at all.
     #[must_use]
     pub fn new(total: usize, frame_bytes_max: usize) -> Rc<Self> {
-        let small_bytes = total / 16;
-        let escape = (total / 16 * 13).min(frame_bytes_max);
+        let small_bytes = total / SMALL_SHARE;
+        let escape = (total / 20 * 13).min(frame_bytes_max);
         let lane = |free| Lane { free, waiting: VecDeque::new() };
         let lanes = Lanes {
             small: lane(small_bytes as isize),
@@ -72,13 +77,19 @@ impl RequestMemory {
             escape_free: true,
             last_ticket: 0,
         };
-        Rc::new(Self { lanes: RefCell::new(lanes), small_bytes, frame_bytes_max: escape })
+        Rc::new(Self { lanes: RefCell::new(lanes), total, small_bytes, frame_bytes_max: escape })
     }
 
     /// The largest frame that can ever be received, in bytes.
     #[must_use]
     pub fn frame_bytes_max(&self) -> usize {
         self.frame_bytes_max
+    }
+
+    /// The whole budget, in bytes.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.total
     }
 
     /// Whether somebody waits for room in the lane of large frames: then those who hold some and send nothing must go.
@@ -127,7 +138,8 @@ impl Waiter<'_> {
     fn poll(&self, waker: &Waker) -> Poll<LaneName> {
         let mut lanes = self.memory.lanes.borrow_mut();
         let queue = &mut lanes.lane(self.lane).waiting;
-        let at = queue.iter().position(|entry| entry.ticket == self.ticket).expect("only this waiter removes its entry");
+        let at =
+            queue.iter().position(|entry| entry.ticket == self.ticket).expect("only this waiter removes its entry");
         match queue[at].granted {
             Some(granted) => {
                 queue.remove(at);
@@ -252,9 +264,9 @@ mod tests {
 
     const KIB: usize = 1024;
 
-    /// 4 KiB small, 8 KiB shared, 52 KiB escape.
+    /// 4 KiB small, 8 KiB shared, 8 KiB escape.
     fn budget() -> Rc<RequestMemory> {
-        RequestMemory::new(64 * KIB, 52 * KIB)
+        RequestMemory::new(20 * KIB, 8 * KIB)
     }
 
     fn poll<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
@@ -274,7 +286,7 @@ mod tests {
         let mut second = charges.pop().expect("two");
         let mut first = charges.pop().expect("one");
         {
-            let mut growing = pin!(first.grow_to(50 * KIB));
+            let mut growing = pin!(first.grow_to(7 * KIB));
             assert!(poll(growing.as_mut()).is_some());
         }
         {
@@ -303,7 +315,7 @@ mod tests {
         let mut large = memory.large();
         block_on(large.grow_to(8 * KIB));
         let mut largest = memory.large();
-        block_on(largest.grow_to(52 * KIB));
+        block_on(largest.grow_to(8 * KIB));
         let mut third = memory.large();
         assert!(poll(pin!(third.grow_to(1))).is_none());
         let small = poll(pin!(memory.small(4 * KIB))).expect("its own lane");
@@ -319,11 +331,11 @@ mod tests {
         let mut holder = memory.large();
         block_on(holder.grow_to(7 * KIB));
         let mut escape = memory.large();
-        block_on(escape.grow_to(10 * KIB));
+        block_on(escape.grow_to(8 * KIB));
         let mut given_up = memory.large();
         block_on(given_up.grow_to(KIB));
         for release_first in [false, true] {
-            let mut waits = Box::pin(given_up.grow_to(40 * KIB));
+            let mut waits = Box::pin(given_up.grow_to(5 * KIB));
             assert!(poll(waits.as_mut()).is_none());
             if release_first {
                 // Granted the escape, but dropped before it looks again.

@@ -33,6 +33,8 @@ pub struct Peer {
 pub trait Service: Clone + 'static {
     /// Whether this request may be begun while earlier ones of its kind have no reply yet (produce).
     fn pipelines(&self, frame: &[u8]) -> bool;
+    /// What serving a frame takes in all, in bytes, given its first four bytes and its length.
+    fn memory_estimate(&self, frame_start: &[u8], frame_bytes: usize) -> usize;
     /// First stage: when it resolves, the request's place in the order is fixed.
     fn handle(&self, peer: &Peer, frame: Bytes) -> impl Future<Output = Pending>;
 }

@@ -17,7 +17,7 @@ use super::*;
 use crate::io::Slice;
 
 /// Answers each frame with itself, in pieces. The first byte says how: `p` pipelines, `w` waits until `r` releases it,
-/// `x` closes, `n` has no reply, `b` answers with 4 MiB, `l` logs how many requests were begun before.
+/// `x` closes, `n` has no reply, `b` answers with 4 MiB, `l` tells how many requests of other kinds were begun.
 #[derive(Clone, Default)]
 struct Echo {
     parked: Rc<RefCell<Vec<std::task::Waker>>>,
@@ -30,8 +30,14 @@ impl Service for Echo {
         matches!(frame[0], b'p' | b'w' | b'r')
     }
 
+    fn memory_estimate(&self, _: &[u8], frame_bytes: usize) -> usize {
+        frame_bytes
+    }
+
     async fn handle(&self, _peer: &Peer, frame: Bytes) -> Pending {
-        self.begun.set(self.begun.get() + 1);
+        if frame[0] != b'l' {
+            self.begun.set(self.begun.get() + 1);
+        }
         let echo = self.clone();
         match frame[0] {
             b'x' => Box::pin(async { Outcome::Close("told to".into()) }),
@@ -70,7 +76,7 @@ fn reply(frame: Bytes) -> Outcome {
 
 /// 4 MiB in a thousand pieces of uneven sizes.
 fn big_reply() -> Vec<Slice> {
-    let whole: Bytes = (0..4_usize << 20).map(|at| (at * 31 >> 3) as u8).collect();
+    let whole: Bytes = (0..4_usize << 20).map(|at| ((at * 31) >> 3) as u8).collect();
     let mut cuts: Vec<usize> = (1..1000).map(|piece| (piece * 7919 * 104_729) % whole.len()).collect();
     cuts.extend([0, whole.len()]);
     cuts.sort_unstable();
@@ -159,110 +165,141 @@ fn is_ended(stream: &mut StdStream) -> bool {
 
 #[test]
 fn replies_come_in_request_order() {
-    with_echo(settings(), |_| {}, |connect| {
-        let mut client = connect();
-        // The first waits for the third; none is answered before its predecessors.
-        for body in [&b"w-first "[..], b"p-second", b"r-third "] {
-            send(&mut client, body);
-        }
-        for body in [&b"w-first "[..], b"p-second", b"r-third "] {
-            assert_eq!(receive(&mut client), body);
-        }
-    });
+    with_echo(
+        settings(),
+        |_| {},
+        |connect| {
+            let mut client = connect();
+            // The first waits for the third; none is answered before its predecessors.
+            for body in [&b"w-first "[..], b"p-second", b"r-third "] {
+                send(&mut client, body);
+            }
+            for body in [&b"w-first "[..], b"p-second", b"r-third "] {
+                assert_eq!(receive(&mut client), body);
+            }
+        },
+    );
 }
 
 #[test]
 fn what_does_not_pipeline_waits_for_its_predecessors() {
-    with_echo(settings(), |_| {}, |connect| {
-        let (mut client, mut other) = (connect(), connect());
-        send(&mut client, b"w-parked");
-        send(&mut client, b"e-behind");
-        // Another connection sees how many requests were begun: the parked one and its own two, not the one behind.
-        loop {
-            send(&mut other, b"l-------");
-            let mut begun = [0; 4];
-            other.read_exact(&mut begun).unwrap();
-            let own = u32::from_be_bytes(begun);
-            if own >= 2 {
-                break;
+    with_echo(
+        settings(),
+        |_| {},
+        |connect| {
+            let (mut client, mut other) = (connect(), connect());
+            // In one write, so that both are there when the first is begun.
+            let both = [&8_i32.to_be_bytes()[..], b"w-parked", &8_i32.to_be_bytes(), b"e-behind"].concat();
+            client.write_all(&both).unwrap();
+            let mut begun = || {
+                send(&mut other, b"l-------");
+                let mut begun = [0; 4];
+                other.read_exact(&mut begun).unwrap();
+                u32::from_be_bytes(begun)
+            };
+            while begun() == 0 {}
+            for _ in 0..20 {
+                assert_eq!(begun(), 1, "the one behind waits");
             }
-        }
-        send(&mut other, b"r-------");
-        assert_eq!(receive(&mut other), b"r-------");
-        assert_eq!(receive(&mut client), b"w-parked");
-        assert_eq!(receive(&mut client), b"e-behind");
-    });
+            send(&mut other, b"r-------");
+            assert_eq!(receive(&mut other), b"r-------");
+            assert_eq!(receive(&mut client), b"w-parked");
+            assert_eq!(receive(&mut client), b"e-behind");
+        },
+    );
 }
 
 #[test]
 fn large_frames_and_small_ones_come_back_identical() {
-    with_echo(settings(), |_| {}, |connect| {
-        let mut client = connect();
-        let mut writer = client.try_clone().unwrap();
-        let bodies: Vec<Vec<u8>> = [8, 20_000, 5 << 20, 9, 16_380, 16_381, 300_000]
-            .iter()
-            .map(|length| (0..*length).map(|at: usize| if at == 0 { b'p' } else { (at * 13 >> 2) as u8 }).collect())
-            .collect();
-        let sent = bodies.clone();
-        let sender = thread::spawn(move || sent.iter().for_each(|body| send(&mut writer, body)));
-        for body in &bodies {
-            assert!(receive(&mut client) == *body, "a frame of {} bytes differs", body.len());
-        }
-        sender.join().unwrap();
-    });
+    with_echo(
+        settings(),
+        |_| {},
+        |connect| {
+            let mut client = connect();
+            let mut writer = client.try_clone().unwrap();
+            let bodies: Vec<Vec<u8>> = [8, 20_000, 5 << 20, 9, 16_380, 16_381, 300_000]
+                .iter()
+                .map(|length| {
+                    (0..*length).map(|at: usize| if at == 0 { b'p' } else { ((at * 13) >> 2) as u8 }).collect()
+                })
+                .collect();
+            let sent = bodies.clone();
+            let sender = thread::spawn(move || sent.iter().for_each(|body| send(&mut writer, body)));
+            for body in &bodies {
+                assert!(receive(&mut client) == *body, "a frame of {} bytes differs", body.len());
+            }
+            sender.join().unwrap();
+        },
+    );
 }
 
 #[test]
 fn a_thousand_pieces_through_a_tiny_buffer_arrive_identical() {
     let tiny = NetSettings { send_buffer_bytes: Some(4096), ..settings() };
-    with_echo(tiny, |_| {}, |connect| {
-        let mut client = connect();
-        send(&mut client, b"b-------");
-        let expected: Vec<u8> = big_reply().iter().flat_map(|piece| piece.to_vec()).collect();
-        let mut seen = vec![0; expected.len()];
-        // Reads of odd sizes, so that the socket is full most of the time.
-        for chunk in seen.chunks_mut(10_007) {
-            client.read_exact(chunk).unwrap();
-        }
-        assert!(seen == expected);
-    });
+    with_echo(
+        tiny,
+        |_| {},
+        |connect| {
+            let mut client = connect();
+            send(&mut client, b"b-------");
+            let expected: Vec<u8> = big_reply().iter().flat_map(|piece| piece.to_vec()).collect();
+            let mut seen = vec![0; expected.len()];
+            // Reads of odd sizes, so that the socket is full most of the time.
+            for chunk in seen.chunks_mut(10_007) {
+                client.read_exact(chunk).unwrap();
+            }
+            assert!(seen == expected);
+        },
+    );
 }
 
 #[test]
 fn no_reply_is_sent_for_a_request_that_has_none_and_closing_closes() {
-    with_echo(settings(), |_| {}, |connect| {
-        let mut client = connect();
-        send(&mut client, b"n-------");
-        send(&mut client, b"e-------");
-        assert_eq!(receive(&mut client), b"e-------");
-        send(&mut client, b"x-------");
-        assert!(is_ended(&mut client));
-    });
+    with_echo(
+        settings(),
+        |_| {},
+        |connect| {
+            let mut client = connect();
+            send(&mut client, b"n-------");
+            send(&mut client, b"e-------");
+            assert_eq!(receive(&mut client), b"e-------");
+            send(&mut client, b"x-------");
+            assert!(is_ended(&mut client));
+        },
+    );
 }
 
 #[test]
 fn a_half_closed_client_still_gets_its_replies() {
-    with_echo(settings(), |_| {}, |connect| {
-        let mut client = connect();
-        send(&mut client, b"e-------");
-        client.shutdown(std::net::Shutdown::Write).unwrap();
-        assert_eq!(receive(&mut client), b"e-------");
-        assert!(is_ended(&mut client));
-    });
+    with_echo(
+        settings(),
+        |_| {},
+        |connect| {
+            let mut client = connect();
+            send(&mut client, b"e-------");
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+            assert_eq!(receive(&mut client), b"e-------");
+            assert!(is_ended(&mut client));
+        },
+    );
 }
 
 #[test]
 fn bad_lengths_end_one_connection_and_no_other() {
-    with_echo(settings(), |_| {}, |connect| {
-        let mut good = connect();
-        for length in [-1, i32::MIN, 0, 3, (8 << 20) + 1, i32::MAX] {
-            let mut bad = connect();
-            bad.write_all(&length.to_be_bytes()).unwrap();
-            assert!(is_ended(&mut bad), "length {length}");
-            send(&mut good, b"e-still-here");
-            assert_eq!(receive(&mut good), b"e-still-here");
-        }
-    });
+    with_echo(
+        settings(),
+        |_| {},
+        |connect| {
+            let mut good = connect();
+            for length in [-1, i32::MIN, 0, 3, (8 << 20) + 1, i32::MAX] {
+                let mut bad = connect();
+                bad.write_all(&length.to_be_bytes()).unwrap();
+                assert!(is_ended(&mut bad), "length {length}");
+                send(&mut good, b"e-still-here");
+                assert_eq!(receive(&mut good), b"e-still-here");
+            }
+        },
+    );
 }
 
 #[test]

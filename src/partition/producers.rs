@@ -144,6 +144,8 @@ impl Producers {
         if producer.epoch != info.producer_epoch {
             producer.epoch = info.producer_epoch;
             producer.batches = 0;
+            // Unused places stay blank, so that equal states compare equal.
+            producer.window = Default::default();
         }
         producer.seen = producer.seen.max(now);
         if info.control {
@@ -259,4 +261,49 @@ fn decode_batch(reader: &mut Reader<'_>) -> Result<AppendedBatch, StateError> {
     };
     let sound = batch.offset_delta >= 0 && batch.last_offset.0 >= i64::from(batch.offset_delta);
     if sound { Ok(batch) } else { Err(StateError) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::LeaderEpoch;
+    use crate::protocol::batch::{BatchBuilder, BatchHeader};
+
+    fn appended(producer: i64, sequence: i32, offset: i64) -> BatchInfo {
+        let mut builder = BatchBuilder::new().at(Offset(offset), LeaderEpoch(0)).producer(
+            ProducerId(producer),
+            ProducerEpoch(2),
+            sequence,
+        );
+        builder.push(1234, None, Some(b"a"));
+        builder.push(1235, None, Some(b"b"));
+        BatchInfo::of(&BatchHeader::parse(&builder.build()).expect("just built"))
+    }
+
+    #[test]
+    fn the_snapshot_file_byte_for_byte() {
+        let mut producers = Producers::default();
+        producers.apply(&appended(0x0102, 6, 20), 99);
+        producers.apply(&appended(0x0101, 0, 22), 99);
+        producers.apply(&appended(0x0102, 8, 24), 99);
+        let bytes = producers.export();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let crc = format!("{:08x}", crc32c::crc32c(&bytes[6..]));
+        let entry = |id, last_sequence, last_offset| {
+            format!("{id:016x}0002{last_sequence:08x}{last_offset:016x}00000001{:016x}ffffffffffffffffffffffff", 1235)
+        };
+        assert_eq!(hex, format!("0001{crc}00000002{}{}", entry(0x101, 1, 23), entry(0x102, 9, 25)));
+    }
+
+    #[test]
+    fn the_longest_silent_make_room() {
+        let mut producers = Producers::default();
+        for id in 0..=PRODUCERS_MAX as i64 {
+            producers.apply(&appended(id, 0, id * 2), id);
+        }
+        assert_eq!(producers.len(), PRODUCERS_MAX - PRODUCERS_MAX / 16 + 1);
+        let known = |id: i64| producers.duplicate_of(&appended(id, 0, 0)).is_some();
+        let forgotten = PRODUCERS_MAX as i64 / 16;
+        assert!(!known(0) && !known(forgotten - 1) && known(forgotten) && known(PRODUCERS_MAX as i64));
+    }
 }

@@ -56,3 +56,6 @@ impl BatchError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

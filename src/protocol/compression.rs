@@ -164,3 +164,66 @@ pub fn compress(codec: Compression, level: i32, bytes: &[u8], out: &mut Vec<u8>)
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::batch::Feed;
+
+    fn text(bytes: usize) -> Vec<u8> {
+        (0..bytes).map(|index| (index / 7 % 251) as u8).collect()
+    }
+
+    fn compressed(codec: Compression, bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        compress(codec, codec.default_level(), bytes, &mut out);
+        out
+    }
+
+    #[test]
+    fn what_goes_in_comes_out_up_to_the_limit() {
+        for codec in Compression::ALL {
+            assert_eq!(Compression::of_id(codec.id()), Some(codec));
+            for size in [0, 1, 1000, 200_000] {
+                let bytes = text(size);
+                let small = compressed(codec, &bytes);
+                assert_eq!(decompress(codec, &small, size).as_deref(), Ok(&bytes[..]), "{codec:?} {size}");
+                if size > 0 {
+                    let limit = size - 1;
+                    assert_eq!(decompress(codec, &small, limit), Err(BatchError::TooLarge { limit }), "{codec:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn raw_snappy_is_read_too() {
+        let bytes = text(100_000);
+        let raw = snap::raw::Encoder::new().compress_vec(&bytes).unwrap();
+        assert_eq!(decompress(Compression::Snappy, &raw, 1 << 20), Ok(bytes));
+    }
+
+    #[test]
+    fn a_feed_passes_over_windows_and_stops_at_its_limit() {
+        let bytes = text(150_000);
+        for codec in Compression::ALL {
+            let small = compressed(codec, &bytes);
+            let mut feed = StreamFeed::new(codec, &small, 150_000).unwrap();
+            for at in [0_usize, 1, 40_000, 99_999, 149_999] {
+                feed.skip(at - feed.position()).unwrap();
+                assert_eq!(feed.byte(), Ok(bytes[at]), "{codec:?} at {at}");
+            }
+            assert_eq!(feed.at_end(), Ok(true), "{codec:?}");
+            assert!(feed.byte().is_err() && feed.skip(1).is_err(), "{codec:?}");
+            let mut feed = StreamFeed::new(codec, &small, 60_000).unwrap();
+            assert_eq!(feed.skip(149_999), Err(BatchError::TooLarge { limit: 60_000 }), "{codec:?}");
+        }
+    }
+
+    #[test]
+    fn a_snappy_block_cannot_announce_more_than_it_can_hold() {
+        // 2^32-1 bytes announced in 5.
+        let forged = [0xff, 0xff, 0xff, 0xff, 0x0f, 0];
+        assert_eq!(decompress(Compression::Snappy, &forged, usize::MAX), Err(GARBAGE));
+    }
+}

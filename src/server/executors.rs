@@ -89,16 +89,14 @@ pub(super) fn run<S: Shard>(
             thread::Builder::new()
                 .name(format!("core-{core}"))
                 .spawn(move || run_core(builder, context, shared, shard, listeners))
-                .map_err(|error| {
-                    let why = format!("no thread for core {core}: {error} (see ulimit -u)");
-                    why
-                })
+                .map_err(|error| format!("no thread for core {core}: {error} (see ulimit -u)"))
         })
         .map(|thread| thread.inspect_err(|why| shared.started.fail(why.clone())))
         .collect::<Result<_, _>>()?;
-    let results = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err("a core panicked".into())));
     // All are joined before the first failure is told.
-    results.fold(Ok(()), |all, result| all.and(result))
+    let results: Vec<Result<(), String>> =
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err("a core panicked".into()))).collect();
+    results.into_iter().collect()
 }
 
 fn builder(machine: &Machine, core: usize) -> LocalExecutorBuilder {
@@ -173,11 +171,7 @@ async fn live<S: Shard>(
 }
 
 /// Opens the listeners to clients, on the core that has them, and says so.
-fn open(
-    context: &CoreContext,
-    shared: &Shared,
-    listeners: Vec<(Endpoint, Listener)>,
-) -> Result<Vec<Acceptor>, String> {
+fn open(context: &CoreContext, shared: &Shared, listeners: Vec<(Endpoint, Listener)>) -> Result<Vec<Acceptor>, String> {
     let mut acceptors = Vec::new();
     let mut addresses = Vec::new();
     for (index, (endpoint, listener)) in listeners.into_iter().enumerate() {
@@ -196,8 +190,7 @@ fn open(
         let id = identity.meta.node_id;
         // Tools that start Kafka in tests wait for these words.
         info!("[BrokerLifecycleManager id={id}] The broker has been unfenced. Transitioning from RECOVERY to RUNNING.");
-        let told: Vec<String> =
-            identity.advertised.iter().map(|told| format!("{}:{}", told.host, told.port)).collect();
+        let told: Vec<String> = identity.advertised.iter().map(|told| format!("{}:{}", told.host, told.port)).collect();
         let started_ms = identity.began.elapsed().as_millis() as u64;
         info!(listening = addresses.join(","), started_ms, "ready: clients connect to {}", told.join(","));
     }
@@ -248,9 +241,153 @@ async fn ladder() {
         let mut timers: Vec<Timer> = RUNGS_MS.iter().map(|ms| Timer::new(Duration::from_millis(*ms))).collect();
         poll_fn(|context| {
             // Each is polled, since polling is what arms it.
-            let fired = timers.iter_mut().filter_map(|timer| Pin::new(timer).poll(context).is_ready().then_some(())).count();
+            let fired =
+                timers.iter_mut().filter_map(|timer| Pin::new(timer).poll(context).is_ready().then_some(())).count();
             if fired > 0 { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::{SocketAddr, TcpStream},
+        path::PathBuf,
+        rc::Rc,
+        sync::Mutex,
+    };
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        net::{Host, Outcome, Peer, Pending},
+        server::{MetaProperties, cores::CorePlan, load_config},
+    };
+
+    /// Echoes frames, and notes when each core starts and stops.
+    #[derive(Clone, Default)]
+    struct Echo {
+        noted: Arc<Mutex<Vec<String>>>,
+        /// The core that cannot start.
+        broken: Option<usize>,
+    }
+
+    #[derive(Clone)]
+    struct EchoCore(Rc<usize>);
+
+    impl Shard for Echo {
+        type Service = EchoCore;
+
+        async fn start(&self, context: &CoreContext) -> Result<EchoCore, String> {
+            self.note(format!("start {}", context.core));
+            if self.broken == Some(context.core) { Err("no disk".into()) } else { Ok(EchoCore(Rc::new(context.core))) }
+        }
+
+        async fn stop(&self, service: EchoCore) -> Result<(), String> {
+            self.note(format!("stop {}", service.0));
+            Ok(())
+        }
+    }
+
+    impl Echo {
+        fn note(&self, what: String) {
+            self.noted.lock().expect("nobody panics").push(what);
+        }
+
+        fn noted(&self) -> Vec<String> {
+            let mut noted = self.noted.lock().expect("nobody panics").clone();
+            noted.sort();
+            noted
+        }
+    }
+
+    impl Service for EchoCore {
+        fn pipelines(&self, _: &[u8]) -> bool {
+            false
+        }
+
+        fn memory_estimate(&self, _: &[u8], frame_bytes: usize) -> usize {
+            frame_bytes
+        }
+
+        /// Answers with the number of the core, and the frame.
+        async fn handle(&self, _: &Peer, frame: Bytes) -> Pending {
+            let core = *self.0 as u8;
+            let length = frame.len() as i32 + 1;
+            Box::pin(async move {
+                let head = [&length.to_be_bytes()[..], &[core]].concat();
+                Outcome::Reply(vec![head.into(), frame.into()])
+            })
+        }
+    }
+
+    fn run_echo(cores: usize, shard: &Echo, client: impl FnOnce(SocketAddr) + Send + 'static) -> Result<(), String> {
+        let endpoint = Endpoint { host: Host::Loopback, port: 0 };
+        let listener = Listener::bind(&endpoint).unwrap();
+        let address = listener.addresses()[0];
+        let id = String::new;
+        let identity = Identity {
+            config: load_config(None, &[]).unwrap().config,
+            data_dir: PathBuf::new(),
+            meta: MetaProperties { cluster_id: id(), node_id: 1, directory_id: id(), version: id() },
+            advertised: Vec::new(),
+            memory_bytes: 256 << 20,
+            began: Instant::now(),
+        };
+        let machine = Machine { plan: CorePlan(vec![None; cores]), memory_bytes: 256 << 20, io_memory: 64 << 10 };
+        let stop = Stop::default();
+        let client = {
+            let stop = stop.clone();
+            thread::spawn(move || {
+                client(address);
+                stop.raise();
+            })
+        };
+        let result = run(&machine, &Arc::new(identity), vec![(endpoint, listener)], shard, &stop);
+        client.join().expect("the client is content");
+        result
+    }
+
+    fn connect(address: SocketAddr) -> TcpStream {
+        loop {
+            if let Ok(stream) = TcpStream::connect(address) {
+                stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+                return stream;
+            }
+            // Not open yet.
+            thread::yield_now();
+        }
+    }
+
+    fn ask(stream: &mut TcpStream) -> u8 {
+        stream.write_all(b"\0\0\0\x0cwhich core ?").unwrap();
+        let mut answer = [0; 17];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer[5..], b"which core ?");
+        answer[4]
+    }
+
+    #[test]
+    fn connections_spread_over_the_cores_and_a_stop_is_orderly() {
+        let shard = Echo::default();
+        let result = run_echo(3, &shard, |address| {
+            let mut clients: Vec<TcpStream> = (0..6).map(|_| connect(address)).collect();
+            let mut answers: Vec<u8> = clients.iter_mut().map(ask).collect();
+            answers.sort_unstable();
+            assert_eq!(answers, [0, 0, 1, 1, 2, 2]);
+        });
+        assert_eq!(result, Ok(()));
+        assert_eq!(shard.noted(), ["start 0", "start 1", "start 2", "stop 0", "stop 1", "stop 2"]);
+    }
+
+    #[test]
+    fn one_core_that_cannot_start_keeps_the_broker_from_starting() {
+        let shard = Echo { broken: Some(1), ..Echo::default() };
+        let result = run_echo(2, &shard, |_| {});
+        assert_eq!(result, Err("no disk".into()));
+        assert_eq!(shard.noted(), ["start 0", "start 1"], "nothing that was not served is stopped");
     }
 }

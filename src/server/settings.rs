@@ -22,8 +22,9 @@ use crate::{
 /// Connections may hold a sixteenth of the memory in their own buffers.
 const CONNECTION_SHARE: u64 = 16;
 
-/// Requests that are being received or handled may hold a quarter.
-const REQUEST_SHARE: u64 = 4;
+/// Requests that are being received or handled may hold five sixteenths; one of them is for small frames, so that every
+/// connection can have one.
+const REQUEST_SIXTEENTHS: u64 = 5;
 
 /// Replies that lie unsent may hold an eighth before slow readers are closed sooner.
 const UNSENT_SHARE: u64 = 8;
@@ -74,8 +75,7 @@ impl Machine {
         };
         let plan = cores::plan(choice.as_ref(), &cores::affinity_mask(), cores::cpu_quota())?;
         let limit = cores::memory_limit();
-        let memory_bytes =
-            options.memory.or(config.memory_bytes).unwrap_or_else(|| cores::default_memory(limit));
+        let memory_bytes = options.memory.or(config.memory_bytes).unwrap_or_else(|| cores::default_memory(limit));
         if memory_bytes < cores::MEMORY_BYTES_MIN {
             let least = cores::MEMORY_BYTES_MIN >> 20;
             return Err(format!("{memory_bytes} bytes of memory are too few: give --memory at least {least}M"));
@@ -100,12 +100,12 @@ impl Machine {
 
     /// What each core's connections may do.
     pub(super) fn net_settings(&self, config: &BrokerConfig) -> NetSettings {
-        let share = |of: u64| (self.memory_bytes / of / self.cores() as u64) as usize;
+        let of_core = self.memory_bytes / self.cores() as u64;
         NetSettings {
             frame_bytes_max: usize::try_from(config.request_max_bytes).unwrap_or(0),
             idle_max: config.connections_max_idle_ms.map_or(Duration::MAX, Duration::from_millis),
-            request_bytes: share(REQUEST_SHARE),
-            unsent_bytes: share(UNSENT_SHARE),
+            request_bytes: (of_core / 16 * REQUEST_SIXTEENTHS) as usize,
+            unsent_bytes: (of_core / UNSENT_SHARE) as usize,
             send_buffer_bytes: None,
             receive_buffer_bytes: None,
         }

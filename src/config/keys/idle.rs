@@ -155,6 +155,8 @@ pub(super) const IDLE: &[Key] = &[
     idle("log.local.retention.bytes", Long, Some("-2"), AtLeast(-2), ClusterWide, NoEffect),
     idle("log.local.retention.ms", Long, Some("-2"), AtLeast(-2), ClusterWide, NoEffect),
     idle("log.preallocate", Boolean, Some("false"), Any, ClusterWide, NoEffect),
+    idle("log.roll.jitter.hours", Int, Some("0"), AtLeast(0), ReadOnly, NoEffect),
+    idle("log.roll.jitter.ms", Long, None, AtLeast(0), ClusterWide, NoEffect),
     idle("max.connection.creation.rate", Int, Some("2147483647"), AtLeast(0), ClusterWide, NoEffect),
     idle("max.connections.per.ip.overrides", String, Some(""), Any, ClusterWide, NoEffect),
     idle("metadata.log.dir", String, None, Any, ReadOnly, NoEffect),

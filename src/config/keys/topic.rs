@@ -162,15 +162,7 @@ pub(super) const TOPIC: &[Key] = &[
         Used,
         "Largest offset index of a segment, in bytes.",
     ),
-    key(
-        "segment.jitter.ms",
-        Long,
-        Some("0"),
-        AtLeast(0),
-        PerTopic,
-        Used,
-        "Random part taken off the age at which a segment is closed, in milliseconds.",
-    ),
+    idle("segment.jitter.ms", Long, Some("0"), AtLeast(0), PerTopic, NoEffect),
     key(
         "segment.ms",
         Long,

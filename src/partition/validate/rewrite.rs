@@ -25,7 +25,10 @@ pub(super) fn as_topic_wants(
         CompressionPolicy::Producer => (header.compression, header.compression.default_level()),
         CompressionPolicy::Fixed { codec, level } => (codec, level),
     };
-    if codec != header.compression || !scan.consecutive {
+    // A client that set the broker's bit gets its max timestamp into every record: that is what was checked.
+    let bit_to_clear =
+        (header.timestamp_type(), topic.timestamp_type) == (TimestampType::LogAppendTime, TimestampType::CreateTime);
+    if codec != header.compression || !scan.consecutive || bit_to_clear {
         let now = (topic.timestamp_type == TimestampType::LogAppendTime).then_some(now);
         return rebuilt(&batch, header, codec, level, now);
     }

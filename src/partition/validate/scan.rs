@@ -99,7 +99,7 @@ impl Limits {
 
     fn describe(&self, index: i32, fault: Fault, timestamp: Timestamp) -> String {
         match fault {
-            Fault::NoKey => "Compacted topic cannot accept message without key.".to_owned(),
+            Fault::NoKey => "Compacted topic cannot accept message without key".to_owned(),
             Fault::TimestampOutOfRange => format!(
                 "Timestamp {timestamp} of message with offset {index} is out of range. The timestamp should be within \
                  [{}, {}]",

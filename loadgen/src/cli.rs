@@ -1,0 +1,148 @@
+//! The command line.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::client::admin::Admin;
+use crate::engine::{self, Outcome};
+use crate::environment::{BrokerFacts, Machine};
+use crate::failure::{Exit, Failure};
+use crate::progress::Progress;
+use crate::report::json::Setting;
+use crate::report::{html, json, text, write_file};
+use crate::sys;
+use crate::workload::shape::Shape;
+use crate::workload::{self, Workload};
+
+/// Load for any Kafka broker, and the truth about its latency.
+#[derive(Parser)]
+#[command(name = "ringtail-loadgen", version, max_term_width = 120)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make load and measure it
+    Run(RunArgs),
+    /// List the ready workloads
+    Workloads,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// A ready workload by name, or a TOML file; flags win over it
+    workload: Option<String>,
+    /// Addresses of brokers, host:port, separated by commas
+    #[arg(long, short, value_delimiter = ',', default_value = "localhost:9092")]
+    bootstrap: Vec<String>,
+    #[command(flatten)]
+    shape: Shape,
+    /// Directory for report.html, report.json and latency.hlog
+    #[arg(long, short)]
+    out: Option<PathBuf>,
+    /// Print the report as JSON instead of text
+    #[arg(long)]
+    json: bool,
+    /// No progress
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Parses and does what is asked. Returns the exit code.
+pub fn main() -> i32 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let is_help = !error.use_stderr();
+            // Nowhere to print to is no reason to change the exit code.
+            let _ = error.print();
+            return if is_help { Exit::Good as i32 } else { Exit::Error as i32 };
+        }
+    };
+    sys::catch_interrupts();
+    sys::raise_file_limit();
+    let result = match cli.command {
+        Command::Run(args) => run(&args).map(|exit| exit as i32),
+        Command::Workloads => {
+            for (name, toml) in workload::READY {
+                let about = toml.lines().next().unwrap_or_default().trim_start_matches("# ");
+                println!("{name:<16} {about}");
+            }
+            Ok(Exit::Good as i32)
+        }
+    };
+    result.unwrap_or_else(|failure| {
+        eprintln!("error: {failure}");
+        Exit::Error as i32
+    })
+}
+
+fn run(args: &RunArgs) -> Result<Exit, Failure> {
+    let base = match &args.workload {
+        Some(name) => workload::load(name)?,
+        None => Shape::default(),
+    };
+    let workload = Workload::resolve(&args.shape.clone().or(base))?;
+    if let Some(directory) = &args.out {
+        std::fs::create_dir_all(directory)
+            .map_err(|error| Failure(format!("cannot make {}: {error}; give another --out", directory.display())))?;
+    }
+    let mut admin = Admin::new(&args.bootstrap, "ringtail-loadgen");
+    let setting = Setting {
+        machine: Machine::read(),
+        broker: BrokerFacts::read(&mut admin, &workload.topic_configs),
+        command: command_line(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    drop(admin);
+    let mut progress = Progress::new(args.quiet);
+    let outcome = engine::run(&workload, &args.bootstrap, &mut |news| progress.tell(&news))?;
+    progress.finish();
+    let report = json::report(&outcome, &setting);
+    if args.json {
+        println!("{report:#}");
+    } else {
+        print!("{}", text::summary(&outcome, &setting));
+    }
+    if let Some(directory) = &args.out {
+        write_reports(directory, &outcome, &setting, &report)?;
+        if !args.quiet {
+            eprintln!("  reports in {}", directory.display());
+        }
+    }
+    Ok(exit_of(&outcome))
+}
+
+fn write_reports(
+    directory: &Path,
+    outcome: &Outcome,
+    setting: &Setting,
+    report: &serde_json::Value,
+) -> Result<(), Failure> {
+    write_file(&directory.join("report.json"), &format!("{report:#}\n"))?;
+    write_file(&directory.join("latency.hlog"), &outcome.books.log.text(outcome.started_wall_ns))?;
+    write_file(&directory.join("report.html"), &html::run_page(outcome, setting))
+}
+
+fn exit_of(outcome: &Outcome) -> Exit {
+    let idempotent = outcome.workload.idempotence;
+    if outcome.verdict.as_ref().is_some_and(|verdict| verdict.is_broken(idempotent)) {
+        return Exit::Broken;
+    }
+    if !outcome.invalid.is_empty() && !outcome.interrupted {
+        return Exit::Invalid;
+    }
+    Exit::Good
+}
+
+/// As it was typed, quoted where a shell needs it.
+pub fn command_line() -> String {
+    let quote = |argument: String| {
+        let is_plain = argument.chars().all(|c| c.is_ascii_alphanumeric() || "-_=./:,@%+".contains(c));
+        if is_plain && !argument.is_empty() { argument } else { format!("'{}'", argument.replace('\'', "'\\''")) }
+    };
+    std::env::args().map(quote).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,9 @@
+//! The Kafka protocol from a client's side, for any broker.
+
+pub mod admin;
+pub mod cluster;
+pub mod error;
+pub mod link;
+pub mod socket;
+pub mod versions;
+pub mod wire;

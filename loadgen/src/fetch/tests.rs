@@ -1,0 +1,133 @@
+//! The consumer against replies made by hand.
+
+use bytes::BytesMut;
+use kafka_protocol::messages::TopicName;
+use kafka_protocol::messages::fetch_response::FetchableTopicResponse;
+use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
+
+use super::*;
+use crate::client::cluster::{Partition, Topic};
+use crate::records::batch::{BatchWriter, Identity, seal};
+use crate::records::compress::Codec;
+
+fn consumer(partitions: i32, ledger: &Arc<Ledger>) -> Consumer {
+    let layout = Layout {
+        topics: vec![Topic {
+            name: TopicName(StrBytes::from_static_str("t")),
+            id: Uuid::from_u128(5),
+        }],
+        partitions: (0..partitions).map(|index| Partition { topic: 0, index }).collect(),
+    };
+    let numbers = layout.numbers();
+    let settings = Settings {
+        numbers,
+        layout: Arc::new(layout),
+        max_wait_ms: 500,
+        min_bytes: 1,
+        max_bytes: 1 << 20,
+        partition_max_bytes: 1 << 20,
+        check_crc: true,
+        run: 9,
+        positions: (0..partitions).map(|_| AtomicI64::new(0)).collect(),
+    };
+    let all = (0..partitions as u32).collect();
+    let mut consumer = Consumer::new(Arc::new(settings), Some(Arc::clone(ledger)), all);
+    consumer.set_leaders(&vec![Some(1); partitions as usize]);
+    consumer.connected(1);
+    consumer
+}
+
+fn batch(base_offset: i64, sequences: std::ops::Range<u64>) -> bytes::Bytes {
+    let mut writer = BatchWriter::start(BytesMut::new(), 5);
+    for sequence in sequences {
+        let stamp = Stamp { run: 9, producer: 3, sequence, intended_ns: 1_000 };
+        writer.push(6, None, &stamp.encode(), b"payload");
+    }
+    let mut bytes = writer.finish(Codec::None, &mut Vec::new()).unwrap();
+    bytes[..8].copy_from_slice(&base_offset.to_be_bytes());
+    seal(bytes, Identity::NONE)
+}
+
+fn reply(session: i32, data: Vec<PartitionData>) -> FetchResponse {
+    let topic =
+        FetchableTopicResponse::default().with_topic_id(Uuid::from_u128(5)).with_partitions(data);
+    FetchResponse::default().with_session_id(session).with_responses(vec![topic])
+}
+
+fn data(partition: i32, records: bytes::Bytes) -> PartitionData {
+    PartitionData::default().with_partition_index(partition).with_records(Some(records))
+}
+
+fn named(request: &FetchRequest) -> Vec<(i32, i64)> {
+    let partitions = request.topics.iter().flat_map(|topic| &topic.partitions);
+    partitions.map(|p| (p.partition, p.fetch_offset)).collect()
+}
+
+#[test]
+fn a_session_names_only_what_changed() {
+    let ledger = Arc::new(Ledger::new(3));
+    let mut consumer = consumer(3, &ledger);
+    let mut recorder = Recorder::default();
+    let first = consumer.next_request(1, 18, 0).unwrap();
+    assert_eq!((first.session_id, first.session_epoch), (0, 0));
+    assert_eq!(named(&first), [(0, 0), (1, 0), (2, 0)]);
+    assert!(consumer.next_request(1, 18, 0).is_none(), "one fetch at a time");
+
+    consumer.on_reply(1, 5_000, &reply(77, vec![data(1, batch(0, 0..4))]), &mut recorder);
+    let second = consumer.next_request(1, 18, 0).unwrap();
+    assert_eq!((second.session_id, second.session_epoch), (77, 1));
+    assert_eq!(named(&second), [(1, 4)]);
+    assert_eq!(recorder.measured.histogram(Metric::EndToEnd).len(), 4);
+    assert_eq!(recorder.measured.histogram(Metric::EndToEnd).max(), 4_001);
+
+    let lost = FetchResponse::default().with_error_code(codes::FETCH_SESSION_ID_NOT_FOUND);
+    consumer.on_reply(1, 6_000, &lost, &mut recorder);
+    let third = consumer.next_request(1, 18, 0).unwrap();
+    assert_eq!((third.session_id, third.session_epoch), (0, 0));
+    assert_eq!(named(&third), [(0, 0), (1, 4), (2, 0)]);
+}
+
+#[test]
+fn a_partition_taken_away_is_forgotten() {
+    let ledger = Arc::new(Ledger::new(2));
+    let mut consumer = consumer(2, &ledger);
+    let mut recorder = Recorder::default();
+    consumer.next_request(1, 18, 0).unwrap();
+    consumer.on_reply(1, 1, &reply(7, vec![]), &mut recorder);
+    consumer.assign(BTreeSet::from([1]));
+    let request = consumer.next_request(1, 18, 2).unwrap();
+    assert_eq!(request.forgotten_topics_data[0].partitions, [0]);
+    assert!(named(&request).is_empty());
+}
+
+#[test]
+fn a_corrupt_batch_is_found_and_passed() {
+    let ledger = Arc::new(Ledger::new(1));
+    let mut consumer = consumer(1, &ledger);
+    let mut recorder = Recorder::default();
+    consumer.next_request(1, 18, 0).unwrap();
+    let mut bytes = batch(0, 0..2).to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    consumer.on_reply(1, 1, &reply(7, vec![data(0, bytes.into())]), &mut recorder);
+    let verdict = ledger.verdict(|_| "t-0".to_owned());
+    assert_eq!(verdict.corrupt_batches, 1);
+    assert!(consumer.next_request(1, 18, 1).is_none(), "held");
+    assert_eq!(named(&consumer.next_request(1, 18, HOLD_NS + 1).unwrap()), [(0, 1)]);
+}
+
+#[test]
+fn errors_hold_and_ask_for_metadata() {
+    let ledger = Arc::new(Ledger::new(1));
+    let mut consumer = consumer(1, &ledger);
+    let mut recorder = Recorder::default();
+    consumer.next_request(1, 18, 0).unwrap();
+    let moved = PartitionData::default().with_error_code(6);
+    consumer.on_reply(1, 1, &reply(7, vec![moved]), &mut recorder);
+    assert!(consumer.wants_metadata);
+    assert_eq!(recorder.measured.counters.retries, BTreeMap::from([(6, 1)]));
+    assert_eq!(consumer.next_wakeup(), HOLD_NS + 1);
+    consumer.set_leaders(&[Some(2)]);
+    consumer.connected(2);
+    assert_eq!(named(&consumer.next_request(2, 18, 2).unwrap()), [(0, 0)]);
+}

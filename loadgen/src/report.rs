@@ -1,0 +1,32 @@
+//! Results for people and for programs.
+
+pub mod html;
+pub mod json;
+pub mod plot;
+pub mod text;
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use crate::failure::Failure;
+
+/// Writes a report file whole or not at all: beside its place first, then renamed.
+/// # Errors  names the file and what to do; the results are still on the terminal.
+pub fn write_file(path: &Path, content: &str) -> Result<(), Failure> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    let part = path.with_file_name(name);
+    let written = fs::File::create(&part).and_then(|mut file| {
+        file.write_all(content.as_bytes())?;
+        file.sync_data()
+    });
+    written.and_then(|()| fs::rename(&part, path)).map_err(|error| {
+        // What was written stays as .part: a partial report is better than none.
+        Failure(format!(
+            "cannot write {}: {error}; what fitted is in {}. Give another place with --out",
+            path.display(),
+            part.display()
+        ))
+    })
+}

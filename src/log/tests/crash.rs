@@ -1,0 +1,112 @@
+//! Crash schedules: lives of random length, ended by kill, power cut, full disk or a clean stop, restarted with another
+//! number of cores.
+
+use std::rc::Rc;
+
+use super::{
+    model::{Model, Promised},
+    story::{Life, NODE, Shared, config},
+};
+use crate::{
+    io::sim::{Faults, Simulation},
+    log::{Durability, LogConfig, METADATA_KEY},
+};
+
+/// Schedules of one run; `RINGTAIL_SEEDS` changes it, `RINGTAIL_SEED` replays one.
+const SEEDS: u64 = 1000;
+const LIVES: u64 = 4;
+const PARTITIONS: u64 = 5;
+
+/// Steps within which a life must have recovered.
+const RECOVERY_STEPS: u64 = 400_000;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().expect("a number"))
+}
+
+/// Runs one schedule. Returns its trace hash and the number of acknowledgements.
+fn schedule(seed: u64) -> (u64, u64) {
+    let sim = Simulation::new(seed);
+    let model = Model::default();
+    let metadata = LogConfig { durability: Durability::Flush, segment_bytes: 1 << 30, ..LogConfig::default() };
+    model.0.borrow_mut().insert(METADATA_KEY, Promised::new("__cluster_metadata", metadata));
+    let rand = sim.io(NODE, 0).rand;
+    for number in 0..1 + sim.below(PARTITIONS) {
+        model.create(&rand, &format!("topic-{number}"), config(&sim));
+    }
+    let mut power_was_cut = false;
+    let mut acks = 0;
+    for _ in 0..LIVES {
+        let mut faults = Faults::default();
+        if sim.below(4) == 0 {
+            faults.slow_one_in = 20;
+        }
+        if sim.below(5) == 0 {
+            faults.capacity = (1 << 20) + sim.below(4 << 20);
+        }
+        sim.set_faults(NODE, faults);
+        let shared = Rc::new(Shared::default());
+        shared.power_was_cut.set(power_was_cut);
+        let life =
+            Life { sim: sim.clone(), model: model.clone(), shared: shared.clone(), cores: 1 + sim.below(3) as usize };
+        life.start();
+        // Some lives end before recovery has; that is a schedule too.
+        let hasty = sim.below(6) == 0;
+        if hasty {
+            sim.run_steps(sim.below(2000));
+        } else {
+            let mut steps = 0;
+            while shared.cores_ready.get() < life.cores && shared.failed.borrow().is_none() {
+                sim.run_steps(100);
+                steps += 100;
+                assert!(steps < RECOVERY_STEPS, "RINGTAIL_SEED={seed}: recovery does not end");
+            }
+            sim.run_steps(sim.below(6000));
+        }
+        let was_full = shared.failed.borrow().as_ref().is_some_and(|error| error.to_string().contains("space"));
+        if let Some(error) = shared.failed.borrow().as_ref() {
+            assert!(was_full || hasty, "RINGTAIL_SEED={seed}: {error}");
+        }
+        assert_eq!(*shared.fatal.borrow(), None, "RINGTAIL_SEED={seed}");
+        acks += shared.acks.get();
+        let ready = shared.cores_ready.get() == life.cores;
+        power_was_cut = match sim.below(5) {
+            0 if ready => {
+                shared.stop_wanted.set(true);
+                sim.run_steps(sim.below(20_000));
+                sim.stop(NODE);
+                power_was_cut && !ready
+            }
+            1 | 2 => {
+                sim.kill(NODE);
+                power_was_cut && !ready
+            }
+            _ => {
+                sim.power_cut(NODE);
+                true
+            }
+        };
+    }
+    (sim.trace_hash(), acks)
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_in_a_thousand_crashes() {
+    if let Some(seed) = number("RINGTAIL_SEED") {
+        schedule(seed);
+        return;
+    }
+    let seeds = number("RINGTAIL_SEEDS").unwrap_or(SEEDS);
+    let mut acks = 0;
+    for seed in 0..seeds {
+        acks += schedule(seed).1;
+    }
+    assert!(acks > seeds * 10, "the schedules hardly did anything: {acks} acknowledgements");
+}
+
+#[test]
+fn one_seed_gives_one_run() {
+    for seed in [1, 2, 3] {
+        assert_eq!(schedule(seed), schedule(seed), "seed {seed}");
+    }
+}

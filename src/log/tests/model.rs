@@ -1,0 +1,143 @@
+//! What the log has promised so far, kept outside of the simulated machine.
+
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::{
+    base::{LeaderEpoch, Offset, PartitionKey, ProducerEpoch, ProducerId, Timestamp, TopicId},
+    io::Rand,
+    log::{Durability, LivePartitions, LogConfig, METADATA_KEY},
+    partition::{AppendPlan, Partition, PartitionState},
+    protocol::batch::{BatchBuilder, BatchHeader, BatchInfo, stamp},
+};
+
+pub const EPOCH: LeaderEpoch = LeaderEpoch(3);
+
+/// A batch as it must come back.
+#[derive(Clone)]
+pub struct Batch {
+    pub info: BatchInfo,
+    pub bytes: Bytes,
+}
+
+pub struct Promised {
+    pub name: String,
+    pub config: LogConfig,
+    /// Everything handed to `append`, from the first offset on.
+    pub batches: Vec<Batch>,
+    /// Everything below was flushed.
+    pub acked_end: Offset,
+    /// The log start that was acknowledged, and the largest one asked for.
+    pub acked_start: Offset,
+    pub asked_start: Offset,
+    /// The rules' state on the running broker.
+    pub state: PartitionState,
+    pub sequence: i32,
+}
+
+impl Promised {
+    pub fn new(name: &str, config: LogConfig) -> Self {
+        Self {
+            name: name.into(),
+            config,
+            batches: Vec::new(),
+            acked_end: Offset::ZERO,
+            acked_start: Offset::ZERO,
+            asked_start: Offset::ZERO,
+            state: PartitionState::default(),
+            sequence: 0,
+        }
+    }
+
+    pub fn end(&self) -> Offset {
+        self.batches.last().map_or(Offset::ZERO, |batch| batch.info.next_offset())
+    }
+
+    /// Bytes from the batch that contains `from` on.
+    pub fn bytes_from(&self, from: Offset, upto: Offset) -> Vec<u8> {
+        let wanted = self.batches.iter().filter(|it| it.info.last_offset >= from && it.info.last_offset < upto);
+        wanted.flat_map(|batch| batch.bytes.iter().copied()).collect()
+    }
+
+    /// The next batch of this partition's one producer.
+    pub fn next_batch(&mut self, rand: &Rand, now: Timestamp) -> Bytes {
+        let mut batch = BatchBuilder::new().producer(ProducerId(77), ProducerEpoch(0), self.sequence);
+        let records = 1 + rand.below(8);
+        for _ in 0..records {
+            let size = if rand.below(40) == 0 { rand.below(20_000) } else { rand.below(300) };
+            let value: Vec<u8> = (0..size).map(|_| rand.next_u64() as u8).collect();
+            batch.push(now, Some(&rand.next_u64().to_be_bytes()), Some(&value));
+        }
+        batch.build()
+    }
+
+    /// Notes a batch that is about to be appended at the log's end. Returns its final info.
+    pub fn note(&mut self, bytes: &Bytes) -> BatchInfo {
+        let base = self.end();
+        let info = BatchInfo::of(&BatchHeader::parse(bytes).unwrap()).at(base, EPOCH);
+        let mut stamped = bytes.to_vec();
+        stamp(&mut stamped, base, EPOCH);
+        self.sequence = (info.last_sequence + 1) % i32::MAX;
+        self.batches.push(Batch { info, bytes: stamped.into() });
+        info
+    }
+
+    /// Compares what recovery found with what was promised, and goes on from there.
+    pub fn accept(&mut self, found: &PartitionState, power_was_cut: bool, context: &str) {
+        let end = found.log_end_offset;
+        let may_lose = power_was_cut && self.config.durability == Durability::Write;
+        assert!(
+            may_lose || end >= self.acked_end,
+            "{context}: {end} < {}: acknowledged records are lost",
+            self.acked_end
+        );
+        let boundary = end == Offset::ZERO || self.batches.iter().any(|batch| batch.info.next_offset() == end);
+        assert!(boundary, "{context}: the log ends at {end}, where no batch ends (appended up to {})", self.end());
+        let start = found.log_start_offset;
+        assert!(start >= self.acked_start, "{context}: log start {start} < {}", self.acked_start);
+        assert!(start <= self.asked_start, "{context}: log start {start} > {}", self.asked_start);
+        self.batches.retain(|batch| batch.info.next_offset() <= end);
+        if let Some(last) = self.batches.last() {
+            let rules =
+                Partition::restored(PartitionKey { topic_id: TopicId::ZERO, partition: 0 }, EPOCH, found.clone());
+            let plan = rules.check_append(&last.info.at(Offset::ZERO, EPOCH), 0);
+            let duplicate =
+                matches!(plan, Ok(AppendPlan::Duplicate { base_offset, .. }) if base_offset == last.info.base_offset);
+            assert!(duplicate, "{context}: the producer's last batch is forgotten: {plan:?}");
+            assert_eq!(found.epochs.latest(), Some(EPOCH), "{context}");
+        }
+        self.sequence = self.batches.last().map_or(0, |last| last.info.last_sequence + 1);
+        self.acked_end = end;
+        self.acked_start = start;
+        self.state = found.clone();
+    }
+}
+
+/// All partitions that exist, as the metadata log would say.
+#[derive(Clone, Default)]
+pub struct Model(pub Rc<RefCell<BTreeMap<PartitionKey, Promised>>>);
+
+impl Model {
+    pub fn live(&self) -> LivePartitions {
+        let partitions = self.0.borrow();
+        let named = partitions.iter().filter(|(key, _)| **key != METADATA_KEY);
+        named.map(|(key, it)| (*key, (it.name.clone(), it.config.clone()))).collect()
+    }
+
+    pub fn create(&self, rand: &Rand, name: &str, config: LogConfig) -> PartitionKey {
+        let topic_id = TopicId(Uuid::from_u128(u128::from(rand.next_u64()) << 64 | u128::from(rand.next_u64())));
+        let key = PartitionKey { topic_id, partition: 0 };
+        self.0.borrow_mut().insert(key, Promised::new(name, config));
+        key
+    }
+
+    pub fn with<T>(&self, key: PartitionKey, look: impl FnOnce(&mut Promised) -> T) -> Option<T> {
+        self.0.borrow_mut().get_mut(&key).map(look)
+    }
+
+    pub fn keys(&self) -> Vec<PartitionKey> {
+        self.0.borrow().keys().copied().collect()
+    }
+}

@@ -1,0 +1,81 @@
+//! The driver behind the controller: one voter, whose log is `__cluster_metadata-0`.
+//!
+//! A change is committed when its records are durable. When there are more voters, only this room changes.
+
+mod snapshot;
+
+use std::{cell::Cell, path::PathBuf, rc::Rc};
+
+use tracing::{info, warn};
+
+use crate::{
+    base::ErrorCode,
+    io::Io,
+    protocol::{batch::BatchBuilder, metadata_records::MetadataRecord},
+    replica::{Replica, built},
+};
+
+pub use snapshot::{Metadata, MetadataError, read_snapshot};
+
+/// After this many bytes of records a snapshot is written and the log before it given up.
+const SNAPSHOT_BYTES: u64 = 20 * 1024 * 1024;
+
+/// The metadata log of a single node.
+pub struct Quorum {
+    io: Io,
+    replica: Rc<Replica>,
+    /// Where snapshots go: the metadata partition's directory.
+    directory: PathBuf,
+    since_snapshot: Cell<u64>,
+}
+
+impl Quorum {
+    /// Drives the given metadata partition; snapshots go to `directory`.
+    #[must_use]
+    pub fn new(io: Io, replica: Rc<Replica>, directory: PathBuf) -> Self {
+        let since_snapshot = Cell::new(replica.log().size_bytes());
+        Self { io, replica, directory, since_snapshot }
+    }
+
+    /// Makes records durable, as one batch: all of them or none.
+    ///
+    /// # Errors
+    /// `KafkaStorageError` if the log refused them.
+    pub async fn commit(&self, records: &[MetadataRecord]) -> Result<(), ErrorCode> {
+        let now = self.io.clock.wall();
+        let mut batch = BatchBuilder::new();
+        for record in records {
+            batch.push(now, None, Some(&record.encode()));
+        }
+        let batch = built(batch);
+        self.since_snapshot.set(self.since_snapshot.get() + batch.bytes.len() as u64);
+        self.replica.append(batch).await.unwrap_or(Err(ErrorCode::KafkaStorageError)).map(drop)
+    }
+
+    /// Whether the log has grown so far that a snapshot is worth its cost.
+    #[must_use]
+    pub fn wants_snapshot(&self) -> bool {
+        self.since_snapshot.get() >= SNAPSHOT_BYTES
+    }
+
+    /// Writes the state that the log has led to as a snapshot, and gives up the log before it. A failure leaves the log as it is.
+    pub async fn snapshot(&self, records: &[MetadataRecord]) {
+        self.since_snapshot.set(0);
+        let end = self.replica.high_watermark();
+        let epoch = self.replica.inspect(crate::partition::Partition::leader_epoch);
+        match snapshot::write(&self.io, &self.directory, end, epoch, records).await {
+            Ok(()) => {}
+            Err(error) => {
+                warn!(%error, "metadata snapshot could not be written; the log stays long");
+                return;
+            }
+        }
+        match self.replica.delete_records(end.0).await {
+            Ok(_) => {
+                snapshot::remove_older(&self.io, &self.directory, end).await;
+                info!(%end, records = records.len(), "metadata snapshot written");
+            }
+            Err(error) => warn!(?error, "metadata log could not be shortened"),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What one core asks of another: owned data, nothing borrowed, nothing shared but record bytes.
+
+use std::{sync::Arc, time::Duration};
+
+use kafka_protocol::messages::{
+    CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
+    DeleteTopicsResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+};
+
+use crate::{
+    base::{ErrorCode, LeaderEpoch, Offset, PartitionKey, ProducerId, Timestamp},
+    group::{GroupAnswer, GroupRequest},
+    partition::{FetchPartition, Isolation, ValidBatch},
+    protocol::metadata_records::MetadataRecord,
+    replica::{Appended, Fetched},
+};
+
+/// One batch for one partition.
+pub struct ProducePart {
+    /// Where it goes.
+    pub key: PartitionKey,
+    /// The batch, validated on the connection's core.
+    pub batch: ValidBatch,
+}
+
+/// A fetch over any number of partitions.
+#[derive(Clone, Debug)]
+pub struct FetchCall {
+    /// What to read, in the order in which limits are used up.
+    pub partitions: Vec<(PartitionKey, FetchPartition)>,
+    /// How far consumers may see.
+    pub isolation: Isolation,
+    /// Bound on the bytes of all partitions together; the first non-empty partition may exceed it (KIP-74).
+    pub max_bytes: usize,
+    /// Below this many bytes the call waits.
+    pub min_bytes: usize,
+    /// How long it waits at most.
+    pub max_wait: Duration,
+}
+
+/// Questions about offsets, answered per partition in the order given.
+#[derive(Clone, Debug)]
+pub enum OffsetsCall {
+    /// ListOffsets: (partition, current leader epoch or -1, timestamp or one of Kafka's negative words).
+    List(Vec<(PartitionKey, i32, i64)>, Isolation),
+    /// OffsetForLeaderEpoch: (partition, current leader epoch or -1, the epoch asked for).
+    ForLeaderEpoch(Vec<(PartitionKey, i32, i32)>),
+    /// DeleteRecords: (partition, new log start offset or -1 for the high watermark).
+    DeleteRecords(Vec<(PartitionKey, i64)>),
+}
+
+/// The answer to one partition of an [`OffsetsCall`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedOffset {
+    /// The timestamp that was found, or -1. In milliseconds.
+    pub timestamp: Timestamp,
+    /// The offset that was found, or -1. For DeleteRecords: the low watermark.
+    pub offset: Offset,
+    /// The leader epoch at that offset, or -1.
+    pub leader_epoch: LeaderEpoch,
+}
+
+/// A change to the cluster's metadata. Served by the controller's core, one at a time.
+#[derive(Clone, Debug)]
+pub enum ControlRequest {
+    /// CreateTopics (19).
+    CreateTopics(CreateTopicsRequest),
+    /// DeleteTopics (20) and its version.
+    DeleteTopics(DeleteTopicsRequest, i16),
+    /// CreatePartitions (37).
+    CreatePartitions(CreatePartitionsRequest),
+    /// IncrementalAlterConfigs (44).
+    IncrementalAlterConfigs(IncrementalAlterConfigsRequest),
+    /// A block of producer ids for one core.
+    AllocateProducerIds,
+    /// Makes an internal topic unless it is there.
+    EnsureInternalTopic(String),
+    /// Makes a topic with the defaults because a client named it.
+    AutoCreateTopic(String),
+}
+
+/// The controller's answer.
+#[derive(Clone, Debug)]
+pub enum ControlAnswer {
+    /// To [`ControlRequest::CreateTopics`].
+    CreateTopics(CreateTopicsResponse),
+    /// To [`ControlRequest::DeleteTopics`].
+    DeleteTopics(DeleteTopicsResponse),
+    /// To [`ControlRequest::CreatePartitions`].
+    CreatePartitions(CreatePartitionsResponse),
+    /// To [`ControlRequest::IncrementalAlterConfigs`].
+    IncrementalAlterConfigs(IncrementalAlterConfigsResponse),
+    /// The first id of the block and how many there are.
+    ProducerIds(ProducerId, i64),
+    /// The topic is there.
+    Done,
+    /// The change was refused, or could not be made durable.
+    Refused(ErrorCode),
+}
+
+/// What a core asks of the core that owns something.
+pub enum Call {
+    /// Append; answered when durable, or at once if nobody waits.
+    Produce(Vec<ProducePart>),
+    /// Read, and wait if there is too little.
+    Fetch(FetchCall),
+    /// Offsets.
+    Offsets(OffsetsCall),
+    /// A group's request, for the given partition of `__consumer_offsets`.
+    Group(i32, GroupRequest),
+    /// A change to metadata, for the controller's core.
+    Control(ControlRequest),
+    /// Durable metadata records, for every core's image.
+    Apply(Arc<Vec<MetadataRecord>>),
+}
+
+/// What comes back.
+pub enum Answer {
+    /// To [`Call::Produce`], in the order given.
+    Produce(Vec<Appended>),
+    /// To [`Call::Fetch`], in the order given.
+    Fetch(Vec<Fetched>),
+    /// To [`Call::Offsets`], in the order given.
+    Offsets(Vec<Result<ListedOffset, ErrorCode>>),
+    /// To [`Call::Group`].
+    Group(Result<GroupAnswer, ErrorCode>),
+    /// To [`Call::Control`].
+    Control(ControlAnswer),
+    /// To [`Call::Apply`].
+    Applied,
+}
+
+/// What travels between cores.
+pub enum Message {
+    /// A question, to be answered to `from` under the same number.
+    Call {
+        /// The core that asks.
+        from: usize,
+        /// Unique on that core.
+        id: u64,
+        /// The question.
+        call: Call,
+    },
+    /// The answer to the question of that number.
+    Answer {
+        /// The number of the call on this core.
+        id: u64,
+        /// The answer.
+        answer: Answer,
+    },
+    /// Whoever waits in the call of that number shall answer at once with what there is.
+    Hurry {
+        /// The core that asked.
+        from: usize,
+        /// The number of its call.
+        id: u64,
+    },
+}

@@ -1,0 +1,265 @@
+//! What a core owns.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
+
+use tracing::{debug, warn};
+
+use crate::{
+    base::{BrokerId, ClusterId, ErrorCode, LeaderEpoch, Map, PartitionKey, TopicId},
+    config::{BrokerConfig, TopicConfig},
+    coordinator::{Coordinator, OFFSETS_TOPIC},
+    io::{
+        Io, Mesh,
+        channel::{Notify, OneshotReceiver, OneshotSender, oneshot},
+    },
+    log::CoreLog,
+    metadata::Image,
+    partition::{Partition, TopicRules},
+    protocol::metadata_records::MetadataRecord,
+    replica::Replica,
+    shard::{
+        call::{Answer, Call, Message},
+        control::Control,
+        settings,
+    },
+};
+
+/// What is the same on every core: who we are.
+#[derive(Clone, Debug)]
+pub struct Broker {
+    /// `node.id`.
+    pub id: BrokerId,
+    /// From `meta.properties`.
+    pub cluster_id: ClusterId,
+}
+
+/// What a connection's core needs to know about a topic, worked out once per change of its configuration.
+#[derive(Debug)]
+pub struct TopicView {
+    /// The resolved configuration.
+    pub config: TopicConfig,
+    /// What batches are held against.
+    pub rules: TopicRules,
+}
+
+/// One core: its replicas, its log, its copy of the metadata, its open calls.
+pub struct Core {
+    pub(super) io: Io,
+    pub(super) mesh: Mesh<Message>,
+    pub(super) broker: Broker,
+    /// From file and command line.
+    pub(super) statics: Rc<BrokerConfig>,
+    /// With what was set while the broker runs.
+    pub(super) config: RefCell<Rc<BrokerConfig>>,
+    pub(super) log: Rc<CoreLog>,
+    pub(super) image: RefCell<Rc<Image>>,
+    pub(super) replicas: RefCell<Map<PartitionKey, Rc<Replica>>>,
+    pub(super) coordinators: RefCell<Map<i32, Rc<Coordinator>>>,
+    /// On core 0 only.
+    pub(super) control: RefCell<Option<Rc<Control>>>,
+    /// Questions of this core that other cores have not answered yet.
+    open_calls: RefCell<Map<u64, OneshotSender<Answer>>>,
+    next_call: Cell<u64>,
+    /// Calls of other cores that wait here, by (core, number).
+    pub(super) parked: RefCell<Map<(usize, u64), Notify>>,
+    views: RefCell<Map<TopicId, Rc<TopicView>>>,
+    /// Producer ids this core may still hand out: next, end.
+    pub(super) producer_ids: Cell<(i64, i64)>,
+}
+
+impl Core {
+    pub(super) fn new(
+        io: Io,
+        mesh: Mesh<Message>,
+        broker: Broker,
+        statics: Rc<BrokerConfig>,
+        log: Rc<CoreLog>,
+        image: Image,
+    ) -> Rc<Self> {
+        let config = RefCell::new(dynamic(&statics, &image));
+        Rc::new(Self {
+            io,
+            mesh,
+            broker,
+            statics,
+            config,
+            log,
+            image: RefCell::new(Rc::new(image)),
+            replicas: RefCell::default(),
+            coordinators: RefCell::default(),
+            control: RefCell::default(),
+            open_calls: RefCell::default(),
+            next_call: Cell::new(0),
+            parked: RefCell::default(),
+            views: RefCell::default(),
+            producer_ids: Cell::new((0, 0)),
+        })
+    }
+
+    /// Which core this is.
+    pub(super) fn index(&self) -> usize {
+        self.mesh.core()
+    }
+
+    /// The core that owns a partition.
+    pub(super) fn owner(&self, key: PartitionKey) -> usize {
+        key.core(self.mesh.cores())
+    }
+
+    /// A replica of this core.
+    pub(super) fn replica(&self, key: PartitionKey) -> Result<Rc<Replica>, ErrorCode> {
+        self.replicas.borrow().get(&key).cloned().ok_or(ErrorCode::UnknownTopicOrPartition)
+    }
+
+    /// The topic's configuration and batch rules.
+    pub(super) fn view(&self, topic_id: TopicId) -> Option<Rc<TopicView>> {
+        if let Some(view) = self.views.borrow().get(&topic_id) {
+            return Some(view.clone());
+        }
+        let image = self.image.borrow().clone();
+        let topic = image.topic_by_id(topic_id)?;
+        let config = image.topic_config(&self.statics.statics, self.broker.id, &topic.name);
+        let rules = settings::topic_rules(&config);
+        let view = Rc::new(TopicView { config, rules });
+        self.views.borrow_mut().insert(topic_id, view.clone());
+        Some(view)
+    }
+
+    /// Sends a call and gives the place where its answer arrives. Waits for room on the way there.
+    pub(super) async fn call(&self, core: usize, call: Call) -> (u64, OneshotReceiver<Answer>) {
+        let id = self.next_call.get();
+        self.next_call.set(id + 1);
+        let (sender, receiver) = oneshot();
+        self.open_calls.borrow_mut().insert(id, sender);
+        self.mesh.send(core, Message::Call { from: self.index(), id, call }).await;
+        (id, receiver)
+    }
+
+    /// Hands an answer to whoever asked.
+    pub(super) fn answered(&self, id: u64, answer: Answer) {
+        let asker = self.open_calls.borrow_mut().remove(&id);
+        match asker {
+            Some(asker) => {
+                let _ = asker.send(answer);
+            }
+            None => debug!(id, "answer to a call that nobody waits for"),
+        }
+    }
+
+    /// Takes durable metadata into this core's image and makes replicas and coordinators follow.
+    pub(super) async fn apply(self: &Rc<Self>, records: &[MetadataRecord]) {
+        let before = self.image.borrow().clone();
+        {
+            let mut image = self.image.borrow_mut();
+            let image = Rc::make_mut(&mut image);
+            for record in records {
+                if let Err(error) = image.apply(record) {
+                    // The controller applied the same record to the same image before it was committed.
+                    unreachable!("a committed record does not fit: {error:?}");
+                }
+            }
+        }
+        self.views.borrow_mut().clear();
+        let mut configured = false;
+        for record in records {
+            match record {
+                MetadataRecord::Partition(partition) => {
+                    self.own(PartitionKey { topic_id: partition.topic_id, partition: partition.partition_id });
+                }
+                MetadataRecord::RemoveTopic { topic_id } => self.remove_topic(&before, *topic_id).await,
+                MetadataRecord::Config(_) => configured = true,
+                MetadataRecord::RegisterBroker(_)
+                | MetadataRecord::UnregisterBroker { .. }
+                | MetadataRecord::Topic { .. }
+                | MetadataRecord::PartitionChange(_)
+                | MetadataRecord::FenceBroker { .. }
+                | MetadataRecord::UnfenceBroker { .. }
+                | MetadataRecord::FeatureLevel { .. }
+                | MetadataRecord::ProducerIds { .. }
+                | MetadataRecord::BrokerRegistrationChange(_)
+                | MetadataRecord::NoOp
+                | MetadataRecord::BeginTransaction
+                | MetadataRecord::EndTransaction
+                | MetadataRecord::AbortTransaction
+                | MetadataRecord::Other { .. } => {}
+            }
+        }
+        if configured {
+            self.reconfigure();
+        }
+    }
+
+    /// Makes an empty replica of a partition, if it is this core's and not there yet.
+    pub(super) fn own(self: &Rc<Self>, key: PartitionKey) {
+        if self.owner(key) != self.index() || self.replicas.borrow().contains_key(&key) {
+            return;
+        }
+        let (Some(view), Some(topic)) =
+            (self.view(key.topic_id), self.image.borrow().topic_by_id(key.topic_id).cloned())
+        else {
+            warn!(partition = %key, "partition of an unknown topic");
+            return;
+        };
+        let log = self.log.create(key, &topic.name, settings::log_config(&view.config));
+        let partition = Partition::restored(key, self.leader_epoch(key), Default::default());
+        self.adopt(&topic.name, Replica::new(self.io.clone(), log, partition));
+    }
+
+    /// The leader epoch that the metadata says.
+    pub(super) fn leader_epoch(&self, key: PartitionKey) -> LeaderEpoch {
+        self.image.borrow().partition(key).map_or(LeaderEpoch(0), |partition| partition.leader_epoch)
+    }
+
+    /// Takes a replica into this core, and a coordinator with it if its topic asks for one.
+    pub(super) fn adopt(self: &Rc<Self>, topic: &str, replica: Rc<Replica>) {
+        let key = replica.key();
+        self.replicas.borrow_mut().insert(key, replica.clone());
+        if topic == OFFSETS_TOPIC {
+            let config = settings::group_config(&self.config.borrow());
+            let coordinator = Coordinator::start(self.io.clone(), replica, config);
+            self.coordinators.borrow_mut().insert(key.partition, coordinator);
+        }
+    }
+
+    async fn remove_topic(&self, before: &Image, topic_id: TopicId) {
+        let keys: Vec<_> = self.replicas.borrow().keys().filter(|key| key.topic_id == topic_id).copied().collect();
+        for key in keys {
+            let replica = self.replicas.borrow_mut().remove(&key);
+            if let Some(replica) = replica {
+                replica.deleted();
+                self.log.delete(key).await;
+            }
+        }
+        let Some(topic) = before.topic_by_id(topic_id) else { return };
+        if &*topic.name == OFFSETS_TOPIC {
+            self.coordinators.borrow_mut().clear();
+            return;
+        }
+        let coordinators: Vec<_> = self.coordinators.borrow().values().cloned().collect();
+        for coordinator in coordinators {
+            coordinator.topic_deleted(&topic.name);
+        }
+    }
+
+    /// Dynamic settings act at once.
+    fn reconfigure(&self) {
+        let config = dynamic(&self.statics, &self.image.borrow());
+        *self.config.borrow_mut() = config.clone();
+        for coordinator in self.coordinators.borrow().values() {
+            coordinator.configure(settings::group_config(&config));
+        }
+        for (key, replica) in self.replicas.borrow().iter() {
+            if let Some(view) = self.view(key.topic_id) {
+                replica.log().set_config(settings::log_config(&view.config));
+            }
+        }
+    }
+}
+
+/// The broker's settings with what was set while it ran.
+fn dynamic(statics: &BrokerConfig, image: &Image) -> Rc<BrokerConfig> {
+    Rc::new(statics.with(&image.layers(&statics.statics, statics.node_id)))
+}

@@ -1,0 +1,234 @@
+//! Fetch: read now, and if there is too little, wait where the partitions live.
+
+use std::{cell::Cell, rc::Rc, time::Duration};
+
+use crate::{
+    base::ErrorCode,
+    io::{
+        Either,
+        channel::{Notified, Notify},
+        either, join_all,
+    },
+    replica::{Fetched, Replica},
+    shard::{
+        call::{Answer, Call, FetchCall, Message},
+        core::Core,
+    },
+};
+
+impl Core {
+    /// Fetches over all cores; answers in the order asked, within the call's limits.
+    pub(super) async fn fetch(self: &Rc<Self>, call: FetchCall) -> Vec<Fetched> {
+        let mut owners: Vec<usize> = call.partitions.iter().map(|(key, _)| self.owner(*key)).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        match owners.as_slice() {
+            [] => {
+                // Nothing to read, but the client asked to be kept waiting: Kafka answers an empty fetch at once.
+                Vec::new()
+            }
+            [only] if *only == self.index() => self.fetch_here(&call, Notify::new().notified()).await,
+            [only] => self.fetch_there(*only, call).await,
+            several => self.fetch_everywhere(several, call).await,
+        }
+    }
+
+    async fn fetch_there(&self, core: usize, call: FetchCall) -> Vec<Fetched> {
+        let count = call.partitions.len();
+        let (_, answer) = self.call(core, Call::Fetch(call)).await;
+        match answer.await {
+            Some(Answer::Fetch(fetched)) if fetched.len() == count => fetched,
+            Some(_) | None => (0..count).map(|_| Fetched::refused(ErrorCode::KafkaStorageError)).collect(),
+        }
+    }
+
+    /// First everything that is there. Then, if that is too little, every core waits; the first that has news ends the
+    /// wait of the others, and all are read again.
+    async fn fetch_everywhere(self: &Rc<Self>, owners: &[usize], call: FetchCall) -> Vec<Fetched> {
+        let deadline = self.io.clock.now() + call.max_wait;
+        let mut wait = Duration::ZERO;
+        loop {
+            let fetched = self.fetch_round(owners, &call, wait).await;
+            let bytes: usize = fetched.iter().map(|part| part.bytes).sum();
+            let news = bytes >= call.min_bytes || fetched.iter().any(is_decided);
+            if news || self.io.clock.now() >= deadline {
+                return within_limits(fetched, &call);
+            }
+            drop(fetched);
+            wait = deadline.since(self.io.clock.now());
+        }
+    }
+
+    async fn fetch_round(self: &Rc<Self>, owners: &[usize], call: &FetchCall, wait: Duration) -> Vec<Fetched> {
+        let hurry = Notify::new();
+        let mut places = Vec::with_capacity(owners.len());
+        let mut calls = Vec::with_capacity(owners.len());
+        let mut local = None;
+        for owner in owners {
+            let (place, partitions): (Vec<usize>, Vec<_>) = call
+                .partitions
+                .iter()
+                .enumerate()
+                .filter(|(_, (key, _))| self.owner(*key) == *owner)
+                .map(|(index, part)| (index, part.clone()))
+                .unzip();
+            // One byte is news: what the others have meanwhile is not known here.
+            let part = FetchCall { partitions, max_wait: wait, min_bytes: 1, ..call.clone() };
+            places.push(place);
+            if *owner == self.index() {
+                local = Some((places.len() - 1, part));
+            } else {
+                let (id, answer) = self.call(*owner, Call::Fetch(part)).await;
+                calls.push((places.len() - 1, *owner, id, answer));
+            }
+        }
+        let ids: Vec<_> = calls.iter().map(|(_, owner, id, _)| (*owner, *id)).collect();
+        let others = Rc::new(Others { hurry: hurry.clone(), calls: ids, told: Cell::new(false) });
+        let mut waits: Vec<crate::replica::Local<(usize, Option<Vec<Fetched>>)>> = Vec::with_capacity(owners.len());
+        if let Some((slot, part)) = local {
+            let (this, hurried, others) = (self.clone(), hurry.notified(), others.clone());
+            waits.push(Box::pin(async move {
+                let fetched = this.fetch_here(&part, hurried).await;
+                this.hurry_others(&others).await;
+                (slot, Some(fetched))
+            }));
+        }
+        for (slot, _, _, answer) in calls {
+            let (this, others) = (self.clone(), others.clone());
+            waits.push(Box::pin(async move {
+                let fetched = match answer.await {
+                    Some(Answer::Fetch(fetched)) => Some(fetched),
+                    Some(_) | None => None,
+                };
+                this.hurry_others(&others).await;
+                (slot, fetched)
+            }));
+        }
+        let mut gathered: Vec<Fetched> =
+            call.partitions.iter().map(|_| Fetched::refused(ErrorCode::KafkaStorageError)).collect();
+        for (slot, fetched) in join_all(waits).await {
+            for (index, part) in places[slot].iter().zip(fetched.into_iter().flatten()) {
+                gathered[*index] = part;
+            }
+        }
+        gathered
+    }
+
+    /// The first core with news ends the wait of all the others.
+    async fn hurry_others(&self, others: &Others) {
+        if others.told.replace(true) {
+            return;
+        }
+        others.hurry.notify_all();
+        for (core, id) in &others.calls {
+            self.mesh.send(*core, Message::Hurry { from: self.index(), id: *id }).await;
+        }
+    }
+
+    /// Fetches from replicas of this core. Waits for `min_bytes`, but not once `hurried` rings.
+    pub(super) async fn fetch_here(&self, call: &FetchCall, hurried: Notified) -> Vec<Fetched> {
+        if call.max_wait.is_zero() {
+            return self.read_all(call).await;
+        }
+        let deadline = self.io.clock.now() + call.max_wait;
+        let news = Notify::new();
+        let watched: Vec<(Rc<Replica>, u64)> = call
+            .partitions
+            .iter()
+            .filter_map(|(key, _)| self.replica(*key).ok())
+            .map(|replica| {
+                let number = replica.watch(&news);
+                (replica, number)
+            })
+            .collect();
+        let over = either(hurried, self.io.clock.sleep_until(deadline));
+        let mut over = std::pin::pin!(over);
+        let fetched = loop {
+            // The bell is taken up before the look, so that nothing can come in between.
+            let rung = news.notified();
+            let fetched = self.read_all(call).await;
+            if enough(&fetched, call) || self.io.clock.now() >= deadline {
+                break fetched;
+            }
+            drop(fetched);
+            if let Either::Right(_) = either(rung, over.as_mut()).await {
+                break self.read_all(call).await;
+            }
+        };
+        for (replica, number) in &watched {
+            replica.unwatch(*number);
+        }
+        fetched
+    }
+
+    async fn read_all(&self, call: &FetchCall) -> Vec<Fetched> {
+        let mut room = call.max_bytes;
+        let mut empty = true;
+        let mut all = Vec::with_capacity(call.partitions.len());
+        for (key, part) in &call.partitions {
+            let fetched = match self.replica(*key) {
+                Ok(replica) => replica.fetch(part, call.isolation, room, empty).await,
+                Err(error) => Fetched::refused(error),
+            };
+            room = room.saturating_sub(fetched.bytes);
+            empty &= fetched.bytes == 0;
+            all.push(fetched);
+        }
+        all
+    }
+}
+
+/// The calls of one round of a fetch over several cores.
+struct Others {
+    hurry: Notify,
+    calls: Vec<(usize, u64)>,
+    told: Cell<bool>,
+}
+
+fn is_decided(part: &Fetched) -> bool {
+    part.error.is_some() || part.diverging.is_some()
+}
+
+fn enough(fetched: &[Fetched], call: &FetchCall) -> bool {
+    let bytes: usize = fetched.iter().map(|part| part.bytes).sum();
+    bytes >= call.min_bytes || fetched.iter().any(is_decided)
+}
+
+/// Each core kept to the limits by itself; together they may be above. What is too much is given back, in request order.
+fn within_limits(mut fetched: Vec<Fetched>, call: &FetchCall) -> Vec<Fetched> {
+    let mut room = call.max_bytes;
+    let mut empty = true;
+    for part in &mut fetched {
+        if part.bytes > room && !empty {
+            part.records.clear();
+            part.bytes = 0;
+        }
+        room = room.saturating_sub(part.bytes);
+        empty &= part.bytes == 0;
+    }
+    fetched
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::partition::Isolation;
+
+    #[test]
+    fn what_several_cores_read_together_stays_within_the_limit() {
+        let call = FetchCall {
+            partitions: Vec::new(),
+            isolation: Isolation::ReadUncommitted,
+            max_bytes: 100,
+            min_bytes: 1,
+            max_wait: Duration::ZERO,
+        };
+        let part = |bytes| Fetched { bytes, ..Fetched::default() };
+        let sizes = |sizes: &[usize]| -> Vec<usize> {
+            within_limits(sizes.iter().map(|size| part(*size)).collect(), &call).iter().map(|part| part.bytes).collect()
+        };
+        assert_eq!(sizes(&[60, 40, 1]), [60, 40, 0]);
+        assert_eq!(sizes(&[60, 60, 30]), [60, 0, 30]);
+        assert_eq!(sizes(&[0, 500, 1]), [0, 500, 0], "the first batch is given whole, whatever its size");
+    }
+}

@@ -1,0 +1,79 @@
+//! What other cores ask of this one.
+//!
+//! The inbox never waits for a message to leave: whatever takes time is a task of its own.
+
+use std::rc::Rc;
+
+use crate::{
+    base::ErrorCode,
+    io::channel::Notify,
+    shard::{
+        call::{Answer, Call, Message},
+        core::Core,
+    },
+};
+
+impl Core {
+    /// Serves other cores until the mesh closes.
+    pub(super) async fn serve_inbox(self: Rc<Self>) {
+        loop {
+            match self.mesh.recv().await {
+                Message::Call { from, id, call } => self.serve(from, id, call),
+                Message::Answer { id, answer } => self.answered(id, answer),
+                Message::Hurry { from, id } => {
+                    let parked = self.parked.borrow().get(&(from, id)).cloned();
+                    if let Some(parked) = parked {
+                        parked.notify_all();
+                    }
+                }
+            }
+        }
+    }
+
+    fn serve(self: &Rc<Self>, from: usize, id: u64, call: Call) {
+        let this = self.clone();
+        match call {
+            Call::Produce(parts) => {
+                // Appending here, not in the task, keeps the order in which the calls arrived.
+                let pending: Vec<_> = parts.into_iter().map(|part| self.append(part)).collect();
+                self.io.spawner.spawn(async move {
+                    let mut answers = Vec::with_capacity(pending.len());
+                    for answer in pending {
+                        answers.push(answer.await.unwrap_or(Err(ErrorCode::KafkaStorageError)));
+                    }
+                    this.reply(from, id, Answer::Produce(answers)).await;
+                });
+            }
+            Call::Fetch(call) => {
+                let hurry = Notify::new();
+                let hurried = hurry.notified();
+                self.parked.borrow_mut().insert((from, id), hurry);
+                self.io.spawner.spawn(async move {
+                    let fetched = this.fetch_here(&call, hurried).await;
+                    this.parked.borrow_mut().remove(&(from, id));
+                    this.reply(from, id, Answer::Fetch(fetched)).await;
+                });
+            }
+            Call::Offsets(call) => self.io.spawner.spawn(async move {
+                let answers = this.offsets_here(call).await;
+                this.reply(from, id, Answer::Offsets(answers)).await;
+            }),
+            Call::Group(partition, request) => self.io.spawner.spawn(async move {
+                let answer = this.group_here(partition, request).await;
+                this.reply(from, id, Answer::Group(answer)).await;
+            }),
+            Call::Control(request) => self.io.spawner.spawn(async move {
+                let answer = this.control_here(request).await;
+                this.reply(from, id, Answer::Control(answer)).await;
+            }),
+            Call::Apply(records) => self.io.spawner.spawn(async move {
+                this.apply(&records).await;
+                this.reply(from, id, Answer::Applied).await;
+            }),
+        }
+    }
+
+    async fn reply(&self, core: usize, id: u64, answer: Answer) {
+        self.mesh.send(core, Message::Answer { id, answer }).await;
+    }
+}

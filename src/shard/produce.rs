@@ -1,0 +1,92 @@
+//! Appends, from the connection's core to the partitions'.
+
+use std::{cell::RefCell, rc::Rc, time::Duration};
+
+use crate::{
+    base::ErrorCode,
+    io::channel::{OneshotReceiver, oneshot},
+    replica::Appended,
+    shard::{
+        call::{Answer, Call, ProducePart},
+        core::Core,
+    },
+};
+
+/// Batches that were handed over; their order is fixed. What is left is to wait.
+pub struct ProducePending {
+    core: Rc<Core>,
+    parts: Vec<Part>,
+    remote: Vec<OneshotReceiver<Answer>>,
+}
+
+enum Part {
+    Local(OneshotReceiver<Appended>),
+    /// Which of `remote`, and which place in its answer.
+    Remote(usize, usize),
+}
+
+impl Core {
+    /// Hands every batch to the core that owns its partition, one message per core.
+    pub(super) async fn produce(self: &Rc<Self>, batches: Vec<ProducePart>) -> ProducePending {
+        let mut parts = Vec::with_capacity(batches.len());
+        let mut by_core: Vec<(usize, Vec<ProducePart>)> = Vec::new();
+        for batch in batches {
+            let owner = self.owner(batch.key);
+            if owner == self.index() {
+                parts.push(Part::Local(self.append(batch)));
+                continue;
+            }
+            let index = by_core.iter().position(|(core, _)| *core == owner).unwrap_or_else(|| {
+                by_core.push((owner, Vec::new()));
+                by_core.len() - 1
+            });
+            parts.push(Part::Remote(index, by_core[index].1.len()));
+            by_core[index].1.push(batch);
+        }
+        let mut remote = Vec::with_capacity(by_core.len());
+        for (owner, batches) in by_core {
+            let (_, answer) = self.call(owner, Call::Produce(batches)).await;
+            remote.push(answer);
+        }
+        ProducePending { core: self.clone(), parts, remote }
+    }
+
+    /// Appends to a replica of this core.
+    pub(super) fn append(&self, part: ProducePart) -> OneshotReceiver<Appended> {
+        match self.replica(part.key) {
+            Ok(replica) => replica.append(part.batch),
+            Err(error) => {
+                let (answer, receiver) = oneshot();
+                let _ = answer.send(Err(error));
+                receiver
+            }
+        }
+    }
+}
+
+impl ProducePending {
+    /// Waits until every batch is durable or refused. What is not decided after `timeout` is `RequestTimedOut`: it may
+    /// still be stored, as with Kafka.
+    pub async fn wait(self, timeout: Duration) -> Vec<Appended> {
+        let Self { core, parts, remote } = self;
+        let decided = RefCell::new(vec![None; parts.len()]);
+        let all = async {
+            let mut from_cores = Vec::with_capacity(remote.len());
+            for answer in remote {
+                from_cores.push(match answer.await {
+                    Some(Answer::Produce(answers)) => answers,
+                    Some(_) | None => Vec::new(),
+                });
+            }
+            for (index, part) in parts.into_iter().enumerate() {
+                let appended = match part {
+                    Part::Local(answer) => answer.await,
+                    Part::Remote(core, place) => from_cores[core].get(place).copied(),
+                };
+                decided.borrow_mut()[index] = Some(appended.unwrap_or(Err(ErrorCode::KafkaStorageError)));
+            }
+        };
+        futures_lite::future::or(all, core.io.clock.sleep(timeout)).await;
+        decided.into_inner().into_iter().map(|part| part.unwrap_or(Err(ErrorCode::RequestTimedOut))).collect()
+    }
+}

@@ -1,0 +1,177 @@
+//! The way from a request to the cores that can answer it. One per core.
+
+use std::{rc::Rc, time::Duration};
+
+use crate::{
+    base::{BrokerId, ErrorCode, PartitionKey, ProducerId, TopicId},
+    config::BrokerConfig,
+    coordinator::OFFSETS_TOPIC,
+    group::{GroupAnswer, GroupRequest},
+    metadata::Image,
+    replica::Fetched,
+    shard::{
+        call::{Answer, Call, ControlAnswer, ControlRequest, FetchCall, ListedOffset, OffsetsCall, ProducePart},
+        core::{Core, TopicView},
+        produce::ProducePending,
+    },
+};
+
+/// The controller's core.
+const CONTROLLER_CORE: usize = 0;
+
+/// A handle on this core, for handlers.
+#[derive(Clone)]
+pub struct Router {
+    core: Rc<Core>,
+}
+
+impl Router {
+    pub(super) fn new(core: Rc<Core>) -> Self {
+        Self { core }
+    }
+
+    /// This core's copy of the metadata: durable state only.
+    #[must_use]
+    pub fn image(&self) -> Rc<Image> {
+        self.core.image.borrow().clone()
+    }
+
+    /// The broker's configuration, with what was set while it runs.
+    #[must_use]
+    pub fn config(&self) -> Rc<BrokerConfig> {
+        self.core.config.borrow().clone()
+    }
+
+    /// Our `node.id`.
+    #[must_use]
+    pub fn broker_id(&self) -> BrokerId {
+        self.core.broker.id
+    }
+
+    /// The cluster we are.
+    #[must_use]
+    pub fn cluster_id(&self) -> &str {
+        &self.core.broker.cluster_id
+    }
+
+    /// A topic's configuration and what its batches are held against.
+    #[must_use]
+    pub fn topic(&self, topic_id: TopicId) -> Option<Rc<TopicView>> {
+        self.core.view(topic_id)
+    }
+
+    /// Hands batches to their partitions; when it returns their order is fixed. Waits only for room on the way.
+    pub async fn produce(&self, parts: Vec<ProducePart>) -> ProducePending {
+        self.core.produce(parts).await
+    }
+
+    /// Reads, in the order asked and within the call's limits; waits as the call says.
+    pub async fn fetch(&self, call: FetchCall) -> Vec<Fetched> {
+        self.core.fetch(call).await
+    }
+
+    /// ListOffsets, OffsetForLeaderEpoch, DeleteRecords: answers in the order asked.
+    pub async fn offsets(&self, call: OffsetsCall) -> Vec<Result<ListedOffset, ErrorCode>> {
+        self.core.offsets(call).await
+    }
+
+    /// The partition of `__consumer_offsets` that coordinates a group, if the topic exists.
+    #[must_use]
+    pub fn coordinator_of(&self, group_id: &str) -> Option<i32> {
+        let image = self.image();
+        let topic = image.topic(OFFSETS_TOPIC)?;
+        let partitions = topic.partitions.len() as i32;
+        (partitions > 0).then(|| java_hash(group_id).wrapping_abs().max(0) % partitions)
+    }
+
+    /// How many partitions `__consumer_offsets` has; 0 while nobody has needed it.
+    #[must_use]
+    pub fn coordinators(&self) -> i32 {
+        self.image().topic(OFFSETS_TOPIC).map_or(0, |topic| topic.partitions.len() as i32)
+    }
+
+    /// Asks the group coordinator of the given partition of `__consumer_offsets`.
+    ///
+    /// # Errors
+    /// `NotCoordinator` if that partition does not exist, `CoordinatorNotAvailable` if its log failed.
+    pub async fn group(&self, partition: i32, request: GroupRequest) -> Result<GroupAnswer, ErrorCode> {
+        let Some(topic_id) = self.image().topic(OFFSETS_TOPIC).map(|topic| topic.id) else {
+            return Err(ErrorCode::CoordinatorNotAvailable);
+        };
+        let owner = self.core.owner(PartitionKey { topic_id, partition });
+        if owner == self.core.index() {
+            return self.core.group_here(partition, request).await;
+        }
+        match self.core.call(owner, Call::Group(partition, request)).await.1.await {
+            Some(Answer::Group(answer)) => answer,
+            Some(_) | None => Err(ErrorCode::CoordinatorNotAvailable),
+        }
+    }
+
+    /// Changes metadata. Answered when the change is durable and every core has it.
+    pub async fn control(&self, request: ControlRequest) -> ControlAnswer {
+        if self.core.index() == CONTROLLER_CORE {
+            return self.core.control_here(request).await;
+        }
+        match self.core.call(CONTROLLER_CORE, Call::Control(request)).await.1.await {
+            Some(Answer::Control(answer)) => answer,
+            Some(_) | None => ControlAnswer::Refused(ErrorCode::NotController),
+        }
+    }
+
+    /// A producer id that nobody had before. Each core takes them from the controller in blocks.
+    ///
+    /// # Errors
+    /// What the controller answers.
+    pub async fn next_producer_id(&self) -> Result<ProducerId, ErrorCode> {
+        loop {
+            let (next, end) = self.core.producer_ids.get();
+            if next < end {
+                self.core.producer_ids.set((next + 1, end));
+                return Ok(ProducerId(next));
+            }
+            match self.control(ControlRequest::AllocateProducerIds).await {
+                ControlAnswer::ProducerIds(first, count) => self.core.producer_ids.set((first.0, first.0 + count)),
+                ControlAnswer::Refused(error) => return Err(error),
+                ControlAnswer::CreateTopics(_)
+                | ControlAnswer::DeleteTopics(_)
+                | ControlAnswer::CreatePartitions(_)
+                | ControlAnswer::IncrementalAlterConfigs(_)
+                | ControlAnswer::Done => return Err(ErrorCode::UnknownServerError),
+            }
+        }
+    }
+
+    /// Waits on this core's clock.
+    pub async fn sleep(&self, time: Duration) {
+        self.core.io.clock.sleep(time).await;
+    }
+}
+
+impl Core {
+    pub(super) async fn group_here(&self, partition: i32, request: GroupRequest) -> Result<GroupAnswer, ErrorCode> {
+        let coordinator = self.coordinators.borrow().get(&partition).cloned();
+        match coordinator {
+            Some(coordinator) => coordinator.request(request).await,
+            None => Err(ErrorCode::NotCoordinator),
+        }
+    }
+}
+
+/// Java's `String.hashCode`, over UTF-16 units: the hash by which Kafka spreads groups.
+fn java_hash(text: &str) -> i32 {
+    text.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_hash_as_in_java() {
+        assert_eq!(java_hash(""), 0);
+        assert_eq!(java_hash("console-consumer-52231"), java_hash("console-consumer-52231"));
+        assert_eq!(java_hash("hello"), 99_162_322);
+        assert_eq!(java_hash("polygenelubricants"), i32::MIN);
+    }
+}

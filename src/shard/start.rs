@@ -1,0 +1,207 @@
+//! From what recovery found to a core that serves, and back.
+
+use std::{
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::Arc,
+};
+
+use uuid::Uuid;
+
+use crate::{
+    base::{Offset, PartitionKey},
+    config::BrokerConfig,
+    controller::Controller,
+    io::{Io, MeshSeed, Slice, mesh},
+    log::{
+        self, CoreLog, Fatal, LivePartitions, LogSettings, METADATA_KEY, METADATA_TOPIC, RecoveryReport,
+        RestoredPartition, StopReport,
+    },
+    metadata::Image,
+    partition::{Partition, PartitionState},
+    protocol::metadata_records::BrokerEndpoint,
+    quorum::{Quorum, read_snapshot},
+    replica::Replica,
+    shard::{
+        call::{ControlAnswer, Message},
+        control::Control,
+        core::{Broker, Core},
+        router::Router,
+        settings,
+    },
+};
+
+/// What one core starts from. Travels to its executor.
+pub struct CoreSeed {
+    broker: Broker,
+    config: BrokerConfig,
+    directory: PathBuf,
+    mesh: MeshSeed<Message>,
+    log: log::CoreSeed,
+    image: Arc<Image>,
+}
+
+/// What the controller writes down about this broker when it starts.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// Where clients reach it.
+    pub end_points: Vec<BrokerEndpoint>,
+    /// `directory.id` of `meta.properties`.
+    pub directory: Uuid,
+}
+
+/// A core that serves.
+pub struct Started {
+    /// The way to it.
+    pub router: Router,
+    core: Rc<Core>,
+}
+
+/// Recovers the data directory for `cores` cores: one seed for each. Runs on one executor before the others start.
+///
+/// # Errors
+/// One line that says what is wrong and what to do.
+pub async fn recover(
+    io: &Io,
+    broker: &Broker,
+    config: &BrokerConfig,
+    directory: &Path,
+    log_settings: &LogSettings,
+    cores: usize,
+) -> Result<(Vec<CoreSeed>, RecoveryReport), String> {
+    let snapshots = directory.join(format!("{METADATA_TOPIC}-0"));
+    let mut metadata = read_snapshot(io, &snapshots).await.map_err(|error| error.to_string())?;
+    let mut image = Image::default();
+    let live = |batches: Vec<Slice>| {
+        image = replayed(&mut metadata, &batches)?;
+        Ok(live_partitions(config, &image))
+    };
+    let recovered = log::recover(io, directory, log_settings, cores, live).await.map_err(|error| error.to_string())?;
+    let image = Arc::new(image);
+    let seeds = mesh::<Message>(cores).into_iter().zip(recovered.cores).map(|(mesh, log)| CoreSeed {
+        broker: broker.clone(),
+        config: config.clone(),
+        directory: directory.to_owned(),
+        mesh,
+        log,
+        image: image.clone(),
+    });
+    Ok((seeds.collect(), recovered.report))
+}
+
+fn replayed(metadata: &mut crate::quorum::Metadata, batches: &[Slice]) -> Result<Image, String> {
+    metadata.replay(batches).map_err(|error| error.to_string())?;
+    let mut image = Image::default();
+    for record in &metadata.records {
+        image.apply(record).map_err(|error| format!("the metadata log contradicts itself: {error:?}"))?;
+    }
+    Ok(image)
+}
+
+fn live_partitions(config: &BrokerConfig, image: &Image) -> LivePartitions {
+    let mut live = LivePartitions::default();
+    for topic in image.topics() {
+        let log_config = settings::log_config(&image.topic_config(&config.statics, config.node_id, &topic.name));
+        for key in topic.partition_keys() {
+            live.insert(key, (topic.name.to_string(), log_config.clone()));
+        }
+    }
+    live
+}
+
+/// Starts a core from its seed. Every core of the broker must be started; the controller's needs the others for its first
+/// change, so `registration` is written by [`Started::register`] once all run.
+///
+/// # Errors
+/// One line that says what is wrong.
+pub async fn start(io: Io, seed: CoreSeed, fatal: Fatal) -> Result<Started, String> {
+    let CoreSeed { broker, config, directory, mesh, log, image } = seed;
+    let (log, restored) = CoreLog::start(&io, log, fatal).await.map_err(|error| error.to_string())?;
+    let mesh = mesh.open(&io);
+    let core = Core::new(io.clone(), mesh, broker, Rc::new(config), Rc::new(log), image.as_ref().clone());
+    for RestoredPartition { key, name, state, log } in restored {
+        let partition = Partition::restored(key, core.leader_epoch(key), state);
+        let replica = Replica::new(io.clone(), log, partition);
+        core.adopt(&name, replica);
+    }
+    let keys: Vec<PartitionKey> = image.partition_keys().collect();
+    for key in keys {
+        core.own(key);
+    }
+    if core.index() == core.owner(METADATA_KEY) {
+        start_controller(&core, &directory)?;
+    }
+    core.watch_states();
+    io.spawner.spawn(core.clone().follow_flushes());
+    io.spawner.spawn(core.clone().serve_inbox());
+    io.spawner.spawn(core.clone().keep_house());
+    Ok(Started { router: Router::new(core.clone()), core })
+}
+
+fn start_controller(core: &Rc<Core>, directory: &Path) -> Result<(), String> {
+    let replica = match core.replica(METADATA_KEY) {
+        Ok(replica) => replica,
+        Err(_) => {
+            let log = core.log.create(METADATA_KEY, METADATA_TOPIC, settings::metadata_log_config());
+            let partition =
+                Partition::restored(METADATA_KEY, core.leader_epoch(METADATA_KEY), PartitionState::default());
+            let replica = Replica::new(core.io.clone(), log, partition);
+            core.adopt(METADATA_TOPIC, replica.clone());
+            replica
+        }
+    };
+    replica.log().set_config(settings::metadata_log_config());
+    let quorum = Quorum::new(core.io.clone(), replica, directory.join(format!("{METADATA_TOPIC}-0")));
+    let image = core.image.borrow().as_ref().clone();
+    let controller = Controller::new(core.statics.as_ref().clone(), image);
+    *core.control.borrow_mut() = Some(Control::new(quorum, controller));
+    Ok(())
+}
+
+impl Started {
+    /// Writes down that this broker runs, and what a new cluster begins with. On the controller's core, once all run.
+    ///
+    /// # Errors
+    /// One line that says what is wrong.
+    pub async fn register(&self, registration: Registration) -> Result<(), String> {
+        let Some(control) = self.core.control.borrow().clone() else { return Ok(()) };
+        let incarnation = self.core.io.rand.uuid();
+        let Registration { end_points, directory } = registration;
+        let broker_epoch = self.core.replica(METADATA_KEY).map_or(Offset::ZERO, |replica| replica.high_watermark()).0;
+        let answer = self
+            .core
+            .change(&control, |controller| {
+                (controller.start(incarnation, broker_epoch, end_points, directory), ControlAnswer::Done)
+            })
+            .await;
+        match answer {
+            ControlAnswer::Refused(error) => Err(format!("the broker could not be registered: {error:?}")),
+            ControlAnswer::CreateTopics(_)
+            | ControlAnswer::DeleteTopics(_)
+            | ControlAnswer::CreatePartitions(_)
+            | ControlAnswer::IncrementalAlterConfigs(_)
+            | ControlAnswer::ProducerIds(..)
+            | ControlAnswer::Done => Ok(()),
+        }
+    }
+
+    /// Stops the core's log in order. No request may be under way on any core.
+    ///
+    /// # Errors
+    /// One line that says what could not be written; the next start recovers it from the journal.
+    pub async fn stop(&self) -> Result<StopReport, String> {
+        self.core.log.stop().await.map_err(|error| error.to_string())
+    }
+}
+
+impl Core {
+    /// Checkpoints take the partitions' state from here.
+    fn watch_states(self: &Rc<Self>) {
+        let core = Rc::downgrade(self);
+        self.log.set_state_source(Rc::new(move |key| {
+            let core = core.upgrade()?;
+            let replica = core.replicas.borrow().get(&key).cloned()?;
+            Some(replica.inspect(Partition::state))
+        }));
+    }
+}

@@ -1,0 +1,9 @@
+//! The real binary, from outside: started, killed, restarted, and asked by stock clients.
+
+mod broker {
+    pub mod clients;
+    pub mod durability;
+    pub mod hostile;
+    pub mod process;
+    pub mod start;
+}

@@ -1,0 +1,144 @@
+//! What was acknowledged is there after `kill -9`, at any moment.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use super::{
+    clients::{self, Message},
+    process::{Broker, fresh_directory},
+};
+
+#[test]
+fn acknowledged_records_survive_kill_9_under_load() {
+    let directory = fresh_directory("kill-9");
+    let acknowledged: Arc<Mutex<BTreeMap<(i32, i64), Vec<u8>>>> = Arc::default();
+    for round in 0..3 {
+        // Another number of cores each time: nothing on disk depends on it.
+        let cores = ["2", "1", "3"][round];
+        let broker = Broker::start(&directory, &["--cores", cores]);
+        if round == 0 {
+            clients::create_topic(broker.address(), "kept", 6);
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let writers: Vec<_> = (0..3)
+            .map(|writer| {
+                let (address, stop, acknowledged) = (broker.address().to_owned(), stop.clone(), acknowledged.clone());
+                thread::spawn(move || {
+                    let producer = clients::producer(&address, &[("linger.ms", "0"), ("message.timeout.ms", "30000")]);
+                    for number in 0.. {
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        let value = format!("round {round} writer {writer} number {number}").into_bytes();
+                        let partition = number % 6;
+                        if let Ok(offset) = clients::send(&producer, "kept", partition, None, &value) {
+                            acknowledged.lock().expect("a healthy test").insert((partition, offset), value);
+                        }
+                    }
+                })
+            })
+            .collect();
+        thread::sleep(Duration::from_millis(700));
+        broker.kill();
+        stop.store(true, Ordering::Relaxed);
+        for writer in writers {
+            writer.join().expect("a writer");
+        }
+    }
+    let broker = Broker::start(&directory, &[]);
+    let acknowledged = acknowledged.lock().expect("a healthy test");
+    assert!(acknowledged.len() > 50, "only {} records were acknowledged", acknowledged.len());
+    let mut found: BTreeMap<(i32, i64), Vec<u8>> = BTreeMap::new();
+    for partition in 0..6 {
+        for Message { offset, value, .. } in clients::read_all(broker.address(), "kept", partition) {
+            found.insert((partition, offset), value.unwrap_or_default());
+        }
+    }
+    for (place, value) in acknowledged.iter() {
+        assert_eq!(found.get(place), Some(value), "{place:?}:\n{}", broker.log());
+    }
+}
+
+#[test]
+fn a_clean_stop_is_quick_and_loses_nothing() {
+    let directory = fresh_directory("clean-stop");
+    let broker = Broker::start(&directory, &[]);
+    clients::create_topic(broker.address(), "calm", 3);
+    let producer = clients::producer(broker.address(), &[]);
+    for number in 0..300 {
+        clients::send(&producer, "calm", number % 3, Some(b"key"), number.to_string().as_bytes()).expect("an ack");
+    }
+    drop(producer);
+    let (status, took) = broker.terminate();
+    assert!(status.success(), "exit {status}");
+    assert!(took < Duration::from_secs(5), "stopping took {took:?}");
+    let broker = Broker::start(&directory, &[]);
+    for partition in 0..3 {
+        let values: Vec<String> = clients::read_all(broker.address(), "calm", partition)
+            .into_iter()
+            .map(|message| String::from_utf8(message.value.expect("a value")).expect("text"))
+            .collect();
+        let wanted: Vec<String> = (0..300).filter(|number| number % 3 == partition).map(|n| n.to_string()).collect();
+        assert_eq!(values, wanted);
+    }
+}
+
+#[test]
+fn deleted_records_and_committed_offsets_survive_kill_9() {
+    let directory = fresh_directory("kill-9-state");
+    let broker = Broker::start(&directory, &[]);
+    clients::create_topic(broker.address(), "state", 1);
+    let producer = clients::producer(broker.address(), &[]);
+    for number in 0..100 {
+        clients::send(&producer, "state", 0, None, number.to_string().as_bytes()).expect("an ack");
+    }
+    clients::delete_records(broker.address(), "state", 0, 40);
+    clients::commit(broker.address(), "readers", "state", 0, 70);
+    broker.kill();
+    let broker = Broker::start(&directory, &[]);
+    assert_eq!(clients::watermarks(broker.address(), "state", 0), (40, 100), "Kafka loses DeleteRecords here");
+    assert_eq!(clients::committed(broker.address(), "readers", "state", 0), Some(70));
+    let first = clients::read_all(broker.address(), "state", 0).into_iter().next().expect("a record");
+    assert_eq!((first.offset, first.value), (40, Some(b"40".to_vec())));
+}
+
+#[test]
+fn an_idempotent_producer_carries_on_over_kill_9_without_duplicates() {
+    let directory = fresh_directory("kill-9-idempotent");
+    let mut broker = Broker::start(&directory, &[]);
+    let port = broker.address().rsplit(':').next().expect("a port").to_owned();
+    clients::create_topic(broker.address(), "once", 1);
+    let producer = clients::producer(
+        broker.address(),
+        &[("enable.idempotence", "true"), ("message.timeout.ms", "60000"), ("reconnect.backoff.max.ms", "200")],
+    );
+    let total = 4000;
+    let sender = thread::spawn(move || {
+        let deliveries: Vec<_> = (0..total)
+            .map(|number| {
+                thread::sleep(Duration::from_micros(300));
+                clients::send_later(&producer, "once", 0, number.to_string().as_bytes())
+            })
+            .collect();
+        deliveries.into_iter().map(clients::delivered).collect::<Result<Vec<_>, _>>()
+    });
+    for _ in 0..2 {
+        thread::sleep(Duration::from_millis(400));
+        broker.kill();
+        let listeners = format!("listeners=PLAINTEXT://127.0.0.1:{port}");
+        broker = Broker::start(&directory, &["--override", &listeners]);
+    }
+    sender.join().expect("the sender").expect("every record is acknowledged in the end");
+    let values: Vec<i32> = clients::read_all(broker.address(), "once", 0)
+        .into_iter()
+        .map(|message| String::from_utf8(message.value.expect("a value")).expect("text").parse().expect("a number"))
+        .collect();
+    assert_eq!(values, (0..total).collect::<Vec<_>>(), "lost, twice or out of order");
+}

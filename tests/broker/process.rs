@@ -1,0 +1,155 @@
+//! A broker process under test: its own directory below the target folder, a port of the system's choice.
+
+use std::{
+    fs::{self, File},
+    io::Read,
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long a broker may take to serve before the test gives up: generous, since the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+static DIRECTORIES: AtomicU32 = AtomicU32::new(0);
+
+/// A fresh directory for one test.
+pub fn fresh_directory(name: &str) -> PathBuf {
+    let number = DIRECTORIES.fetch_add(1, Ordering::Relaxed);
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}-{number}", std::process::id()));
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir_all(&path).expect("a directory below the target folder");
+    path
+}
+
+/// The command that starts a broker on `directory` with a free port and two unpinned cores.
+pub fn command(directory: &Path, extra: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringtail"));
+    command.arg("start");
+    command.args(["--override", &format!("log.dirs={}", directory.join("data").display())]);
+    command.args(["--override", "listeners=PLAINTEXT://127.0.0.1:0"]);
+    command.args(["--override", "group.initial.rebalance.delay.ms=0"]);
+    command.args(["--override", "offsets.topic.num.partitions=8"]);
+    if !extra.contains(&"--cores") {
+        command.args(["--cores", "2"]);
+    }
+    command.args(extra);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// A running broker. Killed when dropped.
+pub struct Broker {
+    child: Child,
+    directory: PathBuf,
+    log: PathBuf,
+    address: String,
+}
+
+impl Broker {
+    /// Starts a broker and waits until it serves.
+    pub fn start(directory: &Path, extra: &[&str]) -> Self {
+        static RUN: AtomicU32 = AtomicU32::new(0);
+        let log = directory.join(format!("broker-{}.log", RUN.fetch_add(1, Ordering::Relaxed)));
+        let output = File::create(&log).expect("a log file");
+        let child = command(directory, extra)
+            .stdout(output.try_clone().expect("a second handle"))
+            .stderr(output)
+            .spawn()
+            .expect("the broker's binary");
+        let mut broker = Self { child, directory: directory.to_owned(), log, address: String::new() };
+        broker.address = broker.wait_for_address();
+        broker
+    }
+
+    fn wait_for_address(&mut self) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let log = self.log();
+            if log.contains("Transitioning from RECOVERY to RUNNING")
+                && let Some(address) = listening_address(&log)
+            {
+                return address;
+            }
+            if let Some(status) = self.child.try_wait().expect("our child") {
+                panic!("the broker ended with {status}:\n{log}");
+            }
+            assert!(Instant::now() < deadline, "the broker does not serve:\n{log}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// `host:port`, for `bootstrap.servers`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What the broker has written so far.
+    pub fn log(&self) -> String {
+        let mut text = String::new();
+        File::open(&self.log).and_then(|mut file| file.read_to_string(&mut text)).expect("the broker's log");
+        text
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// A raw connection.
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.address).expect("the broker listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+        stream
+    }
+
+    /// `kill -9`.
+    pub fn kill(mut self) {
+        self.child.kill().expect("our child");
+        self.child.wait().expect("our child");
+    }
+
+    /// SIGTERM, then waits for the end.
+    pub fn terminate(mut self) -> (ExitStatus, Duration) {
+        let began = Instant::now();
+        let status = Command::new("kill").arg(self.pid().to_string()).status().expect("kill");
+        assert!(status.success(), "kill");
+        let deadline = began + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("our child") {
+                return (status, began.elapsed());
+            }
+            assert!(Instant::now() < deadline, "the broker does not stop:\n{}", self.log());
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Fails the test if the process has ended.
+    pub fn assert_alive(&mut self) {
+        if let Some(status) = self.child.try_wait().expect("our child") {
+            panic!("the broker ended with {status}:\n{}", self.log());
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The address of the log line that says where the broker listens.
+fn listening_address(log: &str) -> Option<String> {
+    let line = log.lines().find(|line| line.contains("listening"))?;
+    let at = line.find("127.0.0.1:")?;
+    Some(line[at..].chars().take_while(|letter| letter.is_ascii_digit() || ".:".contains(*letter)).collect())
+}

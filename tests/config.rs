@@ -1,0 +1,82 @@
+//! The files under `config/` and the table of settings say the same.
+//!
+//! `UPDATE_EXPECT=1 cargo test --test config` writes `config/server.properties` and `config/README.md` anew.
+
+use std::{fs, path::PathBuf};
+
+use ringtail::config::{self, Durability, Effect, Layers, Note, TopicConfig, document, keys};
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn load(name: &str) -> config::Loaded {
+    config::load(Some((name, &read(name))), &[]).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn server_properties_is_made_from_the_table() {
+    expect_test::expect_file![path("server.properties")].assert_eq(&document::server_properties());
+}
+
+#[test]
+fn every_setting_in_use_stands_in_server_properties_with_its_default() {
+    let text = read("server.properties");
+    for key in keys::used_broker_keys() {
+        assert_eq!(key.effect, Effect::Used, "{}", key.name);
+        let line = format!("#{}={}", key.name, key.default.unwrap_or_default());
+        assert!(text.lines().any(|found| found == line), "{line}");
+        assert!(!key.documentation.is_empty(), "{}", key.name);
+    }
+}
+
+/// A comment sign less must not turn a default into an error, or into another value.
+#[test]
+fn every_default_can_be_set() {
+    let text = read("server.properties");
+    let set: Vec<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix('#'))
+        .filter(|line| {
+            line.split_once('=').is_some_and(|(key, value)| keys::broker_key(key).is_some() && !value.is_empty())
+        })
+        .map(str::to_owned)
+        .collect();
+    assert!(set.len() > 40, "{} settings", set.len());
+    let loaded = config::load(Some(("uncommented", &set.join("\n"))), &[]).expect("the defaults are good");
+    assert_eq!(loaded.notes, []);
+    let defaults = config::load(None, &[]).expect("the defaults are good").config;
+    assert_eq!(loaded.config.listeners, defaults.listeners);
+    assert_eq!(loaded.config.log_dir, defaults.log_dir);
+    let topic = |config: &config::BrokerConfig| TopicConfig::of(&Layers::of(&config.statics));
+    assert_eq!(topic(&loaded.config), topic(&defaults));
+}
+
+#[test]
+fn every_file_starts_a_broker_without_a_word() {
+    for name in ["server.properties", "dev.properties", "durable.properties", "write.properties"] {
+        assert_eq!(load(name).notes, Vec::<Note>::new(), "{name}");
+    }
+}
+
+#[test]
+fn the_ready_made_files_do_what_their_names_say() {
+    let durability = |name| {
+        let config = load(name).config;
+        TopicConfig::of(&Layers::of(&config.statics)).durability
+    };
+    assert_eq!(durability("server.properties"), Durability::Flush);
+    assert_eq!(durability("durable.properties"), Durability::Flush);
+    assert_eq!(durability("write.properties"), Durability::Write);
+    assert_eq!(load("dev.properties").config.group_initial_rebalance_delay_ms, 0);
+    assert!(!load("durable.properties").config.auto_create_topics);
+}
+
+#[test]
+fn the_tables_are_made_from_the_table() {
+    expect_test::expect_file![path("README.md")].assert_eq(&document::markdown());
+}

@@ -1,0 +1,66 @@
+# What every script here shares. Source it; then: kafka <tool> <arguments>, fail, topic_name, BOOTSTRAP.
+# A script takes the bootstrap address as its first argument (default localhost:9092), so that it judges any broker.
+set -euo pipefail
+INTEROP="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+ROOT="$(cd "$INTEROP/../.." && pwd)"
+WORK="$ROOT/target/interop"
+BOOTSTRAP="${1:-${BOOTSTRAP:-localhost:9092}}"
+mkdir -p "$WORK"
+
+# A script that cannot run here says why and is counted as skipped.
+skip() { echo "SKIP: $*"; exit 77; }
+fail() { echo "FAIL: $*" >&2; exit 1; }
+expect() { # expect <what> <wanted> <found>
+    [ "$2" = "$3" ] || fail "$1: wanted «$2», found «$3»"
+}
+# says <pattern> <command…>: the command's output holds a line like that, whatever its exit code.
+says() {
+    local pattern=$1
+    shift
+    "$@" >"$WORK/says.out" 2>&1 || true
+    grep -qE -- "$pattern" "$WORK/says.out" || { cat "$WORK/says.out"; return 1; }
+}
+topic_name() { echo "$1-$$-$RANDOM"; }
+
+need_kafka() {
+    command -v java >/dev/null || skip "no java"
+    if [ ! -f "$WORK/kafka/.complete" ]; then
+        command -v mvn >/dev/null || skip "no mvn to bring Apache Kafka's tools"
+        mvn -q -B -f "$INTEROP/kafka/pom.xml" dependency:copy-dependencies -DincludeScope=runtime \
+            -DoutputDirectory="$WORK/kafka" || skip "Apache Kafka's jars are out of reach"
+        touch "$WORK/kafka/.complete"
+    fi
+}
+
+# Apache Kafka's own tools by the names of their scripts.
+kafka() {
+    local tool=$1 class
+    shift
+    case $tool in
+        kafka-topics) class=org.apache.kafka.tools.TopicCommand ;;
+        kafka-console-producer) class=org.apache.kafka.tools.ConsoleProducer ;;
+        kafka-console-consumer) class=org.apache.kafka.tools.consumer.ConsoleConsumer ;;
+        kafka-consumer-groups) class=org.apache.kafka.tools.consumer.group.ConsumerGroupCommand ;;
+        kafka-configs) class=kafka.admin.ConfigCommand ;;
+        kafka-get-offsets) class=org.apache.kafka.tools.GetOffsetShell ;;
+        kafka-delete-records) class=org.apache.kafka.tools.DeleteRecordsCommand ;;
+        kafka-dump-log) class=org.apache.kafka.tools.DumpLogSegments ;;
+        kafka-producer-perf-test) class=org.apache.kafka.tools.ProducerPerformance ;;
+        kafka-consumer-perf-test) class=org.apache.kafka.tools.ConsumerPerformance ;;
+        kafka-broker-api-versions) class=org.apache.kafka.tools.BrokerApiVersionsCommand ;;
+        kafka-cluster) class=org.apache.kafka.tools.ClusterTool ;;
+        kafka-groups) class=org.apache.kafka.tools.GroupsCommand ;;
+        kafka-verifiable-producer) class=org.apache.kafka.tools.VerifiableProducer ;;
+        kafka-verifiable-consumer) class=org.apache.kafka.tools.VerifiableConsumer ;;
+        *) fail "unknown tool $tool" ;;
+    esac
+    java -Xmx512m -XX:TieredStopAtLevel=1 -Dlog4j2.configurationFile="$INTEROP/kafka/log4j2.properties" \
+        -cp "$WORK/kafka/*" "$class" "$@"
+}
+
+# Debian packages, where we may install them.
+need_command() { # need_command <command> <package>
+    command -v "$1" >/dev/null && return
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || skip "no $1"
+    { apt-get install -y -q "$2" || { apt-get update -q && apt-get install -y -q "$2"; }; } >"$WORK/apt.log" 2>&1 || skip "$2 cannot be installed"
+}

@@ -1,0 +1,154 @@
+//! The house rules that a machine can check: who may use whom, how long files are, where `unsafe` lives.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// No source file is longer. Near this, look for the second subject.
+const LINES_MAX: usize = 800;
+
+/// The only files that may contain `unsafe`, each with one job.
+const UNSAFE_FILES: &[&str] = &[
+    "src/io/memory.rs",
+    "src/io/glommio/",
+    "src/net/sendmsg.rs",
+    "src/server/signals.rs",
+    "src/server/probe.rs",
+    "loadgen/src/sys.rs",
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rust_files(folder: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        for entry in entries {
+            let path = entry.expect("a readable directory").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn relative(path: &Path) -> String {
+    path.strip_prefix(root()).expect("below the root").display().to_string()
+}
+
+/// The rooms of `lib.rs`, top first.
+fn rooms() -> Vec<String> {
+    let lib = fs::read_to_string(root().join("src/lib.rs")).expect("src/lib.rs");
+    lib.lines()
+        .filter_map(|line| {
+            let line = line.trim();
+            let name = line.strip_prefix("pub mod ").or_else(|| line.strip_prefix("mod "))?;
+            Some(name.trim_end_matches(';').to_owned())
+        })
+        .collect()
+}
+
+/// The rooms that a file names, as `crate::room`, in any form of `use`.
+fn used_rooms(text: &str, rooms: &[String]) -> Vec<String> {
+    let code: String = text.lines().map(|line| line.split("//").next().unwrap_or("").to_owned() + "\n").collect();
+    let mut used = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        if let Some(group) = rest.strip_prefix('{') {
+            // `use crate::{a::…, b::{…}}`: the names at depth one.
+            let mut depth = 1;
+            let mut word = String::new();
+            let mut at_start = true;
+            for letter in group.chars() {
+                match letter {
+                    '{' => depth += 1,
+                    '}' => depth -= 1,
+                    ',' if depth == 1 => at_start = true,
+                    letter if depth == 1 && at_start && (letter.is_alphanumeric() || letter == '_') => {
+                        word.push(letter)
+                    }
+                    letter if letter.is_whitespace() => {}
+                    _ => at_start = at_start && word.is_empty(),
+                }
+                if (!at_start || letter == ',' || depth == 0) && !word.is_empty() {
+                    used.push(std::mem::take(&mut word));
+                    at_start = letter == ',';
+                }
+                if depth == 0 {
+                    break;
+                }
+            }
+        } else {
+            let name: String = rest.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
+            used.push(name);
+        }
+    }
+    used.retain(|name| rooms.contains(name));
+    used
+}
+
+#[test]
+fn a_room_uses_only_rooms_below_it() {
+    let rooms = rooms();
+    assert!(rooms.len() > 10, "lib.rs was not understood: {rooms:?}");
+    let height: BTreeMap<&str, usize> = rooms.iter().enumerate().map(|(index, room)| (room.as_str(), index)).collect();
+    let mut wrong = Vec::new();
+    for file in rust_files("src") {
+        let name = relative(&file);
+        let room = name.trim_start_matches("src/").split(['/', '.']).next().unwrap_or_default().to_owned();
+        let Some(own) = height.get(room.as_str()) else { continue };
+        let text = fs::read_to_string(&file).expect("a source file");
+        for used in used_rooms(&text, &rooms) {
+            if height[used.as_str()] < *own {
+                wrong.push(format!("{name} ({room}) uses {used}, which stands above it"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_reader_of_imports_sees_every_form() {
+    let rooms: Vec<String> = ["net", "log", "io", "base"].map(String::from).to_vec();
+    let used = |text: &str| used_rooms(text, &rooms);
+    assert_eq!(used("use crate::net;"), ["net"]);
+    assert_eq!(used("use crate::log::{Log, Read};"), ["log"]);
+    assert_eq!(used("use crate::{\n    base::{Offset, Map},\n    io::Io,\n    net,\n};"), ["base", "io", "net"]);
+    assert_eq!(used("let x = crate::io::join_all(y);"), ["io"]);
+    assert_eq!(used("// crate::net is not used here"), Vec::<String>::new());
+}
+
+#[test]
+fn files_have_one_subject() {
+    let mut long = Vec::new();
+    for file in ["src", "loadgen/src", "tests", "benches"].into_iter().flat_map(rust_files) {
+        let lines = fs::read_to_string(&file).expect("a source file").lines().count();
+        if lines > LINES_MAX {
+            long.push(format!("{}: {lines} lines", relative(&file)));
+        }
+    }
+    assert!(long.is_empty(), "longer than {LINES_MAX} lines:\n{}", long.join("\n"));
+}
+
+#[test]
+fn unsafe_code_stays_in_its_files() {
+    let mut wrong = Vec::new();
+    for file in ["src", "loadgen/src"].into_iter().flat_map(rust_files) {
+        let name = relative(&file);
+        let text = fs::read_to_string(&file).expect("a source file");
+        let allowed = UNSAFE_FILES.iter().any(|place| name.starts_with(place));
+        if text.contains("allow(unsafe_code)") && !allowed {
+            wrong.push(name);
+        }
+    }
+    assert!(wrong.is_empty(), "unsafe outside its files: {wrong:?}");
+}
