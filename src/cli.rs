@@ -69,7 +69,11 @@ mod tests {
         assert_eq!(given.file.unwrap().to_str(), Some("a.properties"));
         assert_eq!(given.overrides, ["x=1", "y=2"]);
         assert_eq!(start(&["ringtail", "--memory", "512M"]).memory, Some(512 << 20));
-        for bad in [&["ringtail", "nonsense-command"][..], &["ringtail", "start", "--cores", "0"], &["ringtail", "--memory", "x"]] {
+        for bad in [
+            &["ringtail", "nonsense-command"][..],
+            &["ringtail", "start", "--cores", "0"],
+            &["ringtail", "--memory", "x"],
+        ] {
             assert!(Cli::try_parse_from(bad).is_err(), "{bad:?}");
         }
         for good in [

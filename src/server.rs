@@ -122,8 +122,7 @@ fn serve(
     let meta = step("data directory", identify(&data_dir, &config))?;
     let ports: Vec<u16> = listeners.iter().map(|(_, listener)| listener.port()).collect();
     let advertised = settings::advertised(&config, &ports);
-    let identity =
-        Arc::new(Identity { config, data_dir, meta, advertised, memory_bytes: machine.memory_bytes, began });
+    let identity = Arc::new(Identity { config, data_dir, meta, advertised, memory_bytes: machine.memory_bytes, began });
     step("broker", executors::run(&machine, &identity, listeners, shard, stop))?;
     info!("stopped");
     Ok(())
@@ -149,8 +148,7 @@ fn identify(data_dir: &std::path::Path, config: &BrokerConfig) -> Result<MetaPro
         )),
         None => {
             let id = || random_id().map_err(|error| format!("no random numbers: {error}"));
-            let meta =
-                MetaProperties { cluster_id: id()?, node_id, directory_id: id()?, version: "1".to_owned() };
+            let meta = MetaProperties { cluster_id: id()?, node_id, directory_id: id()?, version: "1".to_owned() };
             data_dir::write_meta(data_dir, &meta).map_err(|error| error.to_string())?;
             info!(cluster_id = meta.cluster_id, data_dir = %data_dir.display(), "new data directory");
             Ok(meta)

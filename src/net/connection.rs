@@ -232,7 +232,10 @@ impl Connection {
             let Some(outcome) = self.next_outcome(&mut next).await else { break };
             let mut go_on = self.take(outcome, &mut outbox);
             // What else is ready goes out in the same call.
-            while go_on && outbox.unsent_bytes() < GATHERED_BYTES_MAX && outbox.unsent_pieces() < socket::PIECES_PER_CALL_MAX {
+            while go_on
+                && outbox.unsent_bytes() < GATHERED_BYTES_MAX
+                && outbox.unsent_pieces() < socket::PIECES_PER_CALL_MAX
+            {
                 let Some(outcome) = self.outcome_at_hand(&mut next).await else { break };
                 go_on = self.take(outcome, &mut outbox);
             }

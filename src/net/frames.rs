@@ -279,7 +279,8 @@ mod tests {
     #[test]
     fn frames_come_out_as_they_went_in_however_they_arrive() {
         let near = BUFFER_BYTES - LENGTH_BYTES;
-        let lengths = [8, 9, 100, near - 1, near, near + 1, 8, 70_000, 1 << 20, 3000, 3000, 3000, 3000, 3000, 12, 200_000];
+        let lengths =
+            [8, 9, 100, near - 1, near, near + 1, 8, 70_000, 1 << 20, 3000, 3000, 3000, 3000, 3000, 12, 200_000];
         let bodies = bodies(&lengths);
         let wire: Vec<u8> = bodies.iter().flat_map(|body| framed(body)).collect();
         for sizes in [&[1_usize][..], &[3, 1, 4], &[usize::MAX], &[5000], &[16 * 1024, 1], &[4, 100_000]] {

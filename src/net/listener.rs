@@ -97,9 +97,7 @@ impl Listener {
     pub fn bind(endpoint: &Endpoint) -> Result<Self, BindError> {
         let failed = |error| BindError { endpoint: endpoint.clone(), error };
         match &endpoint.host {
-            Host::Loopback => {
-                Self::bind_pair(Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST, endpoint.port).map_err(failed)
-            }
+            Host::Loopback => Self::bind_pair(Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST, endpoint.port).map_err(failed),
             Host::Any => {
                 let both = socket::bind(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), endpoint.port));
                 let any = match both {
@@ -242,11 +240,7 @@ async fn accept_all(
     }
 }
 
-fn admit(
-    accepted: AcceptedTcpStream,
-    listener: usize,
-    limits: &Arc<ConnectionLimits>,
-) -> io::Result<Option<Accepted>> {
+fn admit(accepted: AcceptedTcpStream, listener: usize, limits: &Arc<ConnectionLimits>) -> io::Result<Option<Accepted>> {
     let stream = socket::detach(accepted)?;
     let address = stream.peer_addr()?;
     let peer = Peer { address: canonical(address), listener };

@@ -127,7 +127,8 @@ impl Waiter<'_> {
     fn poll(&self, waker: &Waker) -> Poll<LaneName> {
         let mut lanes = self.memory.lanes.borrow_mut();
         let queue = &mut lanes.lane(self.lane).waiting;
-        let at = queue.iter().position(|entry| entry.ticket == self.ticket).expect("only this waiter removes its entry");
+        let at =
+            queue.iter().position(|entry| entry.ticket == self.ticket).expect("only this waiter removes its entry");
         match queue[at].granted {
             Some(granted) => {
                 queue.remove(at);

@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn whatever_the_kernel_takes_the_rest_follows_in_order() {
-        let reply: Vec<Slice> = [0, 5, 0, 1, 300, 7, 0].iter().map(|length| Slice::from(vec![*length as u8; *length])).collect();
+        let reply: Vec<Slice> =
+            [0, 5, 0, 1, 300, 7, 0].iter().map(|length| Slice::from(vec![*length as u8; *length])).collect();
         let whole: Vec<u8> = reply.iter().flat_map(|piece| piece.as_ref().to_vec()).collect();
         for step in [1, 2, 5, 6, 150, 313] {
             let mut outbox = Outbox::default();

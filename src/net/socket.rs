@@ -173,13 +173,7 @@ pub fn set_buffer_bytes(stream: &TcpStream, send: Option<i32>, receive: Option<i
 fn set_option(socket: RawFd, level: i32, option: i32, value: i32) -> io::Result<()> {
     // SAFETY: `value` outlives the call and its size is given.
     let result = unsafe {
-        libc::setsockopt(
-            socket,
-            level,
-            option,
-            (&raw const value).cast(),
-            mem::size_of::<i32>() as libc::socklen_t,
-        )
+        libc::setsockopt(socket, level, option, (&raw const value).cast(), mem::size_of::<i32>() as libc::socklen_t)
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -159,110 +159,138 @@ fn is_ended(stream: &mut StdStream) -> bool {
 
 #[test]
 fn replies_come_in_request_order() {
-    with_echo(settings(), |_| {}, |connect| {
-        let mut client = connect();
-        // The first waits for the third; none is answered before its predecessors.
-        for body in [&b"w-first "[..], b"p-second", b"r-third "] {
-            send(&mut client, body);
-        }
-        for body in [&b"w-first "[..], b"p-second", b"r-third "] {
-            assert_eq!(receive(&mut client), body);
-        }
-    });
+    with_echo(
+        settings(),
+        |_| {},
+        |connect| {
+            let mut client = connect();
+            // The first waits for the third; none is answered before its predecessors.
+            for body in [&b"w-first "[..], b"p-second", b"r-third "] {
+                send(&mut client, body);
+            }
+            for body in [&b"w-first "[..], b"p-second", b"r-third "] {
+                assert_eq!(receive(&mut client), body);
+            }
+        },
+    );
 }
 
 #[test]
 fn what_does_not_pipeline_waits_for_its_predecessors() {
-    with_echo(settings(), |_| {}, |connect| {
-        let (mut client, mut other) = (connect(), connect());
-        send(&mut client, b"w-parked");
-        send(&mut client, b"e-behind");
-        // Another connection sees how many requests were begun: the parked one and its own two, not the one behind.
-        loop {
-            send(&mut other, b"l-------");
-            let mut begun = [0; 4];
-            other.read_exact(&mut begun).unwrap();
-            let own = u32::from_be_bytes(begun);
-            if own >= 2 {
-                break;
+    with_echo(
+        settings(),
+        |_| {},
+        |connect| {
+            let (mut client, mut other) = (connect(), connect());
+            send(&mut client, b"w-parked");
+            send(&mut client, b"e-behind");
+            // Another connection sees how many requests were begun: the parked one and its own two, not the one behind.
+            loop {
+                send(&mut other, b"l-------");
+                let mut begun = [0; 4];
+                other.read_exact(&mut begun).unwrap();
+                let own = u32::from_be_bytes(begun);
+                if own >= 2 {
+                    break;
+                }
             }
-        }
-        send(&mut other, b"r-------");
-        assert_eq!(receive(&mut other), b"r-------");
-        assert_eq!(receive(&mut client), b"w-parked");
-        assert_eq!(receive(&mut client), b"e-behind");
-    });
+            send(&mut other, b"r-------");
+            assert_eq!(receive(&mut other), b"r-------");
+            assert_eq!(receive(&mut client), b"w-parked");
+            assert_eq!(receive(&mut client), b"e-behind");
+        },
+    );
 }
 
 #[test]
 fn large_frames_and_small_ones_come_back_identical() {
-    with_echo(settings(), |_| {}, |connect| {
-        let mut client = connect();
-        let mut writer = client.try_clone().unwrap();
-        let bodies: Vec<Vec<u8>> = [8, 20_000, 5 << 20, 9, 16_380, 16_381, 300_000]
-            .iter()
-            .map(|length| (0..*length).map(|at: usize| if at == 0 { b'p' } else { (at * 13 >> 2) as u8 }).collect())
-            .collect();
-        let sent = bodies.clone();
-        let sender = thread::spawn(move || sent.iter().for_each(|body| send(&mut writer, body)));
-        for body in &bodies {
-            assert!(receive(&mut client) == *body, "a frame of {} bytes differs", body.len());
-        }
-        sender.join().unwrap();
-    });
+    with_echo(
+        settings(),
+        |_| {},
+        |connect| {
+            let mut client = connect();
+            let mut writer = client.try_clone().unwrap();
+            let bodies: Vec<Vec<u8>> = [8, 20_000, 5 << 20, 9, 16_380, 16_381, 300_000]
+                .iter()
+                .map(|length| (0..*length).map(|at: usize| if at == 0 { b'p' } else { (at * 13 >> 2) as u8 }).collect())
+                .collect();
+            let sent = bodies.clone();
+            let sender = thread::spawn(move || sent.iter().for_each(|body| send(&mut writer, body)));
+            for body in &bodies {
+                assert!(receive(&mut client) == *body, "a frame of {} bytes differs", body.len());
+            }
+            sender.join().unwrap();
+        },
+    );
 }
 
 #[test]
 fn a_thousand_pieces_through_a_tiny_buffer_arrive_identical() {
     let tiny = NetSettings { send_buffer_bytes: Some(4096), ..settings() };
-    with_echo(tiny, |_| {}, |connect| {
-        let mut client = connect();
-        send(&mut client, b"b-------");
-        let expected: Vec<u8> = big_reply().iter().flat_map(|piece| piece.to_vec()).collect();
-        let mut seen = vec![0; expected.len()];
-        // Reads of odd sizes, so that the socket is full most of the time.
-        for chunk in seen.chunks_mut(10_007) {
-            client.read_exact(chunk).unwrap();
-        }
-        assert!(seen == expected);
-    });
+    with_echo(
+        tiny,
+        |_| {},
+        |connect| {
+            let mut client = connect();
+            send(&mut client, b"b-------");
+            let expected: Vec<u8> = big_reply().iter().flat_map(|piece| piece.to_vec()).collect();
+            let mut seen = vec![0; expected.len()];
+            // Reads of odd sizes, so that the socket is full most of the time.
+            for chunk in seen.chunks_mut(10_007) {
+                client.read_exact(chunk).unwrap();
+            }
+            assert!(seen == expected);
+        },
+    );
 }
 
 #[test]
 fn no_reply_is_sent_for_a_request_that_has_none_and_closing_closes() {
-    with_echo(settings(), |_| {}, |connect| {
-        let mut client = connect();
-        send(&mut client, b"n-------");
-        send(&mut client, b"e-------");
-        assert_eq!(receive(&mut client), b"e-------");
-        send(&mut client, b"x-------");
-        assert!(is_ended(&mut client));
-    });
+    with_echo(
+        settings(),
+        |_| {},
+        |connect| {
+            let mut client = connect();
+            send(&mut client, b"n-------");
+            send(&mut client, b"e-------");
+            assert_eq!(receive(&mut client), b"e-------");
+            send(&mut client, b"x-------");
+            assert!(is_ended(&mut client));
+        },
+    );
 }
 
 #[test]
 fn a_half_closed_client_still_gets_its_replies() {
-    with_echo(settings(), |_| {}, |connect| {
-        let mut client = connect();
-        send(&mut client, b"e-------");
-        client.shutdown(std::net::Shutdown::Write).unwrap();
-        assert_eq!(receive(&mut client), b"e-------");
-        assert!(is_ended(&mut client));
-    });
+    with_echo(
+        settings(),
+        |_| {},
+        |connect| {
+            let mut client = connect();
+            send(&mut client, b"e-------");
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+            assert_eq!(receive(&mut client), b"e-------");
+            assert!(is_ended(&mut client));
+        },
+    );
 }
 
 #[test]
 fn bad_lengths_end_one_connection_and_no_other() {
-    with_echo(settings(), |_| {}, |connect| {
-        let mut good = connect();
-        for length in [-1, i32::MIN, 0, 3, (8 << 20) + 1, i32::MAX] {
-            let mut bad = connect();
-            bad.write_all(&length.to_be_bytes()).unwrap();
-            assert!(is_ended(&mut bad), "length {length}");
-            send(&mut good, b"e-still-here");
-            assert_eq!(receive(&mut good), b"e-still-here");
-        }
-    });
+    with_echo(
+        settings(),
+        |_| {},
+        |connect| {
+            let mut good = connect();
+            for length in [-1, i32::MIN, 0, 3, (8 << 20) + 1, i32::MAX] {
+                let mut bad = connect();
+                bad.write_all(&length.to_be_bytes()).unwrap();
+                assert!(is_ended(&mut bad), "length {length}");
+                send(&mut good, b"e-still-here");
+                assert_eq!(receive(&mut good), b"e-still-here");
+            }
+        },
+    );
 }
 
 #[test]

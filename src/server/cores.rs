@@ -70,7 +70,9 @@ pub fn plan(choice: Option<&CoreChoice>, mask: &[usize], quota: Option<f64>) -> 
         // More executors than CPUs is for tests: the kernel spreads them.
         Some(CoreChoice::Count(count)) => Ok(CorePlan(vec![None; *count])),
         Some(CoreChoice::List(list)) => match list.iter().find(|cpu| !mask.contains(cpu)) {
-            Some(cpu) => Err(format!("--cores names CPU {cpu}, but this process may run on {mask:?} only (see taskset)")),
+            Some(cpu) => {
+                Err(format!("--cores names CPU {cpu}, but this process may run on {mask:?} only (see taskset)"))
+            }
             None => Ok(pinned(list)),
         },
     }
@@ -129,7 +131,11 @@ fn groups(controller: &str) -> Vec<PathBuf> {
     let of_process = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let root = Path::new("/sys/fs/cgroup").join(controller);
     let Some(group) = group_of(&of_process, controller) else { return Vec::new() };
-    root.join(group.trim_start_matches('/')).ancestors().take_while(|path| path.starts_with(&root)).map(Path::to_owned).collect()
+    root.join(group.trim_start_matches('/'))
+        .ancestors()
+        .take_while(|path| path.starts_with(&root))
+        .map(Path::to_owned)
+        .collect()
 }
 
 fn group_of<'a>(of_process: &'a str, controller: &str) -> Option<&'a str> {

@@ -173,11 +173,7 @@ async fn live<S: Shard>(
 }
 
 /// Opens the listeners to clients, on the core that has them, and says so.
-fn open(
-    context: &CoreContext,
-    shared: &Shared,
-    listeners: Vec<(Endpoint, Listener)>,
-) -> Result<Vec<Acceptor>, String> {
+fn open(context: &CoreContext, shared: &Shared, listeners: Vec<(Endpoint, Listener)>) -> Result<Vec<Acceptor>, String> {
     let mut acceptors = Vec::new();
     let mut addresses = Vec::new();
     for (index, (endpoint, listener)) in listeners.into_iter().enumerate() {
@@ -196,8 +192,7 @@ fn open(
         let id = identity.meta.node_id;
         // Tools that start Kafka in tests wait for these words.
         info!("[BrokerLifecycleManager id={id}] The broker has been unfenced. Transitioning from RECOVERY to RUNNING.");
-        let told: Vec<String> =
-            identity.advertised.iter().map(|told| format!("{}:{}", told.host, told.port)).collect();
+        let told: Vec<String> = identity.advertised.iter().map(|told| format!("{}:{}", told.host, told.port)).collect();
         let started_ms = identity.began.elapsed().as_millis() as u64;
         info!(listening = addresses.join(","), started_ms, "ready: clients connect to {}", told.join(","));
     }
@@ -248,7 +243,8 @@ async fn ladder() {
         let mut timers: Vec<Timer> = RUNGS_MS.iter().map(|ms| Timer::new(Duration::from_millis(*ms))).collect();
         poll_fn(|context| {
             // Each is polled, since polling is what arms it.
-            let fired = timers.iter_mut().filter_map(|timer| Pin::new(timer).poll(context).is_ready().then_some(())).count();
+            let fired =
+                timers.iter_mut().filter_map(|timer| Pin::new(timer).poll(context).is_ready().then_some(())).count();
             if fired > 0 { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;

@@ -74,8 +74,7 @@ impl Machine {
         };
         let plan = cores::plan(choice.as_ref(), &cores::affinity_mask(), cores::cpu_quota())?;
         let limit = cores::memory_limit();
-        let memory_bytes =
-            options.memory.or(config.memory_bytes).unwrap_or_else(|| cores::default_memory(limit));
+        let memory_bytes = options.memory.or(config.memory_bytes).unwrap_or_else(|| cores::default_memory(limit));
         if memory_bytes < cores::MEMORY_BYTES_MIN {
             let least = cores::MEMORY_BYTES_MIN >> 20;
             return Err(format!("{memory_bytes} bytes of memory are too few: give --memory at least {least}M"));

@@ -81,7 +81,10 @@ fn take_signals(stop: &Stop) {
             // The journal holds whatever is not in its place yet, so nothing is lost by leaving now.
             process::exit(128 + signal);
         }
-        info!(signal = if signal == libc::SIGTERM { "SIGTERM" } else { "SIGINT" }, "stopping; a second signal quits at once");
+        info!(
+            signal = if signal == libc::SIGTERM { "SIGTERM" } else { "SIGINT" },
+            "stopping; a second signal quits at once"
+        );
         stop.raise();
     }
 }
