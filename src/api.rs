@@ -46,6 +46,7 @@ pub use self::peer::{Endpoint, Peer};
 use crate::{
     base::Set,
     io::{Io, Slice},
+    partition::fetch_session::FetchSessions,
     protocol::frame::{self, RequestHead},
     shard::Router,
 };
@@ -56,15 +57,19 @@ pub struct Context {
     io: Io,
     /// What clients are told to connect to, by listener.
     endpoints: Vec<Endpoint>,
+    /// Fetch sessions of this core's connections.
+    sessions: RefCell<FetchSessions>,
     /// Topics that are being created because a client named them.
     creating: RefCell<Set<String>>,
 }
 
 impl Context {
-    /// The context of a core. `endpoints` has an entry for each listener, by the index that [`Peer`]s carry.
+    /// The context of one of so many cores. `endpoints` has an entry for each listener, by the index that [`Peer`]s carry.
     #[must_use]
-    pub fn new(router: Router, io: Io, endpoints: Vec<Endpoint>) -> Rc<Self> {
-        Rc::new(Self { router, io, endpoints, creating: RefCell::default() })
+    pub fn new(router: Router, io: Io, endpoints: Vec<Endpoint>, cores: usize) -> Rc<Self> {
+        let slots = router.config().fetch_session_slots.div_ceil(cores);
+        let sessions = RefCell::new(FetchSessions::new(slots));
+        Rc::new(Self { router, io, endpoints, sessions, creating: RefCell::default() })
     }
 }
 

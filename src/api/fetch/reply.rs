@@ -1,44 +1,31 @@
 //! The answer to a fetch, written around the records: they are not copied, and not even touched.
 
 use bytes::{BufMut, BytesMut};
-use kafka_protocol::{
-    messages::{FetchResponse, TopicName},
-    protocol::HeaderVersion,
-};
-use uuid::Uuid;
+use kafka_protocol::{messages::FetchResponse, protocol::HeaderVersion};
 
 use crate::{
     api::{Outcome, call::code},
     base::ErrorCode,
     io::Slice,
+    partition::fetch_session::TopicRef,
     protocol::frame,
     replica::Fetched,
 };
 
-/// One partition of the answer.
-pub(super) struct PartitionAnswer {
-    /// Its index.
-    pub index: i32,
-    /// Whether aborted transactions are listed: none so far, but then as an empty list, not as null.
-    pub read_committed: bool,
-    /// What was read.
-    pub fetched: Fetched,
-}
-
 /// One topic of the answer.
 pub(super) struct TopicAnswer {
-    /// Its name, up to v12.
-    pub name: TopicName,
-    /// Its id, from v13 on.
-    pub id: Uuid,
-    /// Its partitions.
-    pub partitions: Vec<PartitionAnswer>,
+    /// As the client calls it: by name up to v12, by id from v13 on.
+    pub topic: TopicRef,
+    /// Index and what was read.
+    pub partitions: Vec<(i32, Fetched)>,
 }
 
 /// An answer in the making.
 pub(super) struct Reply {
     correlation_id: i32,
     version: i16,
+    /// Whether aborted transactions are listed: none so far, but then as an empty list, not as null.
+    read_committed: bool,
     error: Option<ErrorCode>,
     /// 0: no session.
     pub session_id: i32,
@@ -48,8 +35,8 @@ pub(super) struct Reply {
 
 impl Reply {
     /// An empty answer.
-    pub fn new(correlation_id: i32, version: i16) -> Self {
-        Self { correlation_id, version, error: None, session_id: 0, topics: Vec::new() }
+    pub fn new(correlation_id: i32, version: i16, read_committed: bool) -> Self {
+        Self { correlation_id, version, read_committed, error: None, session_id: 0, topics: Vec::new() }
     }
 
     /// The whole fetch is refused.
@@ -75,14 +62,13 @@ impl Reply {
         }
         out.count(self.topics.len());
         for topic in self.topics {
-            if self.version >= 13 {
-                out.head.put_slice(topic.id.as_bytes());
-            } else {
-                out.text(&topic.name);
+            match &topic.topic {
+                TopicRef::Name(name) => out.text(name),
+                TopicRef::Id(id) => out.head.put_slice(id.0.as_bytes()),
             }
             out.count(topic.partitions.len());
-            for partition in topic.partitions {
-                out.partition(self.version, partition);
+            for (index, fetched) in topic.partitions {
+                out.partition(self.version, index, self.read_committed, fetched);
             }
             out.no_tags();
         }
@@ -100,8 +86,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn partition(&mut self, version: i16, partition: PartitionAnswer) {
-        let PartitionAnswer { index, read_committed, fetched } = partition;
+    fn partition(&mut self, version: i16, index: i32, read_committed: bool, fetched: Fetched) {
         self.head.put_i32(index);
         self.head.put_i16(code(fetched.error));
         self.head.put_i64(fetched.high_watermark.0);
@@ -195,10 +180,14 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use kafka_protocol::messages::fetch_response::{EpochEndOffset, FetchableTopicResponse, PartitionData};
+    use kafka_protocol::messages::{
+        TopicName,
+        fetch_response::{EpochEndOffset, FetchableTopicResponse, PartitionData},
+    };
+    use uuid::Uuid;
 
     use super::*;
-    use crate::base::{LeaderEpoch, Offset};
+    use crate::base::{LeaderEpoch, Offset, TopicId};
 
     fn fetched(records: &[&'static [u8]]) -> Fetched {
         Fetched {
@@ -211,30 +200,29 @@ mod tests {
         }
     }
 
-    fn partitions() -> Vec<PartitionAnswer> {
+    fn partitions() -> Vec<(i32, Fetched)> {
         static LONG: [u8; 20_000] = [7; 20_000];
         let diverging = Some((LeaderEpoch(5), Offset(900)));
         vec![
-            PartitionAnswer { index: 0, read_committed: false, fetched: fetched(&[b"one batch", &LONG, b"another"]) },
-            PartitionAnswer { index: 1, read_committed: true, fetched: fetched(&[]) },
-            PartitionAnswer { index: 2, read_committed: true, fetched: Fetched::refused(ErrorCode::OffsetOutOfRange) },
-            PartitionAnswer { index: 3, read_committed: false, fetched: Fetched { diverging, ..fetched(&[]) } },
-            PartitionAnswer { index: 300, read_committed: true, fetched: fetched(&[b"last"]) },
+            (0, fetched(&[b"one batch", &LONG, b"another"])),
+            (1, fetched(&[])),
+            (2, Fetched::refused(ErrorCode::OffsetOutOfRange)),
+            (3, Fetched { diverging, ..fetched(&[]) }),
+            (300, fetched(&[b"last"])),
         ]
     }
 
     /// What the codec says for the same answer.
-    fn codec(version: i16) -> Bytes {
-        let partition = |answer: PartitionAnswer| {
-            let fetched = answer.fetched;
+    fn codec(version: i16, read_committed: bool) -> Bytes {
+        let partition = |(index, fetched): (i32, Fetched)| {
             let records: Vec<u8> = fetched.records.iter().flat_map(|slice| slice.to_vec()).collect();
             let mut data = PartitionData::default()
-                .with_partition_index(answer.index)
+                .with_partition_index(index)
                 .with_error_code(code(fetched.error))
                 .with_high_watermark(fetched.high_watermark.0)
                 .with_last_stable_offset(fetched.last_stable_offset.0)
                 .with_log_start_offset(fetched.log_start_offset.0)
-                .with_aborted_transactions((answer.read_committed && fetched.error.is_none()).then(Vec::new))
+                .with_aborted_transactions((read_committed && fetched.error.is_none()).then(Vec::new))
                 .with_preferred_read_replica((-1).into())
                 .with_records(Some(records.into()));
             if let Some((epoch, end)) = fetched.diverging.filter(|_| version >= 12) {
@@ -260,26 +248,25 @@ mod tests {
 
     #[test]
     fn answers_are_the_codec_s_byte_for_byte() {
-        for version in 4..=18 {
-            let topic = |name: &'static str, partitions| TopicAnswer {
-                name: TopicName(kafka_protocol::protocol::StrBytes::from_static_str(name)),
-                id: Uuid::from_u128(9),
-                partitions,
+        for (version, read_committed) in (4..=18).flat_map(|version| [(version, false), (version, true)]) {
+            let topic = |name: &str, partitions| {
+                let id = TopicRef::Id(TopicId(Uuid::from_u128(9)));
+                TopicAnswer { topic: if version >= 13 { id } else { TopicRef::Name(name.into()) }, partitions }
             };
-            let mut reply = Reply::new(41, version);
+            let mut reply = Reply::new(41, version, read_committed);
             reply.session_id = 12;
             reply.topics = vec![topic("t", partitions()), topic("empty", vec![])];
             let Outcome::Reply(pieces) = reply.encode() else { panic!("an answer") };
             assert_eq!(pieces.len(), 2 + 3 + 1 + 1, "head, three slices, head, a slice, tail");
             let whole: Vec<u8> = pieces.iter().flat_map(|piece| piece.to_vec()).collect();
-            assert_eq!(whole, codec(version), "v{version}");
+            assert_eq!(whole, codec(version, read_committed), "v{version} read_committed {read_committed}");
         }
     }
 
     #[test]
     fn a_refusal_has_no_topics() {
         let refusal = |version| {
-            let Outcome::Reply(pieces) = Reply::new(1, version).refuse(ErrorCode::FetchSessionIdNotFound) else {
+            let Outcome::Reply(pieces) = Reply::new(1, version, false).refuse(ErrorCode::FetchSessionIdNotFound) else {
                 panic!("an answer")
             };
             pieces.iter().flat_map(|piece| piece.to_vec()).collect::<Vec<u8>>()
