@@ -11,10 +11,12 @@ mod sim;
 // -- edges: sockets, threads, signals ---------------------------------------------------------------------------------
 #[cfg(feature = "glommio")]
 pub mod cli;
-#[cfg(feature = "glommio")]
-pub mod net;
+// Above the sockets: it binds, opens and closes them.
 #[cfg(feature = "glommio")]
 pub mod server;
+// Below the process.
+#[cfg(feature = "glommio")]
+pub mod net;
 
 // -- flows: in which order things happen ------------------------------------------------------------------------------
 pub mod api;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `ringtail` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ringtail::cli::run()
+}

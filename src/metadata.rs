@@ -1,1 +1,7 @@
-//! (room)
+//! What the cluster consists of: brokers, topics, partitions, configs, features. State changes only by applying records.
+
+mod image;
+pub mod names;
+mod snapshot;
+
+pub use image::{Image, Inconsistent, Partition, Topic};

@@ -1,1 +1,28 @@
-//! (room)
+//! Sockets: listeners, connections (frames in, replies out in request order) and the limits on both.
+//!
+//! A request's bytes are charged to the core's request memory before they are received, handed to a
+//! [`Service`] as one contiguous piece, and its reply leaves as the pieces that the service gives. Nothing above this
+//! room sees a socket.
+
+mod connection;
+mod core;
+mod frames;
+mod limits;
+mod listener;
+mod mailbox;
+mod memory;
+mod outbox;
+mod service;
+mod socket;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    core::{NetCore, NetSettings, SWEEP_PERIOD},
+    frames::BUFFER_BYTES as CONNECTION_BUFFER_BYTES,
+    limits::{ConnectionLimits, Ticket},
+    listener::{Accepted, Acceptor, BindError, Endpoint, Host, Listener, OpenListener},
+    mailbox::Mailbox,
+    service::{Outcome, Peer, Pending, Service},
+};

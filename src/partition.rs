@@ -8,12 +8,17 @@ mod epochs;
 mod fetch;
 mod producers;
 mod state;
+mod validate;
 
 pub use append::AppendPlan;
 pub use epochs::EpochCache;
 pub use fetch::{FetchPartition, FetchPlan, FetchRefusal, Isolation};
 pub use producers::{PRODUCERS_MAX, Producers};
 pub use state::{PartitionState, StateError};
+pub use validate::{
+    CompressionPolicy, RECORD_ERRORS_MAX, REWRITTEN_BYTES_MAX, Refusal, SCANNED_BYTES_MAX, TopicRules, ValidBatch,
+    validate,
+};
 
 use crate::base::{ErrorCode, LeaderEpoch, Offset, PartitionKey, Timestamp};
 

@@ -1,1 +1,166 @@
-//! (room)
+//! The process: started as a list of named steps, stopped in reverse.
+
+mod cores;
+mod data_dir;
+mod executors;
+mod gate;
+mod limits;
+mod logging;
+mod settings;
+mod signals;
+
+use std::{fmt, panic, path::PathBuf, process, sync::Arc, time::Instant};
+
+use tracing::info;
+
+pub use self::{
+    cores::{CoreChoice, parse_bytes},
+    data_dir::{DataDirError, MetaProperties, lock as lock_data_dir, random_id, read_meta, write_meta},
+    executors::{CoreContext, Shard},
+    logging::LogFormat,
+    settings::{Advertised, data_dir_of, load_config, node_id_of},
+    signals::Stop,
+};
+use crate::{
+    config::BrokerConfig,
+    net::{Endpoint, Listener},
+};
+
+/// The metadata version that a new cluster begins with.
+pub const METADATA_VERSION: &str = "4.3-IV0";
+
+/// What the command line says.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// A server.properties.
+    pub file: Option<PathBuf>,
+    /// `key=value` each, above the file.
+    pub overrides: Vec<String>,
+    /// `--cores`.
+    pub cores: Option<CoreChoice>,
+    /// `--memory`, in bytes.
+    pub memory: Option<u64>,
+    /// `--data-dir`, above `log.dirs`.
+    pub data_dir: Option<PathBuf>,
+    /// `--log-format`.
+    pub log_format: LogFormat,
+}
+
+/// Who this broker is: the same on all cores, known before anything is recovered.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The settings.
+    pub config: BrokerConfig,
+    /// Where the data lies.
+    pub data_dir: PathBuf,
+    /// What `meta.properties` says.
+    pub meta: MetaProperties,
+    /// What clients of each listener are told, in the order of [`crate::net::Peer::listener`].
+    pub advertised: Vec<Advertised>,
+    /// What the broker may hold, in bytes. A quarter is for requests, an eighth for unsent replies, a sixteenth for
+    /// connections' buffers.
+    pub memory_bytes: u64,
+    /// When the process began.
+    pub began: Instant,
+}
+
+/// Why the broker does not run: one line that says what is wrong and what to do.
+#[derive(Debug)]
+pub struct StartError {
+    step: &'static str,
+    why: String,
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {}", self.step, self.why)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Names the step that fails.
+fn step<T, E: fmt::Display>(name: &'static str, result: Result<T, E>) -> Result<T, StartError> {
+    result.map_err(|error| StartError { step: name, why: error.to_string() })
+}
+
+/// Runs a broker in this process until a signal stops it.
+/// # Errors  Why it could not start, or what failed while it stopped.
+pub fn run(_options: Options) -> Result<(), StartError> {
+    // The one place where the process and the cores' worlds meet: `run_with(options, &…)` with a `Shard` that calls
+    // `shard::start`.
+    Err(StartError { step: "broker", why: "this build has no shard behind its sockets".to_owned() })
+}
+
+/// The same for any kind of core.
+/// # Errors  Why it could not start, or what failed while it stopped.
+pub fn run_with(options: Options, shard: &impl Shard) -> Result<(), StartError> {
+    let began = Instant::now();
+    let stop = Stop::default();
+    step("signals", signals::watch(stop.clone()))?;
+    logging::start(options.log_format);
+    end_process_on_panic();
+
+    let loaded = step("configuration", load_config(options.file.as_deref(), &options.overrides))?;
+    settings::log_notes(&loaded.notes);
+    serve(&options, loaded.config, shard, &stop, began)
+}
+
+/// The steps after the configuration is known. What a step takes is given back when it goes out of scope, in reverse.
+fn serve(
+    options: &Options,
+    config: BrokerConfig,
+    shard: &impl Shard,
+    stop: &Stop,
+    began: Instant,
+) -> Result<(), StartError> {
+    let machine = step("machine", settings::Machine::look(options, &config))?;
+    info!(cores = ?machine.plan.0, memory_mib = machine.memory_bytes >> 20, "starting");
+    let listeners = step("listeners", bind(&config))?;
+    let data_dir = options.data_dir.clone().unwrap_or_else(|| data_dir_of(&config));
+    let _lock = step("data directory", data_dir::lock(&data_dir))?;
+    let meta = step("data directory", identify(&data_dir, &config))?;
+    let ports: Vec<u16> = listeners.iter().map(|(_, listener)| listener.port()).collect();
+    let advertised = settings::advertised(&config, &ports);
+    let identity = Arc::new(Identity { config, data_dir, meta, advertised, memory_bytes: machine.memory_bytes, began });
+    step("broker", executors::run(&machine, &identity, listeners, shard, stop))?;
+    info!("stopped");
+    Ok(())
+}
+
+fn bind(config: &BrokerConfig) -> Result<Vec<(Endpoint, Listener)>, String> {
+    let bind = |listener| {
+        let endpoint = settings::endpoint(listener);
+        Listener::bind(&endpoint).map(|listener| (endpoint, listener)).map_err(|error| error.to_string())
+    };
+    config.listeners.iter().map(bind).collect()
+}
+
+/// Reads who the directory belongs to, or makes it ours.
+fn identify(data_dir: &std::path::Path, config: &BrokerConfig) -> Result<MetaProperties, String> {
+    let node_id = node_id_of(config);
+    match data_dir::read_meta(data_dir).map_err(|error| error.to_string())? {
+        Some(meta) if meta.node_id == node_id => Ok(meta),
+        Some(meta) => Err(format!(
+            "{} belongs to node.id={}, the configuration says node.id={node_id}: correct one of them",
+            data_dir.display(),
+            meta.node_id
+        )),
+        None => {
+            let id = || random_id().map_err(|error| format!("no random numbers: {error}"));
+            let meta = MetaProperties { cluster_id: id()?, node_id, directory_id: id()?, version: "1".to_owned() };
+            data_dir::write_meta(data_dir, &meta).map_err(|error| error.to_string())?;
+            info!(cluster_id = meta.cluster_id, data_dir = %data_dir.display(), "new data directory");
+            Ok(meta)
+        }
+    }
+}
+
+/// A panic on any thread ends the process: a broker that has lost a part of itself must not answer for the rest.
+fn end_process_on_panic() {
+    let report = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        process::abort();
+    }));
+}

@@ -1,1 +1,192 @@
-//! (file)
+//! Frames: the head of a request, and answers cut to length.
+//!
+//! A frame is a 4-byte big-endian length and as many bytes. Here it comes without the length and leaves with it.
+//! The codec's own head decoder panics on frames below four bytes, so heads are read by hand.
+
+use std::fmt;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::{
+    messages::{ApiKey, ResponseHeader},
+    protocol::{Encodable, HeaderVersion, StrBytes},
+};
+
+use crate::protocol::{
+    guard::{self, Malformed},
+    versions::Api,
+};
+
+/// Bytes of the length before each frame.
+pub const LENGTH_BYTES: usize = 4;
+
+/// Bytes that every request has: key, version, correlation id.
+pub const FIXED_HEAD_BYTES: usize = 8;
+
+/// What stands before a request's body, and the body as it came.
+#[derive(Clone, Debug)]
+pub struct RequestHead {
+    /// The request type, with its versions.
+    pub api: &'static Api,
+    /// As sent. Supported by `api`, except in ApiVersions, which answers any version (KIP-511).
+    pub version: i16,
+    /// Goes back in the answer.
+    pub correlation_id: i32,
+    /// What the client calls itself.
+    pub client_id: Option<StrBytes>,
+    /// The rest of the frame.
+    pub body: Bytes,
+}
+
+/// Why a frame cannot be a request. The connection is closed: Kafka has no answer for it either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameError {
+    /// No implemented request has this key.
+    UnknownKey(i16),
+    /// The key is known, the version is not.
+    UnsupportedVersion(&'static Api, i16),
+    /// The head ends early or lies about its lengths.
+    Malformed(Malformed),
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownKey(key) => write!(out, "unknown api key {key}"),
+            Self::UnsupportedVersion(api, version) => write!(out, "unsupported version {version} of {}", api.name),
+            Self::Malformed(why) => write!(out, "malformed request head: {why}"),
+        }
+    }
+}
+
+/// Key and version of a frame of which at least the first four bytes are there.
+#[must_use]
+pub fn peek(frame: &[u8]) -> Option<(i16, i16)> {
+    let head = frame.first_chunk::<4>()?;
+    Some((i16::from_be_bytes([head[0], head[1]]), i16::from_be_bytes([head[2], head[3]])))
+}
+
+/// Reads the head of a frame; the body stays where it lies.
+/// # Errors  The reason for closing the connection.
+pub fn parse(mut frame: Bytes) -> Result<RequestHead, FrameError> {
+    if frame.len() < FIXED_HEAD_BYTES {
+        return Err(FrameError::Malformed(Malformed::Truncated));
+    }
+    let (key, version) = peek(&frame).ok_or(FrameError::Malformed(Malformed::Truncated))?;
+    let correlation_id = i32::from_be_bytes([frame[4], frame[5], frame[6], frame[7]]);
+    let api = Api::of(key).ok_or(FrameError::UnknownKey(key))?;
+    if !api.supports(version) && api.key != ApiKey::ApiVersions {
+        return Err(FrameError::UnsupportedVersion(api, version));
+    }
+    let rest = frame.split_off(FIXED_HEAD_BYTES);
+    let (client, body) = guard::head(&rest, api.is_flexible(version)).map_err(FrameError::Malformed)?;
+    let client_id = match client {
+        None => None,
+        Some(range) => {
+            Some(StrBytes::from_utf8(rest.slice(range)).map_err(|_| FrameError::Malformed(Malformed::Utf8))?)
+        }
+    };
+    Ok(RequestHead { api, version, correlation_id, client_id, body: rest.slice(body..) })
+}
+
+/// An answer as it goes out: length, head and message in one piece.
+/// # Errors  The codec's words, if a field does not fit this version: a client's name too long to be sent back, or our bug.
+pub fn reply<M: Encodable + HeaderVersion>(correlation_id: i32, version: i16, message: &M) -> Result<Bytes, String> {
+    let body_bytes = message.compute_size(version).map_err(|error| error.to_string())?;
+    let mut out = start_reply(correlation_id, M::header_version(version), body_bytes);
+    message.encode(&mut out, version).map_err(|error| error.to_string())?;
+    Ok(finish_reply(out, 0))
+}
+
+/// The first bytes of an answer; the length is left open until [`finish_reply`]. `body_bytes` is a hint for the allocation.
+#[must_use]
+pub fn start_reply(correlation_id: i32, header_version: i16, body_bytes: usize) -> BytesMut {
+    let mut out = BytesMut::with_capacity(LENGTH_BYTES + 5 + body_bytes);
+    out.put_i32(0);
+    ResponseHeader::default()
+        .with_correlation_id(correlation_id)
+        .encode(&mut out, header_version)
+        .expect("an answer's head has no field that a version lacks");
+    out
+}
+
+/// Writes the length in, counting `elsewhere` bytes of the answer that lie in other pieces.
+///
+/// # Panics  If an answer passes 2 GiB: the limits of Fetch keep it far below.
+#[must_use]
+pub fn finish_reply(mut out: BytesMut, elsewhere: usize) -> Bytes {
+    let length = i32::try_from(out.len() - LENGTH_BYTES + elsewhere).expect("answers are bounded far below 2 GiB");
+    out[..LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
+    out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::{ApiVersionsResponse, HeartbeatResponse, RequestHeader};
+
+    use super::*;
+
+    fn head(key: i16, version: i16, header_version: i16) -> Vec<u8> {
+        let mut out = Vec::new();
+        RequestHeader::default()
+            .with_request_api_key(key)
+            .with_request_api_version(version)
+            .with_correlation_id(-7)
+            .with_client_id(Some(StrBytes::from_static_str("rdkafka")))
+            .encode(&mut out, header_version)
+            .expect("encodes");
+        out
+    }
+
+    #[test]
+    fn heads_of_every_api_and_version_are_read_and_cut_ones_refused() {
+        for api in &crate::protocol::versions::APIS {
+            for version in api.min..=api.max {
+                let key = api.key as i16;
+                let mut frame = head(key, version, api.key.request_header_version(version));
+                for cut in 0..frame.len() {
+                    let cut_frame = Bytes::copy_from_slice(&frame[..cut]);
+                    assert!(parse(cut_frame).is_err(), "{} v{version} cut at {cut}", api.name);
+                }
+                frame.extend(b"body");
+                let read = parse(frame.into()).expect("a whole head");
+                assert_eq!((read.api, read.version, read.correlation_id), (api, version, -7));
+                assert_eq!(read.client_id.as_deref(), Some("rdkafka"));
+                assert_eq!(&read.body[..], b"body");
+            }
+        }
+    }
+
+    #[test]
+    fn refusals_name_their_reason() {
+        let reason = |bytes: Vec<u8>| parse(bytes.into()).expect_err("refused").to_string();
+        assert_eq!(reason(vec![]), "malformed request head: it ends early");
+        assert_eq!(reason(head(4, 0, 1)), "unknown api key 4");
+        assert_eq!(reason(head(-1, 0, 1)), "unknown api key -1");
+        assert_eq!(reason(head(0, 0, 1)), "unsupported version 0 of Produce");
+        assert_eq!(reason(head(1, 99, 2)), "unsupported version 99 of Fetch");
+        assert_eq!(reason(head(8, 10, 2)), "unsupported version 10 of OffsetCommit");
+        let mut bad_text = head(3, 1, 1);
+        bad_text[10] = 0xff;
+        assert_eq!(reason(bad_text), "malformed request head: text is not utf-8");
+    }
+
+    #[test]
+    fn api_versions_of_any_version_reaches_its_handler() {
+        for version in [-1, 5, 99, i16::MAX] {
+            let header_version = if version >= 3 { 2 } else { 1 };
+            let read = parse(head(18, version, header_version).into()).expect("answered, not closed");
+            assert_eq!(read.version, version);
+        }
+    }
+
+    #[test]
+    fn answers_carry_length_and_head() {
+        let heartbeat = HeartbeatResponse::default().with_error_code(27);
+        assert_eq!(&reply(5, 0, &heartbeat).expect("fits")[..], b"\0\0\0\x06\0\0\0\x05\0\x1b");
+        // Flexible: an empty tag section after the head and another after the body.
+        assert_eq!(&reply(5, 4, &heartbeat).expect("fits")[..], b"\0\0\0\x0c\0\0\0\x05\0\0\0\0\0\0\x1b\0");
+        // KIP-511: the head of ApiVersions' answer never has tags.
+        let versions = reply(5, 3, &ApiVersionsResponse::default()).expect("fits");
+        assert_eq!(&versions[..10], b"\0\0\0\x0c\0\0\0\x05\0\0");
+    }
+}

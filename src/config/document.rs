@@ -1,0 +1,71 @@
+//! The table of settings as text: `config/server.properties` and the table in README.
+
+use std::fmt::Write;
+
+use super::keys::{Key, Kind, topic_keys, used_broker_keys};
+use super::value;
+
+/// The text of `config/server.properties`: every setting that means something, with its default and its unit.
+///
+/// Settings that Kafka's own file sets are set here too, to the values that a first start wants; the others are comments.
+#[must_use]
+pub fn server_properties() -> String {
+    let mut out = String::from(
+        "# Settings of Ringtail, all with their defaults. A server.properties written for Apache Kafka works as well: what\n\
+         # has no effect here is named once in the log.\n\
+         #\n\
+         # This file is made from the table of settings (`src/config/keys`); a test keeps it true.\n",
+    );
+    for key in used_broker_keys() {
+        out.push('\n');
+        for line in wrap(key.documentation, 117) {
+            let _ = writeln!(out, "# {line}");
+        }
+        let _ = writeln!(out, "# Allowed: {}.", value::allowed_words(key));
+        let _ = writeln!(out, "#{}={}", key.name, key.default.unwrap_or_default());
+    }
+    out
+}
+
+/// README's tables of settings, in Markdown.
+#[must_use]
+pub fn markdown() -> String {
+    let mut out = String::new();
+    table(&mut out, "broker setting", used_broker_keys());
+    out.push('\n');
+    table(&mut out, "topic setting", topic_keys());
+    out
+}
+
+fn table<'a>(out: &mut String, title: &str, keys: impl IntoIterator<Item = &'a Key>) {
+    let _ = writeln!(out, "| {title} | default | allowed | meaning |\n|---|---|---|---|");
+    for key in keys.into_iter().filter(|key| key.effect == super::Effect::Used) {
+        let default = match key.default {
+            None => "not set".to_owned(),
+            Some("") => "empty".to_owned(),
+            Some(default) if key.kind == Kind::List => default.replace(',', ", "),
+            Some(default) => default.to_owned(),
+        };
+        let _ = writeln!(
+            out,
+            "| `{}` | {default} | {} | {} |",
+            key.name,
+            value::allowed_words(key),
+            key.documentation.replace('|', "\\|")
+        );
+    }
+}
+
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.len() + 1 + word.len() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}

@@ -1,0 +1,73 @@
+//! The first records of a cluster, and those of each start of a broker.
+
+use uuid::Uuid;
+
+use super::Controller;
+use crate::protocol::metadata_records::{BrokerEndpoint, BrokerFeature, MetadataRecord, RegisterBroker};
+
+/// The level of `metadata.version` that is finalized: 4.3-IV0.
+pub const METADATA_VERSION: i16 = 30;
+
+/// The lowest level of `metadata.version` there is: 3.3-IV3.
+pub const METADATA_VERSION_MIN: i16 = 7;
+
+/// The one feature that is implemented. `group.version`, `transaction.version` and the others are added with what they
+/// stand for; clients choose their protocols by them.
+const METADATA_VERSION_FEATURE: &str = "metadata.version";
+
+impl Controller {
+    /// Registers this broker: to be called at each start, before anything else. `incarnation` is drawn for this start,
+    /// `broker_epoch` is the end offset of the metadata log, `directory` the id of the data directory.
+    pub fn start(
+        &mut self,
+        incarnation: Uuid,
+        broker_epoch: i64,
+        end_points: Vec<BrokerEndpoint>,
+        directory: Uuid,
+    ) -> Vec<MetadataRecord> {
+        let mut records = Vec::new();
+        if self.image.feature(METADATA_VERSION_FEATURE) == 0 {
+            let name = METADATA_VERSION_FEATURE.to_owned();
+            records.push(MetadataRecord::FeatureLevel { name, level: METADATA_VERSION });
+        }
+        records.push(MetadataRecord::RegisterBroker(RegisterBroker {
+            broker_id: self.config.node_id.0,
+            incarnation_id: incarnation,
+            broker_epoch,
+            end_points,
+            features: vec![BrokerFeature {
+                name: METADATA_VERSION_FEATURE.to_owned(),
+                min: METADATA_VERSION_MIN,
+                max: METADATA_VERSION,
+            }],
+            rack: self.config.rack.clone(),
+            // With one broker nobody waits for it to catch up.
+            fenced: false,
+            in_controlled_shutdown: false,
+            log_dirs: vec![directory],
+        }));
+        self.apply(&records);
+        records
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::BrokerId;
+    use crate::controller::tests::{controller, replays};
+    use crate::metadata::Image;
+
+    #[test]
+    fn features_are_finalized_once_and_the_broker_registers_each_time() {
+        let mut controller = controller("broker.rack=r\n");
+        assert_eq!(controller.image().features().collect::<Vec<_>>(), [("metadata.version", 30)]);
+        let before = controller.image().clone();
+        let records = controller.start(Uuid::from_u128(2), 9, Vec::new(), Uuid::from_u128(0xd1));
+        assert_eq!(records.len(), 1);
+        replays(&before, &records, &controller);
+        let broker = controller.image().broker(BrokerId(1)).expect("registered");
+        assert_eq!((broker.broker_epoch, broker.rack.as_deref()), (9, Some("r")));
+        assert_ne!(controller.image(), &Image::default());
+    }
+}

@@ -1,0 +1,400 @@
+//! One client's connection: a reader task that takes requests in, and a writer task that sends their replies in order.
+//!
+//! Everything above sees frames and outcomes only; the socket is known here and in `socket` alone.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Poll, Waker},
+};
+
+use futures_lite::{AsyncRead, AsyncWrite, future::poll_once};
+use glommio::net::TcpStream;
+use tracing::{debug, info};
+
+use super::{
+    frames::{Frame, FrameError, FrameReader, Source},
+    limits::Ticket,
+    memory::{Charge, RequestMemory},
+    outbox::Outbox,
+    service::{Outcome, Peer, Pending, Service},
+    socket,
+};
+
+/// Requests of one connection that have been begun and have no reply yet. Only produce requests ever overlap.
+const REQUESTS_IN_FLIGHT_MAX: usize = 128;
+
+/// Reply bytes that may lie unsent before the next request is begun.
+const UNSENT_BYTES_MAX: usize = 1 << 20;
+
+/// Replies gathered for one system call when several are ready together.
+const GATHERED_BYTES_MAX: usize = 256 * 1024;
+
+/// One connection, as its two tasks and the core's sweeper see it. Lives on one core.
+pub(super) struct Connection {
+    stream: RefCell<TcpStream>,
+    pub(super) peer: Peer,
+    in_flight: RefCell<VecDeque<InFlight>>,
+    /// Requests begun whose outcome is not known yet, the one that the writer waits for included.
+    open_requests: Cell<usize>,
+    /// Whether all open requests are ones that pipeline.
+    all_pipeline: Cell<bool>,
+    state: Cell<State>,
+    reader: Waiting,
+    writer: Waiting,
+    pub(super) progress: Progress,
+    _ticket: Ticket,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    /// No further request is read; replies still go out.
+    Draining,
+    /// Nothing is read or sent any more.
+    Closed,
+}
+
+/// What the sweeper looks at. Counted in bytes since the connection began.
+#[derive(Default)]
+pub(super) struct Progress {
+    pub(super) received: Cell<u64>,
+    pub(super) sent: Cell<u64>,
+    pub(super) unsent: Cell<usize>,
+    /// A frame larger than the connection's buffer is being received, so it is charged to the core's memory.
+    pub(super) inside_large_frame: Cell<bool>,
+    /// The reader waits for memory: its silence is our doing.
+    pub(super) waits_for_memory: Cell<bool>,
+}
+
+struct InFlight {
+    pending: Pending,
+    /// Given back when the outcome is known.
+    _charge: Charge,
+}
+
+/// The one task that waits for something on this connection.
+#[derive(Default)]
+struct Waiting(RefCell<Option<Waker>>);
+
+impl Waiting {
+    /// Waits until `ready` holds; looked at again after each [`Self::wake`].
+    async fn until(&self, mut ready: impl FnMut() -> bool) {
+        poll_fn(|context| {
+            if ready() {
+                return Poll::Ready(());
+            }
+            *self.0.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn wake(&self) {
+        let waker = self.0.borrow_mut().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream, peer: Peer, ticket: Ticket) -> Rc<Self> {
+        Rc::new(Self {
+            stream: RefCell::new(stream),
+            peer,
+            in_flight: RefCell::default(),
+            open_requests: Cell::new(0),
+            all_pipeline: Cell::new(true),
+            state: Cell::new(State::Open),
+            reader: Waiting::default(),
+            writer: Waiting::default(),
+            progress: Progress::default(),
+            _ticket: ticket,
+        })
+    }
+
+    /// Serves the connection to its end. Resolves when both tasks are done.
+    pub(super) async fn serve<S: Service>(
+        self: &Rc<Self>,
+        service: &S,
+        memory: &Rc<RequestMemory>,
+        frame_bytes_max: usize,
+    ) {
+        let writer = glommio::spawn_local(self.clone().write());
+        self.read(service, FrameReader::new(memory.clone(), frame_bytes_max)).await;
+        writer.await;
+    }
+
+    /// Takes no further request; what is in flight is answered, then the connection ends.
+    pub(super) fn drain(&self) {
+        if self.state.get() == State::Open {
+            self.state.set(State::Draining);
+            socket::shut_down_read(&self.stream.borrow());
+            self.wake_both();
+        }
+    }
+
+    /// Ends the connection now; unsent replies are dropped.
+    pub(super) fn close(&self) {
+        if self.state.replace(State::Closed) != State::Closed {
+            let stream = self.stream.borrow();
+            if self.progress.unsent.get() > 0 {
+                socket::discard_unsent_on_close(&stream);
+            }
+            socket::shut_down(&stream);
+            self.wake_both();
+        }
+    }
+
+    /// Whether requests are in flight or replies unsent.
+    pub(super) fn is_busy(&self) -> bool {
+        self.open_requests.get() > 0 || self.progress.unsent.get() > 0
+    }
+
+    fn wake_both(&self) {
+        self.reader.wake();
+        self.writer.wake();
+    }
+
+    fn is_open(&self) -> bool {
+        self.state.get() == State::Open
+    }
+
+    fn is_closed(&self) -> bool {
+        self.state.get() == State::Closed
+    }
+
+    // -- reader -------------------------------------------------------------------------------------------------------
+
+    async fn read<S: Service>(&self, service: &S, mut frames: FrameReader) {
+        while self.is_open() {
+            match frames.next(&mut SocketSource(self)).await {
+                Ok(frame) => self.begin(service, frame).await,
+                Err(error) => {
+                    self.report_end(&error);
+                    // Requests that came before are still answered, as Kafka does; a broken socket has nobody to answer.
+                    if matches!(error, FrameError::Io(_)) {
+                        self.close();
+                    }
+                    break;
+                }
+            }
+        }
+        if self.is_open() {
+            self.state.set(State::Draining);
+        }
+        self.writer.wake();
+    }
+
+    fn report_end(&self, error: &FrameError) {
+        let client = self.peer.address;
+        match error {
+            FrameError::Closed => debug!(%client, "connection closed by the client"),
+            // A client that is killed, and every close of our own.
+            FrameError::Io(_) | FrameError::CutOff { .. } => debug!(%client, reason = %error, "connection lost"),
+            FrameError::Length(_) | FrameError::TooLarge { .. } | FrameError::NoMemory { .. } => {
+                info!(%client, reason = %error, "connection closed");
+            }
+        }
+    }
+
+    /// First stage of a request: waits for its turn, then fixes its place in the order.
+    async fn begin<S: Service>(&self, service: &S, frame: Frame) {
+        let pipelines = service.pipelines(&frame.bytes);
+        self.reader
+            .until(|| {
+                let open = self.open_requests.get();
+                let in_turn = open == 0 || (pipelines && self.all_pipeline.get() && open < REQUESTS_IN_FLIGHT_MAX);
+                self.is_closed() || (in_turn && self.progress.unsent.get() <= UNSENT_BYTES_MAX)
+            })
+            .await;
+        if self.is_closed() {
+            return;
+        }
+        self.all_pipeline.set(pipelines);
+        self.open_requests.set(self.open_requests.get() + 1);
+        let pending = service.handle(&self.peer, frame.bytes).await;
+        self.in_flight.borrow_mut().push_back(InFlight { pending, _charge: frame.charge });
+        self.writer.wake();
+    }
+
+    // -- writer -------------------------------------------------------------------------------------------------------
+
+    async fn write(self: Rc<Self>) {
+        let mut outbox = Outbox::default();
+        let mut next = None;
+        loop {
+            let Some(outcome) = self.next_outcome(&mut next).await else { break };
+            let mut go_on = self.take(outcome, &mut outbox);
+            // What else is ready goes out in the same call.
+            while go_on
+                && outbox.unsent_bytes() < GATHERED_BYTES_MAX
+                && outbox.unsent_pieces() < socket::PIECES_PER_CALL_MAX
+            {
+                let Some(outcome) = self.outcome_at_hand(&mut next).await else { break };
+                go_on = self.take(outcome, &mut outbox);
+            }
+            if let Err(error) = self.send(&mut outbox).await {
+                debug!(client = %self.peer.address, %error, "connection lost while sending");
+                break;
+            }
+            if !go_on {
+                break;
+            }
+        }
+        // Whatever was in flight has nobody left to answer.
+        drop(next);
+        self.progress.unsent.set(0);
+        self.close();
+        let abandoned = std::mem::take(&mut *self.in_flight.borrow_mut());
+        drop(abandoned);
+    }
+
+    /// Puts a reply into the outbox; false if the connection is to end after what is in there.
+    fn take(&self, outcome: Outcome, outbox: &mut Outbox) -> bool {
+        match outcome {
+            Outcome::Reply(pieces) => outbox.push(pieces),
+            Outcome::Nothing => {}
+            Outcome::Close(reason) => {
+                info!(client = %self.peer.address, %reason, "connection closed");
+                return false;
+            }
+        }
+        self.progress.unsent.set(outbox.unsent_bytes());
+        true
+    }
+
+    /// The outcome of the oldest request; `None` when there is none and none will come, or the connection is closed.
+    async fn next_outcome(&self, next: &mut Option<InFlight>) -> Option<Outcome> {
+        let outcome = poll_fn(|context| {
+            if self.is_closed() {
+                return Poll::Ready(None);
+            }
+            // Kept also while the request itself is polled: a close has to wake this task.
+            *self.writer.0.borrow_mut() = Some(context.waker().clone());
+            if next.is_none() {
+                *next = self.in_flight.borrow_mut().pop_front();
+            }
+            match next {
+                Some(request) => request.pending.as_mut().poll(context).map(Some),
+                None if self.is_open() || self.open_requests.get() > 0 => Poll::Pending,
+                None => Poll::Ready(None),
+            }
+        })
+        .await;
+        self.finished(next, outcome)
+    }
+
+    /// As [`Self::next_outcome`], but does not wait.
+    async fn outcome_at_hand(&self, next: &mut Option<InFlight>) -> Option<Outcome> {
+        if next.is_none() {
+            *next = self.in_flight.borrow_mut().pop_front();
+        }
+        let outcome = match next {
+            Some(request) => poll_once(&mut request.pending).await,
+            None => None,
+        };
+        self.finished(next, outcome)
+    }
+
+    fn finished(&self, next: &mut Option<InFlight>, outcome: Option<Outcome>) -> Option<Outcome> {
+        if outcome.is_some() {
+            *next = None;
+            self.open_requests.set(self.open_requests.get() - 1);
+            self.reader.wake();
+        }
+        outcome
+    }
+
+    /// Sends all of the outbox. No user-space copy; waits while the socket's buffer is full.
+    async fn send(&self, outbox: &mut Outbox) -> io::Result<()> {
+        while outbox.unsent_bytes() > 0 {
+            let sent = poll_fn(|context| self.poll_send(context, outbox)).await?;
+            outbox.sent(sent)?;
+            self.progress.sent.set(self.progress.sent.get() + sent as u64);
+            self.progress.unsent.set(outbox.unsent_bytes());
+            self.reader.wake();
+            if sent == socket::BYTES_PER_CALL_MAX {
+                // A consumer that is as fast as memory must not hold the core.
+                glommio::yield_if_needed().await;
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_send(&self, context: &mut std::task::Context<'_>, outbox: &Outbox) -> Poll<io::Result<usize>> {
+        loop {
+            if self.is_closed() {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+            let mut stream = self.stream.borrow_mut();
+            match socket::send_pieces(&stream, outbox.slices()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // glommio tries once more and, if the buffer is still full, waits for the socket in its ring. It may
+                    // send a part: that counts.
+                    let first = outbox.slices().find(|piece| !piece.is_empty()).expect("the outbox is not empty");
+                    return Pin::new(&mut *stream).poll_write(context, first);
+                }
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+}
+
+/// The receiving half, as the frame reader wants it.
+struct SocketSource<'a>(&'a Connection);
+
+impl SocketSource<'_> {
+    fn count(&self, received: usize) {
+        self.0.progress.received.set(self.0.progress.received.get() + received as u64);
+    }
+}
+
+impl Source for SocketSource<'_> {
+    async fn fill(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let received = poll_fn(|context| {
+            let mut stream = self.0.stream.borrow_mut();
+            Pin::new(&mut *stream).poll_read(context, into)
+        })
+        .await?;
+        self.count(received);
+        Ok(received)
+    }
+
+    async fn fill_spare(&mut self, into: &mut Vec<u8>, up_to: usize) -> io::Result<usize> {
+        let received = poll_fn(|context| {
+            let mut stream = self.0.stream.borrow_mut();
+            loop {
+                match socket::receive_into(&stream, into, up_to) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        // A read of no bytes takes nothing out of the socket: glommio uses it to wait until there is some.
+                        match Pin::new(&mut *stream).poll_read(context, &mut []) {
+                            Poll::Ready(Ok(_)) => {}
+                            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                            Poll::Pending => return Poll::Pending,
+                        }
+                    }
+                    result => return Poll::Ready(result),
+                }
+            }
+        })
+        .await?;
+        self.count(received);
+        Ok(received)
+    }
+
+    fn waits_for_memory(&mut self, waits: bool) {
+        self.0.progress.waits_for_memory.set(waits);
+    }
+
+    fn inside_large_frame(&mut self, inside: bool) {
+        self.0.progress.inside_large_frame.set(inside);
+    }
+}

@@ -1,0 +1,348 @@
+//! Cuts a connection's bytes into request frames: a length of four bytes, big-endian, and as many bytes as it says.
+//!
+//! Frames that arrive whole in the connection's buffer are cut out of it without a copy. A larger one gets memory of its
+//! own and is received straight into it; only the part that had come along in the buffer is moved.
+
+use std::{fmt, io, rc::Rc};
+
+use bytes::{Bytes, BytesMut};
+
+use super::memory::{Charge, RequestMemory};
+
+/// A connection's own buffer. Most requests fit; 10,000 connections cost 160 MiB if all of them fill it.
+pub const BUFFER_BYTES: usize = 16 * 1024;
+
+/// The smallest request head: key, version, correlation id.
+const FRAME_BYTES_MIN: usize = 8;
+
+/// The first charge of a large frame beyond what has arrived; every next one doubles.
+const FIRST_STEP_BYTES: usize = 64 * 1024;
+
+const LENGTH_BYTES: usize = 4;
+
+/// Where the bytes come from: a socket, or a script in tests.
+pub trait Source {
+    /// Receives into initialised memory; 0 is the end.
+    async fn fill(&mut self, into: &mut [u8]) -> io::Result<usize>;
+    /// Receives at most `up_to` bytes behind what `into` holds, within its capacity; 0 is the end.
+    async fn fill_spare(&mut self, into: &mut Vec<u8>, up_to: usize) -> io::Result<usize>;
+    /// Told when a frame waits for memory (so that its sender is not blamed for the silence), and when it goes on.
+    fn waits_for_memory(&mut self, waits: bool);
+    /// Told when a large frame begins and when it is whole.
+    fn inside_large_frame(&mut self, inside: bool);
+}
+
+/// One request as it came, without its length, and the memory that it is charged for.
+pub struct Frame {
+    /// Head and body.
+    pub bytes: Bytes,
+    /// Keep it until the request has been answered.
+    pub charge: Charge,
+}
+
+/// Why no further frame comes.
+#[derive(Debug)]
+pub enum FrameError {
+    /// The peer closed between two frames.
+    Closed,
+    /// The peer closed inside a frame.
+    CutOff {
+        /// Bytes that the frame announced.
+        announced: usize,
+    },
+    /// The length is negative or too small for a request.
+    Length(i32),
+    /// The length is above `socket.request.max.bytes` or above what `--memory` leaves.
+    TooLarge {
+        /// Bytes that the frame announced.
+        announced: usize,
+        /// Bytes that are allowed.
+        limit: usize,
+    },
+    /// The system gives no memory.
+    NoMemory {
+        /// Bytes that the frame announced.
+        announced: usize,
+    },
+    /// The socket failed.
+    Io(io::Error),
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => out.write_str("closed by the peer"),
+            Self::CutOff { announced } => write!(out, "closed by the peer inside a request of {announced} bytes"),
+            Self::Length(length) => write!(out, "announced a request of {length} bytes"),
+            Self::TooLarge { announced, limit } => {
+                write!(out, "announced a request of {announced} bytes, the limit is {limit}")
+            }
+            Self::NoMemory { announced } => write!(out, "no memory for a request of {announced} bytes"),
+            Self::Io(error) => write!(out, "{error}"),
+        }
+    }
+}
+
+/// The receiving side of one connection.
+pub struct FrameReader {
+    /// Initialised in all its length, so that the socket may write anywhere; the first `filled` bytes are received ones.
+    buffer: BytesMut,
+    filled: usize,
+    frame_bytes_max: usize,
+    memory: Rc<RequestMemory>,
+}
+
+impl FrameReader {
+    /// A reader that refuses frames above `frame_bytes_max` (`socket.request.max.bytes`).
+    #[must_use]
+    pub fn new(memory: Rc<RequestMemory>, frame_bytes_max: usize) -> Self {
+        let frame_bytes_max = frame_bytes_max.min(memory.frame_bytes_max());
+        Self { buffer: BytesMut::new(), filled: 0, frame_bytes_max, memory }
+    }
+
+    /// The next frame. Waits for its bytes, and for room in the core's request memory.
+    /// # Errors  Every error ends the connection: there is no telling where the next frame would begin.
+    pub async fn next(&mut self, source: &mut impl Source) -> Result<Frame, FrameError> {
+        let length = self.length(source).await?;
+        if length <= self.filled - LENGTH_BYTES {
+            let bytes = self.cut(length);
+            return Ok(Frame { charge: self.charge_small(source, length).await, bytes });
+        }
+        if length <= BUFFER_BYTES - LENGTH_BYTES {
+            self.make_room(LENGTH_BYTES + length);
+            self.fill_to(LENGTH_BYTES + length, length, source).await?;
+            let bytes = self.cut(length);
+            return Ok(Frame { charge: self.charge_small(source, length).await, bytes });
+        }
+        self.large(length, source).await
+    }
+
+    /// The announced length, checked. It and whatever came along are in the buffer afterwards.
+    async fn length(&mut self, source: &mut impl Source) -> Result<usize, FrameError> {
+        if self.filled < LENGTH_BYTES {
+            // With little left, every next frame would have to be moved.
+            self.make_room(BUFFER_BYTES / 4);
+            let was_empty = self.filled == 0;
+            match self.fill_to(LENGTH_BYTES, LENGTH_BYTES, source).await {
+                Err(FrameError::CutOff { .. }) if was_empty && self.filled == 0 => return Err(FrameError::Closed),
+                result => result?,
+            }
+        }
+        let raw: [u8; LENGTH_BYTES] = self.buffer[..LENGTH_BYTES].try_into().expect("four bytes were received");
+        let length = i32::from_be_bytes(raw);
+        let announced = usize::try_from(length).map_err(|_| FrameError::Length(length))?;
+        if announced < FRAME_BYTES_MIN {
+            return Err(FrameError::Length(length));
+        }
+        if announced > self.frame_bytes_max {
+            return Err(FrameError::TooLarge { announced, limit: self.frame_bytes_max });
+        }
+        Ok(announced)
+    }
+
+    /// Makes the buffer at least `wanted` bytes long. Frames cut from it share its memory, so what has arrived of the next
+    /// one is moved to a new buffer, or, once all those frames are gone, to the old one's beginning.
+    fn make_room(&mut self, wanted: usize) {
+        if self.buffer.len() >= wanted {
+            return;
+        }
+        let arrived = self.buffer[..self.filled].to_vec();
+        self.buffer.clear();
+        // Takes the old allocation back if nobody else holds a part of it.
+        self.buffer.reserve(BUFFER_BYTES);
+        self.buffer.resize(BUFFER_BYTES, 0);
+        self.buffer[..self.filled].copy_from_slice(&arrived);
+    }
+
+    async fn fill_to(&mut self, wanted: usize, announced: usize, source: &mut impl Source) -> Result<(), FrameError> {
+        while self.filled < wanted {
+            let received = source.fill(&mut self.buffer[self.filled..]).await.map_err(FrameError::Io)?;
+            if received == 0 {
+                return Err(FrameError::CutOff { announced });
+            }
+            self.filled += received;
+        }
+        Ok(())
+    }
+
+    /// Takes a frame that is whole out of the buffer.
+    fn cut(&mut self, length: usize) -> Bytes {
+        let mut frame = self.buffer.split_to(LENGTH_BYTES + length);
+        self.filled -= LENGTH_BYTES + length;
+        frame.split_off(LENGTH_BYTES).freeze()
+    }
+
+    async fn charge_small(&self, source: &mut impl Source, length: usize) -> Charge {
+        source.waits_for_memory(true);
+        let charge = self.memory.small(length).await;
+        source.waits_for_memory(false);
+        charge
+    }
+
+    /// Receives a frame into memory of its own, charged in steps as its bytes really arrive.
+    async fn large(&mut self, length: usize, source: &mut impl Source) -> Result<Frame, FrameError> {
+        source.inside_large_frame(true);
+        let mut charge = self.memory.large();
+        let mut body = Vec::new();
+        // Only address space: a page becomes memory when its first byte is received.
+        body.try_reserve_exact(length).map_err(|_| FrameError::NoMemory { announced: length })?;
+        let arrived = self.buffer.split_to(self.filled);
+        self.filled = 0;
+        body.extend_from_slice(&arrived[LENGTH_BYTES..]);
+        drop(arrived);
+        while body.len() < length {
+            if body.len() >= charge.bytes() {
+                let step = FIRST_STEP_BYTES.max(body.len());
+                source.waits_for_memory(true);
+                charge.grow_to(length.min(body.len() + step)).await;
+                source.waits_for_memory(false);
+            }
+            let room = charge.bytes() - body.len();
+            if source.fill_spare(&mut body, room).await.map_err(FrameError::Io)? == 0 {
+                return Err(FrameError::CutOff { announced: length });
+            }
+        }
+        source.inside_large_frame(false);
+        Ok(Frame { bytes: Bytes::from(body), charge })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::block_on;
+
+    use super::*;
+
+    /// Gives its bytes in pieces of the given sizes, again and again, then ends.
+    struct Script {
+        bytes: Vec<u8>,
+        at: usize,
+        sizes: Vec<usize>,
+        turn: usize,
+    }
+
+    impl Script {
+        fn new(bytes: Vec<u8>, sizes: &[usize]) -> Self {
+            Self { bytes, at: 0, sizes: sizes.to_vec(), turn: 0 }
+        }
+
+        fn next(&mut self, room: usize) -> Vec<u8> {
+            let size = self.sizes[self.turn % self.sizes.len()].min(room).min(self.bytes.len() - self.at);
+            self.turn += 1;
+            self.at += size;
+            self.bytes[self.at - size..self.at].to_vec()
+        }
+    }
+
+    impl Source for Script {
+        async fn fill(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            assert!(!into.is_empty(), "no room reads as the end");
+            let piece = self.next(into.len());
+            into[..piece.len()].copy_from_slice(&piece);
+            Ok(piece.len())
+        }
+
+        async fn fill_spare(&mut self, into: &mut Vec<u8>, up_to: usize) -> io::Result<usize> {
+            assert!(into.capacity() - into.len() >= up_to.min(1));
+            let piece = self.next(up_to.min(into.capacity() - into.len()));
+            into.extend_from_slice(&piece);
+            Ok(piece.len())
+        }
+
+        fn waits_for_memory(&mut self, _: bool) {}
+        fn inside_large_frame(&mut self, _: bool) {}
+    }
+
+    fn framed(body: &[u8]) -> Vec<u8> {
+        [&(body.len() as i32).to_be_bytes()[..], body].concat()
+    }
+
+    /// Bodies that tell their index and position.
+    fn bodies(lengths: &[usize]) -> Vec<Vec<u8>> {
+        let body = |(index, length): (usize, &usize)| (0..*length).map(|at| (index * 31 + at * 7) as u8).collect();
+        lengths.iter().enumerate().map(body).collect()
+    }
+
+    fn read_all(bytes: Vec<u8>, sizes: &[usize], frame_bytes_max: usize) -> (Vec<Bytes>, FrameError) {
+        let memory = RequestMemory::new(16 << 20, frame_bytes_max);
+        let mut reader = FrameReader::new(memory.clone(), frame_bytes_max);
+        let mut script = Script::new(bytes, sizes);
+        let mut frames = Vec::new();
+        loop {
+            match block_on(reader.next(&mut script)) {
+                Ok(frame) => frames.push(frame.bytes),
+                Err(error) => return (frames, error),
+            }
+        }
+    }
+
+    #[test]
+    fn frames_come_out_as_they_went_in_however_they_arrive() {
+        let near = BUFFER_BYTES - LENGTH_BYTES;
+        let lengths =
+            [8, 9, 100, near - 1, near, near + 1, 8, 70_000, 1 << 20, 3000, 3000, 3000, 3000, 3000, 12, 200_000];
+        let bodies = bodies(&lengths);
+        let wire: Vec<u8> = bodies.iter().flat_map(|body| framed(body)).collect();
+        for sizes in [&[1_usize][..], &[3, 1, 4], &[usize::MAX], &[5000], &[16 * 1024, 1], &[4, 100_000]] {
+            let (frames, end) = read_all(wire.clone(), sizes, 2 << 20);
+            assert_eq!(frames, bodies, "in pieces of {sizes:?}");
+            assert!(matches!(end, FrameError::Closed), "{end}");
+        }
+    }
+
+    #[test]
+    fn bad_lengths_end_the_connection() {
+        for length in [i32::MIN, -1, 0, 7] {
+            let (frames, end) = read_all([length.to_be_bytes().to_vec(), vec![0; 64]].concat(), &[usize::MAX], 1000);
+            assert!(frames.is_empty());
+            assert!(matches!(end, FrameError::Length(seen) if seen == length), "{end}");
+        }
+        for length in [1001, i32::MAX] {
+            let (_, end) = read_all(length.to_be_bytes().to_vec(), &[1], 1000);
+            assert!(matches!(end, FrameError::TooLarge { limit: 1000, .. }), "{end}");
+        }
+    }
+
+    #[test]
+    fn a_frame_cut_off_is_not_handed_on() {
+        let wire = framed(&bodies(&[50_000])[0]);
+        for kept in [1, 3, 4, 5, 100, 49_999] {
+            let (frames, end) = read_all(wire[..kept].to_vec(), &[1000], 1 << 20);
+            assert!(frames.is_empty());
+            assert!(matches!(end, FrameError::CutOff { .. }), "{kept} bytes: {end}");
+        }
+    }
+
+    #[test]
+    fn an_announcer_is_charged_for_little_more_than_it_sends() {
+        let memory = RequestMemory::new(64 << 20, 40 << 20);
+        let mut reader = FrameReader::new(memory, 40 << 20);
+        let sent = 100_000;
+        let wire = [&(30_i32 << 20).to_be_bytes()[..], &vec![1; sent]].concat();
+        // The script ends where a stalled peer would stand still; the charge at that moment is what it held.
+        struct Watched(Script, usize);
+        impl Source for Watched {
+            async fn fill(&mut self, into: &mut [u8]) -> io::Result<usize> {
+                self.0.fill(into).await
+            }
+            async fn fill_spare(&mut self, into: &mut Vec<u8>, up_to: usize) -> io::Result<usize> {
+                self.1 = self.1.max(into.len() + up_to);
+                self.0.fill_spare(into, up_to).await
+            }
+            fn waits_for_memory(&mut self, _: bool) {}
+            fn inside_large_frame(&mut self, _: bool) {}
+        }
+        let mut source = Watched(Script::new(wire, &[10_000]), 0);
+        assert!(matches!(block_on(reader.next(&mut source)), Err(FrameError::CutOff { .. })));
+        assert!(source.1 <= 2 * sent + FIRST_STEP_BYTES, "held {} bytes for {sent}", source.1);
+    }
+
+    #[test]
+    fn frames_cut_from_the_buffer_stay_whole_when_it_is_used_again() {
+        let bodies = bodies(&[2000; 64]);
+        let wire: Vec<u8> = bodies.iter().flat_map(|body| framed(body)).collect();
+        // All frames are kept while later ones are received.
+        let (frames, _) = read_all(wire, &[7000, 300], 1 << 20);
+        assert_eq!(frames, bodies);
+    }
+}

@@ -1,0 +1,134 @@
+//! How many connections there may be, in all and from one address, and which core takes the next one.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// Counts the broker's connections. Shared by all cores: taken on the acceptor's, given back wherever a connection ends.
+pub struct ConnectionLimits {
+    connections_max: usize,
+    per_address_max: usize,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    total: usize,
+    // Not iterated, so std's hashing cannot change the order of anything; addresses come from strangers.
+    by_address: HashMap<IpAddr, usize>,
+    by_core: Vec<usize>,
+}
+
+/// The right to one connection; given back when dropped.
+pub struct Ticket {
+    limits: Arc<ConnectionLimits>,
+    address: IpAddr,
+    core: usize,
+}
+
+/// Why a connection is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// `max.connections` is reached, or what `--memory` allows.
+    Connections(usize),
+    /// `max.connections.per.ip` is reached.
+    PerAddress(usize),
+}
+
+impl ConnectionLimits {
+    /// Limits for a whole broker, which spreads its connections over `cores`.
+    #[must_use]
+    pub fn new(connections_max: usize, per_address_max: usize, cores: usize) -> Arc<Self> {
+        let counts = Counts { by_core: vec![0; cores], ..Counts::default() };
+        Arc::new(Self { connections_max, per_address_max, counts: Mutex::new(counts) })
+    }
+
+    /// Counts one more connection from `address` and gives it to the core that has fewest.
+    /// Kafka's connections are few and live long, so counting them spreads them better than hashing would.
+    /// # Errors  The limit that is reached.
+    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Ticket, Refused> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.total >= self.connections_max {
+            return Err(Refused::Connections(self.connections_max));
+        }
+        let of_address = counts.by_address.entry(address).or_default();
+        if *of_address >= self.per_address_max {
+            let refused = Refused::PerAddress(self.per_address_max);
+            if *of_address == 0 {
+                counts.by_address.remove(&address);
+            }
+            return Err(refused);
+        }
+        *of_address += 1;
+        counts.total += 1;
+        let core = (0..counts.by_core.len()).min_by_key(|core| counts.by_core[*core]).expect("there is a core");
+        counts.by_core[core] += 1;
+        Ok(Ticket { limits: self.clone(), address, core })
+    }
+
+    /// The connections that are open now.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).total
+    }
+}
+
+impl Ticket {
+    /// The core that the connection belongs to.
+    #[must_use]
+    pub fn core(&self) -> usize {
+        self.core
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut counts = self.limits.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.total -= 1;
+        counts.by_core[self.core] -= 1;
+        if let Some(of_address) = counts.by_address.get_mut(&self.address) {
+            *of_address -= 1;
+            if *of_address == 0 {
+                counts.by_address.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_limits_hold_and_tickets_come_back() {
+        let limits = ConnectionLimits::new(3, 2, 1);
+        let (here, there) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        let first = limits.admit(here).ok().expect("room");
+        let _second = limits.admit(here).ok().expect("room");
+        assert_eq!(limits.admit(here).err(), Some(Refused::PerAddress(2)));
+        let _third = limits.admit(there).ok().expect("room");
+        assert_eq!(limits.admit(there).err(), Some(Refused::Connections(3)));
+        drop(first);
+        assert_eq!(limits.open(), 2);
+        let _again = limits.admit(here).ok().expect("room again");
+    }
+
+    #[test]
+    fn connections_spread_over_the_cores() {
+        let limits = ConnectionLimits::new(9, 9, 3);
+        let admit = || limits.admit(IpAddr::from([127, 0, 0, 1])).ok().expect("room");
+        let mut tickets: Vec<Ticket> = (0..6).map(|_| admit()).collect();
+        assert_eq!(tickets.iter().map(Ticket::core).collect::<Vec<_>>(), [0, 1, 2, 0, 1, 2]);
+        drop(tickets.remove(4));
+        assert_eq!(admit().core(), 1);
+    }
+
+    #[test]
+    fn an_address_without_connections_is_forgotten() {
+        let limits = ConnectionLimits::new(1, 0, 1);
+        assert!(limits.admit(IpAddr::from([1, 1, 1, 1])).is_err());
+        assert!(limits.counts.lock().unwrap().by_address.is_empty());
+    }
+}

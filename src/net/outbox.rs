@@ -1,0 +1,91 @@
+//! The bytes that one connection has still to send: pieces as their owners left them, in order.
+
+use std::{collections::VecDeque, io};
+
+use crate::io::Slice;
+
+/// Pieces to be sent. They are kept, and with them the memory that they lease, until the kernel has taken them.
+#[derive(Default)]
+pub struct Outbox {
+    pieces: VecDeque<Slice>,
+    /// How much of the first piece has been sent.
+    sent_of_first: usize,
+    unsent_bytes: usize,
+}
+
+impl Outbox {
+    /// Adds a reply behind what is there.
+    pub fn push(&mut self, reply: Vec<Slice>) {
+        self.unsent_bytes += reply.iter().map(|piece| piece.len()).sum::<usize>();
+        // Empty pieces would only fill vectors of the system call.
+        self.pieces.extend(reply.into_iter().filter(|piece| !piece.is_empty()));
+    }
+
+    /// Bytes not taken by the kernel yet.
+    #[must_use]
+    pub fn unsent_bytes(&self) -> usize {
+        self.unsent_bytes
+    }
+
+    /// Pieces not taken by the kernel yet.
+    #[must_use]
+    pub fn unsent_pieces(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// The unsent bytes from the first on, as a gathering write wants them.
+    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        let skip = |index| if index == 0 { self.sent_of_first } else { 0 };
+        self.pieces.iter().enumerate().map(move |(index, piece)| &piece[skip(index)..])
+    }
+
+    /// Lets go of the first `bytes`.
+    /// # Errors  `WriteZero` if `bytes` is 0 although something was to be sent.
+    pub fn sent(&mut self, bytes: usize) -> io::Result<()> {
+        if bytes == 0 && self.unsent_bytes > 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.unsent_bytes -= bytes;
+        let mut left = self.sent_of_first + bytes;
+        while let Some(first) = self.pieces.front() {
+            if first.len() > left {
+                break;
+            }
+            left -= first.len();
+            self.pieces.pop_front();
+        }
+        self.sent_of_first = left;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_the_kernel_takes_the_rest_follows_in_order() {
+        let reply: Vec<Slice> =
+            [0, 5, 0, 1, 300, 7, 0].iter().map(|length| Slice::from(vec![*length as u8; *length])).collect();
+        let whole: Vec<u8> = reply.iter().flat_map(|piece| piece.as_ref().to_vec()).collect();
+        for step in [1, 2, 5, 6, 150, 313] {
+            let mut outbox = Outbox::default();
+            outbox.push(reply.clone());
+            let mut seen = Vec::new();
+            while outbox.unsent_bytes() > 0 {
+                let taken: Vec<u8> = outbox.slices().flatten().copied().take(step).collect();
+                outbox.sent(taken.len()).expect("some bytes were sent");
+                seen.extend(taken);
+            }
+            assert_eq!(seen, whole, "in steps of {step}");
+            assert_eq!(outbox.unsent_pieces(), 0);
+        }
+    }
+
+    #[test]
+    fn a_socket_that_takes_nothing_is_an_error() {
+        let mut outbox = Outbox::default();
+        outbox.push(vec![Slice::from(b"x".to_vec())]);
+        assert!(outbox.sent(0).is_err());
+    }
+}

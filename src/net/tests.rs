@@ -1,0 +1,350 @@
+//! Connections over real sockets on the loopback, served by an echo that can be told to misbehave.
+
+use std::{
+    cell::RefCell,
+    io::{Read, Write},
+    net::TcpStream as StdStream,
+    rc::Rc,
+    thread,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_lite::future::poll_fn;
+use glommio::{LocalExecutorBuilder, Placement};
+
+use super::*;
+use crate::io::Slice;
+
+/// Answers each frame with itself, in pieces. The first byte says how: `p` pipelines, `w` waits until `r` releases it,
+/// `x` closes, `n` has no reply, `b` answers with 4 MiB, `l` logs how many requests were begun before.
+#[derive(Clone, Default)]
+struct Echo {
+    parked: Rc<RefCell<Vec<std::task::Waker>>>,
+    released: Rc<std::cell::Cell<bool>>,
+    begun: Rc<std::cell::Cell<u32>>,
+}
+
+impl Service for Echo {
+    fn pipelines(&self, frame: &[u8]) -> bool {
+        matches!(frame[0], b'p' | b'w' | b'r')
+    }
+
+    async fn handle(&self, _peer: &Peer, frame: Bytes) -> Pending {
+        self.begun.set(self.begun.get() + 1);
+        let echo = self.clone();
+        match frame[0] {
+            b'x' => Box::pin(async { Outcome::Close("told to".into()) }),
+            b'n' => Box::pin(async { Outcome::Nothing }),
+            b'b' => Box::pin(async { Outcome::Reply(big_reply()) }),
+            b'l' => {
+                let begun = self.begun.get();
+                Box::pin(async move { Outcome::Reply(vec![begun.to_be_bytes().to_vec().into()]) })
+            }
+            b'r' => {
+                self.released.set(true);
+                self.parked.take().into_iter().for_each(std::task::Waker::wake);
+                Box::pin(async move { reply(frame) })
+            }
+            b'w' => Box::pin(async move {
+                poll_fn(|context| {
+                    if echo.released.get() {
+                        return std::task::Poll::Ready(());
+                    }
+                    echo.parked.borrow_mut().push(context.waker().clone());
+                    std::task::Poll::Pending
+                })
+                .await;
+                reply(frame)
+            }),
+            _ => Box::pin(async move { reply(frame) }),
+        }
+    }
+}
+
+fn reply(frame: Bytes) -> Outcome {
+    let middle = frame.len() / 2;
+    let length = Bytes::from((frame.len() as i32).to_be_bytes().to_vec());
+    Outcome::Reply([length, frame.slice(..middle), Bytes::new(), frame.slice(middle..)].map(Slice::from).into())
+}
+
+/// 4 MiB in a thousand pieces of uneven sizes.
+fn big_reply() -> Vec<Slice> {
+    let whole: Bytes = (0..4_usize << 20).map(|at| (at * 31 >> 3) as u8).collect();
+    let mut cuts: Vec<usize> = (1..1000).map(|piece| (piece * 7919 * 104_729) % whole.len()).collect();
+    cuts.extend([0, whole.len()]);
+    cuts.sort_unstable();
+    cuts.windows(2).map(|cut| whole.slice(cut[0]..cut[1]).into()).collect()
+}
+
+fn settings() -> NetSettings {
+    NetSettings {
+        frame_bytes_max: 8 << 20,
+        idle_max: Duration::from_secs(600),
+        request_bytes: 16 << 20,
+        unsent_bytes: 1 << 20,
+        send_buffer_bytes: None,
+        receive_buffer_bytes: None,
+    }
+}
+
+/// Runs `client` on a thread of its own against an echo; `sweeps` is called over and over meanwhile.
+fn with_echo<T: Send + 'static>(
+    settings: NetSettings,
+    sweeps: impl Fn(&NetCore<Echo>) + Send + 'static,
+    client: impl FnOnce(&dyn Fn() -> StdStream) -> T + Send + 'static,
+) -> T {
+    let executor = LocalExecutorBuilder::new(Placement::Unbound).io_memory(64 << 10).spawn(move || async move {
+        let endpoint = Endpoint { host: Host::Loopback, port: 0 };
+        let listener = Listener::bind(&endpoint).unwrap();
+        let address = listener.addresses()[0];
+        let core = NetCore::new(Echo::default(), settings);
+        let limits = ConnectionLimits::new(100, 100, 1);
+        let deliver = {
+            let core = core.clone();
+            move |accepted| {
+                let core = core.clone();
+                async move { core.take(accepted) }
+            }
+        };
+        let pause = || glommio::timer::sleep(Duration::from_millis(1));
+        let acceptor = listener.open(&endpoint).unwrap().accept(0, &limits, deliver, pause);
+        let client = thread::spawn(move || {
+            client(&move || {
+                let stream = StdStream::connect(address).unwrap();
+                // So that a broken broker fails the test instead of hanging it.
+                stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+                stream
+            })
+        });
+        while !client.is_finished() {
+            sweeps(&core);
+            glommio::timer::sleep(Duration::from_millis(2)).await;
+        }
+        acceptor.stop().await;
+        core.drain();
+        while core.open() > 0 {
+            core.close();
+            glommio::timer::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(limits.open(), 0, "every connection gives its ticket back");
+        client.join()
+    });
+    match executor.unwrap().join().unwrap() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+fn send(stream: &mut StdStream, body: &[u8]) {
+    stream.write_all(&[&(body.len() as i32).to_be_bytes()[..], body].concat()).unwrap();
+}
+
+fn receive(stream: &mut StdStream) -> Vec<u8> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).unwrap();
+    let mut body = vec![0; i32::from_be_bytes(length) as usize];
+    stream.read_exact(&mut body).unwrap();
+    body
+}
+
+/// What a closed connection reads as, whether its end is orderly or not.
+fn is_ended(stream: &mut StdStream) -> bool {
+    let mut byte = [0];
+    match stream.read(&mut byte) {
+        Ok(read) => read == 0,
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+    }
+}
+
+#[test]
+fn replies_come_in_request_order() {
+    with_echo(
+        settings(),
+        |_| {},
+        |connect| {
+            let mut client = connect();
+            // The first waits for the third; none is answered before its predecessors.
+            for body in [&b"w-first "[..], b"p-second", b"r-third "] {
+                send(&mut client, body);
+            }
+            for body in [&b"w-first "[..], b"p-second", b"r-third "] {
+                assert_eq!(receive(&mut client), body);
+            }
+        },
+    );
+}
+
+#[test]
+fn what_does_not_pipeline_waits_for_its_predecessors() {
+    with_echo(
+        settings(),
+        |_| {},
+        |connect| {
+            let (mut client, mut other) = (connect(), connect());
+            send(&mut client, b"w-parked");
+            send(&mut client, b"e-behind");
+            // Another connection sees how many requests were begun: the parked one and its own two, not the one behind.
+            loop {
+                send(&mut other, b"l-------");
+                let mut begun = [0; 4];
+                other.read_exact(&mut begun).unwrap();
+                let own = u32::from_be_bytes(begun);
+                if own >= 2 {
+                    break;
+                }
+            }
+            send(&mut other, b"r-------");
+            assert_eq!(receive(&mut other), b"r-------");
+            assert_eq!(receive(&mut client), b"w-parked");
+            assert_eq!(receive(&mut client), b"e-behind");
+        },
+    );
+}
+
+#[test]
+fn large_frames_and_small_ones_come_back_identical() {
+    with_echo(
+        settings(),
+        |_| {},
+        |connect| {
+            let mut client = connect();
+            let mut writer = client.try_clone().unwrap();
+            let bodies: Vec<Vec<u8>> = [8, 20_000, 5 << 20, 9, 16_380, 16_381, 300_000]
+                .iter()
+                .map(|length| (0..*length).map(|at: usize| if at == 0 { b'p' } else { (at * 13 >> 2) as u8 }).collect())
+                .collect();
+            let sent = bodies.clone();
+            let sender = thread::spawn(move || sent.iter().for_each(|body| send(&mut writer, body)));
+            for body in &bodies {
+                assert!(receive(&mut client) == *body, "a frame of {} bytes differs", body.len());
+            }
+            sender.join().unwrap();
+        },
+    );
+}
+
+#[test]
+fn a_thousand_pieces_through_a_tiny_buffer_arrive_identical() {
+    let tiny = NetSettings { send_buffer_bytes: Some(4096), ..settings() };
+    with_echo(
+        tiny,
+        |_| {},
+        |connect| {
+            let mut client = connect();
+            send(&mut client, b"b-------");
+            let expected: Vec<u8> = big_reply().iter().flat_map(|piece| piece.to_vec()).collect();
+            let mut seen = vec![0; expected.len()];
+            // Reads of odd sizes, so that the socket is full most of the time.
+            for chunk in seen.chunks_mut(10_007) {
+                client.read_exact(chunk).unwrap();
+            }
+            assert!(seen == expected);
+        },
+    );
+}
+
+#[test]
+fn no_reply_is_sent_for_a_request_that_has_none_and_closing_closes() {
+    with_echo(
+        settings(),
+        |_| {},
+        |connect| {
+            let mut client = connect();
+            send(&mut client, b"n-------");
+            send(&mut client, b"e-------");
+            assert_eq!(receive(&mut client), b"e-------");
+            send(&mut client, b"x-------");
+            assert!(is_ended(&mut client));
+        },
+    );
+}
+
+#[test]
+fn a_half_closed_client_still_gets_its_replies() {
+    with_echo(
+        settings(),
+        |_| {},
+        |connect| {
+            let mut client = connect();
+            send(&mut client, b"e-------");
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+            assert_eq!(receive(&mut client), b"e-------");
+            assert!(is_ended(&mut client));
+        },
+    );
+}
+
+#[test]
+fn bad_lengths_end_one_connection_and_no_other() {
+    with_echo(
+        settings(),
+        |_| {},
+        |connect| {
+            let mut good = connect();
+            for length in [-1, i32::MIN, 0, 3, (8 << 20) + 1, i32::MAX] {
+                let mut bad = connect();
+                bad.write_all(&length.to_be_bytes()).unwrap();
+                assert!(is_ended(&mut bad), "length {length}");
+                send(&mut good, b"e-still-here");
+                assert_eq!(receive(&mut good), b"e-still-here");
+            }
+        },
+    );
+}
+
+#[test]
+fn stalled_announcers_cost_the_others_nothing() {
+    let sweeps = std::cell::Cell::new(0);
+    // Sweeps run as fast as they can here; the stalled must go, the waiting must not.
+    let sweep = move |core: &NetCore<Echo>| {
+        sweeps.set(sweeps.get() + 1);
+        core.sweep(Duration::from_millis(sweeps.get()));
+    };
+    with_echo(settings(), sweep, |connect| {
+        let stalled: Vec<StdStream> = (0..90)
+            .map(|_| {
+                let mut client = connect();
+                client.write_all(&(8_i32 << 20).to_be_bytes()).unwrap();
+                client.write_all(&vec![1; 100_000]).unwrap();
+                client
+            })
+            .collect();
+        let mut client = connect();
+        for turn in 0..20 {
+            send(&mut client, b"e-small-one");
+            assert_eq!(receive(&mut client), b"e-small-one", "turn {turn}");
+        }
+        // Larger than the lane that the stalled ones fill: gets through because they are closed.
+        let body = vec![b'e'; 6 << 20];
+        let mut writer = client.try_clone().unwrap();
+        let sent = body.clone();
+        let sender = thread::spawn(move || send(&mut writer, &sent));
+        assert!(receive(&mut client) == body);
+        sender.join().unwrap();
+        drop(stalled);
+    });
+}
+
+#[test]
+fn a_client_that_does_not_read_is_closed_and_idle_ones_too() {
+    let sweeps = std::cell::Cell::new(0);
+    let sweep = move |core: &NetCore<Echo>| {
+        sweeps.set(sweeps.get() + 1);
+        // A tenth of a second each: the unread ones go after 30 seconds of this time, the idle one after a minute.
+        core.sweep(Duration::from_millis(100 * sweeps.get()));
+    };
+    let settings = NetSettings { idle_max: Duration::from_secs(60), ..settings() };
+    with_echo(settings, sweep, |connect| {
+        let mut deaf = connect();
+        for _ in 0..8 {
+            send(&mut deaf, b"b-------");
+        }
+        let mut idle = connect();
+        assert!(is_ended(&mut idle), "closed for idleness");
+        // What lies in the kernel's buffers is dropped with the connection.
+        let mut seen = Vec::new();
+        let end = deaf.read_to_end(&mut seen);
+        assert!(seen.len() < 8 * (4 << 20), "{} bytes, {end:?}", seen.len());
+    });
+}

@@ -1,0 +1,249 @@
+//! The data directory as a whole: one process at a time, and only directories that Ringtail wrote.
+
+use std::{
+    fmt, fs,
+    fs::{File, TryLockError},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use uuid::Builder;
+
+/// Kafka's name for what a directory says about itself.
+pub const META_PROPERTIES: &str = "meta.properties";
+
+const LOCK_FILE: &str = ".lock";
+
+/// Says that Ringtail wrote the directory. Kafka ignores keys that it does not know.
+const MARKER: &str = "ringtail.format";
+
+const FORMAT: &str = "1";
+
+/// What `meta.properties` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetaProperties {
+    /// `cluster.id`.
+    pub cluster_id: String,
+    /// `node.id`.
+    pub node_id: i32,
+    /// `directory.id`.
+    pub directory_id: String,
+    /// `version`: 1 if Kafka may open the directory.
+    pub version: String,
+}
+
+/// Why a data directory cannot be used: one line, with the way out.
+#[derive(Debug)]
+pub enum DataDirError {
+    /// Another process holds it.
+    InUse(PathBuf),
+    /// Somebody else wrote what is in there.
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// What was found.
+        found: String,
+    },
+    /// It says something that cannot be.
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The system refuses.
+    Io {
+        /// What was touched.
+        path: PathBuf,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for DataDirError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InUse(path) => write!(
+                out,
+                "{} is in use by another process: stop it, or choose another directory with --data-dir",
+                path.display()
+            ),
+            Self::Foreign { path, found } => write!(
+                out,
+                "{} was not written by Ringtail (found {found}) and is left untouched: choose an empty directory with \
+                 --data-dir or log.dirs",
+                path.display()
+            ),
+            Self::Malformed { path, why } => write!(
+                out,
+                "{} cannot be understood: {why}; restore it from a backup, or choose another directory",
+                path.display()
+            ),
+            Self::Io { path, error } => {
+                let remedy = match error.kind() {
+                    io::ErrorKind::PermissionDenied => "give this user the right to write there",
+                    io::ErrorKind::ReadOnlyFilesystem => "the file system is mounted read-only",
+                    io::ErrorKind::StorageFull => "free some space",
+                    _ => "check the path and the disk",
+                };
+                write!(out, "{}: {error}: {remedy}, or choose another directory with --data-dir", path.display())
+            }
+        }
+    }
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
+    move |error| DataDirError::Io { path: path.to_owned(), error }
+}
+
+/// The right to use a data directory; ends with the process or when dropped.
+pub struct DataDirLock {
+    _file: File,
+}
+
+/// Creates the directory if need be and takes it for this process. A directory that somebody else wrote is left untouched.
+/// # Errors  `InUse`, `Foreign`, or what the system says.
+pub fn lock(path: &Path) -> Result<DataDirLock, DataDirError> {
+    fs::create_dir_all(path).map_err(at(path))?;
+    refuse_foreign(path)?;
+    let lock_path = path.join(LOCK_FILE);
+    let file = File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(at(&lock_path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(DataDirLock { _file: file }),
+        Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(at(&lock_path)(error)),
+    }
+}
+
+/// Whether a directory is ours or empty.
+fn refuse_foreign(path: &Path) -> Result<(), DataDirError> {
+    let meta = path.join(META_PROPERTIES);
+    let text = match fs::read_to_string(&meta) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(at(&meta)(error)),
+    };
+    if text.as_deref().is_some_and(|text| property(text, MARKER).is_some()) {
+        return Ok(());
+    }
+    // A mount point, and what a start that failed early leaves behind.
+    let harmless = ["lost+found", LOCK_FILE];
+    for entry in fs::read_dir(path).map_err(at(path))? {
+        let name = entry.map_err(at(path))?.file_name();
+        if !harmless.iter().any(|harmless| name == *harmless) {
+            let found = name.to_string_lossy().into_owned();
+            return Err(DataDirError::Foreign { path: path.to_owned(), found });
+        }
+    }
+    Ok(())
+}
+
+/// Reads `meta.properties`; `None` if there is none.
+/// # Errors  `Malformed`, or what the system says.
+pub fn read_meta(path: &Path) -> Result<Option<MetaProperties>, DataDirError> {
+    let file = path.join(META_PROPERTIES);
+    let text = match fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(at(&file)(error)),
+    };
+    parse_meta(&text).map(Some).map_err(|why| DataDirError::Malformed { path: file, why })
+}
+
+fn parse_meta(text: &str) -> Result<MetaProperties, String> {
+    let wanted = |key: &str| property(text, key).map(str::to_owned).ok_or_else(|| format!("{key} is missing"));
+    let node_id = wanted("node.id")?;
+    Ok(MetaProperties {
+        cluster_id: wanted("cluster.id")?,
+        node_id: node_id.parse().map_err(|_| format!("node.id={node_id} is not a number"))?,
+        directory_id: wanted("directory.id")?,
+        version: wanted("version")?,
+    })
+}
+
+/// The value of a key. Ids need none of the escapes of Java's properties.
+fn property<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    let pairs = text.lines().filter(|line| !line.trim_start().starts_with(['#', '!']));
+    pairs.filter_map(|line| line.split_once('=')).find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim())
+}
+
+/// Writes `meta.properties` so that it is there whole, or not at all, also after a power cut.
+/// # Errors  What the system says.
+pub fn write_meta(path: &Path, meta: &MetaProperties) -> Result<(), DataDirError> {
+    let text = format!(
+        "#\n{MARKER}={FORMAT}\ncluster.id={}\ndirectory.id={}\nnode.id={}\nversion={}\n",
+        meta.cluster_id, meta.directory_id, meta.node_id, meta.version
+    );
+    let (file, temporary) = (path.join(META_PROPERTIES), path.join("meta.properties.tmp"));
+    let write = || {
+        let mut out = File::create(&temporary)?;
+        out.write_all(text.as_bytes())?;
+        out.sync_all()?;
+        fs::rename(&temporary, &file)?;
+        File::open(path)?.sync_all()
+    };
+    write().map_err(at(&file))
+}
+
+/// A random id as Kafka writes it: a version 4 UUID in 22 characters of URL-safe base64, none that begins with a dash,
+/// since command lines take it for an option.
+/// # Errors  If the system has no randomness.
+pub fn random_id() -> io::Result<String> {
+    let mut random = File::open("/dev/urandom")?;
+    loop {
+        let mut bytes = [0; 16];
+        random.read_exact(&mut bytes)?;
+        let id = URL_SAFE_NO_PAD.encode(Builder::from_random_bytes(bytes).into_uuid().as_bytes());
+        if !id.starts_with('-') {
+            return Ok(id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fresh(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("ringtail-data-dir-{name}-{}", std::process::id()));
+        drop(fs::remove_dir_all(&path));
+        path
+    }
+
+    fn meta() -> MetaProperties {
+        let id = || random_id().expect("Linux has randomness");
+        MetaProperties { cluster_id: id(), node_id: 7, directory_id: id(), version: "1".into() }
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_locked_once() {
+        let path = fresh("own");
+        let held = lock(&path).unwrap();
+        assert_eq!(read_meta(&path).unwrap(), None);
+        let meta = meta();
+        write_meta(&path, &meta).unwrap();
+        assert_eq!(read_meta(&path).unwrap(), Some(meta));
+        assert!(matches!(lock(&path), Err(DataDirError::InUse(_))));
+        drop(held);
+        lock(&path).unwrap();
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_left_untouched() {
+        let path = fresh("foreign");
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join(META_PROPERTIES), "version=1\ncluster.id=a\nnode.id=1\ndirectory.id=b\n").unwrap();
+        assert!(matches!(lock(&path), Err(DataDirError::Foreign { .. })));
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 1, "not even a lock file");
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_file_is_named() {
+        for text in ["", "version=1\ncluster.id=a\ndirectory.id=b\nnode.id=x\n", "#version=1\n"] {
+            assert!(parse_meta(text).is_err(), "{text:?}");
+        }
+    }
+}
