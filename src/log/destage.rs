@@ -13,6 +13,7 @@ use crate::{
         core::Core,
         directory,
         image::LogImage,
+        index::SegmentIndex,
         partition_log::Log,
         segment::file_name,
         settings::{BLOCK_BYTES, LogError},
@@ -260,20 +261,32 @@ async fn write_log(core: &Rc<Core>, log: &Rc<Log>, what: What) -> Result<(), Log
 
 async fn write_pieces(core: &Rc<Core>, log: &Rc<Log>, what: What) -> Result<(), LogError> {
     while let Some(piece) = next_piece(log, what)? {
-        let file = open_for_write(core, log, piece.segment_base).await?;
-        let position = u64::from(piece.chunk_start) + piece.from as u64;
-        let range = piece.from..piece.upto.next_multiple_of(BLOCK_BYTES);
-        grow(core, log, &file, piece.segment_base, position + range.len() as u64).await?;
-        let whole = range == (0..piece.buffer.len());
-        let written = if whole {
-            file.write(piece.buffer.clone(), position).await
-        } else {
-            file.write_range(piece.buffer.clone(), range, position).await
-        };
-        written.map_err(|error| log_error(log, piece.segment_base, &error))?;
-        wrote(core, log, &piece);
+        match write_piece(core, log, &piece).await {
+            Ok(()) => wrote(core, log, &piece),
+            // The segment was deleted meanwhile, and its chunks with it.
+            Err(_) if !has_segment(log, piece.segment_base) => {}
+            Err(error) => return Err(error),
+        }
     }
     finish_segments(core, log).await
+}
+
+fn has_segment(log: &Log, base: Offset) -> bool {
+    log.state().segments.iter().any(|segment| segment.base == base)
+}
+
+async fn write_piece(core: &Rc<Core>, log: &Rc<Log>, piece: &Piece) -> Result<(), LogError> {
+    let file = open_for_write(core, log, piece.segment_base).await?;
+    let position = u64::from(piece.chunk_start) + piece.from as u64;
+    let range = piece.from..piece.upto.next_multiple_of(BLOCK_BYTES);
+    grow(core, log, &file, piece.segment_base, position + range.len() as u64).await?;
+    let whole = range == (0..piece.buffer.len());
+    let written = if whole {
+        file.write(piece.buffer.clone(), position).await
+    } else {
+        file.write_range(piece.buffer.clone(), range, position).await
+    };
+    written.map_err(|error| log_error(log, piece.segment_base, &error))
 }
 
 fn next_piece(log: &Log, what: What) -> Result<Option<Piece>, LogError> {
@@ -381,17 +394,32 @@ async fn finish_segments(core: &Rc<Core>, log: &Rc<Log>) -> Result<(), LogError>
             segment.map(|segment| (segment.base, segment.size, segment.index.clone()))
         };
         let Some((base, size, index)) = next else { return Ok(()) };
-        let file = open_for_write(core, log, base).await?;
-        file.truncate(u64::from(size)).await.map_err(|error| log_error(log, base, &error))?;
-        if let Some(index) = index {
-            directory::write_indexes(core, log, base, &index).await.map_err(|error| log_error(log, base, &error))?;
-        }
-        if let Some(segment) = log.state_mut().segment_mut(base) {
-            segment.finished = true;
-            segment.allocated = u64::from(size);
-            segment.index = None;
+        match finish_segment(core, log, base, size, index).await {
+            Ok(()) => {}
+            Err(_) if !has_segment(log, base) => {}
+            Err(error) => return Err(error),
         }
     }
+}
+
+async fn finish_segment(
+    core: &Rc<Core>,
+    log: &Rc<Log>,
+    base: Offset,
+    size: u32,
+    index: Option<SegmentIndex>,
+) -> Result<(), LogError> {
+    let file = open_for_write(core, log, base).await?;
+    file.truncate(u64::from(size)).await.map_err(|error| log_error(log, base, &error))?;
+    if let Some(index) = index {
+        directory::write_indexes(core, log, base, &index).await.map_err(|error| log_error(log, base, &error))?;
+    }
+    if let Some(segment) = log.state_mut().segment_mut(base) {
+        segment.finished = true;
+        segment.allocated = u64::from(size);
+        segment.index = None;
+    }
+    Ok(())
 }
 
 pub fn log_error(log: &Log, base: Offset, error: &io::Error) -> LogError {
