@@ -11,6 +11,7 @@ use crate::failure::{Exit, Failure};
 use crate::progress::Progress;
 use crate::report::json::Setting;
 use crate::report::{html, json, text, write_file};
+use crate::self_test;
 use crate::sys;
 use crate::workload::shape::Shape;
 use crate::workload::{self, Workload};
@@ -29,6 +30,12 @@ enum Command {
     Run(RunArgs),
     /// List the ready workloads
     Workloads,
+    /// Measure the generator itself against a built-in broker that does nothing
+    SelfTest {
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Args)]
@@ -73,6 +80,14 @@ pub fn main() -> i32 {
             }
             Ok(Exit::Good as i32)
         }
+        Command::SelfTest { json } => self_test::run().map(|result| {
+            if json {
+                println!("{:#}", serde_json::json!(result));
+            } else {
+                print!("{}", self_test::text(&result));
+            }
+            Exit::Good as i32
+        }),
     };
     result.unwrap_or_else(|failure| {
         eprintln!("error: {failure}");

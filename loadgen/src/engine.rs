@@ -43,6 +43,8 @@ pub struct Outcome {
     pub start: u64,
     pub window: Window,
     pub ended: u64,
+    /// When a consumer last read records; 0 without consumers.
+    pub last_read: u64,
     pub interrupted: bool,
     pub books: Books,
     pub verdict: Option<Verdict>,
@@ -142,7 +144,7 @@ fn phase(
     let mut crew = Crew { workers: Vec::new(), helpers: Vec::new(), returns: Vec::new() };
 
     let mut producers = setup::producers(workload, ground, ledger.clone(), phase, (start, window.end))?;
-    let fetch = setup::fetch_settings(workload, ground);
+    let fetch = setup::fetch_settings(workload, ground, window);
     let mut consumers = setup::consumers(workload, ground, &fetch, ledger.clone());
     for index in 0..threads {
         let (give_back, returned) = channel();
@@ -181,6 +183,7 @@ fn phase(
         start,
         window,
         ended: sys::monotonic_ns(),
+        last_read: fetch.last_read.load(Ordering::Relaxed),
         interrupted,
         books,
         verdict: None,

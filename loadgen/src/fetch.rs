@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
 use kafka_protocol::messages::fetch_response::PartitionData;
@@ -31,6 +31,10 @@ pub struct Settings {
     pub run: u32,
     /// Where consumers stand, by partition; a partition that moves to another consumer goes on from here.
     pub positions: Vec<AtomicI64>,
+    /// Nothing is fetched before this time.
+    pub start_at: u64,
+    /// When records were last read, in monotonic nanoseconds.
+    pub last_read: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -124,13 +128,13 @@ impl Consumer {
     pub fn next_wakeup(&self) -> u64 {
         let held = self.lanes.values().filter(|lane| lane.connected && lane.in_flight.is_none());
         let held = held.filter(|lane| !lane.partitions.is_empty());
-        held.map(|lane| lane.held_until).min().unwrap_or(u64::MAX)
+        held.map(|lane| lane.held_until.max(self.settings.start_at)).min().unwrap_or(u64::MAX)
     }
 
     /// The next fetch from this broker, if none is under way.
     pub fn next_request(&mut self, broker: i32, version: i16, now: u64) -> Option<FetchRequest> {
         let lane = self.lanes.get_mut(&broker)?;
-        if !lane.connected || lane.in_flight.is_some() || now < lane.held_until {
+        if !lane.connected || lane.in_flight.is_some() || now < lane.held_until.max(self.settings.start_at) {
             return None;
         }
         if lane.partitions.is_empty() && lane.session.known.is_empty() {
@@ -207,6 +211,7 @@ impl Consumer {
         }
         if records > 0 {
             recorder.sample(now).record(Metric::Fetch, now - sent_at);
+            self.settings.last_read.fetch_max(now, Ordering::Relaxed);
         }
     }
 

@@ -58,8 +58,9 @@ pub fn new_histogram() -> Histogram<u64> {
 pub struct Counters {
     pub acked_records: u64,
     pub acked_bytes: u64,
-    /// Of the acked records, those answered before the schedule ended.
+    /// Records answered while the measured schedule ran, whenever they were due: what the broker sustained.
     pub acked_in_window: u64,
+    pub acked_bytes_in_window: u64,
     pub failed_records: u64,
     pub timed_out_records: u64,
     pub produce_requests: u64,
@@ -78,6 +79,7 @@ impl Counters {
         self.acked_records += other.acked_records;
         self.acked_bytes += other.acked_bytes;
         self.acked_in_window += other.acked_in_window;
+        self.acked_bytes_in_window += other.acked_bytes_in_window;
         self.failed_records += other.failed_records;
         self.timed_out_records += other.timed_out_records;
         self.produce_requests += other.produce_requests;
@@ -215,7 +217,10 @@ impl Recorder {
 
     /// A batch was acknowledged.
     pub fn acked(&mut self, intended: &[u64], sent: u64, now: u64, bytes: u64) {
-        let in_window = now <= self.end();
+        if (self.start()..=self.end()).contains(&now) {
+            self.measured.counters.acked_in_window += intended.len() as u64;
+            self.measured.counters.acked_bytes_in_window += bytes;
+        }
         let total = intended.len().max(1) as u64;
         self.split(intended, |sample, times| {
             for due in times {
@@ -225,9 +230,6 @@ impl Recorder {
             sample.record_n(Metric::Service, now.saturating_sub(sent), count);
             sample.counters.acked_records += count;
             sample.counters.acked_bytes += bytes * count / total;
-            if in_window {
-                sample.counters.acked_in_window += count;
-            }
         });
     }
 

@@ -444,10 +444,12 @@ impl Producer {
                     };
                     ledger.acked(batch.partition, stretch);
                 }
+                let next_base = advance_sequence(batch.base_sequence.max(0), batch.count());
+                self.queues[batch.partition as usize].acked_base = next_base;
                 recorder.acked(&batch.intended, sent_at, now, batch.value_bytes);
                 self.release(batch);
             }
-            codes::OUT_OF_ORDER_SEQUENCE_NUMBER if self.waits_for_earlier(&batch) => {
+            codes::OUT_OF_ORDER_SEQUENCE_NUMBER if self.follows_unacked(&batch) => {
                 self.retry(batch, answer.code, now, recorder);
             }
             code if is_retriable(code) => {
@@ -461,11 +463,10 @@ impl Producer {
         }
     }
 
-    /// Whether an earlier batch of its partition is on its way again, which explains a sequence out of order.
-    fn waits_for_earlier(&self, batch: &Batch) -> bool {
+    /// Whether an earlier batch of its partition is not acknowledged yet, which explains a sequence out of order.
+    fn follows_unacked(&self, batch: &Batch) -> bool {
         let queue = &self.queues[batch.partition as usize];
-        self.settings.idempotence
-            && queue.closed.front().is_some_and(|first| first.first_sequence < batch.first_sequence)
+        self.settings.idempotence && batch.base_sequence != queue.acked_base
     }
 
     /// The connection is gone: what was on its way is tried again.
@@ -530,6 +531,7 @@ impl Producer {
         self.needs_identity = false;
         for queue in &mut self.queues {
             queue.next_base = 0;
+            queue.acked_base = 0;
             queue.held_until = queue.held_until.max(now);
             for batch in &mut queue.closed {
                 batch.unseal();

@@ -349,8 +349,7 @@ impl Worker {
             self.asked_metadata_at = now;
             self.job.shared.ask(Ask::Metadata);
         }
-        let past_end = self.stopped || now >= self.job.window.end;
-        let drained = past_end && self.job.producers.iter().all(Producer::is_drained);
+        let drained = self.job.producers.iter().all(Producer::is_drained);
         self.job.shared.drained[self.job.index].store(drained, Ordering::Release);
     }
 

@@ -119,7 +119,7 @@ impl Workload {
         let rate = parse_rate(shape.rate.as_deref().unwrap_or("1000"))?;
         let acks = parse_acks(shape.acks.as_deref().unwrap_or("all"))?;
         let idempotence = shape.idempotence.unwrap_or(acks == -1);
-        let seed = shape.seed.unwrap_or_else(crate::sys::wall_ns);
+        let seed = shape.seed.unwrap_or_else(|| crate::sys::wall_ns() / 1_000 % 1_000_000_000);
         let workload = Self {
             name: shape.name.clone().unwrap_or_else(|| "custom".to_owned()),
             mode,

@@ -172,7 +172,7 @@ impl Buffer {
     /// `start..start + length` must be valid for reads and writes and initialised as long as `value` lives, wherever
     /// `value` is moved, and nothing else may touch it while this buffer or what is made of it exists, except through
     /// clones of what `value` holds that `unshared` sees and that only read.
-    #[cfg_attr(all(), allow(dead_code))]
+    #[cfg_attr(not(feature = "glommio"), allow(dead_code))]
     pub(super) unsafe fn homed(
         start: NonNull<u8>,
         length: usize,
@@ -287,7 +287,7 @@ impl SharedBuffer {
     }
 
     /// The backend's value behind this memory, if it has one of this type and lives in this `home`.
-    #[cfg_attr(all(), allow(dead_code))]
+    #[cfg_attr(not(feature = "glommio"), allow(dead_code))]
     pub(super) fn value<T: Any>(&self, home: &Arc<Home>) -> Option<&T> {
         match &self.memory.backing {
             Backing::Homed { value, .. } if Arc::ptr_eq(&self.memory.home, home) && home.is_here() => {
@@ -298,7 +298,7 @@ impl SharedBuffer {
     }
 
     /// Start of the memory, for a system call that writes it to a file, the unpublished part included.
-    #[cfg_attr(all(), allow(dead_code))]
+    #[cfg_attr(not(feature = "glommio"), allow(dead_code))]
     pub(super) fn start(&self) -> *const u8 {
         self.memory.start.as_ptr()
     }

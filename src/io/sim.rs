@@ -28,13 +28,25 @@ use super::{Instant, Io, Rand};
 #[derive(Clone)]
 pub struct Simulation {
     world: Rc<World>,
+    /// Ends the world with the last clone: tasks hold the world through their doors, so it would not end by itself.
+    /// (A task that holds a clone and never ends keeps it; only tests that leave such a task behind leak.)
+    _end: Rc<WorldsEnd>,
+}
+
+struct WorldsEnd(Rc<World>);
+
+impl Drop for WorldsEnd {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 impl Simulation {
     /// A world without nodes; a node is there as soon as it is named.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { world: World::new(seed) }
+        let world = World::new(seed);
+        Self { _end: Rc::new(WorldsEnd(world.clone())), world }
     }
 
     /// The seed, for failure messages.

@@ -67,11 +67,12 @@ impl Space {
         if self.refreshed.get().is_some_and(|last| now.since(last) < REFRESH_INTERVAL) {
             return;
         }
-        self.refreshed.set(Some(now));
+        // Who asks meanwhile asks as well: an answer that has not come, or never will, says nothing.
         match self.io.disk.free_bytes(&self.directory).await {
             Ok(free) => {
                 let share = free.saturating_sub(self.margin_bytes) / self.cores;
                 self.available.set(share.saturating_sub(self.promised.get()));
+                self.refreshed.set(Some(now));
             }
             Err(error) => tracing::warn!(%error, "the file system does not say how much room there is"),
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::thread::JoinHandle;
 
 use crate::client::admin::{Admin, leaders_of};
@@ -12,6 +12,7 @@ use crate::control::Shared;
 use crate::engine::{Consumers, News, plain_assignment};
 use crate::failure::Failure;
 use crate::fetch::{self, Consumer};
+use crate::measure::Window;
 use crate::produce::picker::{Payload, Picker};
 use crate::produce::{Producer, Settings};
 use crate::rng::Rng;
@@ -251,7 +252,7 @@ fn settings(workload: &Workload, ground: &Ground) -> Settings {
     }
 }
 
-pub fn fetch_settings(workload: &Workload, ground: &Ground) -> Arc<fetch::Settings> {
+pub fn fetch_settings(workload: &Workload, ground: &Ground, window: Window) -> Arc<fetch::Settings> {
     Arc::new(fetch::Settings {
         layout: Arc::clone(&ground.layout),
         numbers: ground.layout.numbers(),
@@ -262,6 +263,9 @@ pub fn fetch_settings(workload: &Workload, ground: &Ground) -> Arc<fetch::Settin
         check_crc: workload.verify,
         run: ground.run,
         positions: ground.start_offsets.iter().map(|offset| AtomicI64::new(*offset)).collect(),
+        // Beside producers the consumers wait at the end of the log before the first record is due.
+        start_at: if workload.mode == Mode::Fetch { window.start } else { 0 },
+        last_read: AtomicU64::new(0),
     })
 }
 

@@ -30,6 +30,8 @@ fn consumer(partitions: i32, ledger: &Arc<Ledger>) -> Consumer {
         check_crc: true,
         run: 9,
         positions: (0..partitions).map(|_| AtomicI64::new(0)).collect(),
+        start_at: 0,
+        last_read: AtomicU64::new(0),
     };
     let all = (0..partitions as u32).collect();
     let mut consumer = Consumer::new(Arc::new(settings), Some(Arc::clone(ledger)), all);

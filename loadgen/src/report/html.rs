@@ -16,7 +16,7 @@ const STYLE: &str = "
 @media(prefers-color-scheme:dark){:root{--bg:#14171a;--fg:#e4e6e8;--dim:#98a1ab;--line:#2d3339;--card:#1b1f23;--warm:#8883;--c1:#5cabff;--c2:#fb923c;--c3:#4ade80;--c4:#c084fc;--c5:#fbbf24;--bad:#f87171;--good:#4ade80}}
 *{box-sizing:border-box}body{margin:0 auto;max-width:960px;padding:28px 20px 60px;background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif}
 h1{font-size:1.6em;margin:0 0 .2em}h2{font-size:1.15em;margin:2em 0 .6em}p{margin:.4em 0}.dim{color:var(--dim)}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;background:var(--card)}th,td{padding:6px 10px;border-bottom:1px solid var(--line);text-align:right}th:first-child,td:first-child{text-align:left}th{font-weight:600;color:var(--dim)}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;background:var(--card)}th,td{white-space:nowrap;padding:6px 10px;border-bottom:1px solid var(--line);text-align:right}th:first-child,td:first-child{text-align:left;white-space:normal}th{font-weight:600;color:var(--dim)}
 .wide{overflow-x:auto}.verdict{padding:10px 14px;border-left:4px solid var(--good);background:var(--card);margin:14px 0}.verdict.bad{border-color:var(--bad)}
 figure{margin:18px 0;background:var(--card);padding:12px;border:1px solid var(--line);border-radius:6px}figcaption{font-weight:600;margin-bottom:6px}svg{width:100%;height:auto;display:block}
 svg text{fill:var(--dim);font:11px system-ui,sans-serif}svg .label{font-size:12px}.grid{stroke:var(--line)}.warm{fill:var(--warm)}polyline{fill:none;stroke-width:1.6;stroke-linejoin:round}
@@ -198,7 +198,7 @@ fn percentile_plot(outcome: &Outcome) -> Plot {
     let furthest = lines.iter().flat_map(|line| &line.points).map(|(x, _)| *x).fold(2.0, f64::max);
     let marks = [(1.0, "0"), (2.0, "50 %"), (10.0, "90 %"), (100.0, "99 %"), (1e3, "99.9 %"), (1e4, "99.99 %"), (1e5, "99.999 %"), (1e6, "99.9999 %")];
     Plot {
-        title: "Percentiles (as far as 100 samples lie beyond; then to the maximum)".to_owned(),
+        title: "Percentiles".to_owned(),
         x_label: "percentile".to_owned(),
         y_label: "time".to_owned(),
         x_scale: Scale::Log,

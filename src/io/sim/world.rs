@@ -181,6 +181,14 @@ impl World {
         }
     }
 
+    /// Drops all tasks and events.
+    pub(super) fn end(&self) {
+        let nodes: Vec<usize> = self.nodes.borrow().keys().copied().collect();
+        nodes.into_iter().for_each(|node| self.drop_tasks(node));
+        let events = std::mem::take(&mut *self.events.borrow_mut());
+        drop(events);
+    }
+
     /// Runs one task, or lets time go on to the next event if it is due by `end`. False if there was nothing to do.
     pub(super) fn step(self: &Rc<Self>, end: Instant) -> bool {
         self.collect_wakes();
@@ -247,13 +255,6 @@ impl World {
             task.future = Some(future);
         }
         // Otherwise the task has killed its own node, and its future ends here.
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        // Tasks hold the world through their doors; only tests that leak them get here with tasks left.
-        self.tasks.get_mut().clear();
     }
 }
 
