@@ -43,10 +43,22 @@ pub struct SelfTest {
 }
 
 const CASES: [(&str, &str); 4] = [
-    ("floor: 1 connection, 1,000 requests/s", "mode='produce'\nrate=1000\nrecord-bytes=100\nbatch-records=1\nduration='4s'\nwarm-up='1s'"),
-    ("floor: 16 connections, 8,000 requests/s", "mode='produce'\nrate=8000\nproducers=16\npartitions=16\nrecord-bytes=100\nbatch-records=1\nduration='4s'\nwarm-up='1s'"),
-    ("ceiling: small requests, 16 connections", "mode='produce'\nrate='max'\nproducers=16\npartitions=16\nrecord-bytes=100\nbatch-records=1\nduration='4s'\nwarm-up='1s'"),
-    ("ceiling: 100-byte records in 256 KiB batches", "mode='produce'\nrate='max'\nrecord-bytes=100\nbatch-bytes='256KiB'\nduration='4s'\nwarm-up='1s'"),
+    (
+        "floor: 1 connection, 1,000 requests/s",
+        "mode='produce'\nrate=1000\nrecord-bytes=100\nbatch-records=1\nduration='4s'\nwarm-up='1s'",
+    ),
+    (
+        "floor: 16 connections, 8,000 requests/s",
+        "mode='produce'\nrate=8000\nproducers=16\npartitions=16\nrecord-bytes=100\nbatch-records=1\nduration='4s'\nwarm-up='1s'",
+    ),
+    (
+        "ceiling: small requests, 16 connections",
+        "mode='produce'\nrate='max'\nproducers=16\npartitions=16\nrecord-bytes=100\nbatch-records=1\nduration='4s'\nwarm-up='1s'",
+    ),
+    (
+        "ceiling: 100-byte records in 256 KiB batches",
+        "mode='produce'\nrate='max'\nrecord-bytes=100\nbatch-bytes='256KiB'\nduration='4s'\nwarm-up='1s'",
+    ),
 ];
 
 /// Runs everything; some 25 seconds.

@@ -23,7 +23,7 @@ const CONTROLLERS: i8 = 2;
 pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeClusterRequest>) -> Outcome {
     if let Some((error, why)) = refused(call.request.endpoint_type) {
         return call.reply(
-            &DescribeClusterResponse::default().with_error_code(error.code()).with_error_message(Some(text(why))),
+            &DescribeClusterResponse::default().with_error_code(error.code()).with_error_message(Some(text(&why))),
         );
     }
     let endpoint = &context.endpoints[call.peer.listener];
@@ -44,13 +44,13 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeClusterRequ
 }
 
 /// Controllers are described by controllers only.
-fn refused(endpoint_type: i8) -> Option<(ErrorCode, &'static str)> {
+fn refused(endpoint_type: i8) -> Option<(ErrorCode, String)> {
     match endpoint_type {
         BROKERS => None,
         CONTROLLERS => Some((
             ErrorCode::MismatchedEndpointType,
-            "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER",
+            "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER".into(),
         )),
-        _ => Some((ErrorCode::UnsupportedEndpointType, "Unsupported endpoint type")),
+        other => Some((ErrorCode::UnsupportedEndpointType, format!("Unsupported endpoint type {other}"))),
     }
 }

@@ -4,13 +4,10 @@
 
 use std::rc::Rc;
 
-use kafka_protocol::{
-    messages::{
-        DescribeConfigsRequest, DescribeConfigsResponse,
-        describe_configs_request::DescribeConfigsResource,
-        describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult},
-    },
-    protocol::StrBytes,
+use kafka_protocol::messages::{
+    DescribeConfigsRequest, DescribeConfigsResponse,
+    describe_configs_request::DescribeConfigsResource,
+    describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult},
 };
 
 use crate::{
@@ -19,9 +16,9 @@ use crate::{
         call::{Call, text},
         topics,
     },
-    base::{BrokerId, ErrorCode},
+    base::ErrorCode,
     config::describe::{self, Wanted},
-    metadata::Image,
+    metadata::{Image, names},
 };
 
 mod resource {
@@ -57,10 +54,14 @@ fn describe_resource(
     match asked.resource_type {
         resource::TOPIC => match image.topic(&asked.resource_name) {
             Some(_) => Ok(describe::topic(&layers.with_topic(image.topic_overrides(&asked.resource_name)), wanted)),
-            None => Err((topics::why_absent(&asked.resource_name), None)),
+            None => Err((topics::why_absent(&asked.resource_name), names::check(&asked.resource_name).err())),
         },
         resource::BROKER if asked.resource_name.is_empty() => Ok(describe::cluster(image.cluster_overrides(), wanted)),
-        resource::BROKER if names(&asked.resource_name, broker) => Ok(describe::broker(&layers, wanted)),
+        resource::BROKER if asked.resource_name.parse::<i32>().is_err() => Err((
+            ErrorCode::InvalidRequest,
+            Some(format!("Broker id must be an integer, but it is: {}", asked.resource_name)),
+        )),
+        resource::BROKER if asked.resource_name.parse() == Ok(broker.0) => Ok(describe::broker(&layers, wanted)),
         resource::BROKER => Err((
             ErrorCode::InvalidRequest,
             Some(format!(
@@ -70,10 +71,6 @@ fn describe_resource(
         )),
         other => Err((ErrorCode::InvalidRequest, Some(format!("Unsupported resource type: {other}")))),
     }
-}
-
-fn names(resource: &StrBytes, broker: BrokerId) -> bool {
-    resource.parse() == Ok(broker.0)
 }
 
 fn result(asked: &DescribeConfigsResource, described: Described) -> DescribeConfigsResult {

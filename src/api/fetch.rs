@@ -109,7 +109,12 @@ async fn fetch(context: &Context, request: &FetchRequest, session: &FetchContext
     };
     let mut fetched = context.router.fetch(call).await.into_iter();
     let answer = |key: Result<PartitionKey, ErrorCode>| match key {
-        Ok(_) => fetched.next().unwrap_or_else(|| Fetched::refused(ErrorCode::UnknownServerError)),
+        Ok(_) => match fetched.next() {
+            // As in Kafka, an error comes without offsets.
+            Some(Fetched { error: Some(error), .. }) => Fetched::refused(error),
+            Some(fetched) => fetched,
+            None => Fetched::refused(ErrorCode::UnknownServerError),
+        },
         Err(error) => Fetched::refused(error),
     };
     keys.into_iter().map(answer).collect()

@@ -70,9 +70,11 @@ async fn ensure_offsets_topic(context: &Context) -> Found {
 /// The form before v4, with its one key.
 fn single(found: Found, broker: BrokerId, endpoint: &Endpoint) -> FindCoordinatorResponse {
     let coordinator = coordinator(StrBytes::default(), found, broker, endpoint);
+    // Kafka says this for success here, and nothing in the newer form.
+    let message = if found.is_ok() { Some(text("NONE")) } else { coordinator.error_message };
     FindCoordinatorResponse::default()
         .with_error_code(coordinator.error_code)
-        .with_error_message(coordinator.error_message)
+        .with_error_message(message)
         .with_node_id(coordinator.node_id)
         .with_host(coordinator.host)
         .with_port(coordinator.port)
@@ -82,7 +84,6 @@ fn coordinator(key: StrBytes, found: Found, broker: BrokerId, endpoint: &Endpoin
     let coordinator = Coordinator::default().with_key(key).with_error_code(code(found.err().map(|(error, _)| error)));
     match found {
         Ok(()) => coordinator
-            .with_error_message(Some(text("NONE")))
             .with_node_id(WireBroker(broker.0))
             .with_host(endpoint.host.clone())
             .with_port(i32::from(endpoint.port)),

@@ -60,7 +60,9 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<ListOffsetsRequest>
             Ok(listed) => {
                 answer.timestamp = listed.timestamp;
                 answer.offset = listed.offset.0;
-                answer.leader_epoch = listed.leader_epoch.0;
+                if call.version >= 4 {
+                    answer.leader_epoch = listed.leader_epoch.0;
+                }
             }
             Err(error) => answer.error_code = error.code(),
         }

@@ -36,7 +36,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<MetadataRequest>) -
         None => all(&image),
         Some(named) if named.is_empty() && call.version == 0 => all(&image),
         Some(named) => match refused_names(named, call.version) {
-            Some(refused) => refused,
+            Some(refused) => return call.reply(&MetadataResponse::default().with_topics(refused)),
             None => {
                 let (found, absent) = named_topics(&image, named);
                 if may_create {

@@ -113,6 +113,8 @@ enum Backing {
         value: ManuallyDrop<Box<dyn Any>>,
         /// Whether nothing but this buffer refers to `value`, so that its bytes may be handed out for writing again.
         unshared: fn(&dyn Any) -> bool,
+        /// Makes `value` as short as the buffer, which nothing else refers to.
+        shrink: fn(&mut dyn Any, usize),
     },
 }
 
@@ -178,9 +180,10 @@ impl Buffer {
         length: usize,
         value: Box<dyn Any>,
         unshared: fn(&dyn Any) -> bool,
+        shrink: fn(&mut dyn Any, usize),
         home: &Arc<Home>,
     ) -> Self {
-        Self::of(start, length, Backing::Homed { value: ManuallyDrop::new(value), unshared }, home)
+        Self::of(start, length, Backing::Homed { value: ManuallyDrop::new(value), unshared, shrink }, home)
     }
 
     fn of(start: NonNull<u8>, length: usize, backing: Backing, home: &Arc<Home>) -> Self {
@@ -212,6 +215,19 @@ impl Buffer {
     pub fn as_mut(&mut self) -> &mut [u8] {
         // SAFETY: the memory is initialised, this buffer is the only one that refers to it, and it is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.memory.start.as_ptr(), self.memory.length) }
+    }
+
+    /// Cuts the buffer to its first `length` bytes, so that they are the whole of it when it is written to a file.
+    /// # Panics
+    /// If the buffer is shorter.
+    pub fn truncate(&mut self, length: usize) {
+        assert!(length <= self.len(), "a buffer is cut, never made longer");
+        let memory = Arc::get_mut(&mut self.memory).expect("nothing else refers to a buffer's memory");
+        if let Backing::Homed { value, shrink, .. } = &mut memory.backing {
+            shrink(value.as_mut(), length);
+        }
+        memory.home.live_bytes.fetch_sub(memory.length - length, Ordering::Relaxed);
+        memory.length = length;
     }
 
     /// Ends the writing: from now on any core may read all of it.
@@ -277,7 +293,7 @@ impl SharedBuffer {
         let Some(memory) = Arc::get_mut(&mut self.memory) else { return Err(self) };
         let reusable = match &memory.backing {
             Backing::Plain { .. } => true,
-            Backing::Homed { value, unshared } => memory.home.is_here() && unshared(value.as_ref()),
+            Backing::Homed { value, unshared, .. } => memory.home.is_here() && unshared(value.as_ref()),
         };
         if !reusable {
             return Err(self);
@@ -527,7 +543,7 @@ mod tests {
         let mut value = AtHome { bytes: vec![0; length].into(), thread: std::thread::current().id() };
         let start = NonNull::new(value.bytes.as_mut_ptr()).expect("a box is not null");
         // SAFETY: the boxed bytes do not move with `value`, live as long as it, and nothing else touches them.
-        unsafe { Buffer::homed(start, length, Box::new(value), |_| true, home) }
+        unsafe { Buffer::homed(start, length, Box::new(value), |_| true, |_, _| {}, home) }
     }
 
     #[test]

@@ -94,7 +94,9 @@ impl Writer {
         if version >= 5 {
             self.head.put_i64(fetched.log_start_offset.0);
         }
-        if read_committed && fetched.error.is_none() {
+        // Kafka writes an empty list for what it does not know, and null for what it refuses.
+        let unknown = matches!(fetched.error, Some(ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId));
+        if unknown || (read_committed && fetched.error.is_none()) {
             self.count(0);
         } else {
             self.null_list();
@@ -208,6 +210,7 @@ mod tests {
             (1, fetched(&[])),
             (2, Fetched::refused(ErrorCode::OffsetOutOfRange)),
             (3, Fetched { diverging, ..fetched(&[]) }),
+            (4, Fetched::refused(ErrorCode::UnknownTopicOrPartition)),
             (300, fetched(&[b"last"])),
         ]
     }
@@ -215,6 +218,7 @@ mod tests {
     /// What the codec says for the same answer.
     fn codec(version: i16, read_committed: bool) -> Bytes {
         let partition = |(index, fetched): (i32, Fetched)| {
+            let unknown = fetched.error == Some(ErrorCode::UnknownTopicOrPartition);
             let records: Vec<u8> = fetched.records.iter().flat_map(|slice| slice.to_vec()).collect();
             let mut data = PartitionData::default()
                 .with_partition_index(index)
@@ -222,7 +226,7 @@ mod tests {
                 .with_high_watermark(fetched.high_watermark.0)
                 .with_last_stable_offset(fetched.last_stable_offset.0)
                 .with_log_start_offset(fetched.log_start_offset.0)
-                .with_aborted_transactions((read_committed && fetched.error.is_none()).then(Vec::new))
+                .with_aborted_transactions((unknown || (read_committed && fetched.error.is_none())).then(Vec::new))
                 .with_preferred_read_replica((-1).into())
                 .with_records(Some(records.into()));
             if let Some((epoch, end)) = fetched.diverging.filter(|_| version >= 12) {

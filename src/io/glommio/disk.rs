@@ -110,9 +110,13 @@ impl Disk {
         let value: Box<dyn Any> = Box::new(Rc::new(memory));
         let unshared =
             |value: &dyn Any| value.downcast_ref::<Rc<DmaBuffer>>().is_some_and(|rc| Rc::strong_count(rc) == 1);
+        let shrink = |value: &mut dyn Any, length: usize| {
+            let memory = value.downcast_mut::<Rc<DmaBuffer>>().and_then(Rc::get_mut);
+            memory.expect("a buffer that is being filled is in no write").trim_to_size(length);
+        };
         // SAFETY: the memory lies on the heap or in glommio's arena, does not move with the value, is zeroed above and
         // lives as long as the value, whose clones (writes in flight) are counted by the `Rc` and only read.
-        unsafe { Buffer::homed(start, length, value, unshared, self.home()) }
+        unsafe { Buffer::homed(start, length, value, unshared, shrink, self.home()) }
     }
 
     pub(in crate::io) fn reclaim(&self) {
