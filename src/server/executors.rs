@@ -62,6 +62,9 @@ pub trait Shard: Clone + Send + 'static {
     fn finish(&self, context: &CoreContext, stopped: Vec<Self::Stopped>) -> impl Future<Output = Result<(), String>>;
 }
 
+/// What stopped cores have left, by core.
+type Left<T> = Arc<Mutex<Vec<(usize, T)>>>;
+
 /// What the executors share.
 struct Shared<S: Shard> {
     shard: S,
@@ -72,7 +75,7 @@ struct Shared<S: Shard> {
     announced: Gate,
     quiet: Gate,
     stopped: Gate,
-    left: Arc<Mutex<Vec<(usize, S::Stopped)>>>,
+    left: Left<S::Stopped>,
 }
 
 impl<S: Shard> Clone for Shared<S> {
@@ -122,11 +125,8 @@ pub(super) fn run<S: Shard>(
     };
     let executors = backend::start(&machine.plan.0, machine.io_memory, body).map_err(|error| error.to_string())?;
     // All are joined before the first failure is told.
-    executors
-        .join()
-        .into_iter()
-        .map(|ended| ended.map_err(|error| error.to_string()).and_then(|result| result))
-        .collect()
+    let mut ended = executors.join().into_iter();
+    ended.try_for_each(|ended| ended.map_err(|error| error.to_string()).and_then(|result| result))
 }
 
 /// A core's life: start, serve, stop, each step together with the others.
