@@ -106,6 +106,8 @@ fn run(args: &RunArgs) -> Result<Exit, Failure> {
             .map_err(|error| Failure(format!("cannot make {}: {error}; give another --out", directory.display())))?;
     }
     let mut admin = Admin::new(&args.bootstrap, "ringtail-loadgen");
+    // Whether there is a broker at all comes first; what it tells of itself is a courtesy.
+    admin.link()?;
     let setting = Setting {
         machine: Machine::read(),
         broker: BrokerFacts::read(&mut admin, &workload.topic_configs),

@@ -18,6 +18,7 @@ pub mod report;
 pub mod rng;
 pub mod schedule;
 pub mod self_test;
+pub mod stats;
 pub mod sys;
 pub mod verify;
 pub mod worker;
