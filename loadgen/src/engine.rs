@@ -62,7 +62,7 @@ pub fn run(
     news: &mut dyn FnMut(News<'_>),
 ) -> Result<Outcome, Failure> {
     let client_id = "ringtail-loadgen";
-    let mut admin = Admin::new(bootstrap, client_id);
+    let mut admin = Admin::new(bootstrap, client_id).through(workload.via);
     let ground = setup::prepare(workload, &mut admin, news)?;
     let result = run_prepared(workload, bootstrap, &ground, news);
     let removed = setup::clean_up(workload, &mut admin, &ground);
@@ -168,7 +168,7 @@ fn phase(
         crew.start_worker(job, workload.pin.get(index % workload.pin.len().max(1)).copied())?;
     }
     drop(handovers);
-    crew.start_control(&shared, asked, bootstrap, ground)?;
+    crew.start_control(&shared, asked, workload, bootstrap, ground)?;
     if workload.group && phase == Phase::Measure {
         crew.helpers.extend(setup::join_group(workload, bootstrap, ground, &shared)?);
     }
@@ -227,6 +227,7 @@ impl Crew {
         &mut self,
         shared: &Arc<Shared>,
         asked: Receiver<control::Ask>,
+        workload: &Workload,
         bootstrap: &[String],
         ground: &Ground,
     ) -> Result<(), Failure> {
@@ -235,8 +236,9 @@ impl Crew {
         let known = ground.leaders.brokers.values().flatten();
         addresses.extend(known.map(ToString::to_string));
         let layout = Arc::clone(&ground.layout);
+        let via = workload.via;
         let body = move || {
-            let mut admin = Admin::new(&addresses, "ringtail-loadgen-control");
+            let mut admin = Admin::new(&addresses, "ringtail-loadgen-control").through(via);
             control::serve(&shared, &asked, &mut admin, &layout);
         };
         let spawned = std::thread::Builder::new().name("control".to_owned()).spawn(body);

@@ -2,17 +2,20 @@
 
 pub mod cli;
 pub mod client;
+pub mod compare;
 pub mod control;
 pub mod engine;
 pub mod environment;
 pub mod failure;
 pub mod fetch;
+pub mod gate;
 pub mod group;
 pub mod hlog;
 pub mod measure;
 pub mod null_broker;
 pub mod produce;
 pub mod progress;
+pub mod proxy;
 pub mod records;
 pub mod report;
 pub mod rng;
@@ -20,6 +23,7 @@ pub mod schedule;
 pub mod self_test;
 pub mod stats;
 pub mod sys;
+pub mod target;
 pub mod verify;
 pub mod worker;
 pub mod workload;

@@ -55,7 +55,7 @@ pub fn run() -> Result<SelfTest, Failure> {
     let mut cases = Vec::new();
     for (name, toml) in CASES {
         let workload = Workload::resolve(&Shape::from_toml(toml)?)?;
-        let broker = NullBroker::start().map_err(|error| Failure(format!("cannot start the null broker: {error}")))?;
+        let broker = NullBroker::start(0, 0).map_err(|error| Failure(format!("cannot start the null broker: {error}")))?;
         let outcome = engine::run(&workload, &[broker.address.to_string()], &mut |_| {})?;
         cases.push(case(name, &outcome, broker.cpu_ns()));
     }

@@ -106,6 +106,9 @@ pub struct Workload {
     pub spin: bool,
     pub seed: u64,
     pub lateness_bound_ns: u64,
+    /// All brokers are reached through this address: a proxy in front of a single broker.
+    #[serde(skip)]
+    pub via: Option<std::net::SocketAddr>,
 }
 
 impl Workload {
@@ -164,6 +167,7 @@ impl Workload {
             spin: shape.spin.unwrap_or(false),
             seed,
             lateness_bound_ns: duration(&shape.lateness_bound, "1ms", "lateness-bound")?,
+            via: None,
         };
         workload.check()?;
         Ok(workload)
@@ -260,6 +264,7 @@ pub const READY: &[(&str, &str)] = &[
     ("catch-up", include_str!("../workloads/catch-up.toml")),
     ("mixed", include_str!("../workloads/mixed.toml")),
     ("burst", include_str!("../workloads/burst.toml")),
+    ("gate", include_str!("../workloads/gate.toml")),
 ];
 
 fn duration(text: &Option<String>, default: &str, name: &str) -> Result<u64, String> {

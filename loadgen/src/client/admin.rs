@@ -1,5 +1,6 @@
 //! What a run asks of a cluster outside the measurement: metadata, topics, producer ids, offsets, configuration.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
@@ -31,6 +32,7 @@ pub struct Admin {
     client_id: String,
     link: Option<Link>,
     next_address: usize,
+    via: Option<SocketAddr>,
 }
 
 /// One broker setting as the broker tells it.
@@ -48,7 +50,14 @@ impl Admin {
             client_id: client_id.to_owned(),
             link: None,
             next_address: 0,
+            via: None,
         }
+    }
+
+    /// The same client, for which every broker is reached through one address.
+    pub fn through(mut self, via: Option<SocketAddr>) -> Self {
+        self.via = via;
+        self
     }
 
     pub fn addresses(&self) -> &[String] {
@@ -274,17 +283,20 @@ impl Admin {
             .collect()
     }
 
+    /// Brokers whose name does not resolve are left out; the partitions they lead wait.
+    pub fn leaders_of(&self, response: &MetadataResponse, layout: &Layout) -> Leaders {
+        Leaders::from_metadata(response, layout, |address| match self.via {
+            Some(via) => vec![via],
+            None => resolve(address).unwrap_or_default(),
+        })
+    }
+
     /// Who leads what, read once.
     pub fn leaders(&mut self, layout: &Layout) -> Result<Leaders, ClientError> {
         let names: Vec<String> = layout.topics.iter().map(|topic| topic.name.to_string()).collect();
         let response = self.metadata(&names)?;
-        Ok(leaders_of(&response, layout))
+        Ok(self.leaders_of(&response, layout))
     }
-}
-
-/// Brokers whose name does not resolve are left out; the partitions they lead wait.
-pub fn leaders_of(response: &MetadataResponse, layout: &Layout) -> Leaders {
-    Leaders::from_metadata(response, layout, |address| resolve(address).unwrap_or_default())
 }
 
 fn offsets_request(layout: &Layout, leaders: &Leaders, broker: i32, timestamp: i64) -> ListOffsetsRequest {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::thread::JoinHandle;
 
-use crate::client::admin::{Admin, leaders_of};
+use crate::client::admin::Admin;
 use crate::client::cluster::{Layout, Leaders, Numbers};
 use crate::client::error::{ClientError, code_name, codes};
 use crate::control::Shared;
@@ -139,7 +139,7 @@ fn find_or_make(
     }
     let metadata = admin.settled_metadata(names)?;
     let layout = Layout::from_metadata(&metadata, names, workload.partitions);
-    let leaders = leaders_of(&metadata, &layout);
+    let leaders = admin.leaders_of(&metadata, &layout);
     if let Some(unreachable) = metadata.brokers.iter().find(|b| !leaders.brokers.contains_key(&b.node_id.0)) {
         return Err(Failure(format!(
             "the broker advertises {}:{}, which has no address here; mend its advertised.listeners",
