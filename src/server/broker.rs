@@ -94,7 +94,7 @@ impl Shard for KafkaBroker {
             host: told.host.clone().into(),
             port: told.port,
         });
-        let context = api::Context::new(started.router.clone(), io, endpoints.collect());
+        let context = api::Context::new(started.router.clone(), io, endpoints.collect(), context.cores);
         Ok(KafkaService { context, started: Rc::new(started) })
     }
 
