@@ -88,7 +88,7 @@ impl Life {
                 let fits = from_acked.starts_with(&bytes) || bytes.is_empty() || from_acked.ends_with(&all);
                 assert!(fits, "RINGTAIL_SEED={seed}: the metadata log is not what was written");
             });
-            model.live()
+            Ok(model.live())
         };
         match recover(&io, Path::new(DIRECTORY), &settings(), self.cores, check).await {
             Ok(recovered) => {
