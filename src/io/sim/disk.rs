@@ -123,7 +123,11 @@ impl Disk {
     }
 
     pub(in crate::io) async fn write_file(&self, path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
-        let fails = self.world.one_in(self.state.borrow().faults.write_error_one_in);
+        let fails = {
+            let faults = &self.state.borrow().faults;
+            let exposed = path.to_str().is_some_and(|path| path.ends_with(faults.files_ending));
+            exposed && self.world.one_in(faults.write_error_one_in)
+        };
         let write = |state: &mut DiskState| {
             let inode = state.find_or_make_file(path, true)?;
             state.take_space(inode, bytes.len() as u64)?;

@@ -28,6 +28,8 @@ pub struct Faults {
     pub read_error_one_in: u64,
     /// How often a sync fails with EIO; nothing becomes durable by it.
     pub sync_error_one_in: u64,
+    /// Writes fail, or stop half-way, only in files whose names end so; empty: in all.
+    pub files_ending: &'static str,
     /// Bytes the disk holds.
     pub capacity: u64,
 }
@@ -42,6 +44,7 @@ impl Default for Faults {
             short_write_one_in: 0,
             read_error_one_in: 0,
             sync_error_one_in: 0,
+            files_ending: "",
             capacity: u64::MAX,
         }
     }
@@ -55,6 +58,8 @@ pub(super) enum Content {
 }
 
 pub(super) struct Inode {
+    /// The name it was made under.
+    name: String,
     pub(super) content: Content,
     /// Bytes taken on the disk.
     pub(super) allocated: u64,
@@ -89,6 +94,7 @@ pub(super) struct DiskState {
 impl DiskState {
     pub(super) fn new() -> Self {
         let root = Inode {
+            name: String::new(),
             content: Content::Directory(Names::default()),
             allocated: 0,
             linked: true,
@@ -152,7 +158,10 @@ impl DiskState {
         let inode = self.next_inode;
         self.names_mut(parent)?.set(name, inode);
         self.next_inode += 1;
-        self.inodes.insert(inode, Inode { content, allocated: 0, linked: true, open: 0, locked_by: None });
+        self.inodes.insert(
+            inode,
+            Inode { name: name.to_owned(), content, allocated: 0, linked: true, open: 0, locked_by: None },
+        );
         Ok(inode)
     }
 
@@ -303,11 +312,12 @@ impl DiskState {
         let Some(write) = self.in_flight.remove(&id) else { return };
         let mut length = write.bytes.len();
         let mut result = Ok(());
-        if world.one_in(self.faults.write_error_one_in) {
+        let exposed = self.inodes[&write.inode].name.ends_with(self.faults.files_ending);
+        if exposed && world.one_in(self.faults.write_error_one_in) {
             self.tear(&write, world);
             length = 0;
             result = Err(eio());
-        } else if world.one_in(self.faults.short_write_one_in) {
+        } else if exposed && world.one_in(self.faults.short_write_one_in) {
             length = usize::try_from(world.below(length as u64)).expect("less than a length");
             length = length / ALIGNMENT * ALIGNMENT;
             result = Err(io::Error::new(ErrorKind::WriteZero, "only a part was written"));
