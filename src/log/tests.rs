@@ -66,8 +66,9 @@ impl Rig {
     }
 }
 
+/// Topic ids begin above those that Kafka keeps for itself.
 fn key(number: u128) -> PartitionKey {
-    PartitionKey { topic_id: crate::base::TopicId(uuid::Uuid::from_u128(number)), partition: 0 }
+    PartitionKey { topic_id: crate::base::TopicId(uuid::Uuid::from_u128(number + 100)), partition: 0 }
 }
 
 /// A batch of one record for each timestamp.
