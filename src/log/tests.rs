@@ -32,7 +32,7 @@ struct Rig {
 impl Rig {
     async fn open(io: &Io, settings: &LogSettings, live: &LivePartitions) -> Result<Self, RecoverError> {
         let live = live.clone();
-        let mut recovered = recover(io, Path::new(DIRECTORY), settings, 1, |_| live).await?;
+        let mut recovered = recover(io, Path::new(DIRECTORY), settings, 1, |_| Ok(live)).await?;
         let fatal: Rc<RefCell<Option<String>>> = Rc::default();
         let heard = fatal.clone();
         let seed = recovered.cores.remove(0);
