@@ -1,1 +1,20 @@
-//! (room)
+//! Whole brokers on the simulator: lives that end in kills, power cuts, failing and full disks, clients that know nothing
+//! of it, and checkers that hold what was answered against what is there.
+//!
+//! `RINGTAIL_SEED=n cargo test --locked --lib sim::` replays one schedule, `RINGTAIL_SEEDS=n` runs n fresh ones.
+
+mod admin;
+mod broker;
+mod connection;
+mod consumer;
+mod coordinators;
+mod fetches;
+mod inspection;
+mod member;
+mod model;
+mod orders;
+mod producer;
+mod quorums;
+mod records;
+mod schedule;
+mod world;

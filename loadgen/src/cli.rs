@@ -1,5 +1,7 @@
 //! The command line.
 
+pub mod versus;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
@@ -8,6 +10,7 @@ use crate::client::admin::Admin;
 use crate::engine::{self, Outcome};
 use crate::environment::{BrokerFacts, Machine};
 use crate::failure::{Exit, Failure};
+use crate::null_broker::NullBroker;
 use crate::progress::Progress;
 use crate::report::json::Setting;
 use crate::report::{html, json, text, write_file};
@@ -28,6 +31,10 @@ pub struct Cli {
 enum Command {
     /// Make load and measure it
     Run(RunArgs),
+    /// Compare two brokers in pairs of rounds
+    Compare(versus::VersusArgs),
+    /// Judge a change in CI: exit 0 pass, 1 regression, 2 inconclusive, 3 error
+    Gate(versus::GateArgs),
     /// List the ready workloads
     Workloads,
     /// Measure the generator itself against a built-in broker that does nothing
@@ -35,6 +42,15 @@ enum Command {
         /// Print JSON instead of text
         #[arg(long)]
         json: bool,
+    },
+    /// Be a broker that answers at once and keeps nothing, until interrupted
+    NullBroker {
+        /// Port on the loopback interface; 0 takes a free one and prints it
+        #[arg(long, default_value_t = 0)]
+        port: u16,
+        /// Answer that much later, as 50us
+        #[arg(long, default_value = "0us")]
+        delay: String,
     },
 }
 
@@ -73,6 +89,8 @@ pub fn main() -> i32 {
     sys::raise_file_limit();
     let result = match cli.command {
         Command::Run(args) => run(&args).map(|exit| exit as i32),
+        Command::Compare(args) => versus::compare(&args),
+        Command::Gate(args) => versus::gate(&args),
         Command::Workloads => {
             for (name, toml) in workload::READY {
                 let about = toml.lines().next().unwrap_or_default().trim_start_matches("# ");
@@ -80,6 +98,7 @@ pub fn main() -> i32 {
             }
             Ok(Exit::Good as i32)
         }
+        Command::NullBroker { port, delay } => null_broker(port, &delay),
         Command::SelfTest { json } => self_test::run().map(|result| {
             if json {
                 println!("{:#}", serde_json::json!(result));
@@ -106,6 +125,8 @@ fn run(args: &RunArgs) -> Result<Exit, Failure> {
             .map_err(|error| Failure(format!("cannot make {}: {error}; give another --out", directory.display())))?;
     }
     let mut admin = Admin::new(&args.bootstrap, "ringtail-loadgen");
+    // Whether there is a broker at all comes first; what it tells of itself is a courtesy.
+    admin.link()?;
     let setting = Setting {
         machine: Machine::read(),
         broker: BrokerFacts::read(&mut admin, &workload.topic_configs),
@@ -140,6 +161,17 @@ fn write_reports(
     write_file(&directory.join("report.json"), &format!("{report:#}\n"))?;
     write_file(&directory.join("latency.hlog"), &outcome.books.log.text(outcome.started_wall_ns))?;
     write_file(&directory.join("report.html"), &html::run_page(outcome, setting))
+}
+
+fn null_broker(port: u16, delay: &str) -> Result<i32, Failure> {
+    let delay_ns = workload::units::parse_duration(delay)?;
+    let broker = NullBroker::start(port, delay_ns)
+        .map_err(|error| Failure(format!("cannot listen on 127.0.0.1:{port}: {error}")))?;
+    println!("{}", broker.address);
+    while !sys::interrupted() {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    Ok(Exit::Good as i32)
 }
 
 fn exit_of(outcome: &Outcome) -> Exit {

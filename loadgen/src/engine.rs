@@ -56,9 +56,13 @@ pub struct Outcome {
 }
 
 /// Runs a workload against a cluster. The topics that it made are removed, whatever happens.
-pub fn run(workload: &Workload, bootstrap: &[String], news: &mut dyn FnMut(News<'_>)) -> Result<Outcome, Failure> {
+pub fn run(
+    workload: &Workload,
+    bootstrap: &[String],
+    news: &mut dyn FnMut(News<'_>),
+) -> Result<Outcome, Failure> {
     let client_id = "ringtail-loadgen";
-    let mut admin = Admin::new(bootstrap, client_id);
+    let mut admin = Admin::new(bootstrap, client_id).through(workload.via);
     let ground = setup::prepare(workload, &mut admin, news)?;
     let result = run_prepared(workload, bootstrap, &ground, news);
     let removed = setup::clean_up(workload, &mut admin, &ground);
@@ -114,7 +118,8 @@ fn run_prepared(
 
 /// A fetch run whose time was over before the end of the log.
 fn ended_early(workload: &Workload, outcome: &Outcome) -> bool {
-    workload.mode == Mode::Fetch && outcome.books.consumed_bytes() < outcome.prefilled_bytes.max(1)
+    workload.mode == Mode::Fetch
+        && outcome.books.consumed_bytes() < outcome.prefilled_bytes.max(1)
 }
 
 fn phase(
@@ -127,7 +132,10 @@ fn phase(
 ) -> Result<Outcome, Failure> {
     let connections = (workload.producers + workload.consumers) as u64;
     let start = sys::monotonic_ns() + LEAD_NS + LEAD_PER_CONNECTION_NS * connections;
-    let window = Window { start: start + workload.warm_up_ns, end: start + workload.warm_up_ns + workload.duration_ns };
+    let window = Window {
+        start: start + workload.warm_up_ns,
+        end: start + workload.warm_up_ns + workload.duration_ns,
+    };
     let started_wall_ns = sys::wall_ns() + start.saturating_sub(sys::monotonic_ns());
     let threads = workload.threads;
     let (shared, asked) = Shared::new(threads, ground.leaders.clone())
@@ -160,7 +168,7 @@ fn phase(
         crew.start_worker(job, workload.pin.get(index % workload.pin.len().max(1)).copied())?;
     }
     drop(handovers);
-    crew.start_control(&shared, asked, bootstrap, ground)?;
+    crew.start_control(&shared, asked, workload, bootstrap, ground)?;
     if workload.group && phase == Phase::Measure {
         crew.helpers.extend(setup::join_group(workload, bootstrap, ground, &shared)?);
     }
@@ -219,6 +227,7 @@ impl Crew {
         &mut self,
         shared: &Arc<Shared>,
         asked: Receiver<control::Ask>,
+        workload: &Workload,
         bootstrap: &[String],
         ground: &Ground,
     ) -> Result<(), Failure> {
@@ -227,8 +236,9 @@ impl Crew {
         let known = ground.leaders.brokers.values().flatten();
         addresses.extend(known.map(ToString::to_string));
         let layout = Arc::clone(&ground.layout);
+        let via = workload.via;
         let body = move || {
-            let mut admin = Admin::new(&addresses, "ringtail-loadgen-control");
+            let mut admin = Admin::new(&addresses, "ringtail-loadgen-control").through(via);
             control::serve(&shared, &asked, &mut admin, &layout);
         };
         let spawned = std::thread::Builder::new().name("control".to_owned()).spawn(body);
@@ -331,7 +341,8 @@ impl Run<'_> {
     fn is_caught_up(&self) -> bool {
         let ends = self.ground.ends_now();
         let positions = self.fetch.positions.iter();
-        !ends.is_empty() && positions.zip(&ends).all(|(position, end)| position.load(Ordering::Relaxed) >= *end)
+        !ends.is_empty()
+            && positions.zip(&ends).all(|(position, end)| position.load(Ordering::Relaxed) >= *end)
     }
 }
 

@@ -16,9 +16,10 @@ use kafka_protocol::messages::metadata_response::{
 };
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsResponse, BrokerId, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
-    DeleteTopicsResponse, InitProducerIdResponse, MetadataRequest, MetadataResponse, ProduceRequest, ProduceResponse,
-    ProducerId, RequestHeader, ResponseHeader, TopicName,
+    ApiKey, ApiVersionsResponse, BrokerId, CreateTopicsRequest, CreateTopicsResponse,
+    DeleteTopicsRequest, DeleteTopicsResponse, InitProducerIdResponse, MetadataRequest,
+    MetadataResponse, ProduceRequest, ProduceResponse, ProducerId, RequestHeader, ResponseHeader,
+    TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use uuid::Uuid;
@@ -50,15 +51,16 @@ pub struct NullBroker {
 }
 
 impl NullBroker {
-    /// Starts on a free port of the loopback interface, in a thread of its own.
-    pub fn start() -> io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// Starts on the loopback interface, in a thread of its own. Port 0 takes a free one. Every batch of requests that
+    /// arrives together is answered `delay_ns` later, with the CPU kept busy: a slower broker, for tests of the gate.
+    pub fn start(port: u16, delay_ns: u64) -> io::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", port))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let stop = Arc::new(AtomicBool::new(false));
         let cpu_ns = Arc::new(AtomicU64::new(0));
         let (stopped, cpu) = (Arc::clone(&stop), Arc::clone(&cpu_ns));
-        let body = move || Server::new(listener, address)?.serve(&stopped, &cpu);
+        let body = move || Server::new(listener, address, delay_ns)?.serve(&stopped, &cpu);
         let thread = std::thread::Builder::new().name("null-broker".to_owned()).spawn(body)?;
         Ok(Self { address, stop, cpu_ns, thread: Some(thread) })
     }
@@ -100,10 +102,11 @@ struct Server {
     topics: BTreeMap<String, Topic>,
     names: BTreeMap<Uuid, String>,
     next_producer: i64,
+    delay_ns: u64,
 }
 
 impl Server {
-    fn new(listener: TcpListener, address: SocketAddr) -> io::Result<Self> {
+    fn new(listener: TcpListener, address: SocketAddr, delay_ns: u64) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         epoll.add(&listener, LISTENER_TOKEN, Interest::Read)?;
         Ok(Self {
@@ -115,6 +118,7 @@ impl Server {
             topics: BTreeMap::new(),
             names: BTreeMap::new(),
             next_producer: 1_000,
+            delay_ns,
         })
     }
 
@@ -171,6 +175,10 @@ impl Server {
             } else {
                 peer.output.truncate(start);
             }
+        }
+        let until = sys::monotonic_ns() + self.delay_ns;
+        while self.delay_ns > 0 && sys::monotonic_ns() < until {
+            std::hint::spin_loop();
         }
         while !peer.output.is_empty() {
             match peer.stream.write(&peer.output) {
@@ -232,8 +240,7 @@ impl Server {
         let mut response = ProduceResponse::default();
         for data in &request.topic_data {
             let name = self.names.get(&data.topic_id).cloned().unwrap_or_else(|| data.name.to_string());
-            let mut answered =
-                TopicProduceResponse::default().with_name(data.name.clone()).with_topic_id(data.topic_id);
+            let mut answered = TopicProduceResponse::default().with_name(data.name.clone()).with_topic_id(data.topic_id);
             for partition in &data.partition_data {
                 let offset = self.topics.get_mut(&name).and_then(|t| t.offsets.get_mut(partition.index as usize));
                 let answer = PartitionProduceResponse::default().with_index(partition.index);

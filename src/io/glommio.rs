@@ -16,7 +16,7 @@ mod tasks;
 pub use disk::Disk;
 pub use event_fd::{Attendant, EventFd};
 pub use file::File;
-pub use start::{Executors, StartError, start};
+pub use start::{Executors, StartError, doors, start};
 pub use tasks::{Clock, Spawner};
 
 #[cfg(test)]

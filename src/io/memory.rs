@@ -78,6 +78,7 @@ impl Home {
     }
 
     /// Frees what has come back and leaks what comes later: the core's executor ends. Only on the owner's thread.
+    #[cfg_attr(not(feature = "glommio"), allow(dead_code))]
     pub(super) fn close(&self) {
         self.reclaim();
         self.lock().closed = true;
@@ -212,6 +213,8 @@ impl Buffer {
     }
 
     /// The bytes, for writing.
+    // Not the trait: a call should not need to say which of its types it means.
+    #[allow(clippy::should_implement_trait)]
     pub fn as_mut(&mut self) -> &mut [u8] {
         // SAFETY: the memory is initialised, this buffer is the only one that refers to it, and it is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.memory.start.as_ptr(), self.memory.length) }

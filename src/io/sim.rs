@@ -2,9 +2,10 @@
 //!
 //! One seed gives one run: [`Simulation::trace_hash`] covers every decision, so that a test can run a seed twice and
 //! compare. A *kill* ends a process: what it wrote stays, each write in flight lands wholly or not at all. A *power cut*
-//! keeps what was synced and tears the rest at 512 bytes; see `disk`.
+//! keeps what was synced and tears the rest at 512 bytes; see `disk_state`.
 
 mod disk;
+mod disk_state;
 mod file_image;
 mod names;
 mod tasks;
@@ -16,7 +17,8 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-pub use disk::{Disk, Faults, File};
+pub use disk::{Disk, File};
+pub use disk_state::Faults;
 pub(super) use tasks::Sleep;
 pub use tasks::{Clock, Spawner};
 pub(super) use world::SimBell;

@@ -226,6 +226,7 @@ impl CoreLog {
             path: core.directory.display().to_string(),
             message: error.to_string(),
         })?;
+        core.space.refresh().await;
         let mut restored = Vec::with_capacity(seed.partitions.len());
         for PartitionSeed { image, config, state } in seed.partitions {
             let log = Log::restored(&core, &image, config);

@@ -65,7 +65,10 @@ pub enum RoundError {
 
 fn handle(core: &Core, error: &RoundError) {
     match error {
-        RoundError::Full => tracing::warn!(core = core.number, "the disk is full: records wait in the journal"),
+        RoundError::Full => {
+            core.space.refuse();
+            core.memory.freed.notify_all();
+        }
         RoundError::Disk(error) => (core.fatal)(format!("a checkpoint cannot be made: {error}")),
     }
 }
@@ -122,6 +125,7 @@ pub async fn round(core: &Rc<Core>) -> Result<(), RoundError> {
         }
         return outcome;
     }
+    core.space.accept();
     core.rounds_done.set(core.rounds_done.get() + 1);
     core.rounds_changed.notify_all();
     core.memory.evict();

@@ -322,7 +322,11 @@ impl Log {
         }
         let _turn = self.turn().await;
         let core = &self.core;
-        core.memory.take(bytes, || core.journal.has_room(bytes), || core.want_round()).await;
+        let hopeless = || core.space.is_refusing() || core.stopping.get() || self.state().dead.is_some();
+        if !core.memory.take(bytes, || core.journal.has_room(bytes), || core.want_round(), hopeless).await {
+            self.state().alive()?;
+            return Err(if core.stopping.get() { LogError::Stopping } else { LogError::Full });
+        }
         let taken = Taken { memory: &core.memory, bytes };
         let growth = self.state().growth(bytes);
         if growth > 0 && !core.space.promise(growth).await {

@@ -32,7 +32,7 @@ struct Rig {
 impl Rig {
     async fn open(io: &Io, settings: &LogSettings, live: &LivePartitions) -> Result<Self, RecoverError> {
         let live = live.clone();
-        let mut recovered = recover(io, Path::new(DIRECTORY), settings, 1, |_| live).await?;
+        let mut recovered = recover(io, Path::new(DIRECTORY), settings, 1, |_| Ok(live)).await?;
         let fatal: Rc<RefCell<Option<String>>> = Rc::default();
         let heard = fatal.clone();
         let seed = recovered.cores.remove(0);
@@ -66,8 +66,9 @@ impl Rig {
     }
 }
 
+/// Topic ids begin above those that Kafka keeps for itself.
 fn key(number: u128) -> PartitionKey {
-    PartitionKey { topic_id: crate::base::TopicId(uuid::Uuid::from_u128(number)), partition: 0 }
+    PartitionKey { topic_id: crate::base::TopicId(uuid::Uuid::from_u128(number + 100)), partition: 0 }
 }
 
 /// A batch of one record for each timestamp.

@@ -1,5 +1,6 @@
 //! What a run asks of a cluster outside the measurement: metadata, topics, producer ids, offsets, configuration.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
@@ -9,7 +10,8 @@ use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
     ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
-    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse, ProducerId, TopicName,
+    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse, ProducerId,
+    TopicName,
 };
 use kafka_protocol::protocol::{Request, StrBytes};
 
@@ -30,6 +32,7 @@ pub struct Admin {
     client_id: String,
     link: Option<Link>,
     next_address: usize,
+    via: Option<SocketAddr>,
 }
 
 /// One broker setting as the broker tells it.
@@ -42,7 +45,19 @@ pub struct BrokerSetting {
 
 impl Admin {
     pub fn new(bootstrap: &[String], client_id: &str) -> Self {
-        Self { addresses: bootstrap.to_vec(), client_id: client_id.to_owned(), link: None, next_address: 0 }
+        Self {
+            addresses: bootstrap.to_vec(),
+            client_id: client_id.to_owned(),
+            link: None,
+            next_address: 0,
+            via: None,
+        }
+    }
+
+    /// The same client, for which every broker is reached through one address.
+    pub fn through(mut self, via: Option<SocketAddr>) -> Self {
+        self.via = via;
+        self
     }
 
     pub fn addresses(&self) -> &[String] {
@@ -93,9 +108,12 @@ impl Admin {
 
     /// Metadata of the named topics; never creates one. Retries until each has a leader or an error that stays.
     pub fn metadata(&mut self, topics: &[String]) -> Result<MetadataResponse, ClientError> {
-        let wanted = topics.iter().map(|name| MetadataRequestTopic::default().with_name(Some(topic_name(name))));
-        let request =
-            MetadataRequest::default().with_topics(Some(wanted.collect())).with_allow_auto_topic_creation(false);
+        let wanted = topics.iter().map(|name| {
+            MetadataRequestTopic::default().with_name(Some(topic_name(name)))
+        });
+        let request = MetadataRequest::default()
+            .with_topics(Some(wanted.collect()))
+            .with_allow_auto_topic_creation(false);
         self.call("Metadata", &request)
     }
 
@@ -134,7 +152,9 @@ impl Admin {
             .with_num_partitions(partitions)
             .with_replication_factor(replication)
             .with_configs(configs.collect());
-        let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(TOPIC_TIMEOUT_MS);
+        let request = CreateTopicsRequest::default()
+            .with_topics(vec![topic])
+            .with_timeout_ms(TOPIC_TIMEOUT_MS);
         let response = self.call("CreateTopics", &request)?;
         let result = response.topics.first();
         let (code, message) = result.map_or((-1, String::new()), |result| {
@@ -152,7 +172,9 @@ impl Admin {
         let version = self.link()?.versions().pick::<DeleteTopicsRequest>()?;
         let request = DeleteTopicsRequest::default().with_timeout_ms(TOPIC_TIMEOUT_MS);
         let request = if version >= DELETE_BY_STATE_VERSION {
-            let states = names.iter().map(|name| DeleteTopicState::default().with_name(Some(topic_name(name))));
+            let states = names
+                .iter()
+                .map(|name| DeleteTopicState::default().with_name(Some(topic_name(name))));
             request.with_topics(states.collect())
         } else {
             request.with_topic_names(names.iter().map(|name| topic_name(name)).collect())
@@ -221,7 +243,8 @@ impl Admin {
             let response = link.call("ListOffsets", &request)?;
             for topic in &response.topics {
                 for partition in &topic.partitions {
-                    let number = numbers.find(topic.name.as_str(), uuid::Uuid::nil(), partition.partition_index);
+                    let number =
+                        numbers.find(topic.name.as_str(), uuid::Uuid::nil(), partition.partition_index);
                     let Some(number) = number else { continue };
                     if partition.error_code != codes::NONE {
                         return Err(ClientError::Code {
@@ -260,22 +283,28 @@ impl Admin {
             .collect()
     }
 
+    /// Brokers whose name does not resolve are left out; the partitions they lead wait.
+    pub fn leaders_of(&self, response: &MetadataResponse, layout: &Layout) -> Leaders {
+        Leaders::from_metadata(response, layout, |address| match self.via {
+            Some(via) => vec![via],
+            None => resolve(address).unwrap_or_default(),
+        })
+    }
+
     /// Who leads what, read once.
     pub fn leaders(&mut self, layout: &Layout) -> Result<Leaders, ClientError> {
         let names: Vec<String> = layout.topics.iter().map(|topic| topic.name.to_string()).collect();
         let response = self.metadata(&names)?;
-        Ok(leaders_of(&response, layout))
+        Ok(self.leaders_of(&response, layout))
     }
 }
 
-/// Brokers whose name does not resolve are left out; the partitions they lead wait.
-pub fn leaders_of(response: &MetadataResponse, layout: &Layout) -> Leaders {
-    Leaders::from_metadata(response, layout, |address| resolve(address).unwrap_or_default())
-}
-
 fn offsets_request(layout: &Layout, leaders: &Leaders, broker: i32, timestamp: i64) -> ListOffsetsRequest {
-    let mut topics: Vec<ListOffsetsTopic> =
-        layout.topics.iter().map(|topic| ListOffsetsTopic::default().with_name(topic.name.clone())).collect();
+    let mut topics: Vec<ListOffsetsTopic> = layout
+        .topics
+        .iter()
+        .map(|topic| ListOffsetsTopic::default().with_name(topic.name.clone()))
+        .collect();
     for (partition, leader) in layout.partitions.iter().zip(&leaders.leader) {
         if *leader == Some(broker) {
             let wanted = ListOffsetsPartition::default()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::thread::JoinHandle;
 
-use crate::client::admin::{Admin, leaders_of};
+use crate::client::admin::Admin;
 use crate::client::cluster::{Layout, Leaders, Numbers};
 use crate::client::error::{ClientError, code_name, codes};
 use crate::control::Shared;
@@ -64,7 +64,11 @@ impl Ground {
 }
 
 /// Makes or finds the topics.
-pub fn prepare(workload: &Workload, admin: &mut Admin, news: &mut dyn FnMut(News<'_>)) -> Result<Ground, Failure> {
+pub fn prepare(
+    workload: &Workload,
+    admin: &mut Admin,
+    news: &mut dyn FnMut(News<'_>),
+) -> Result<Ground, Failure> {
     let run = (workload.seed ^ sys::wall_ns() ^ u64::from(std::process::id())) as u32 | 1;
     let names = names(workload, run);
     let mut made = Vec::new();
@@ -135,7 +139,7 @@ fn find_or_make(
     }
     let metadata = admin.settled_metadata(names)?;
     let layout = Layout::from_metadata(&metadata, names, workload.partitions);
-    let leaders = leaders_of(&metadata, &layout);
+    let leaders = admin.leaders_of(&metadata, &layout);
     if let Some(unreachable) = metadata.brokers.iter().find(|b| !leaders.brokers.contains_key(&b.node_id.0)) {
         return Err(Failure(format!(
             "the broker advertises {}:{}, which has no address here; mend its advertised.listeners",
@@ -161,7 +165,12 @@ fn find_or_make(
     })
 }
 
-fn offsets(admin: &mut Admin, layout: &Layout, leaders: &Leaders, timestamp: i64) -> Result<Vec<i64>, ClientError> {
+fn offsets(
+    admin: &mut Admin,
+    layout: &Layout,
+    leaders: &Leaders,
+    timestamp: i64,
+) -> Result<Vec<i64>, ClientError> {
     const ATTEMPTS_MAX: usize = 20;
     for _ in 0..ATTEMPTS_MAX {
         match admin.list_offsets(layout, leaders, timestamp) {
@@ -269,8 +278,11 @@ pub fn consumers(
 ) -> Consumers {
     let partitions = ground.layout.partitions.len();
     let make = |number| {
-        let assigned =
-            if workload.group { BTreeSet::new() } else { plain_assignment(partitions, number, workload.consumers) };
+        let assigned = if workload.group {
+            BTreeSet::new()
+        } else {
+            plain_assignment(partitions, number, workload.consumers)
+        };
         Some(Consumer::new(Arc::clone(settings), ledger.clone(), assigned))
     };
     (0..workload.consumers).map(make).collect()

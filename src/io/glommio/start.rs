@@ -209,8 +209,10 @@ where
     Ok(body(io).await)
 }
 
-/// The doors of the executor of this thread.
-async fn doors() -> io::Result<Io> {
+/// The doors of the executor of this thread, for one that was not started by [`start`]; such a one runs its own ladder.
+/// # Errors
+/// The operating system's, for `/dev/urandom` and `/dev/null`.
+pub async fn doors() -> io::Result<Io> {
     let mut bytes = [0; 32];
     fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     let words = std::array::from_fn(|word| u64::from_ne_bytes(std::array::from_fn(|byte| bytes[word * 8 + byte])));

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Wake, Waker};
 
-use super::disk::DiskState;
+use super::disk_state::DiskState;
 use crate::base::Map;
 use crate::io::rand::Generator;
 use crate::io::{Instant, memory::Home};
@@ -39,10 +39,12 @@ impl Wake for TaskWaker {
     }
 }
 
+type Call = Box<dyn FnOnce(&Rc<World>)>;
+
 /// What happens when its time has come.
 pub(super) enum Event {
     Wake(Waker),
-    Call(Box<dyn FnOnce(&Rc<World>)>),
+    Call(Call),
 }
 
 /// When an event is due, and its number: the key by which it can be called off.

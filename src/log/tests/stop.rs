@@ -29,7 +29,7 @@ fn a_clean_stop_leaves_whole_segments_indexes_and_checkpoints() {
             rig.append_durably(&log, &batch(&[1000 + number, 1001 + number], 700)).await.unwrap();
         }
         let expected = {
-            let mut bytes = Vec::new();
+            let mut bytes: Vec<u8> = Vec::new();
             let mut from = Offset::ZERO;
             while from < Offset(120) {
                 let read = log.read(from, 1 << 20, Offset(120), true).await.unwrap();
@@ -59,7 +59,7 @@ fn a_clean_stop_leaves_whole_segments_indexes_and_checkpoints() {
         let mut entries = io.disk.read_dir(&directory.join("events-0")).await.unwrap();
         entries.retain(|entry| entry.name.ends_with(".log"));
         assert!(entries.len() >= 2, "{entries:?}");
-        let mut found = Vec::new();
+        let mut found: Vec<u8> = Vec::new();
         for entry in &entries {
             let path = directory.join("events-0").join(&entry.name);
             let segment = io.disk.read_file(&path).await.unwrap();

@@ -1,0 +1,199 @@
+//! One life of a simulated broker: recovered, started on its cores, registered; then it serves until it is ended.
+
+use std::{
+    cell::{Cell, RefCell},
+    path::Path,
+    rc::Rc,
+    time::Duration,
+};
+
+use uuid::Uuid;
+
+use crate::{
+    base::BrokerId,
+    config::{self, BrokerConfig},
+    io::{Io, channel::Notify, sim::Simulation},
+    log::{LogSettings, finish_clean_stop},
+    protocol::metadata_records::BrokerEndpoint,
+    shard::{Broker, CoreSeed, Registration, Router, Started, recover, start},
+};
+
+/// The broker's machine.
+pub const NODE: usize = 0;
+/// The machine of its clients.
+pub const CLIENTS: usize = 1;
+pub const DIRECTORY: &str = "data";
+
+/// What a broker is started with.
+#[derive(Clone)]
+pub struct Settings {
+    pub config: BrokerConfig,
+    pub log: LogSettings,
+}
+
+impl Settings {
+    /// Small, so that everything happens often: journals go round, chunks are evicted, files are closed, members time out.
+    pub fn small() -> Self {
+        let overrides =
+            ["offsets.topic.num.partitions=3", "group.initial.rebalance.delay.ms=2", "group.min.session.timeout.ms=10"];
+        let loaded = config::load(None, &overrides.map(str::to_owned)).expect("good settings");
+        let log = LogSettings {
+            journal_max_bytes: 768 << 10,
+            journal_start_bytes: 64 << 10,
+            journal_file_bytes: 64 << 10,
+            dirty_max_bytes: 128 << 10,
+            cache_max_bytes: 96 << 10,
+            open_files_max: 8,
+            checkpoint_interval: Duration::from_millis(50),
+            space_margin_bytes: 256 << 10,
+            ballast_bytes: 64 << 10,
+        };
+        Self { config: loaded.config, log }
+    }
+}
+
+/// From a start to an end. Lives outside of the simulated machine.
+pub struct Life {
+    pub sim: Simulation,
+    pub cores: usize,
+    routers: RefCell<Vec<Option<Router>>>,
+    started: RefCell<Vec<Rc<Started>>>,
+    /// Rings at every change of the cells below.
+    pub news: Notify,
+    /// Registered: it may be asked.
+    pub ready: Cell<bool>,
+    pub ended: Cell<bool>,
+    /// Why it could not start.
+    pub failed: RefCell<Option<String>>,
+    /// Why it ended itself.
+    pub fatal: RefCell<Option<String>>,
+    pub stopped: Cell<bool>,
+}
+
+impl Life {
+    /// Begins a life. It is ready, or has failed, some time later.
+    pub fn begin(sim: &Simulation, settings: &Settings, cores: usize) -> Rc<Self> {
+        let life = Rc::new(Self {
+            sim: sim.clone(),
+            cores,
+            routers: RefCell::new(vec![None; cores]),
+            started: RefCell::default(),
+            news: Notify::new(),
+            ready: Cell::new(false),
+            ended: Cell::new(false),
+            failed: RefCell::default(),
+            fatal: RefCell::default(),
+            stopped: Cell::new(false),
+        });
+        let (this, settings) = (life.clone(), settings.clone());
+        sim.spawn_on(NODE, 0, |io| async move {
+            if let Err(why) = this.clone().recover(&io, &settings).await {
+                this.fail(why);
+            }
+        });
+        life
+    }
+
+    fn fail(&self, why: String) {
+        self.failed.borrow_mut().get_or_insert(why);
+        self.news.notify_all();
+    }
+
+    async fn recover(self: Rc<Self>, io: &Io, settings: &Settings) -> Result<(), String> {
+        let broker = Broker { id: BrokerId(1), cluster_id: "simulated".into() };
+        let directory = Path::new(DIRECTORY);
+        let (seeds, _) = recover(io, &broker, &settings.config, directory, &settings.log, self.cores).await?;
+        for (core, seed) in seeds.into_iter().enumerate() {
+            let this = self.clone();
+            self.sim.spawn_on(NODE, core, |io| async move {
+                if let Err(why) = this.clone().core(io, core, seed).await {
+                    this.fail(why);
+                }
+            });
+        }
+        Ok(())
+    }
+
+    async fn core(self: Rc<Self>, io: Io, core: usize, seed: CoreSeed) -> Result<(), String> {
+        let this = self.clone();
+        let fatal = Rc::new(move |why: String| {
+            this.fatal.borrow_mut().get_or_insert(why);
+            // The process ends at once: nobody of it does anything any more.
+            this.sim.kill(NODE);
+            this.ended();
+        });
+        let started = Rc::new(start(io, seed, fatal).await?);
+        self.routers.borrow_mut()[core] = Some(started.router.clone());
+        self.started.borrow_mut().push(started.clone());
+        self.news.notify_all();
+        if core != 0 {
+            return Ok(());
+        }
+        while self.started.borrow().len() < self.cores {
+            self.news.notified().await;
+        }
+        let end_point =
+            BrokerEndpoint { name: "PLAINTEXT".into(), host: "localhost".into(), port: 9092, security_protocol: 0 };
+        started.register(Registration { end_points: vec![end_point], directory: Uuid::from_u128(7) }).await?;
+        self.ready.set(true);
+        self.news.notify_all();
+        Ok(())
+    }
+
+    /// The way to one of its cores, once it is ready.
+    pub fn router(&self, core: usize) -> Option<Router> {
+        if self.ended.get() || !self.ready.get() { None } else { self.routers.borrow()[core].clone() }
+    }
+
+    /// It is over, one way or the other: forgets what belonged to it.
+    pub fn ended(&self) {
+        self.ended.set(true);
+        self.routers.borrow_mut().fill(None);
+        self.started.borrow_mut().clear();
+        self.news.notify_all();
+    }
+
+    pub fn kill(&self) {
+        self.sim.kill(NODE);
+        self.ended();
+    }
+
+    pub fn power_cut(&self) {
+        self.sim.power_cut(NODE);
+        self.ended();
+    }
+
+    /// Begins an orderly stop; `stopped` says when it is done.
+    pub fn stop(self: &Rc<Self>) {
+        let reports = Rc::new(RefCell::new(Vec::new()));
+        let all: Vec<Rc<Started>> = self.started.borrow().clone();
+        for (core, started) in all.into_iter().enumerate() {
+            let (this, reports) = (self.clone(), reports.clone());
+            self.sim.spawn_on(NODE, core, |io| async move {
+                let Ok(report) = started.stop().await else { return };
+                reports.borrow_mut().push(report);
+                if reports.borrow().len() == this.cores {
+                    let reports = reports.take();
+                    finish_clean_stop(&io, Path::new(DIRECTORY), &reports).await.expect("a stop that began well");
+                    this.stopped.set(true);
+                    this.news.notify_all();
+                }
+            });
+        }
+    }
+
+    /// Runs until it is ready.
+    /// # Panics
+    /// If it cannot start, or does not come to an end within `steps`.
+    pub fn must_be_ready(&self, steps: u64) {
+        let mut taken = 0;
+        while !self.ready.get() {
+            assert!(taken < steps, "RINGTAIL_SEED={}: the start does not end", self.sim.seed());
+            let failed = self.failed.borrow();
+            assert_eq!(*failed, None, "RINGTAIL_SEED={}", self.sim.seed());
+            drop(failed);
+            self.sim.run_steps(50);
+            taken += 50;
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Crash schedules: lives of random length, ended by kill, power cut or a clean stop, on failing, slow and full disks, with
+//! another number of cores each time.
+
+use std::rc::Rc;
+
+use crate::{
+    io::sim::{Faults, Simulation},
+    sim::{
+        admin,
+        broker::{CLIENTS, Life, NODE, Settings},
+        consumer,
+        inspection::{self, Allowed},
+        member,
+        world::World,
+    },
+};
+
+/// Schedules of one run; `RINGTAIL_SEEDS` changes it, `RINGTAIL_SEED` replays one.
+const SEEDS: u64 = 1000;
+/// Where fresh schedules begin: `RINGTAIL_FIRST`.
+const FIRST: u64 = 0;
+const LIVES: u64 = 3;
+const CORES_MAX: u64 = 4;
+/// Steps within which a life must have recovered, or clients finished.
+const STEPS_MAX: u64 = 600_000;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().expect("a number"))
+}
+
+/// What a schedule did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Done {
+    trace: u64,
+    acks: u64,
+    reads: u64,
+    commits: u64,
+    changes: u64,
+}
+
+struct Schedule {
+    sim: Simulation,
+    world: World,
+    settings: Settings,
+    allowed: Allowed,
+}
+
+fn run(seed: u64, settings: &Settings) -> Done {
+    let sim = Simulation::new(seed);
+    let world = World::new(&sim);
+    world.client(admin::run);
+    for _ in 0..1 + sim.below(2) {
+        world.client(consumer::run);
+    }
+    for index in 0..sim.below(3) as i32 {
+        world.client(|world| member::run(world, "group", index));
+    }
+    if sim.below(3) == 0 {
+        world.client(|world| member::run(world, "other", 9));
+    }
+    let mut schedule = Schedule { sim, world, settings: settings.clone(), allowed: Allowed::default() };
+    for _ in 0..LIVES {
+        schedule.life();
+    }
+    schedule.last_life()
+}
+
+impl Schedule {
+    fn begin(&self) -> Rc<Life> {
+        Life::begin(&self.sim, &self.settings, 1 + self.sim.below(CORES_MAX) as usize)
+    }
+
+    fn life(&mut self) {
+        let sim = self.sim.clone();
+        let mut faults = Faults::default();
+        if sim.below(5) == 0 {
+            faults.slow_one_in = 20;
+        }
+        let small = sim.below(6) == 0;
+        if small {
+            faults.capacity = (1 << 20) + sim.below(4 << 20);
+        }
+        sim.set_faults(NODE, faults.clone());
+        let life = self.begin();
+        // Some lives end before recovery has; that is a schedule too.
+        if sim.below(6) == 0 {
+            sim.run_steps(sim.below(1500));
+        } else {
+            self.serve(&life, small, faults);
+        }
+        if let Some(why) = life.failed.borrow().as_ref() {
+            assert!(small, "{}: {why}", self.world.seed());
+        }
+        self.end(&life);
+    }
+
+    /// Recovers, compares, lets the clients in for a while.
+    fn serve(&mut self, life: &Rc<Life>, small: bool, mut faults: Faults) {
+        let sim = self.sim.clone();
+        let mut steps = 0;
+        while !life.ready.get() {
+            if life.failed.borrow().is_some() {
+                return;
+            }
+            assert!(steps < STEPS_MAX, "{}: recovery does not end", self.world.seed());
+            sim.run_steps(50);
+            steps += 50;
+        }
+        self.inspect(life);
+        if sim.below(12) == 0 {
+            faults.files_ending = ".log";
+            faults.write_error_one_in = 30;
+            sim.set_faults(NODE, faults);
+            self.allowed.disk_failed = true;
+        } else if sim.below(12) == 0 && !small {
+            faults.write_error_one_in = 200;
+            faults.short_write_one_in = 400;
+            sim.set_faults(NODE, faults);
+            self.allowed.disk_failed = true;
+        }
+        self.world.serve(Some(life));
+        let mut left = 200 + self.sim.below(4500);
+        while left > 0 && !life.ended.get() {
+            sim.run_steps(left.min(100));
+            left -= left.min(100);
+        }
+        self.world.serve(None);
+    }
+
+    fn inspect(&mut self, life: &Rc<Life>) {
+        let allowed = std::mem::take(&mut self.allowed);
+        let (world, router) = (self.world.clone(), life.router(0).expect("it is ready"));
+        let done = Rc::new(std::cell::Cell::new(false));
+        let told = done.clone();
+        self.sim.spawn_on(NODE, 0, |_| async move {
+            inspection::ends(&world, &router, allowed).await;
+            told.set(true);
+        });
+        self.within_bounds("the inspection", || done.get());
+    }
+
+    fn within_bounds(&self, what: &str, mut done: impl FnMut() -> bool) {
+        let mut steps = 0;
+        while !done() {
+            assert!(steps < STEPS_MAX, "{}: {what} does not end", self.world.seed());
+            self.sim.run_steps(50);
+            steps += 50;
+        }
+    }
+
+    fn end(&mut self, life: &Rc<Life>) {
+        self.world.serve(None);
+        match self.sim.below(5) {
+            _ if life.ended.get() => {}
+            0 if life.ready.get() => {
+                life.stop();
+                self.sim.run_steps(self.sim.below(20_000));
+                self.sim.stop(NODE);
+                life.ended();
+            }
+            1 | 2 => life.kill(),
+            _ => {
+                life.power_cut();
+                self.allowed.power_cut = true;
+            }
+        }
+    }
+
+    /// On a good disk: everybody finishes, and everything is there; after a clean stop as well.
+    fn last_life(mut self) -> Done {
+        self.sim.set_faults(NODE, Faults::default());
+        let life = self.begin();
+        life.must_be_ready(STEPS_MAX);
+        self.inspect(&life);
+        self.world.serve(Some(&life));
+        self.sim.run_steps(500);
+        self.world.finishing.set(true);
+        let world = self.world.clone();
+        self.within_bounds("a request", || world.running() == 0);
+        self.read_all(&life);
+        if self.sim.below(4) == 0 {
+            life.stop();
+            self.within_bounds("the stop", || life.stopped.get());
+            self.sim.stop(NODE);
+            life.ended();
+            let life = self.begin();
+            life.must_be_ready(STEPS_MAX);
+            self.inspect(&life);
+            self.read_all(&life);
+            life.kill();
+        } else {
+            life.kill();
+        }
+        self.sim.kill(CLIENTS);
+        let model = &self.world.model;
+        Done {
+            trace: self.sim.trace_hash(),
+            acks: model.acks.get(),
+            reads: model.reads.get(),
+            commits: model.commits.get(),
+            changes: model.changes.get(),
+        }
+    }
+
+    fn read_all(&self, life: &Rc<Life>) {
+        for core in 0..life.cores {
+            let topics = admin::topics_of(&life.router(core).expect("it is ready").image());
+            assert_eq!(topics, *self.world.model.topics.borrow(), "{} core {core}", self.world.seed());
+        }
+        let core = self.sim.below(life.cores as u64) as usize;
+        let (world, router) = (self.world.clone(), life.router(core).expect("it is ready"));
+        let done = Rc::new(std::cell::Cell::new(false));
+        let told = done.clone();
+        self.sim.spawn_on(NODE, core, |_| async move {
+            inspection::all(&world, &router).await;
+            told.set(true);
+        });
+        self.within_bounds("the last look", || done.get());
+    }
+}
+
+#[test]
+fn what_was_answered_survives_a_thousand_schedules() {
+    let settings = Settings::small();
+    if let Some(seed) = number("RINGTAIL_SEED") {
+        println!("{:?}", run(seed, &settings));
+        return;
+    }
+    let seeds = number("RINGTAIL_SEEDS").unwrap_or(SEEDS);
+    let first = number("RINGTAIL_FIRST").unwrap_or(FIRST);
+    let mut sum = Done::default();
+    for seed in first..first + seeds {
+        let done = std::panic::catch_unwind(|| run(seed, &settings)).unwrap_or_else(|panic| {
+            eprintln!("replay: RINGTAIL_SEED={seed} cargo test --locked --lib sim::schedule");
+            std::panic::resume_unwind(panic)
+        });
+        sum.acks += done.acks;
+        sum.reads += done.reads;
+        sum.commits += done.commits;
+        sum.changes += done.changes;
+    }
+    println!("{sum:?}");
+    let little = sum.acks < seeds * 10 || sum.reads < seeds * 10 || sum.commits < seeds || sum.changes < seeds;
+    assert!(!little, "the schedules hardly did anything: {sum:?}");
+}
+
+#[test]
+fn one_seed_gives_one_run() {
+    let settings = Settings::small();
+    for seed in [1, 2, 3] {
+        assert_eq!(run(seed, &settings), run(seed, &settings), "seed {seed}");
+    }
+}

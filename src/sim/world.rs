@@ -1,0 +1,113 @@
+//! What the clients of one schedule share: the broker's present life, the promises, and when to end.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
+
+use crate::{
+    io::{Io, Rand, channel::Notify, sim::Simulation},
+    sim::{
+        broker::{CLIENTS, Life},
+        connection::Connection,
+        model::Model,
+    },
+};
+
+/// A client's own door to time and chance, and everything that clients share.
+#[derive(Clone)]
+pub struct World(Rc<Shared>);
+
+pub struct Shared {
+    pub sim: Simulation,
+    pub model: Model,
+    pub rand: Rand,
+    io: Io,
+    /// None while nobody may connect.
+    life: RefCell<Option<Rc<Life>>>,
+    changed: Notify,
+    /// Clients finish what they have begun, and begin nothing.
+    pub finishing: Cell<bool>,
+    running: Cell<usize>,
+}
+
+impl std::ops::Deref for World {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl World {
+    pub fn new(sim: &Simulation) -> Self {
+        let io = sim.io(CLIENTS, 0);
+        Self(Rc::new(Shared {
+            sim: sim.clone(),
+            model: Model::new(sim.seed()),
+            rand: io.rand.clone(),
+            io,
+            life: RefCell::default(),
+            changed: Notify::new(),
+            finishing: Cell::new(false),
+            running: Cell::new(0),
+        }))
+    }
+
+    /// Lets the clients in, or keeps them out.
+    pub fn serve(&self, life: Option<&Rc<Life>>) {
+        *self.life.borrow_mut() = life.cloned();
+        self.changed.notify_all();
+    }
+
+    /// Starts a client.
+    pub fn client<F: Future<Output = ()> + 'static>(&self, run: impl FnOnce(World) -> F) {
+        self.running.set(self.running.get() + 1);
+        let (world, run) = (self.clone(), run(self.clone()));
+        self.sim.spawn_on(CLIENTS, 0, |_| async move {
+            run.await;
+            world.running.set(world.running.get() - 1);
+        });
+    }
+
+    /// Clients that have not finished.
+    pub fn running(&self) -> usize {
+        self.running.get()
+    }
+
+    /// A connection to any core, as soon as there is a broker.
+    pub async fn connect(&self) -> Connection {
+        loop {
+            let changed = self.changed.notified();
+            let life = self.life.borrow().clone();
+            if let Some(life) = life
+                && let Some(connection) = Connection::open(&life, self.rand.below(life.cores as u64) as usize)
+            {
+                return connection;
+            }
+            changed.await;
+        }
+    }
+
+    pub async fn pause(&self, microseconds: u64) {
+        self.io.clock.sleep(Duration::from_micros(self.rand.below(microseconds.max(1)))).await;
+    }
+
+    pub fn now(&self) -> crate::io::Instant {
+        self.io.clock.now()
+    }
+
+    pub fn wall(&self) -> i64 {
+        self.io.clock.wall()
+    }
+
+    /// True once in `chance` times.
+    pub fn one_in(&self, chance: u64) -> bool {
+        self.rand.below(chance) == 0
+    }
+
+    pub fn seed(&self) -> String {
+        format!("RINGTAIL_SEED={}", self.sim.seed())
+    }
+}
