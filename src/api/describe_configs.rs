@@ -76,9 +76,13 @@ fn describe_resource(
 fn result(asked: &DescribeConfigsResource, described: Described) -> DescribeConfigsResult {
     let result = DescribeConfigsResult::default()
         .with_resource_type(asked.resource_type)
-        .with_resource_name(asked.resource_name.clone());
+        .with_resource_name(asked.resource_name.clone())
+        // Kafka's word for "no message" here is the empty one, not null.
+        .with_error_message(Some(text("")));
     match described {
         Ok(configs) => result.with_configs(configs),
-        Err((error, why)) => result.with_error_code(error.code()).with_error_message(why.as_deref().map(text)),
+        Err((error, why)) => {
+            result.with_error_code(error.code()).with_error_message(Some(text(why.as_deref().unwrap_or_default())))
+        }
     }
 }

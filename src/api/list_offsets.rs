@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use kafka_protocol::messages::{
-    ListOffsetsRequest, ListOffsetsResponse,
+    ListOffsetsRequest, ListOffsetsResponse, TopicName,
     list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse},
 };
 
@@ -25,14 +25,20 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<ListOffsetsRequest>
     let image = context.router.image();
     let mut asked: Vec<(PartitionKey, i32, i64)> = Vec::new();
     let mut places = Vec::new();
-    let mut seen = Set::default();
+    let twice = asked_twice(&request);
+    let mut refused = Set::default();
     let mut answers = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in &topic.partitions {
             let index = partition.partition_index;
+            let name = (topic.name.clone(), index);
+            let is_twice = twice.contains(&name);
+            if is_twice && !refused.insert(name) {
+                continue;
+            }
             let key = topics::by_name(&image, &topic.name, index).and_then(|key| {
-                if !seen.insert(key) {
+                if is_twice {
                     return Err(ErrorCode::InvalidRequest);
                 }
                 if !is_known(partition.timestamp, call.version) {
@@ -70,6 +76,16 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<ListOffsetsRequest>
     call.reply(&ListOffsetsResponse::default().with_topics(answers))
 }
 
+/// Partitions that the request names more than once. They are answered once, as INVALID_REQUEST.
+fn asked_twice(request: &ListOffsetsRequest) -> Set<(TopicName, i32)> {
+    let mut seen = Set::default();
+    let names = request
+        .topics
+        .iter()
+        .flat_map(|topic| topic.partitions.iter().map(|partition| (topic.name.clone(), partition.partition_index)));
+    names.filter(|name| !seen.insert(name.clone())).collect()
+}
+
 fn is_known(timestamp: i64, version: i16) -> bool {
     timestamp >= 0 || WORDS.iter().any(|(word, since)| *word == timestamp && version >= *since)
 }
@@ -86,6 +102,22 @@ mod tests {
         }
         assert!(is_known(0, 1) && is_known(i64::MAX, 1));
         assert!(!is_known(-6, 10) && !is_known(i64::MIN, 10));
+    }
+
+    #[test]
+    fn partitions_asked_twice_are_found() {
+        use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+
+        let topic = |name: &str, indexes: &[i32]| {
+            let partition = |index: &i32| ListOffsetsPartition::default().with_partition_index(*index);
+            ListOffsetsTopic::default()
+                .with_name(TopicName(crate::api::call::text(name)))
+                .with_partitions(indexes.iter().map(partition).collect())
+        };
+        let request = |topics| ListOffsetsRequest::default().with_topics(topics);
+        assert!(asked_twice(&request(vec![topic("a", &[0, 1]), topic("b", &[0, 1])])).is_empty());
+        let twice = asked_twice(&request(vec![topic("a", &[0, 1, 1]), topic("b", &[0]), topic("a", &[0])]));
+        assert_eq!(twice.len(), 2);
     }
 
     #[test]
