@@ -9,7 +9,6 @@ use std::{
     future::Future,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
 };
 
 use tracing::error;
@@ -143,31 +142,16 @@ impl Replica {
             let _ = answer.send(Err(ErrorCode::UnknownTopicOrPartition));
             return receiver;
         }
-        if self.waiting.borrow().is_empty() && !self.draining.get() {
-            match self.reserve_now(batch.bytes.len()) {
-                Some(Ok(room)) => {
-                    self.append_reserved(room, &batch, answer);
-                    return receiver;
-                }
-                Some(Err(error)) => {
-                    let _ = answer.send(Err(self.refusal(&error)));
-                    return receiver;
-                }
-                None => {}
-            }
+        if self.waiting.borrow().is_empty()
+            && !self.draining.get()
+            && let Some(room) = self.log.try_reserve(batch.bytes.len())
+        {
+            self.append_reserved(room, &batch, answer);
+            return receiver;
         }
         self.waiting.borrow_mut().push_back(Waiting { batch, answer });
         self.drain_later();
         receiver
-    }
-
-    /// Room for `bytes`, if it is to be had without waiting.
-    fn reserve_now(&self, bytes: usize) -> Option<Result<Reservation, LogError>> {
-        let mut reserve = std::pin::pin!(self.log.reserve(bytes));
-        match reserve.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(room) => Some(room),
-            Poll::Pending => None,
-        }
     }
 
     fn drain_later(self: &Rc<Self>) {
