@@ -34,8 +34,9 @@ pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 const LOAD_READ_BYTES: usize = 1024 * 1024;
 /// Records are cut into batches of about this size. In bytes.
 const BATCH_BYTES: usize = 512 * 1024;
-/// The log is rewritten when it is larger than this and than [`REWRITE_RATIO`] times its live state. In bytes.
-const REWRITE_BYTES: u64 = 4 * 1024 * 1024;
+/// The log is rewritten when it is larger than this and than [`REWRITE_RATIO`] times its live state. In bytes; less in
+/// tests, so that simulated brokers get there.
+const REWRITE_BYTES: u64 = if cfg!(test) { 16 * 1024 } else { 4 * 1024 * 1024 };
 const REWRITE_RATIO: u64 = 8;
 
 /// How long a machine that failed stays away before it is loaded again.
@@ -59,6 +60,8 @@ pub struct Coordinator {
     held: RefCell<VecDeque<Held>>,
     releasing: Cell<bool>,
     rewriting: Cell<bool>,
+    /// The machine was dropped, and is to be loaded again once nothing is held any more.
+    reload: Cell<bool>,
     timer: Notify,
 }
 
@@ -102,6 +105,7 @@ impl Coordinator {
             held: RefCell::default(),
             releasing: Cell::new(false),
             rewriting: Cell::new(false),
+            reload: Cell::new(false),
             timer: Notify::new(),
         });
         this.io.spawner.spawn(this.clone().load_until_it_works());
@@ -136,6 +140,23 @@ impl Coordinator {
     pub fn topic_deleted(self: &Rc<Self>, name: &str) {
         let name = StrBytes::from_string(name.to_owned());
         self.decide(|machine, now| machine.topic_deleted(&name, now));
+    }
+
+    /// The partition itself is gone: everybody who waits is told. Its replica knows already.
+    pub fn deleted(&self) {
+        assert!(self.replica.is_deleted(), "the replica is told first");
+        self.term.set(self.term.get() + 1);
+        self.machine.borrow_mut().take();
+        self.refuse_all(ErrorCode::NotCoordinator);
+        self.loaded.notify_all();
+        self.timer.notify_all();
+    }
+
+    fn refuse_all(&self, error: ErrorCode) {
+        let tokens = std::mem::take(&mut *self.tokens.borrow_mut());
+        for (_, asker) in tokens {
+            let _ = asker.send(Err(error));
+        }
     }
 
     /// Settings changed while the broker runs.
@@ -228,6 +249,14 @@ impl Coordinator {
             }
         }
         self.releasing.set(false);
+        // Only now: what the lost machine had appended behind the failure is in the log by now, or never will be.
+        if self.reload.take() {
+            self.io.clock.sleep(RELOAD_AFTER).await;
+            while self.rewriting.get() {
+                self.io.clock.sleep(RELOAD_AFTER).await;
+            }
+            self.load_until_it_works().await;
+        }
     }
 
     fn send(&self, answers: Vec<(u64, GroupAnswer)>) {
@@ -240,19 +269,12 @@ impl Coordinator {
     }
 
     /// The log refused a record that the machine already counts on: the machine is dropped and loaded again.
-    fn fail(self: &Rc<Self>, error: ErrorCode) {
+    fn fail(&self, error: ErrorCode) {
         error!(partition = %self.replica.key(), ?error, "group coordinator lost an append; loading its log again");
         self.term.set(self.term.get() + 1);
         self.machine.borrow_mut().take();
-        let tokens = std::mem::take(&mut *self.tokens.borrow_mut());
-        for (_, asker) in tokens {
-            let _ = asker.send(Err(ErrorCode::CoordinatorNotAvailable));
-        }
-        let this = self.clone();
-        self.io.spawner.spawn(async move {
-            this.io.clock.sleep(RELOAD_AFTER).await;
-            this.load_until_it_works().await;
-        });
+        self.refuse_all(ErrorCode::CoordinatorNotAvailable);
+        self.reload.set(true);
     }
 
     async fn load_until_it_works(self: Rc<Self>) {

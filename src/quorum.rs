@@ -17,8 +17,9 @@ use crate::{
 
 pub use snapshot::{Metadata, MetadataError, read_snapshot};
 
-/// After this many bytes of records a snapshot is written and the log before it given up.
-const SNAPSHOT_BYTES: u64 = 20 * 1024 * 1024;
+/// After this many bytes of records a snapshot is written and the log before it given up. Less in tests, so that simulated
+/// brokers get there.
+const SNAPSHOT_BYTES: u64 = if cfg!(test) { 8 * 1024 } else { 20 * 1024 * 1024 };
 
 /// The metadata log of a single node.
 pub struct Quorum {
@@ -63,7 +64,12 @@ impl Quorum {
         self.since_snapshot.set(0);
         let end = self.replica.high_watermark();
         let epoch = self.replica.inspect(crate::partition::Partition::leader_epoch);
-        match snapshot::write(&self.io, &self.directory, end, epoch, records).await {
+        let written = async {
+            // The directory is the log's, and a log takes one that it did not make for somebody else's.
+            self.replica.log().make_directory().await?;
+            snapshot::write(&self.io, &self.directory, end, epoch, records).await
+        };
+        match written.await {
             Ok(()) => {}
             Err(error) => {
                 warn!(%error, "metadata snapshot could not be written; the log stays long");

@@ -338,11 +338,7 @@ fn wrote(core: &Core, log: &Rc<Log>, piece: &Piece) {
 /// Opens the segment's file, making the partition's directory if this is its first.
 async fn open_for_write(core: &Rc<Core>, log: &Rc<Log>, base: Offset) -> Result<File, LogError> {
     let path = log.file(&file_name(base, "log"));
-    if !log.state().has_directory {
-        let made = directory::make_partition(core, log).await;
-        made.map_err(|error| log_error(log, base, &error))?;
-        log.state_mut().has_directory = true;
-    }
+    log.ensure_directory().await.map_err(|error| log_error(log, base, &error))?;
     let file = core.files.open(log.key(), base, &path, true).await.map_err(|error| log_error(log, base, &error))?;
     let known = log.state().segments.iter().find(|segment| segment.base == base).is_some_and(|it| it.allocated > 0);
     if !known {

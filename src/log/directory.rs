@@ -155,7 +155,7 @@ pub async fn belongs_to(io: &Io, path: &Path, topic_id: TopicId) -> bool {
 
 /// Makes a partition's directory. One that belongs to another topic of the same name is never opened: it is renamed as
 /// deleted.
-pub async fn make_partition(core: &Core, log: &Log) -> io::Result<()> {
+async fn make_partition(core: &Core, log: &Log) -> io::Result<()> {
     let disk = &core.io.disk;
     let path = log.directory();
     let metadata = path.join(PARTITION_METADATA);
@@ -171,6 +171,29 @@ pub async fn make_partition(core: &Core, log: &Log) -> io::Result<()> {
     }
     disk.create_dir_all(&path).await?;
     disk.write_file(&metadata, partition_metadata(log.key().topic_id).as_bytes(), false).await
+}
+
+impl Log {
+    /// Makes the partition's directory unless it is there.
+    pub(super) async fn ensure_directory(&self) -> io::Result<()> {
+        if self.state().has_directory {
+            return Ok(());
+        }
+        let _turn = self.making_directory.acquire(1).await;
+        if !self.state().has_directory {
+            make_partition(&self.core, self).await?;
+            self.state_mut().has_directory = true;
+        }
+        Ok(())
+    }
+
+    /// Makes the partition's directory unless it is there, durably: for those who keep files of their own in it.
+    /// # Errors
+    /// The system's.
+    pub async fn make_directory(&self) -> io::Result<()> {
+        self.ensure_directory().await?;
+        self.core.gate.sync(&self.core.io, &self.core.directory).await
+    }
 }
 
 /// Writes `.index` and `.timeindex` of a segment.

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     base::{Offset, PartitionKey, copied},
-    io::channel::Notify,
+    io::channel::{Notify, Semaphore},
     log::{
         chunk::{Chunk, Chunks},
         core::Core,
@@ -41,6 +41,8 @@ pub struct Log {
     changed: Notify,
     line: RefCell<VecDeque<u64>>,
     next_ticket: Cell<u64>,
+    /// Whoever makes the directory.
+    pub(super) making_directory: Semaphore,
 }
 
 pub struct State {
@@ -209,6 +211,7 @@ impl Log {
             changed: Notify::new(),
             line: RefCell::default(),
             next_ticket: Cell::new(0),
+            making_directory: Semaphore::new(1),
         })
     }
 
@@ -369,9 +372,8 @@ impl Log {
                 self.changed.notified().await;
                 continue;
             }
+            let _loading = Loading(self);
             let loaded = self.load_block(base, size).await;
-            self.loading.set(false);
-            self.changed.notify_all();
             // The segment may have been deleted meanwhile; then there is another one, and nothing to load.
             if self.state().active().base == base {
                 loaded?;
@@ -615,6 +617,16 @@ fn stamp(batch: &[u8], info: &BatchInfo) -> [u8; STAMP_BYTES] {
     stamp[8..12].copy_from_slice(&batch[8..12]);
     stamp[12..16].copy_from_slice(&info.leader_epoch.0.to_be_bytes());
     stamp
+}
+
+/// The tail is being loaded. Given up when dropped, so that a cancelled append does not keep the next ones from it.
+struct Loading<'a>(&'a Log);
+
+impl Drop for Loading<'_> {
+    fn drop(&mut self) {
+        self.0.loading.set(false);
+        self.0.changed.notify_all();
+    }
 }
 
 /// A turn in the partition's line of appends.

@@ -5,7 +5,7 @@
 
 use std::{cell::Cell, path::PathBuf, time::Duration};
 
-use crate::io::{Instant, Io};
+use crate::io::{Instant, Io, channel::Semaphore};
 
 /// The file system is asked at most this often while there is too little.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(500);
@@ -20,6 +20,7 @@ pub struct Space {
     promised: Cell<u64>,
     refreshed: Cell<Option<Instant>>,
     refusing: Cell<bool>,
+    asking: Semaphore,
 }
 
 impl Space {
@@ -33,6 +34,7 @@ impl Space {
             promised: Cell::new(0),
             refreshed: Cell::new(None),
             refusing: Cell::new(false),
+            asking: Semaphore::new(1),
         }
     }
 
@@ -63,12 +65,15 @@ impl Space {
 
     /// Asks the file system how much room there is, unless that was done a moment ago.
     pub async fn refresh(&self) {
+        // Whoever comes while the file system is being asked waits for what it says.
+        let _turn = self.asking.acquire(1).await;
         let now = self.io.clock.now();
         if self.refreshed.get().is_some_and(|last| now.since(last) < REFRESH_INTERVAL) {
             return;
         }
-        // Who asks meanwhile asks as well: an answer that has not come, or never will, says nothing.
-        match self.io.disk.free_bytes(&self.directory).await {
+        let free = self.io.disk.free_bytes(&self.directory).await;
+        self.refreshed.set(Some(self.io.clock.now()));
+        match free {
             Ok(free) => {
                 let share = free.saturating_sub(self.margin_bytes) / self.cores;
                 self.available.set(share.saturating_sub(self.promised.get()));
@@ -100,5 +105,23 @@ impl Space {
     /// Appends are being refused.
     pub fn is_refusing(&self) -> bool {
         self.refusing.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::io::{join_all, sim::Simulation};
+
+    #[test]
+    fn two_who_ask_at_once_both_hear_how_much_there_is() {
+        let promised = Simulation::new(1).block_on(0, 0, |io| async move {
+            io.disk.create_dir_all(Path::new("data")).await.expect("made");
+            let space = Space::new(&io, "data".into(), 1, 0);
+            join_all([space.promise(4096), space.promise(4096)]).await
+        });
+        assert_eq!(promised, [true, true]);
     }
 }

@@ -63,7 +63,6 @@ pub(super) async fn write(
     epoch: LeaderEpoch,
     records: &[MetadataRecord],
 ) -> io::Result<()> {
-    io.disk.create_dir_all(directory).await?;
     let path = directory.join(format!("{:020}-{:010}{SUFFIX}", end.0, epoch.0));
     io.disk.replace_file(&path, &encode(records, epoch, io.clock.wall())).await
 }
@@ -216,6 +215,7 @@ mod tests {
         let simulation = Simulation::new(1);
         let records = simulation.block_on(0, 0, |io| async move {
             let directory = Path::new("data/__cluster_metadata-0");
+            io.disk.create_dir_all(directory).await.expect("made");
             write(&io, directory, Offset(1), LeaderEpoch(0), &[topic("old")]).await.expect("written");
             write(&io, directory, Offset(3), LeaderEpoch(0), &[topic("a"), topic("b")]).await.expect("written");
             let log = [log_batch(2, &[topic("b")]), log_batch(3, &[topic("c"), topic("d")])];

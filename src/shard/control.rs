@@ -8,7 +8,7 @@ use crate::{
     base::{ErrorCode, TopicId},
     controller::{Controller, PRODUCER_ID_BLOCK},
     coordinator::OFFSETS_TOPIC,
-    io::channel::Semaphore,
+    io::channel::{Semaphore, oneshot},
     protocol::metadata_records::MetadataRecord,
     quorum::Quorum,
     shard::{
@@ -39,7 +39,13 @@ impl Core {
         let Some(control) = self.control.borrow().clone() else {
             return ControlAnswer::Refused(ErrorCode::NotController);
         };
-        self.change(&control, |controller| self.decide(controller, &request)).await
+        // A task of its own: whoever asks may go away, and a change must not end half-way, durable and not applied.
+        let (answer, receiver) = oneshot();
+        let this = self.clone();
+        self.io.spawner.spawn(async move {
+            let _ = answer.send(this.change(&control, |controller| this.decide(controller, &request)).await);
+        });
+        receiver.await.unwrap_or(ControlAnswer::Refused(ErrorCode::NotController))
     }
 
     /// Decides, commits, applies on every core.

@@ -134,7 +134,9 @@ impl Core {
         self.next_call.set(id + 1);
         let (sender, receiver) = oneshot();
         self.open_calls.borrow_mut().insert(id, sender);
+        let unsent = Unsent { core: self, id };
         self.mesh.send(core, Message::Call { from: self.index(), id, call }).await;
+        std::mem::forget(unsent);
         (id, receiver)
     }
 
@@ -235,7 +237,8 @@ impl Core {
         }
         let Some(topic) = before.topic_by_id(topic_id) else { return };
         if &*topic.name == OFFSETS_TOPIC {
-            self.coordinators.borrow_mut().clear();
+            let coordinators = std::mem::take(&mut *self.coordinators.borrow_mut());
+            coordinators.values().for_each(|coordinator| coordinator.deleted());
             return;
         }
         let coordinators: Vec<_> = self.coordinators.borrow().values().cloned().collect();
@@ -256,6 +259,18 @@ impl Core {
                 replica.log().set_config(settings::log_config(&view.config));
             }
         }
+    }
+}
+
+/// A call that waits for room on its way; if it is given up, nobody answers it.
+struct Unsent<'a> {
+    core: &'a Core,
+    id: u64,
+}
+
+impl Drop for Unsent<'_> {
+    fn drop(&mut self) {
+        self.core.open_calls.borrow_mut().remove(&self.id);
     }
 }
 

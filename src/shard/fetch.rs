@@ -47,24 +47,36 @@ impl Core {
     async fn fetch_everywhere(self: &Rc<Self>, owners: &[usize], call: FetchCall) -> Vec<Fetched> {
         let deadline = self.io.clock.now() + call.max_wait;
         let mut wait = Duration::ZERO;
+        // What counts as news on each core: more than it had when all were asked last.
+        let mut news_bytes = vec![1; owners.len()];
         loop {
-            let fetched = self.fetch_round(owners, &call, wait).await;
+            let fetched = self.fetch_round(owners, &call, wait, &news_bytes).await;
             let bytes: usize = fetched.iter().map(|part| part.bytes).sum();
             let news = bytes >= call.min_bytes || fetched.iter().any(is_decided);
             if news || self.io.clock.now() >= deadline {
                 return within_limits(fetched, &call);
+            }
+            for (owner, news_bytes) in owners.iter().zip(&mut news_bytes) {
+                let parts = call.partitions.iter().zip(&fetched).filter(|((key, _), _)| self.owner(*key) == *owner);
+                *news_bytes = 1 + parts.map(|(_, part)| part.bytes).sum::<usize>();
             }
             drop(fetched);
             wait = deadline.since(self.io.clock.now());
         }
     }
 
-    async fn fetch_round(self: &Rc<Self>, owners: &[usize], call: &FetchCall, wait: Duration) -> Vec<Fetched> {
+    async fn fetch_round(
+        self: &Rc<Self>,
+        owners: &[usize],
+        call: &FetchCall,
+        wait: Duration,
+        news_bytes: &[usize],
+    ) -> Vec<Fetched> {
         let hurry = Notify::new();
         let mut places = Vec::with_capacity(owners.len());
         let mut calls = Vec::with_capacity(owners.len());
         let mut local = None;
-        for owner in owners {
+        for (owner, min_bytes) in owners.iter().zip(news_bytes) {
             let (place, partitions): (Vec<usize>, Vec<_>) = call
                 .partitions
                 .iter()
@@ -72,8 +84,8 @@ impl Core {
                 .filter(|(_, (key, _))| self.owner(*key) == *owner)
                 .map(|(index, part)| (index, part.clone()))
                 .unzip();
-            // One byte is news: what the others have meanwhile is not known here.
-            let part = FetchCall { partitions, max_wait: wait, min_bytes: 1, ..call.clone() };
+            // What the others have meanwhile is not known there, so any news ends the round.
+            let part = FetchCall { partitions, max_wait: wait, min_bytes: *min_bytes, ..call.clone() };
             places.push(place);
             if *owner == self.index() {
                 local = Some((places.len() - 1, part));
@@ -132,33 +144,21 @@ impl Core {
         }
         let deadline = self.io.clock.now() + call.max_wait;
         let news = Notify::new();
-        let watched: Vec<(Rc<Replica>, u64)> = call
-            .partitions
-            .iter()
-            .filter_map(|(key, _)| self.replica(*key).ok())
-            .map(|replica| {
-                let number = replica.watch(&news);
-                (replica, number)
-            })
-            .collect();
+        let _watches = Watches::of(call.partitions.iter().filter_map(|(key, _)| self.replica(*key).ok()), &news);
         let over = either(hurried, self.io.clock.sleep_until(deadline));
         let mut over = std::pin::pin!(over);
-        let fetched = loop {
+        loop {
             // The bell is taken up before the look, so that nothing can come in between.
             let rung = news.notified();
             let fetched = self.read_all(call).await;
             if enough(&fetched, call) || self.io.clock.now() >= deadline {
-                break fetched;
+                return fetched;
             }
             drop(fetched);
             if let Either::Right(_) = either(rung, over.as_mut()).await {
-                break self.read_all(call).await;
+                return self.read_all(call).await;
             }
-        };
-        for (replica, number) in &watched {
-            replica.unwatch(*number);
         }
-        fetched
     }
 
     async fn read_all(&self, call: &FetchCall) -> Vec<Fetched> {
@@ -175,6 +175,27 @@ impl Core {
             all.push(fetched);
         }
         all
+    }
+}
+
+/// Watches on replicas. They end when dropped, also with a client that went away.
+struct Watches(Vec<(Rc<Replica>, u64)>);
+
+impl Watches {
+    fn of(replicas: impl Iterator<Item = Rc<Replica>>, bell: &Notify) -> Self {
+        let watched = replicas.map(|replica| {
+            let number = replica.watch(bell);
+            (replica, number)
+        });
+        Self(watched.collect())
+    }
+}
+
+impl Drop for Watches {
+    fn drop(&mut self) {
+        for (replica, number) in &self.0 {
+            replica.unwatch(*number);
+        }
     }
 }
 

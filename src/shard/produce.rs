@@ -1,6 +1,6 @@
 //! Appends, from the connection's core to the partitions'.
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
 use crate::{
     base::ErrorCode,
@@ -68,25 +68,39 @@ impl ProducePending {
     /// Waits until every batch is durable or refused. What is not decided after `timeout` is `RequestTimedOut`: it may
     /// still be stored, as with Kafka.
     pub async fn wait(self, timeout: Duration) -> Vec<Appended> {
-        let Self { core, parts, remote } = self;
-        let decided = RefCell::new(vec![None; parts.len()]);
+        let Self { core, mut parts, mut remote } = self;
+        let lost = Err(ErrorCode::KafkaStorageError);
+        let mut local: Vec<Option<Appended>> = vec![None; parts.len()];
+        let mut from_cores: Vec<Option<Vec<Appended>>> = vec![None; remote.len()];
         let all = async {
-            let mut from_cores = Vec::with_capacity(remote.len());
-            for answer in remote {
-                from_cores.push(match answer.await {
-                    Some(Answer::Produce(answers)) => answers,
-                    Some(_) | None => Vec::new(),
-                });
+            for (answers, answer) in from_cores.iter_mut().zip(&mut remote) {
+                *answers = Some(appended(answer.await));
             }
-            for (index, part) in parts.into_iter().enumerate() {
-                let appended = match part {
-                    Part::Local(answer) => answer.await,
-                    Part::Remote(core, place) => from_cores[core].get(place).copied(),
-                };
-                decided.borrow_mut()[index] = Some(appended.unwrap_or(Err(ErrorCode::KafkaStorageError)));
+            for (decided, part) in local.iter_mut().zip(&mut parts) {
+                if let Part::Local(answer) = part {
+                    *decided = Some(answer.await.unwrap_or(lost));
+                }
             }
         };
         futures_lite::future::or(all, core.io.clock.sleep(timeout)).await;
-        decided.into_inner().into_iter().map(|part| part.unwrap_or(Err(ErrorCode::RequestTimedOut))).collect()
+        // In time or not: who has answered is heard, whatever the others do.
+        for (answers, answer) in from_cores.iter_mut().zip(&mut remote).filter(|(answers, _)| answers.is_none()) {
+            *answers = answer.try_recv().map(|answer| appended(Some(answer)));
+        }
+        let decided = local.into_iter().zip(&mut parts).map(|(decided, part)| match part {
+            Part::Local(answer) => decided.or_else(|| answer.try_recv()),
+            Part::Remote(core, place) => {
+                from_cores[*core].as_ref().map(|answers| answers.get(*place).copied().unwrap_or(lost))
+            }
+        });
+        decided.map(|decided| decided.unwrap_or(Err(ErrorCode::RequestTimedOut))).collect()
+    }
+}
+
+/// What a core says of its batches; nothing if it is gone.
+fn appended(answer: Option<Answer>) -> Vec<Appended> {
+    match answer {
+        Some(Answer::Produce(answers)) => answers,
+        Some(_) | None => Vec::new(),
     }
 }
