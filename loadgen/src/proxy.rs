@@ -56,8 +56,14 @@ impl Proxy {
                 }
             }
         };
-        let thread = std::thread::Builder::new().name("proxy".to_owned()).spawn(body)?;
-        Ok(Self { address, stop, thread: Some(thread) })
+        let thread = std::thread::Builder::new()
+            .name("proxy".to_owned())
+            .spawn(body)?;
+        Ok(Self {
+            address,
+            stop,
+            thread: Some(thread),
+        })
     }
 }
 

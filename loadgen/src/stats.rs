@@ -64,7 +64,11 @@ pub fn sign_flip(differences: &[f64], location: f64, side: Side, rng: &mut Rng) 
             if at % 64 == 0 && at > 0 {
                 bits = refill();
             }
-            *out = if bits >> (at % 64) & 1 == 0 { *value } else { -*value };
+            *out = if bits >> (at % 64) & 1 == 0 {
+                *value
+            } else {
+                -*value
+            };
         }
         trimmed_mean_in_place(&mut flipped) >= at_least
     };
@@ -110,7 +114,10 @@ pub fn interval(differences: &[f64], confidence: f64, rng: &mut Rng) -> (f64, f6
         .collect();
     deviations.sort_unstable_by(f64::total_cmp);
     let tail = (1.0 - confidence) / 2.0;
-    (centre - error * quantile(&deviations, 1.0 - tail), centre - error * quantile(&deviations, tail))
+    (
+        centre - error * quantile(&deviations, 1.0 - tail),
+        centre - error * quantile(&deviations, tail),
+    )
 }
 
 /// Of the trimmed mean, from the winsorised spread (Tukey and McLaughlin).
@@ -125,7 +132,11 @@ pub fn standard_error(values: &[f64]) -> f64 {
     let (low, high) = (sorted[cut], sorted[n - 1 - cut]);
     let winsorised: Vec<f64> = sorted.iter().map(|value| value.clamp(low, high)).collect();
     let mean = winsorised.iter().sum::<f64>() / n as f64;
-    let variance = winsorised.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1) as f64;
+    let variance = winsorised
+        .iter()
+        .map(|value| (value - mean).powi(2))
+        .sum::<f64>()
+        / (n - 1) as f64;
     let kept = (n - 2 * cut) as f64 / n as f64;
     variance.sqrt() / (kept * (n as f64).sqrt())
 }
@@ -139,7 +150,9 @@ pub fn smallest_detectable(differences: &[f64]) -> f64 {
 
 /// Quantile of sorted values, linear between them.
 pub fn quantile(sorted: &[f64], at: f64) -> f64 {
-    let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
+    let Some(last) = sorted.len().checked_sub(1) else {
+        return 0.0;
+    };
     let place = at.clamp(0.0, 1.0) * last as f64;
     let (low, rest) = (place.floor() as usize, place.fract());
     sorted[low] + rest * (sorted[(low + 1).min(last)] - sorted[low])

@@ -76,15 +76,23 @@ impl VersusArgs {
         let base = Target::parse(&self.base)?;
         let candidate = match &self.candidate {
             Some(text) => Target::parse(text)?,
-            None if needs_candidate => return Err("two targets are needed: base and candidate".into()),
+            None if needs_candidate => {
+                return Err("two targets are needed: base and candidate".into());
+            }
             None => base.clone(),
         };
-        let seed = self.shape.seed.unwrap_or_else(|| sys::wall_ns() / 1_000 % 1_000_000_000);
+        let seed = self
+            .shape
+            .seed
+            .unwrap_or_else(|| sys::wall_ns() / 1_000 % 1_000_000_000);
         let workloads: Result<Vec<Workload>, String> = self
             .workload
             .iter()
             .map(|name| {
-                let shape = Shape { seed: Some(seed), ..self.shape.clone() };
+                let shape = Shape {
+                    seed: Some(seed),
+                    ..self.shape.clone()
+                };
                 Workload::resolve(&shape.or(workload::load(name)?))
             })
             .collect();
@@ -113,7 +121,9 @@ impl VersusArgs {
     }
 
     fn write(&self, files: &[(&str, String)]) -> Result<(), Failure> {
-        let Some(directory) = &self.out else { return Ok(()) };
+        let Some(directory) = &self.out else {
+            return Ok(());
+        };
         std::fs::create_dir_all(directory)
             .map_err(|error| Failure(format!("cannot make {}: {error}", directory.display())))?;
         for (name, content) in files {
@@ -141,7 +151,10 @@ pub fn compare(args: &VersusArgs) -> Result<i32, Failure> {
     let text = report::markdown(&findings, &rounds);
     print!("{text}");
     let json = report::json(&findings, &rounds, &setting());
-    args.write(&[("compare.md", text), ("compare.json", format!("{json:#}\n"))])?;
+    args.write(&[
+        ("compare.md", text),
+        ("compare.json", format!("{json:#}\n")),
+    ])?;
     Ok(Exit::Good as i32)
 }
 
@@ -155,7 +168,10 @@ pub fn gate(args: &GateArgs) -> Result<i32, Failure> {
         let text = calibrate::markdown(&calibration);
         print!("{text}");
         let json = serde_json::json!(calibration);
-        versus.write(&[("calibration.md", text), ("calibration.json", format!("{json:#}\n"))])?;
+        versus.write(&[
+            ("calibration.md", text),
+            ("calibration.json", format!("{json:#}\n")),
+        ])?;
         return Ok(Exit::Good as i32);
     }
     let verdict = gate::run(versus.plan(true)?, &limits, &mut versus.tell())?;
@@ -166,7 +182,10 @@ pub fn gate(args: &GateArgs) -> Result<i32, Failure> {
         ("gate.md", text),
         ("gate.xml", gate::report::junit(&verdict)),
         ("gate.html", gate::report::html(&verdict, &setting)),
-        ("gate.json", format!("{:#}\n", gate::report::json(&verdict, &setting))),
+        (
+            "gate.json",
+            format!("{:#}\n", gate::report::json(&verdict, &setting)),
+        ),
     ])?;
     Ok(match verdict.look.decision {
         Decision::Pass => 0,

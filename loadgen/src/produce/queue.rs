@@ -67,7 +67,8 @@ impl Batch {
         self.intended.first().copied().unwrap_or(0)
     }
 
-    pub fn len(&self) -> usize {
+    /// Its size on the wire.
+    pub fn bytes_len(&self) -> usize {
         match &self.bytes {
             BatchBytes::Finished(bytes) => bytes.len(),
             BatchBytes::Sealed(bytes) => bytes.len(),
@@ -139,13 +140,19 @@ pub struct Queue {
 impl Queue {
     /// Puts a batch back where its number belongs.
     pub fn put_back(&mut self, batch: Batch) {
-        let at = self.closed.partition_point(|kept| kept.first_sequence < batch.first_sequence);
+        let at = self
+            .closed
+            .partition_point(|kept| kept.first_sequence < batch.first_sequence);
         self.closed.insert(at, batch);
     }
 
     /// Whether something may leave at `now`. `flush` sends what is open whatever its linger.
     pub fn has_ready(&self, now: u64, flush: bool) -> bool {
-        let open_ready = || self.open.as_ref().is_some_and(|open| flush || open.ready_at <= now);
+        let open_ready = || {
+            self.open
+                .as_ref()
+                .is_some_and(|open| flush || open.ready_at <= now)
+        };
         !self.closed.is_empty() || open_ready()
     }
 
