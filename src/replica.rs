@@ -319,6 +319,12 @@ impl Replica {
         self.watches.borrow_mut().retain(|(other, _)| *other != number);
     }
 
+    /// How many watch.
+    #[cfg(test)]
+    pub fn watches(&self) -> usize {
+        self.watches.borrow().len()
+    }
+
     /// The partition is gone: everybody who waits is told, nothing new is taken.
     pub fn deleted(&self) {
         self.deleted.set(true);

@@ -146,10 +146,17 @@ impl Ring {
     /// `wanted` is called when a checkpoint is needed.
     pub async fn place(&self, bytes: u64, sequence: u64, wanted: impl Fn()) -> io::Result<Place> {
         loop {
+            // Taken up before the look, so that no change in between is missed.
+            let changed = self.changed.notified();
             if let Some(place) = self.try_place(bytes, sequence) {
                 return Ok(place);
             }
-            if !self.growing.get() && self.may_grow(bytes) {
+            if self.growing.get() {
+                changed.await;
+                continue;
+            }
+            self.drop_free_for(bytes).await?;
+            if self.may_grow(bytes) {
                 self.growing.set(true);
                 let made = self.make(bytes.next_multiple_of(self.file_bytes)).await;
                 self.growing.set(false);
@@ -160,12 +167,8 @@ impl Ring {
                     Err(error) => return Err(error),
                 }
             }
-            self.drop_free_for(bytes).await?;
-            if self.may_grow(bytes) {
-                continue;
-            }
             wanted();
-            self.changed.notified().await;
+            changed.await;
         }
     }
 
@@ -216,6 +219,8 @@ impl Ring {
                 tracing::warn!(%error, core = self.core, "the journal could not grow");
             }
             self.growing.set(false);
+            // Made or not: whoever waits for it looks again.
+            self.changed.notify_all();
         }
     }
 

@@ -4,7 +4,7 @@ use std::{cell::RefCell, path::Path, rc::Rc, sync::Arc};
 
 use super::{METADATA_KEY, METADATA_TOPIC, empty_image, empty_state, failed, journals::Journals, no_fatal};
 use crate::{
-    base::{Map, Offset, PartitionKey},
+    base::{Map, Offset, PartitionKey, Set},
     io::{Io, Slice, join_all},
     log::{
         core::{Core, CoreSeed, PartitionSeed},
@@ -115,17 +115,40 @@ impl Replay {
                 loaded?;
             }
         }
+        let mut gave_up_tails = false;
         for core in 0..journals.cores() {
             for index in 0..journals.len(core) {
                 let block = journals.block(core, index).await?;
+                if gave_up_tails {
+                    self.load_tails(&block).await?;
+                }
                 self.apply(&block, |key| key != METADATA_KEY)?;
                 // The journal may hold more than memory should.
                 if self.core.memory.is_pressed() {
                     self.write_out().await?;
+                    gave_up_tails = true;
                 }
             }
         }
         self.write_out().await
+    }
+
+    /// Writing out gives up memory, the tails that a block goes on behind among it.
+    async fn load_tails(&self, block: &[u8]) -> Result<(), RecoverError> {
+        let appended: Set<PartitionKey> = block::entries(block)
+            .filter_map(|entry| match entry {
+                Ok(Entry::Append { head, .. }) => Some(head.key),
+                Ok(Entry::LogStart { .. } | Entry::Seal { .. }) | Err(_) => None,
+            })
+            .collect();
+        let logs: Vec<Rc<Log>> =
+            appended.iter().filter_map(|key| self.partitions.get(key)).map(|it| it.log.clone()).collect();
+        for group in logs.chunks(LOADS_MAX) {
+            for loaded in join_all(group.iter().map(load)).await {
+                loaded?;
+            }
+        }
+        Ok(())
     }
 
     fn begin(&mut self, key: PartitionKey, name: &str, config: &LogConfig) -> Result<(), RecoverError> {
