@@ -13,13 +13,13 @@ use std::{
 
 use bytes::Bytes;
 use kafka_protocol::protocol::StrBytes;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     base::{ErrorCode, Map, Offset, Timestamp},
     group::{Effects, GroupAnswer, GroupConfig, GroupRequest, Groups},
     io::{
-        Io,
+        Instant, Io,
         channel::{Notify, OneshotReceiver, OneshotSender, oneshot},
     },
     log::LogError,
@@ -45,6 +45,8 @@ const RELOAD_AFTER: Duration = Duration::from_secs(1);
 /// Drives the groups of one partition of `__consumer_offsets`.
 pub struct Coordinator {
     io: Io,
+    /// The same moment on both clocks.
+    began: (Instant, Timestamp),
     replica: Rc<Replica>,
     config: RefCell<GroupConfig>,
     /// None while it is being loaded.
@@ -89,8 +91,10 @@ struct Held {
 impl Coordinator {
     /// Starts to load the partition's groups. Requests that come meanwhile wait.
     pub fn start(io: Io, replica: Rc<Replica>, config: GroupConfig) -> Rc<Self> {
+        let began = (io.clock.now(), io.clock.wall());
         let this = Rc::new(Self {
             io,
+            began,
             replica,
             config: RefCell::new(config),
             machine: RefCell::default(),
@@ -164,9 +168,15 @@ impl Coordinator {
         self.timer.notify_all();
     }
 
+    /// Milliseconds since the Unix epoch that never go back: a step of the wall clock must not end every session.
+    fn now(&self) -> Timestamp {
+        let (began, wall) = self.began;
+        wall + i64::try_from(self.io.clock.now().since(began).as_millis()).unwrap_or(i64::MAX / 2)
+    }
+
     /// Runs a decision on the machine, appends its records and holds its answers back until they are durable.
     fn decide(self: &Rc<Self>, decision: impl FnOnce(&mut Groups, Timestamp) -> Effects) {
-        let now = self.io.clock.wall();
+        let now = self.now();
         let effects = {
             let mut machine = self.machine.borrow_mut();
             let Some(machine) = machine.as_mut() else { return };
@@ -285,7 +295,7 @@ impl Coordinator {
     }
 
     /// Replays the log into a fresh machine. Gives the number of records.
-    async fn load(&self) -> Result<u64, LoadError> {
+    async fn load(self: &Rc<Self>) -> Result<u64, LoadError> {
         let mut machine = Groups::new(self.config.borrow().clone());
         let mut next = self.replica.inspect(crate::partition::Partition::log_start_offset);
         let mut records = 0;
@@ -303,8 +313,10 @@ impl Coordinator {
                 for record in Records::new(&batch.bytes[batch::HEADER_BYTES..], batch.header.record_count) {
                     let record = record.map_err(|_| LoadError::Malformed(next))?;
                     if let Some(key) = record.key {
-                        machine.replay(key, record.value).map_err(|_| LoadError::Malformed(next))?;
                         records += 1;
+                        if machine.replay(key, record.value).is_err() {
+                            warn!(partition = %self.replica.key(), offset = %next, "a record of no group is passed over");
+                        }
                     }
                 }
                 next = batch.header.last_offset().plus(1);
@@ -314,8 +326,8 @@ impl Coordinator {
             }
             self.io.clock.yield_now().await;
         }
-        machine.loaded(self.io.clock.wall());
         *self.machine.borrow_mut() = Some(machine);
+        self.decide(Groups::loaded);
         Ok(records)
     }
 
@@ -326,11 +338,11 @@ impl Coordinator {
             match deadline {
                 None => self.timer.notified().await,
                 Some(deadline) => {
-                    let wait = deadline.saturating_sub(self.io.clock.wall()).max(0) as u64;
+                    let wait = deadline.saturating_sub(self.now()).max(0) as u64;
                     let expired = self.io.clock.sleep(Duration::from_millis(wait));
                     futures_lite::future::or(expired, self.timer.notified()).await;
                     let due = self.machine.borrow().as_ref().and_then(Groups::next_deadline);
-                    if due.is_some_and(|due| due <= self.io.clock.wall()) {
+                    if due.is_some_and(|due| due <= self.now()) {
                         self.decide(Groups::tick);
                     }
                 }

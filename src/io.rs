@@ -5,7 +5,7 @@
 pub mod channel;
 mod clock;
 mod disk;
-#[cfg(any())]
+#[cfg(feature = "glommio")]
 pub mod glommio;
 mod memory;
 mod mesh;
@@ -39,7 +39,7 @@ pub struct Io {
 macro_rules! forward {
     ($door:expr, $backend:ident => $call:expr) => {
         match $door {
-            #[cfg(any())]
+            #[cfg(feature = "glommio")]
             Self::Glommio($backend) => $call,
             Self::Sim($backend) => $call,
         }

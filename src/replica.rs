@@ -269,7 +269,10 @@ impl Replica {
                 fetched.records = read.slices;
             }
             // Retention may have passed by while the disk was read.
-            Err(LogError::OffsetOutOfRange) => fetched.error = Some(ErrorCode::OffsetOutOfRange),
+            Err(LogError::OffsetOutOfRange) => {
+                fetched.error = Some(ErrorCode::OffsetOutOfRange);
+                fetched.log_start_offset = self.inspect(Partition::log_start_offset);
+            }
             Err(error) => fetched.error = Some(self.refusal(&error)),
         }
         fetched

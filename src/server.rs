@@ -1,5 +1,6 @@
 //! The process: started as a list of named steps, stopped in reverse.
 
+mod broker;
 mod cores;
 mod data_dir;
 mod executors;
@@ -9,20 +10,28 @@ mod logging;
 mod settings;
 mod signals;
 
-use std::{fmt, panic, path::PathBuf, process, sync::Arc, time::Instant};
+use std::{
+    fmt, panic,
+    path::{Path, PathBuf},
+    process,
+    sync::Arc,
+    time::Instant,
+};
 
-use tracing::info;
+use tracing::{info, warn};
 
+use self::broker::KafkaBroker;
 pub use self::{
     cores::{CoreChoice, parse_bytes},
-    data_dir::{DataDirError, MetaProperties, lock as lock_data_dir, random_id, read_meta, write_meta},
-    executors::{CoreContext, Shard},
+    data_dir::{DataDirError, lock as lock_data_dir, random_id, read_meta, write_meta},
     logging::LogFormat,
     settings::{Advertised, data_dir_of, load_config, node_id_of},
     signals::Stop,
 };
 use crate::{
     config::BrokerConfig,
+    io::glommio::{probe, probe::DirectIo},
+    log::directory::MetaProperties,
     net::{Endpoint, Listener},
 };
 
@@ -86,15 +95,7 @@ fn step<T, E: fmt::Display>(name: &'static str, result: Result<T, E>) -> Result<
 
 /// Runs a broker in this process until a signal stops it.
 /// # Errors  Why it could not start, or what failed while it stopped.
-pub fn run(_options: Options) -> Result<(), StartError> {
-    // The one place where the process and the cores' worlds meet: `run_with(options, &…)` with a `Shard` that calls
-    // `shard::start`.
-    Err(StartError { step: "broker", why: "this build has no shard behind its sockets".to_owned() })
-}
-
-/// The same for any kind of core.
-/// # Errors  Why it could not start, or what failed while it stopped.
-pub fn run_with(options: Options, shard: &impl Shard) -> Result<(), StartError> {
+pub fn run(options: Options) -> Result<(), StartError> {
     let began = Instant::now();
     let stop = Stop::default();
     step("signals", signals::watch(stop.clone()))?;
@@ -103,27 +104,23 @@ pub fn run_with(options: Options, shard: &impl Shard) -> Result<(), StartError> 
 
     let loaded = step("configuration", load_config(options.file.as_deref(), &options.overrides))?;
     settings::log_notes(&loaded.notes);
-    serve(&options, loaded.config, shard, &stop, began)
+    serve(&options, loaded.config, &stop, began)
 }
 
 /// The steps after the configuration is known. What a step takes is given back when it goes out of scope, in reverse.
-fn serve(
-    options: &Options,
-    config: BrokerConfig,
-    shard: &impl Shard,
-    stop: &Stop,
-    began: Instant,
-) -> Result<(), StartError> {
+fn serve(options: &Options, config: BrokerConfig, stop: &Stop, began: Instant) -> Result<(), StartError> {
     let machine = step("machine", settings::Machine::look(options, &config))?;
     info!(cores = ?machine.plan.0, memory_mib = machine.memory_bytes >> 20, "starting");
     let listeners = step("listeners", bind(&config))?;
     let data_dir = options.data_dir.clone().unwrap_or_else(|| data_dir_of(&config));
     let _lock = step("data directory", data_dir::lock(&data_dir))?;
+    step("data directory", look_at_disk(&data_dir))?;
     let meta = step("data directory", identify(&data_dir, &config))?;
     let ports: Vec<u16> = listeners.iter().map(|(_, listener)| listener.port()).collect();
     let advertised = settings::advertised(&config, &ports);
     let identity = Arc::new(Identity { config, data_dir, meta, advertised, memory_bytes: machine.memory_bytes, began });
-    step("broker", executors::run(&machine, &identity, listeners, shard, stop))?;
+    let broker = KafkaBroker::new(machine.cores());
+    step("broker", executors::run(&machine, &identity, listeners, &broker, stop))?;
     info!("stopped");
     Ok(())
 }
@@ -136,8 +133,23 @@ fn bind(config: &BrokerConfig) -> Result<Vec<(Endpoint, Listener)>, String> {
     config.listeners.iter().map(bind).collect()
 }
 
+/// Says what the disk under the data directory cannot do.
+fn look_at_disk(data_dir: &Path) -> Result<(), DataDirError> {
+    match probe::direct_io(data_dir) {
+        Ok(DirectIo::Direct) => {}
+        Ok(DirectIo::Tmpfs) => {
+            warn!(data_dir = %data_dir.display(), "the data lies in memory (tmpfs): a power cut or reboot loses it");
+        }
+        Ok(DirectIo::Buffered) => {
+            warn!(data_dir = %data_dir.display(), "this file system has no O_DIRECT: slower, through the page cache");
+        }
+        Err(error) => return Err(DataDirError::Io { path: data_dir.to_owned(), error }),
+    }
+    Ok(())
+}
+
 /// Reads who the directory belongs to, or makes it ours.
-fn identify(data_dir: &std::path::Path, config: &BrokerConfig) -> Result<MetaProperties, String> {
+fn identify(data_dir: &Path, config: &BrokerConfig) -> Result<MetaProperties, String> {
     let node_id = node_id_of(config);
     match data_dir::read_meta(data_dir).map_err(|error| error.to_string())? {
         Some(meta) if meta.node_id == node_id => Ok(meta),
@@ -148,7 +160,7 @@ fn identify(data_dir: &std::path::Path, config: &BrokerConfig) -> Result<MetaPro
         )),
         None => {
             let id = || random_id().map_err(|error| format!("no random numbers: {error}"));
-            let meta = MetaProperties { cluster_id: id()?, node_id, directory_id: id()?, version: "1".to_owned() };
+            let meta = MetaProperties { cluster_id: id()?, node_id, directory_id: id()? };
             data_dir::write_meta(data_dir, &meta).map_err(|error| error.to_string())?;
             info!(cluster_id = meta.cluster_id, data_dir = %data_dir.display(), "new data directory");
             Ok(meta)

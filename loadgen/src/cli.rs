@@ -1,5 +1,7 @@
 //! The command line.
 
+pub mod versus;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
@@ -8,9 +10,11 @@ use crate::client::admin::Admin;
 use crate::engine::{self, Outcome};
 use crate::environment::{BrokerFacts, Machine};
 use crate::failure::{Exit, Failure};
+use crate::null_broker::NullBroker;
 use crate::progress::Progress;
 use crate::report::json::Setting;
 use crate::report::{html, json, text, write_file};
+use crate::self_test;
 use crate::sys;
 use crate::workload::shape::Shape;
 use crate::workload::{self, Workload};
@@ -27,8 +31,27 @@ pub struct Cli {
 enum Command {
     /// Make load and measure it
     Run(RunArgs),
+    /// Compare two brokers in pairs of rounds
+    Compare(versus::VersusArgs),
+    /// Judge a change in CI: exit 0 pass, 1 regression, 2 inconclusive, 3 error
+    Gate(versus::GateArgs),
     /// List the ready workloads
     Workloads,
+    /// Measure the generator itself against a built-in broker that does nothing
+    SelfTest {
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Be a broker that answers at once and keeps nothing, until interrupted
+    NullBroker {
+        /// Port on the loopback interface; 0 takes a free one and prints it
+        #[arg(long, default_value_t = 0)]
+        port: u16,
+        /// Answer that much later, as 50us
+        #[arg(long, default_value = "0us")]
+        delay: String,
+    },
 }
 
 #[derive(Args)]
@@ -59,20 +82,39 @@ pub fn main() -> i32 {
             let is_help = !error.use_stderr();
             // Nowhere to print to is no reason to change the exit code.
             let _ = error.print();
-            return if is_help { Exit::Good as i32 } else { Exit::Error as i32 };
+            return if is_help {
+                Exit::Good as i32
+            } else {
+                Exit::Error as i32
+            };
         }
     };
     sys::catch_interrupts();
     sys::raise_file_limit();
     let result = match cli.command {
         Command::Run(args) => run(&args).map(|exit| exit as i32),
+        Command::Compare(args) => versus::compare(&args),
+        Command::Gate(args) => versus::gate(&args),
         Command::Workloads => {
             for (name, toml) in workload::READY {
-                let about = toml.lines().next().unwrap_or_default().trim_start_matches("# ");
+                let about = toml
+                    .lines()
+                    .next()
+                    .unwrap_or_default()
+                    .trim_start_matches("# ");
                 println!("{name:<16} {about}");
             }
             Ok(Exit::Good as i32)
         }
+        Command::NullBroker { port, delay } => null_broker(port, &delay),
+        Command::SelfTest { json } => self_test::run().map(|result| {
+            if json {
+                println!("{:#}", serde_json::json!(result));
+            } else {
+                print!("{}", self_test::text(&result));
+            }
+            Exit::Good as i32
+        }),
     };
     result.unwrap_or_else(|failure| {
         eprintln!("error: {failure}");
@@ -87,10 +129,16 @@ fn run(args: &RunArgs) -> Result<Exit, Failure> {
     };
     let workload = Workload::resolve(&args.shape.clone().or(base))?;
     if let Some(directory) = &args.out {
-        std::fs::create_dir_all(directory)
-            .map_err(|error| Failure(format!("cannot make {}: {error}; give another --out", directory.display())))?;
+        std::fs::create_dir_all(directory).map_err(|error| {
+            Failure(format!(
+                "cannot make {}: {error}; give another --out",
+                directory.display()
+            ))
+        })?;
     }
     let mut admin = Admin::new(&args.bootstrap, "ringtail-loadgen");
+    // Whether there is a broker at all comes first; what it tells of itself is a courtesy.
+    admin.link()?;
     let setting = Setting {
         machine: Machine::read(),
         broker: BrokerFacts::read(&mut admin, &workload.topic_configs),
@@ -123,13 +171,34 @@ fn write_reports(
     report: &serde_json::Value,
 ) -> Result<(), Failure> {
     write_file(&directory.join("report.json"), &format!("{report:#}\n"))?;
-    write_file(&directory.join("latency.hlog"), &outcome.books.log.text(outcome.started_wall_ns))?;
-    write_file(&directory.join("report.html"), &html::run_page(outcome, setting))
+    write_file(
+        &directory.join("latency.hlog"),
+        &outcome.books.log.text(outcome.started_wall_ns),
+    )?;
+    write_file(
+        &directory.join("report.html"),
+        &html::run_page(outcome, setting),
+    )
+}
+
+fn null_broker(port: u16, delay: &str) -> Result<i32, Failure> {
+    let delay_ns = workload::units::parse_duration(delay)?;
+    let broker = NullBroker::start(port, delay_ns)
+        .map_err(|error| Failure(format!("cannot listen on 127.0.0.1:{port}: {error}")))?;
+    println!("{}", broker.address);
+    while !sys::interrupted() {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    Ok(Exit::Good as i32)
 }
 
 fn exit_of(outcome: &Outcome) -> Exit {
     let idempotent = outcome.workload.idempotence;
-    if outcome.verdict.as_ref().is_some_and(|verdict| verdict.is_broken(idempotent)) {
+    if outcome
+        .verdict
+        .as_ref()
+        .is_some_and(|verdict| verdict.is_broken(idempotent))
+    {
         return Exit::Broken;
     }
     if !outcome.invalid.is_empty() && !outcome.interrupted {
@@ -141,8 +210,14 @@ fn exit_of(outcome: &Outcome) -> Exit {
 /// As it was typed, quoted where a shell needs it.
 pub fn command_line() -> String {
     let quote = |argument: String| {
-        let is_plain = argument.chars().all(|c| c.is_ascii_alphanumeric() || "-_=./:,@%+".contains(c));
-        if is_plain && !argument.is_empty() { argument } else { format!("'{}'", argument.replace('\'', "'\\''")) }
+        let is_plain = argument
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_=./:,@%+".contains(c));
+        if is_plain && !argument.is_empty() {
+            argument
+        } else {
+            format!("'{}'", argument.replace('\'', "'\\''"))
+        }
     };
     std::env::args().map(quote).collect::<Vec<_>>().join(" ")
 }

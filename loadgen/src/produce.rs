@@ -117,7 +117,9 @@ impl Producer {
             ledger,
             schedule,
             picker,
-            queues: std::iter::repeat_with(Queue::default).take(partitions).collect(),
+            queues: std::iter::repeat_with(Queue::default)
+                .take(partitions)
+                .collect(),
             leaders: vec![None; partitions],
             lanes: BTreeMap::new(),
             lingering: VecDeque::new(),
@@ -197,11 +199,12 @@ impl Producer {
 
     fn pull_due(&mut self, now: u64) {
         while self.buffered < BUFFER_BYTES_MAX {
-            match self.schedule.due() {
-                Some(due) if due <= now => self.schedule.take(now),
-                Some(_) | None => return,
+            if self.schedule.due().is_none_or(|due| due > now) {
+                return;
             }
-            .map(|due| self.append(due));
+            if let Some(due) = self.schedule.take(now) {
+                self.append(due);
+            }
         }
     }
 
@@ -210,11 +213,16 @@ impl Producer {
         let has_slot = |lane: &Lane, limit| lane.connected && lane.in_flight.len() < limit;
         while self.buffered < BUFFER_BYTES_MAX {
             let limit = self.settings.in_flight;
-            let wants = self.lanes.values().any(|lane| has_slot(lane, limit) && lane.ready.is_empty());
+            let wants = self
+                .lanes
+                .values()
+                .any(|lane| has_slot(lane, limit) && lane.ready.is_empty());
             if !wants {
                 return;
             }
-            let Some(intended) = self.schedule.take(now) else { return };
+            let Some(intended) = self.schedule.take(now) else {
+                return;
+            };
             self.append(intended);
         }
     }
@@ -236,7 +244,11 @@ impl Producer {
         let partition = draw.partition;
         let room = draw.value_bytes + RECORD_OVERHEAD_MAX + draw.key.map_or(0, |key| key.len());
         let is_full = |open: &Open| open.writer.len() + room > settings.batch_bytes;
-        if self.queues[partition as usize].open.as_ref().is_some_and(is_full) {
+        if self.queues[partition as usize]
+            .open
+            .as_ref()
+            .is_some_and(is_full)
+        {
             self.close(partition, intended);
         }
         if self.queues[partition as usize].open.is_none() {
@@ -251,15 +263,20 @@ impl Producer {
             intended_ns: intended,
         };
         queue.next_sequence += 1;
-        let payload = settings.payload.slice(self.picker.rng(), draw.value_bytes - STAMP_BYTES);
+        let payload = settings
+            .payload
+            .slice(self.picker.rng(), draw.value_bytes - STAMP_BYTES);
         let timestamp_ms = (intended as i64 + settings.wall_offset_ns) / 1_000_000;
         let before = open.writer.len();
         let key = draw.key.as_ref().map(|key| key.as_slice());
-        open.writer.push(timestamp_ms, key, &stamp.encode(), payload);
+        open.writer
+            .push(timestamp_ms, key, &stamp.encode(), payload);
         open.intended.push(intended);
         open.value_bytes += draw.value_bytes as u64;
         self.buffered += open.writer.len() - before;
-        if open.writer.count() >= settings.batch_records || open.writer.len() >= settings.batch_bytes {
+        if open.writer.count() >= settings.batch_records
+            || open.writer.len() >= settings.batch_bytes
+        {
             self.close(partition, intended);
         }
     }
@@ -272,7 +289,11 @@ impl Producer {
         self.buffered += HEADER_BYTES;
         // In a closed loop only full batches leave.
         let is_closed_loop = self.schedule.is_closed();
-        let ready_at = if is_closed_loop { u64::MAX } else { intended + self.settings.linger_ns };
+        let ready_at = if is_closed_loop {
+            u64::MAX
+        } else {
+            intended + self.settings.linger_ns
+        };
         let queue = &mut self.queues[partition as usize];
         queue.open = Some(Open {
             writer,
@@ -289,7 +310,9 @@ impl Producer {
     /// The open batch takes no more: at `full_at` it was full, or its time had come.
     fn close(&mut self, partition: u32, full_at: u64) {
         let queue = &mut self.queues[partition as usize];
-        let Some(mut open) = queue.open.take() else { return };
+        let Some(mut open) = queue.open.take() else {
+            return;
+        };
         open.ready_at = open.ready_at.min(full_at);
         let before = open.writer.len();
         let writer = std::mem::take(&mut open.writer);
@@ -309,17 +332,29 @@ impl Producer {
         }
         if let Some(leader) = self.leaders[partition as usize] {
             queue.is_queued = true;
-            self.lanes.entry(leader).or_default().ready.push_back(partition);
+            self.lanes
+                .entry(leader)
+                .or_default()
+                .ready
+                .push_back(partition);
         }
     }
 
     /// The next request to this broker, if a slot is free and something is ready. It counts as sent at `now`.
-    pub fn next_request(&mut self, broker: i32, now: u64, recorder: &mut Recorder) -> Option<&Sent> {
+    pub fn next_request(
+        &mut self,
+        broker: i32,
+        now: u64,
+        recorder: &mut Recorder,
+    ) -> Option<&Sent> {
         if self.needs_identity || (self.settings.idempotence && self.identity.is_none()) {
             return None;
         }
         let lane = self.lanes.get(&broker)?;
-        if !lane.connected || lane.ready.is_empty() || lane.in_flight.len() >= self.settings.in_flight {
+        if !lane.connected
+            || lane.ready.is_empty()
+            || lane.in_flight.len() >= self.settings.in_flight
+        {
             return None;
         }
         let free_since = lane.free_since;
@@ -332,7 +367,10 @@ impl Producer {
         }
         recorder.at(now).produce_requests += 1;
         let lane = self.lanes.get_mut(&broker).expect("looked up above");
-        lane.in_flight.push_back(Sent { batches, sent_at: now });
+        lane.in_flight.push_back(Sent {
+            batches,
+            sent_at: now,
+        });
         lane.in_flight.back()
     }
 
@@ -340,7 +378,10 @@ impl Producer {
     fn gather(&mut self, broker: i32, now: u64) -> Vec<Batch> {
         let mut batches = Vec::new();
         let mut bytes = 0;
-        let lane = self.lanes.get_mut(&broker).expect("the caller has looked it up");
+        let lane = self
+            .lanes
+            .get_mut(&broker)
+            .expect("the caller has looked it up");
         let mut candidates = std::mem::take(&mut lane.ready);
         let mut again = Vec::new();
         while let Some(partition) = candidates.pop_front() {
@@ -353,13 +394,15 @@ impl Producer {
                 self.close(partition, now);
             }
             let queue = &mut self.queues[partition as usize];
-            let Some(batch) = queue.closed.front() else { continue };
-            if !batches.is_empty() && bytes + batch.len() > self.settings.request_bytes {
+            let Some(batch) = queue.closed.front() else {
+                continue;
+            };
+            if !batches.is_empty() && bytes + batch.bytes_len() > self.settings.request_bytes {
                 candidates.push_front(partition);
                 queue.is_queued = true;
                 break;
             }
-            bytes += batch.len();
+            bytes += batch.bytes_len();
             batches.extend(queue.closed.pop_front());
             again.push(partition);
         }
@@ -384,7 +427,11 @@ impl Producer {
                 Some((producer_id, producer_epoch)) if self.settings.idempotence => {
                     let base_sequence = queue.next_base;
                     queue.next_base = advance_sequence(base_sequence, batch.count());
-                    Identity { producer_id, producer_epoch, base_sequence }
+                    Identity {
+                        producer_id,
+                        producer_epoch,
+                        base_sequence,
+                    }
                 }
                 Some(_) | None => Identity::NONE,
             };
@@ -403,7 +450,11 @@ impl Producer {
 
     /// With acks=0 nothing answers: what was just sent counts as acknowledged at `now`.
     pub fn settle_unanswered(&mut self, broker: i32, now: u64, recorder: &mut Recorder) {
-        let Some(sent) = self.lanes.get_mut(&broker).and_then(|lane| lane.in_flight.pop_back()) else {
+        let Some(sent) = self
+            .lanes
+            .get_mut(&broker)
+            .and_then(|lane| lane.in_flight.pop_back())
+        else {
             return;
         };
         for batch in sent.batches {
@@ -416,17 +467,31 @@ impl Producer {
     /// The reply to the oldest request to this broker.
     pub fn on_reply(&mut self, broker: i32, now: u64, answers: &[Answer], recorder: &mut Recorder) {
         let limit = self.settings.in_flight;
-        let Some(lane) = self.lanes.get_mut(&broker) else { return };
-        let Some(sent) = lane.in_flight.pop_front() else { return };
+        let Some(lane) = self.lanes.get_mut(&broker) else {
+            return;
+        };
+        let Some(sent) = lane.in_flight.pop_front() else {
+            return;
+        };
         if lane.in_flight.len() + 1 >= limit {
             lane.free_since = now;
         }
         for (at, batch) in sent.batches.into_iter().enumerate() {
-            let in_place = answers.get(at).filter(|answer| answer.partition == batch.partition);
+            let in_place = answers
+                .get(at)
+                .filter(|answer| answer.partition == batch.partition);
             let answer = in_place
-                .or_else(|| answers.iter().find(|answer| answer.partition == batch.partition))
+                .or_else(|| {
+                    answers
+                        .iter()
+                        .find(|answer| answer.partition == batch.partition)
+                })
                 .copied()
-                .unwrap_or(Answer { partition: batch.partition, code: -1, base_offset: -1 });
+                .unwrap_or(Answer {
+                    partition: batch.partition,
+                    code: -1,
+                    base_offset: -1,
+                });
             self.on_answer(batch, answer, now, recorder);
         }
     }
@@ -444,10 +509,12 @@ impl Producer {
                     };
                     ledger.acked(batch.partition, stretch);
                 }
+                let next_base = advance_sequence(batch.base_sequence.max(0), batch.count());
+                self.queues[batch.partition as usize].acked_base = next_base;
                 recorder.acked(&batch.intended, sent_at, now, batch.value_bytes);
                 self.release(batch);
             }
-            codes::OUT_OF_ORDER_SEQUENCE_NUMBER if self.waits_for_earlier(&batch) => {
+            codes::OUT_OF_ORDER_SEQUENCE_NUMBER if self.follows_unacked(&batch) => {
                 self.retry(batch, answer.code, now, recorder);
             }
             code if is_retriable(code) => {
@@ -461,16 +528,17 @@ impl Producer {
         }
     }
 
-    /// Whether an earlier batch of its partition is on its way again, which explains a sequence out of order.
-    fn waits_for_earlier(&self, batch: &Batch) -> bool {
+    /// Whether an earlier batch of its partition is not acknowledged yet, which explains a sequence out of order.
+    fn follows_unacked(&self, batch: &Batch) -> bool {
         let queue = &self.queues[batch.partition as usize];
-        self.settings.idempotence
-            && queue.closed.front().is_some_and(|first| first.first_sequence < batch.first_sequence)
+        self.settings.idempotence && batch.base_sequence != queue.acked_base
     }
 
     /// The connection is gone: what was on its way is tried again.
     pub fn on_disconnect(&mut self, broker: i32, code: i16, now: u64, recorder: &mut Recorder) {
-        let Some(lane) = self.lanes.get_mut(&broker) else { return };
+        let Some(lane) = self.lanes.get_mut(&broker) else {
+            return;
+        };
         lane.connected = false;
         self.wants_metadata = true;
         for sent in std::mem::take(&mut lane.in_flight) {
@@ -486,14 +554,17 @@ impl Producer {
             return self.lose(batch);
         }
         *recorder.at(now).retries.entry(code).or_default() += 1;
-        let wait = (BACK_OFF_FIRST_NS << (batch.attempts.saturating_sub(1)).min(8)).min(BACK_OFF_MAX_NS);
+        let wait =
+            (BACK_OFF_FIRST_NS << (batch.attempts.saturating_sub(1)).min(8)).min(BACK_OFF_MAX_NS);
         let partition = batch.partition;
         let queue = &mut self.queues[partition as usize];
         queue.in_flight -= 1;
         queue.held_until = queue.held_until.max(now + wait);
         let until = queue.held_until;
         queue.put_back(batch);
-        let at = self.backing_off.partition_point(|(other, _)| *other <= until);
+        let at = self
+            .backing_off
+            .partition_point(|(other, _)| *other <= until);
         self.backing_off.insert(at, (until, partition));
     }
 
@@ -513,7 +584,7 @@ impl Producer {
     }
 
     fn recycle(&mut self, batch: Batch) {
-        self.buffered = self.buffered.saturating_sub(batch.len());
+        self.buffered = self.buffered.saturating_sub(batch.bytes_len());
         if self.pool.len() < POOL_MAX {
             self.pool.push(batch.into_buffers());
         }
@@ -530,6 +601,7 @@ impl Producer {
         self.needs_identity = false;
         for queue in &mut self.queues {
             queue.next_base = 0;
+            queue.acked_base = 0;
             queue.held_until = queue.held_until.max(now);
             for batch in &mut queue.closed {
                 batch.unseal();
@@ -540,7 +612,9 @@ impl Producer {
     /// Gives up what waits too long, in memory and in the schedule.
     fn expire(&mut self, now: u64, recorder: &mut Recorder) {
         let timeout = self.settings.timeout_ns;
-        let Some(horizon) = now.checked_sub(timeout) else { return };
+        let Some(horizon) = now.checked_sub(timeout) else {
+            return;
+        };
         if self.buffered > 0 {
             for partition in 0..self.queues.len() as u32 {
                 self.expire_partition(partition, horizon, recorder);
@@ -558,13 +632,20 @@ impl Producer {
 
     fn expire_partition(&mut self, partition: u32, horizon: u64, recorder: &mut Recorder) {
         let queue = &self.queues[partition as usize];
-        let open_due = queue.open.as_ref().and_then(|open| open.intended.first().copied());
+        let open_due = queue
+            .open
+            .as_ref()
+            .and_then(|open| open.intended.first().copied());
         if open_due.is_some_and(|due| due <= horizon) {
             self.close(partition, horizon);
         }
         let is_old = |batch: &mut Batch| batch.first_due() <= horizon;
         while let Some(batch) = self.queues[partition as usize].closed.pop_front_if(is_old) {
-            recorder.timed_out(&batch.intended, self.settings.timeout_ns, codes::REQUEST_TIMED_OUT);
+            recorder.timed_out(
+                &batch.intended,
+                self.settings.timeout_ns,
+                codes::REQUEST_TIMED_OUT,
+            );
             if self.settings.idempotence && batch.sent_at.is_some() {
                 self.needs_identity = true;
             }
@@ -574,7 +655,11 @@ impl Producer {
 
     /// When the oldest unanswered request to this broker was sent.
     pub fn oldest_sent(&self, broker: i32) -> Option<u64> {
-        self.lanes.get(&broker)?.in_flight.front().map(|sent| sent.sent_at)
+        self.lanes
+            .get(&broker)?
+            .in_flight
+            .front()
+            .map(|sent| sent.sent_at)
     }
 
     /// When `advance` next has something to do; far away when only replies can help.
@@ -584,7 +669,8 @@ impl Producer {
             Some(_) | None => u64::MAX,
         };
         let front = |list: &VecDeque<(u64, u32)>| list.front().map_or(u64::MAX, |(at, _)| *at);
-        due.min(front(&self.lingering)).min(front(&self.backing_off))
+        due.min(front(&self.lingering))
+            .min(front(&self.backing_off))
     }
 
     /// When `advance` looks for what has waited too long.
@@ -612,7 +698,10 @@ impl Producer {
     pub fn give_up(&mut self, now: u64, recorder: &mut Recorder) {
         let timeout = self.settings.timeout_ns;
         let lanes = std::mem::take(&mut self.lanes);
-        let in_flight = lanes.into_values().flat_map(|lane| lane.in_flight).flat_map(|sent| sent.batches);
+        let in_flight = lanes
+            .into_values()
+            .flat_map(|lane| lane.in_flight)
+            .flat_map(|sent| sent.batches);
         for batch in in_flight {
             recorder.timed_out(&batch.intended, timeout, codes::REQUEST_TIMED_OUT);
         }

@@ -189,8 +189,7 @@ pub fn connect_start(address: SocketAddr) -> io::Result<TcpStream> {
         TcpStream::from_raw_fd(fd)
     };
     // SAFETY: `storage` holds an address of `length` bytes of the family it names.
-    let result =
-        unsafe { libc::connect(stream.as_raw_fd(), (&raw const storage).cast(), length) };
+    let result = unsafe { libc::connect(stream.as_raw_fd(), (&raw const storage).cast(), length) };
     match check(result) {
         Ok(_) => {}
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}

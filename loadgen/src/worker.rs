@@ -15,7 +15,7 @@ use crate::fetch::Consumer;
 use crate::measure::{Recorder, Sample, Window};
 use crate::produce::Producer;
 use crate::sys::{self, Epoll, Event, Interest};
-use crate::worker::lines::{Lines, Owner};
+use crate::worker::lines::{Lines, Lost, Owner};
 
 const WAKER_TOKEN: u64 = u64::MAX;
 const SECOND: u64 = 1_000_000_000;
@@ -80,7 +80,12 @@ pub fn run(job: Job) -> io::Result<()> {
     sys::tighten_timers();
     let epoll = Epoll::new()?;
     epoll.add(job.shared.waker(job.index), WAKER_TOKEN, Interest::Read)?;
-    let lines = Lines::new(job.client_id.clone(), job.acks, job.has_topic_ids, job.topics.clone());
+    let lines = Lines::new(
+        job.client_id.clone(),
+        job.acks,
+        job.has_topic_ids,
+        job.topics.clone(),
+    );
     let mut worker = Worker {
         recorder: Recorder::new(job.window),
         wakeups: BinaryHeap::new(),
@@ -143,7 +148,9 @@ impl Worker {
             self.read_inbox();
             return;
         }
-        let Some((owner, broker)) = self.lines.owner(event.token) else { return };
+        let Some((owner, broker)) = self.lines.owner(event.token) else {
+            return;
+        };
         let was_ready = self.lines.is_ready(event.token);
         let mut result = Ok(());
         if event.writable {
@@ -168,7 +175,7 @@ impl Worker {
         }
     }
 
-    fn read_replies(&mut self, token: u64, owner: Owner, broker: i32) -> Result<(), ()> {
+    fn read_replies(&mut self, token: u64, owner: Owner, broker: i32) -> Result<(), Lost> {
         // What arrived before the peer closed is still to be read.
         let received = self.lines.on_readable(token);
         let now = sys::monotonic_ns();
@@ -208,14 +215,20 @@ impl Worker {
         producer.advance(now, &mut self.recorder);
         let mut failed = None;
         for broker in &self.brokers_of[at] {
-            let Some(token) = self.lines.find(Owner::Producer(at), *broker) else { continue };
+            let Some(token) = self.lines.find(Owner::Producer(at), *broker) else {
+                continue;
+            };
             let mut sent_any = false;
             // Read again for each request: encoding one takes time, and that time is the generator's.
             while let Some(sent) =
                 producer.next_request(*broker, sys::monotonic_ns(), &mut self.recorder)
             {
                 sent_any = true;
-                if self.lines.send_produce(token, sent, self.job.request_timeout_ns).is_err() {
+                if self
+                    .lines
+                    .send_produce(token, sent, self.job.request_timeout_ns)
+                    .is_err()
+                {
                     failed = Some((token, *broker));
                     break;
                 }
@@ -241,9 +254,15 @@ impl Worker {
     fn pump_consumer(&mut self, at: usize, now: u64) {
         let brokers: Vec<i32> = self.job.consumers[at].brokers().collect();
         for broker in brokers {
-            let Some(token) = self.lines.find(Owner::Consumer(at), broker) else { continue };
-            let Some(version) = self.lines.fetch_version(token) else { continue };
-            let Some(request) = self.job.consumers[at].next_request(broker, version, now) else { continue };
+            let Some(token) = self.lines.find(Owner::Consumer(at), broker) else {
+                continue;
+            };
+            let Some(version) = self.lines.fetch_version(token) else {
+                continue;
+            };
+            let Some(request) = self.job.consumers[at].next_request(broker, version, now) else {
+                continue;
+            };
             let sent = self.lines.send_fetch(token, &request);
             if sent.is_err() || self.lines.flush(token, &self.epoll).is_err() {
                 self.disconnect(token, Owner::Consumer(at), broker, codes::NETWORK_EXCEPTION);
@@ -288,12 +307,14 @@ impl Worker {
     fn connect_missing(&mut self, now: u64) {
         for (at, brokers) in self.brokers_of.iter().enumerate() {
             for broker in brokers {
-                self.lines.connect(Owner::Producer(at), *broker, now, &self.epoll);
+                self.lines
+                    .connect(Owner::Producer(at), *broker, now, &self.epoll);
             }
         }
         for (at, consumer) in self.job.consumers.iter().enumerate() {
             for broker in consumer.brokers() {
-                self.lines.connect(Owner::Consumer(at), broker, now, &self.epoll);
+                self.lines
+                    .connect(Owner::Consumer(at), broker, now, &self.epoll);
             }
         }
     }
@@ -307,7 +328,10 @@ impl Worker {
                     self.job.producers[producer].set_identity(identity, now);
                     self.pump_producer(producer, now);
                 }
-                Tell::Assignment { consumer, partitions } => {
+                Tell::Assignment {
+                    consumer,
+                    partitions,
+                } => {
                     self.job.consumers[consumer].assign(partitions);
                     self.connect_missing(now);
                     self.pump_consumer(consumer, now);
@@ -332,7 +356,10 @@ impl Worker {
             let producer = &mut self.job.producers[at];
             wants_metadata |= std::mem::take(&mut producer.wants_metadata);
             if producer.awaits_identity() && self.asked_identity.insert(at) {
-                let ask = Ask::ProducerId { worker: self.job.index, producer: at };
+                let ask = Ask::ProducerId {
+                    worker: self.job.index,
+                    producer: at,
+                };
                 self.job.shared.ask(ask);
             }
             if now >= producer.next_expiry() || producer.is_closed_loop() {
@@ -349,14 +376,15 @@ impl Worker {
             self.asked_metadata_at = now;
             self.job.shared.ask(Ask::Metadata);
         }
-        let past_end = self.stopped || now >= self.job.window.end;
-        let drained = past_end && self.job.producers.iter().all(Producer::is_drained);
+        let drained = self.job.producers.iter().all(Producer::is_drained);
         self.job.shared.drained[self.job.index].store(drained, Ordering::Release);
     }
 
     /// Closes connections whose oldest request has waited too long.
     fn drop_silent(&mut self, now: u64) {
-        let Some(horizon) = now.checked_sub(self.job.request_timeout_ns) else { return };
+        let Some(horizon) = now.checked_sub(self.job.request_timeout_ns) else {
+            return;
+        };
         for (token, owner, broker) in self.lines.all() {
             let oldest = match owner {
                 Owner::Producer(at) => self.job.producers[at].oldest_sent(broker),

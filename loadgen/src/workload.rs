@@ -106,6 +106,9 @@ pub struct Workload {
     pub spin: bool,
     pub seed: u64,
     pub lateness_bound_ns: u64,
+    /// All brokers are reached through this address: a proxy in front of a single broker.
+    #[serde(skip)]
+    pub via: Option<std::net::SocketAddr>,
 }
 
 impl Workload {
@@ -119,7 +122,9 @@ impl Workload {
         let rate = parse_rate(shape.rate.as_deref().unwrap_or("1000"))?;
         let acks = parse_acks(shape.acks.as_deref().unwrap_or("all"))?;
         let idempotence = shape.idempotence.unwrap_or(acks == -1);
-        let seed = shape.seed.unwrap_or_else(crate::sys::wall_ns);
+        let seed = shape
+            .seed
+            .unwrap_or_else(|| crate::sys::wall_ns() / 1_000 % 1_000_000_000);
         let workload = Self {
             name: shape.name.clone().unwrap_or_else(|| "custom".to_owned()),
             mode,
@@ -137,8 +142,16 @@ impl Workload {
             topic_configs: parse_configs(shape.topic_config.as_deref().unwrap_or_default())?,
             create: shape.create.unwrap_or(true),
             keep_topics: shape.keep_topics.unwrap_or(false),
-            producers: if mode.produces() { shape.producers.unwrap_or(1) } else { 0 },
-            consumers: if mode.fetches() { shape.consumers.unwrap_or(1) } else { 0 },
+            producers: if mode.produces() {
+                shape.producers.unwrap_or(1)
+            } else {
+                0
+            },
+            consumers: if mode.fetches() {
+                shape.consumers.unwrap_or(1)
+            } else {
+                0
+            },
             group: shape.group.unwrap_or(false),
             acks,
             idempotence,
@@ -152,11 +165,12 @@ impl Workload {
             warm_up_ns: duration(&shape.warm_up, "5s", "warm-up")?,
             timeout_ns: duration(&shape.timeout, "60s", "timeout")?,
             request_timeout_ns: duration(&shape.request_timeout, "30s", "request-timeout")?,
-            fetch_max_wait_ms: (duration(&shape.fetch_max_wait, "500ms", "fetch-max-wait")? / 1_000_000)
-                as i32,
+            fetch_max_wait_ms: (duration(&shape.fetch_max_wait, "500ms", "fetch-max-wait")?
+                / 1_000_000) as i32,
             fetch_min_bytes: bytes(&shape.fetch_min_bytes, "1", "fetch-min-bytes")? as i32,
             fetch_max_bytes: bytes(&shape.fetch_max_bytes, "50MiB", "fetch-max-bytes")? as i32,
-            partition_max_bytes: bytes(&shape.partition_max_bytes, "1MiB", "partition-max-bytes")? as i32,
+            partition_max_bytes: bytes(&shape.partition_max_bytes, "1MiB", "partition-max-bytes")?
+                as i32,
             prefill_bytes: bytes(&shape.prefill, "0", "prefill")?,
             verify: shape.verify.unwrap_or(true),
             threads: shape.threads.unwrap_or(1),
@@ -164,6 +178,7 @@ impl Workload {
             spin: shape.spin.unwrap_or(false),
             seed,
             lateness_bound_ns: duration(&shape.lateness_bound, "1ms", "lateness-bound")?,
+            via: None,
         };
         workload.check()?;
         Ok(workload)
@@ -245,7 +260,10 @@ pub fn load(name_or_path: &str) -> Result<Shape, String> {
     let path = Path::new(name_or_path);
     let text = std::fs::read_to_string(path).map_err(|error| {
         let names: Vec<&str> = READY.iter().map(|(name, _)| *name).collect();
-        format!("workload {name_or_path}: {error}; give a TOML file or one of {}", names.join(", "))
+        format!(
+            "workload {name_or_path}: {error}; give a TOML file or one of {}",
+            names.join(", ")
+        )
     })?;
     Shape::from_toml(&text).map_err(|error| format!("workload {name_or_path}: {error}"))
 }
@@ -254,12 +272,16 @@ pub fn load(name_or_path: &str) -> Result<Shape, String> {
 pub const READY: &[(&str, &str)] = &[
     ("trickle", include_str!("../workloads/trickle.toml")),
     ("fan-in", include_str!("../workloads/fan-in.toml")),
-    ("many-partitions", include_str!("../workloads/many-partitions.toml")),
+    (
+        "many-partitions",
+        include_str!("../workloads/many-partitions.toml"),
+    ),
     ("streaming", include_str!("../workloads/streaming.toml")),
     ("tail-read", include_str!("../workloads/tail-read.toml")),
     ("catch-up", include_str!("../workloads/catch-up.toml")),
     ("mixed", include_str!("../workloads/mixed.toml")),
     ("burst", include_str!("../workloads/burst.toml")),
+    ("gate", include_str!("../workloads/gate.toml")),
 ];
 
 fn duration(text: &Option<String>, default: &str, name: &str) -> Result<u64, String> {
@@ -314,12 +336,15 @@ fn parse_partitioner(text: Option<&str>, keys: u64) -> Result<Partitioner, Strin
         Some("round-robin") => Ok(Partitioner::RoundRobin),
         Some("random") => Ok(Partitioner::Random),
         Some("key") => Ok(Partitioner::Key),
-        Some(other) => Err(format!("partitioner: sticky, round-robin, random or key, not {other:?}")),
+        Some(other) => Err(format!(
+            "partitioner: sticky, round-robin, random or key, not {other:?}"
+        )),
     }
 }
 
 fn parse_codec(text: &str) -> Result<Codec, String> {
-    Codec::parse(text).ok_or_else(|| format!("compression: none, gzip, snappy, lz4 or zstd, not {text:?}"))
+    Codec::parse(text)
+        .ok_or_else(|| format!("compression: none, gzip, snappy, lz4 or zstd, not {text:?}"))
 }
 
 fn parse_configs(list: &[String]) -> Result<Vec<(String, String)>, String> {
@@ -333,9 +358,13 @@ fn parse_configs(list: &[String]) -> Result<Vec<(String, String)>, String> {
 }
 
 fn parse_cores(text: Option<&str>) -> Result<Vec<usize>, String> {
-    let Some(text) = text else { return Ok(Vec::new()) };
+    let Some(text) = text else {
+        return Ok(Vec::new());
+    };
     let cores = text.split(',').map(|core| {
-        core.trim().parse().map_err(|_| format!("pin: core numbers as 0,1, not {text:?}"))
+        core.trim()
+            .parse()
+            .map_err(|_| format!("pin: core numbers as 0,1, not {text:?}"))
     });
     cores.collect()
 }

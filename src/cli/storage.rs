@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
-use crate::server::{self, MetaProperties};
+use crate::{log::directory::MetaProperties, server};
 
 /// What to do with a data directory.
 #[derive(Debug, Subcommand)]
@@ -86,12 +86,7 @@ fn format_directory(data_dir: &Path, node_id: i32, format: &Format) -> Result<St
             ))
         };
     }
-    let meta = MetaProperties {
-        cluster_id: format.cluster_id.clone(),
-        node_id,
-        directory_id: random_id()?,
-        version: "1".into(),
-    };
+    let meta = MetaProperties { cluster_id: format.cluster_id.clone(), node_id, directory_id: random_id()? };
     server::write_meta(data_dir, &meta).map_err(|error| error.to_string())?;
     let kind = if format.standalone { "dynamic metadata voter directory" } else { "metadata directory" };
     Ok(format!("Formatting {kind} {} with metadata.version {}.", data_dir.display(), server::METADATA_VERSION))
@@ -99,9 +94,9 @@ fn format_directory(data_dir: &Path, node_id: i32, format: &Format) -> Result<St
 
 fn describe(data_dir: &Path) -> Result<String, String> {
     match server::read_meta(data_dir).map_err(|error| error.to_string())? {
-        Some(MetaProperties { cluster_id, node_id, directory_id, version }) => Ok(format!(
+        Some(MetaProperties { cluster_id, node_id, directory_id }) => Ok(format!(
             "Found log directory:\n  {}\n\nFound metadata: {{cluster.id={cluster_id}, directory.id={directory_id}, \
-             node.id={node_id}, version={version}}}\n",
+             node.id={node_id}, version=1}}\n",
             data_dir.display()
         )),
         None => Err(format!("Found problem:\n  {} is not formatted.\n", data_dir.display())),

@@ -8,7 +8,7 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::keys::{Key, Update, broker_key, broker_keys, topic_keys};
+use super::keys::{Effect, Key, Update, broker_key, broker_keys, topic_keys};
 use super::layers::{Layers, Overrides, Resolved, Source};
 use super::value;
 
@@ -39,12 +39,13 @@ pub fn topic(layers: &Layers<'_>, wanted: &Wanted<'_>) -> Vec<DescribeConfigsRes
 /// All settings of this broker, with those that clients set and nobody knows.
 #[must_use]
 pub fn broker(layers: &Layers<'_>, wanted: &Wanted<'_>) -> Vec<DescribeConfigsResourceResult> {
-    let known = broker_keys().filter(|key| wanted.has(key.name));
+    let known = broker_keys().filter(|key| key.effect != Effect::Hidden && wanted.has(key.name));
     let known = known.map(|key| entry(key, layers.broker_value(key), key.update == Update::ReadOnly, wanted));
     let dynamic = layers.broker.keys().chain(layers.cluster.keys().filter(|name| !layers.broker.contains_key(*name)));
     let unknown = dynamic.filter(|name| broker_key(name).is_none() && wanted.has(name)).map(|name| {
-        let own = layers.broker.contains_key(name);
-        unknown(name, if own { Source::DynamicBroker } else { Source::DynamicDefaultBroker })
+        let own = layers.broker.contains_key(name).then_some(Source::DynamicBroker);
+        let all = layers.cluster.contains_key(name).then_some(Source::DynamicDefaultBroker);
+        unknown(name, own.into_iter().chain(all), wanted)
     });
     known.chain(unknown).collect()
 }
@@ -56,7 +57,7 @@ pub fn cluster(cluster: &Overrides, wanted: &Wanted<'_>) -> Vec<DescribeConfigsR
     entries
         .map(|(name, text)| {
             let source = Source::DynamicDefaultBroker;
-            let Some(key) = broker_key(name) else { return unknown(name, source) };
+            let Some(key) = broker_key(name) else { return unknown(name, [source].into_iter(), wanted) };
             let synonyms = vec![super::Synonym { name: name.clone(), value: text.clone(), source }];
             let resolved = Resolved { value: Some(text.clone()), source, synonyms };
             entry(key, resolved, key.update == Update::ReadOnly, wanted)
@@ -100,13 +101,18 @@ fn entry(key: &'static Key, resolved: Resolved, read_only: bool, wanted: &Wanted
 }
 
 /// A key that nobody knows may be a secret of some plug-in's: its value is not shown.
-fn unknown(name: &str, source: Source) -> DescribeConfigsResourceResult {
+fn unknown(name: &str, sources: impl Iterator<Item = Source>, wanted: &Wanted<'_>) -> DescribeConfigsResourceResult {
+    let hidden = |source| {
+        DescribeConfigsSynonym::default().with_name(name.to_owned().into()).with_value(None).with_source(source as i8)
+    };
+    let synonyms: Vec<_> = sources.map(hidden).collect();
     DescribeConfigsResourceResult::default()
         .with_name(name.to_owned().into())
         .with_value(None)
         .with_read_only(true)
-        .with_config_source(source as i8)
+        .with_config_source(synonyms.first().map_or(Source::Default as i8, |synonym| synonym.source))
         .with_is_sensitive(true)
+        .with_synonyms(if wanted.synonyms { synonyms } else { Vec::new() })
 }
 
 #[cfg(test)]

@@ -123,6 +123,8 @@ pub enum Effect {
     Used,
     /// Nothing: the key is Kafka's and is only known.
     NoEffect,
+    /// Nothing, and `DescribeConfigs` does not show it: Kafka keeps the key to itself.
+    Hidden,
     /// A file that sets it does not start the broker, because ignoring it would be unsafe. The reason.
     Refused(&'static str),
 }

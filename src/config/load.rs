@@ -165,7 +165,7 @@ fn take(
     }
     match key.effect {
         Effect::Used => {}
-        Effect::NoEffect => {
+        Effect::NoEffect | Effect::Hidden => {
             let note = Note::NoEffect { key: key.name.to_owned() };
             if !notes.contains(&note) {
                 notes.push(note);

@@ -93,17 +93,17 @@ mod tests {
         check(
             "describe; describe v5; join a v3; describe; +3s; describe; sync a a=x; describe; leave a; describe",
             expect![[r#"
-                     0 describe: GroupIdNotFound Dead '' '' []
-                     0 describe: ok Dead '' '' []
-                     0 describe: ok PreparingRebalance 'consumer' '' [a-3@/h::]
-                  3000 a: joined id=a-3 gen=1 leader=a-3 range [a-3:m]
-                  3000 describe: ok CompletingRebalance 'consumer' '' [a-3@/h::]
-                  3000 + g gen=1 [a-3=x]
-                  3000 a: synced 'x'
-                  3000 describe: ok Stable 'consumer' 'range' [a-3@/h:m:x]
-                  3000 + g gen=2 []
-                  3000 a: leave ok [ok]
-                  3000 describe: ok Empty 'consumer' '' []
+                0 describe: GroupIdNotFound Dead '' '' []
+                0 describe: ok Dead '' '' []
+                0 describe: ok PreparingRebalance 'consumer' '' [a-3@/h::]
+                3000 a: joined id=a-3 gen=1 leader=a-3 range [a-3:m]
+                3000 describe: ok CompletingRebalance 'consumer' '' [a-3@/h::]
+                3000 + g gen=1 [a-3=x]
+                3000 a: synced 'x'
+                3000 describe: ok Stable 'consumer' 'range' [a-3@/h:m:x]
+                3000 + g gen=2 []
+                3000 a: leave ok [ok]
+                3000 describe: ok Empty 'consumer' '' []
             "#]],
         );
     }
@@ -113,16 +113,16 @@ mod tests {
         check(
             "join a v3; +3s; sync a a=x; commit - t/0=1 group=h; join b v3 group=k; list; list states=stable,EMPTY; list types=classic states=PreparingRebalance; list types=consumer; list states=nonsense",
             expect![[r#"
-                  3000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m]
-                  3000 + g gen=1 [a-1=x]
-                  3000 a: synced 'x'
-                  3000 + h:t/0=1
-                  3000 -: commit ok
-                  3000 list: [g:consumer:Stable:Classic h::Empty:Classic k:consumer:PreparingRebalance:Classic]
-                  3000 list: [g:consumer:Stable:Classic h::Empty:Classic]
-                  3000 list: [k:consumer:PreparingRebalance:Classic]
-                  3000 list: []
-                  3000 list: []
+                3000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m]
+                3000 + g gen=1 [a-1=x]
+                3000 a: synced 'x'
+                3000 + h:t/0=1
+                3000 -: commit ok
+                3000 list: [g:consumer:Stable:Classic h::Empty:Classic k:consumer:PreparingRebalance:Classic]
+                3000 list: [g:consumer:Stable:Classic h::Empty:Classic]
+                3000 list: [k:consumer:PreparingRebalance:Classic]
+                3000 list: []
+                3000 list: []
             "#]],
         );
     }
@@ -132,25 +132,25 @@ mod tests {
         check(
             "delete; join a v3; +3s; sync a a=x; commit a t/0=1; delete; leave a; delete; delete; list; commit - t/0=1; delete; restart; list",
             expect![[r#"
-                     0 delete: GroupIdNotFound
-                  3000 a: joined id=a-2 gen=1 leader=a-2 range [a-2:m]
-                  3000 + g gen=1 [a-2=x]
-                  3000 a: synced 'x'
-                  3000 + g:t/0=1
-                  3000 a: commit ok
-                  3000 delete: NonEmptyGroup
-                  3000 + g gen=2 []
-                  3000 a: leave ok [ok]
-                  3000 - g:t/0
-                  3000 - g
-                  3000 delete: ok
-                  3000 delete: GroupIdNotFound
-                  3000 list: []
-                  3000 + g:t/0=1
-                  3000 -: commit ok
-                  3000 - g:t/0
-                  3000 delete: ok
-                  3000 list: []
+                0 delete: GroupIdNotFound
+                3000 a: joined id=a-2 gen=1 leader=a-2 range [a-2:m]
+                3000 + g gen=1 [a-2=x]
+                3000 a: synced 'x'
+                3000 + g:t/0=1
+                3000 a: commit ok
+                3000 delete: NonEmptyGroup
+                3000 + g gen=2 []
+                3000 a: leave ok [ok]
+                3000 - g:t/0
+                3000 - g
+                3000 delete: ok
+                3000 delete: GroupIdNotFound
+                3000 list: []
+                3000 + g:t/0=1
+                3000 -: commit ok
+                3000 - g:t/0
+                3000 delete: ok
+                3000 list: []
             "#]],
         );
     }

@@ -132,13 +132,13 @@ mod tests {
         check(
             "join a v3; +3s; sync a a=x; commit a t/0=5; leave a; +6d; list; fetch all; +1d; list; +20min; list; restart; list",
             expect![[r#"
-                  3000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m]
-                  3000 + g gen=1 [a-1=x]
-                  3000 a: synced 'x'
-                  3000 + g:t/0=5
-                  3000 a: commit ok
-                  3000 + g gen=2 []
-                  3000 a: leave ok [ok]
+                3000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m]
+                3000 + g gen=1 [a-1=x]
+                3000 a: synced 'x'
+                3000 + g:t/0=5
+                3000 a: commit ok
+                3000 + g gen=2 []
+                3000 a: leave ok [ok]
                 518403000 list: [g:consumer:Empty:Classic]
                 518403000 fetch: ok [t/0=5@]
                 604803000 list: [g:consumer:Empty:Classic]
@@ -155,8 +155,8 @@ mod tests {
         check(
             "commit - t/0=5; +3d; commit - t/1=5; +4d; +20min; fetch all; +4d; list",
             expect![[r#"
-                 0 + g:t/0=5
-                 0 -: commit ok
+            0 + g:t/0=5
+            0 -: commit ok
             259200000 + g:t/1=5
             259200000 -: commit ok
             604800000 - g:t/0
@@ -172,10 +172,10 @@ mod tests {
         check(
             "commit - t/0=5 retention=30min v2; commit - t/1=5; +29min; fetch all; +30min; fetch all; restart; fetch all",
             expect![[r#"
-                     0 + g:t/0=5 expires=1800000
-                     0 -: commit ok
-                     0 + g:t/1=5
-                     0 -: commit ok
+                0 + g:t/0=5 expires=1800000
+                0 -: commit ok
+                0 + g:t/1=5
+                0 -: commit ok
                 1740000 fetch: ok [t/0=5@ t/1=5@]
                 1800000 - g:t/0
                 3540000 fetch: ok [t/1=5@]
@@ -190,12 +190,12 @@ mod tests {
             GroupConfig { offsets_retention_ms: 60_000, ..GroupConfig::default() },
             "join a v3 protos=range:subscribed+t session=1800s; +3s; sync a a=x; commit a t/0=5,u/0=6; restart; +25min; hb a; fetch all",
             expect![[r#"
-                  3000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:........t����]
-                  3000 + g gen=1 [a-1=x]
-                  3000 a: synced 'x'
-                  3000 + g:t/0=5
-                  3000 + g:u/0=6
-                  3000 a: commit ok ok
+                3000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:........t����]
+                3000 + g gen=1 [a-1=x]
+                3000 a: synced 'x'
+                3000 + g:t/0=5
+                3000 + g:u/0=6
+                3000 a: commit ok ok
                 603000 - g:u/0
                 1503000 a: heartbeat ok
                 1503000 fetch: ok [t/0=5@]

@@ -312,13 +312,13 @@ mod tests {
         check(
             "join a; +1s; join a; +1s; join b; join b; +10s; sync a a=x,b=y; sync b",
             expect![[r#"
-                     0 a: join MemberIdRequired id=a-1
-                  2000 b: join MemberIdRequired id=b-3
-                  7000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-3:m]
-                  7000 b: joined id=b-3 gen=1 leader=a-1 range []
-                 12000 + g gen=1 [a-1=x b-3=y]
-                 12000 a: synced 'x'
-                 12000 b: synced 'y'
+                0 a: join MemberIdRequired id=a-1
+                2000 b: join MemberIdRequired id=b-3
+                7000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-3:m]
+                7000 b: joined id=b-3 gen=1 leader=a-1 range []
+                12000 + g gen=1 [a-1=x b-3=y]
+                12000 a: synced 'x'
+                12000 b: synced 'y'
             "#]],
         );
     }
@@ -328,11 +328,11 @@ mod tests {
         check(
             "join a v3 rebalance=7s; +2s; join b v3 rebalance=7s; +2s; join c v3 rebalance=7s; +1s; join d v3 rebalance=7s; +10s",
             expect![[r#"
-                  7000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m c-3:m d-4:m]
-                  7000 b: joined id=b-2 gen=1 leader=a-1 range []
-                  7000 c: joined id=c-3 gen=1 leader=a-1 range []
-                  7000 d: joined id=d-4 gen=1 leader=a-1 range []
-                 14000 + g gen=2 []
+                7000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m c-3:m d-4:m]
+                7000 b: joined id=b-2 gen=1 leader=a-1 range []
+                7000 c: joined id=c-3 gen=1 leader=a-1 range []
+                7000 d: joined id=d-4 gen=1 leader=a-1 range []
+                14000 + g gen=2 []
             "#]],
         );
     }
@@ -342,14 +342,14 @@ mod tests {
         check(
             "join a v3; +3s; sync a a=x; join b v1; join a; sync a a=1,b=2; sync b",
             expect![[r#"
-                  3000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m]
-                  3000 + g gen=1 [a-1=x]
-                  3000 a: synced 'x'
-                  3000 a: joined id=a-1 gen=2 leader=a-1 range [a-1:m b-3:m]
-                  3000 b: joined id=b-3 gen=2 leader=a-1 range []
-                  3000 + g gen=2 [a-1=1 b-3=2]
-                  3000 a: synced '1'
-                  3000 b: synced '2'
+                3000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m]
+                3000 + g gen=1 [a-1=x]
+                3000 a: synced 'x'
+                3000 a: joined id=a-1 gen=2 leader=a-1 range [a-1:m b-3:m]
+                3000 b: joined id=b-3 gen=2 leader=a-1 range []
+                3000 + g gen=2 [a-1=1 b-3=2]
+                3000 a: synced '1'
+                3000 b: synced '2'
             "#]],
         );
     }
@@ -359,20 +359,20 @@ mod tests {
         check(
             "join a session=5s; join a session=2000s; join a type=; join a protos=; join a group=; join a id=a-77; join a; join a; join b type=connect; join b protos=rr:x; join c id=zz; +3s; join c id=zz; join a static=i; +1min",
             expect![[r#"
-                     0 a: join InvalidSessionTimeout id=''
-                     0 a: join InvalidSessionTimeout id=''
-                     0 a: join InconsistentGroupProtocol id=''
-                     0 a: join InconsistentGroupProtocol id=''
-                     0 a: join InvalidGroupId id=''
-                     0 a: join UnknownMemberId id=a-77
-                     0 a: join UnknownMemberId id=a-77
-                     0 a: join UnknownMemberId id=a-77
-                     0 b: join MemberIdRequired id=b-9
-                     0 c: join InconsistentGroupProtocol id='zz'
-                  3000 b: joined id=b-9 gen=1 leader=b-9 rr [b-9:x]
-                  3000 c: join InconsistentGroupProtocol id='zz'
-                  3000 a: join InconsistentGroupProtocol id=a-77
-                 48000 + g gen=2 []
+                0 a: join InvalidSessionTimeout id=''
+                0 a: join InvalidSessionTimeout id=''
+                0 a: join InconsistentGroupProtocol id=''
+                0 a: join InconsistentGroupProtocol id=''
+                0 a: join InvalidGroupId id=''
+                0 a: join UnknownMemberId id=a-77
+                0 a: join UnknownMemberId id=a-77
+                0 a: join UnknownMemberId id=a-77
+                0 b: join MemberIdRequired id=b-9
+                0 c: join InconsistentGroupProtocol id='zz'
+                3000 b: joined id=b-9 gen=1 leader=b-9 rr [b-9:x]
+                3000 c: join InconsistentGroupProtocol id='zz'
+                3000 a: join InconsistentGroupProtocol id=a-77
+                48000 + g gen=2 []
             "#]],
         );
     }
@@ -382,22 +382,22 @@ mod tests {
         check(
             "join a v3; join b v3; +6s; join b; join a; sync a a=x,b=y; sync b; join b; hb a; join a; hb b; join b protos=range:new; sync a; sync b; sync a a=1,b=2",
             expect![[r#"
-                  6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
-                  6000 b: joined id=b-2 gen=1 leader=a-1 range []
-                  6000 b: joined id=b-2 gen=1 leader=a-1 range []
-                  6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
-                  6000 + g gen=1 [a-1=x b-2=y]
-                  6000 a: synced 'x'
-                  6000 b: synced 'y'
-                  6000 b: joined id=b-2 gen=1 leader=a-1 range []
-                  6000 a: heartbeat ok
-                  6000 b: heartbeat RebalanceInProgress
-                  6000 a: joined id=a-1 gen=2 leader=a-1 range [a-1:m b-2:new]
-                  6000 b: joined id=b-2 gen=2 leader=a-1 range []
-                  6000 + g gen=2 [a-1= b-2=]
-                  6000 a: synced ''
-                  6000 b: synced ''
-                  6000 a: synced ''
+                6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
+                6000 b: joined id=b-2 gen=1 leader=a-1 range []
+                6000 b: joined id=b-2 gen=1 leader=a-1 range []
+                6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
+                6000 + g gen=1 [a-1=x b-2=y]
+                6000 a: synced 'x'
+                6000 b: synced 'y'
+                6000 b: joined id=b-2 gen=1 leader=a-1 range []
+                6000 a: heartbeat ok
+                6000 b: heartbeat RebalanceInProgress
+                6000 a: joined id=a-1 gen=2 leader=a-1 range [a-1:m b-2:new]
+                6000 b: joined id=b-2 gen=2 leader=a-1 range []
+                6000 + g gen=2 [a-1= b-2=]
+                6000 a: synced ''
+                6000 b: synced ''
+                6000 a: synced ''
             "#]],
         );
     }
@@ -407,27 +407,27 @@ mod tests {
         check(
             "join a static=i; join b static=j; +6s; sync a a=x,b=y; sync b; join b2 static=j; sync b2; hb b static=j; hb b; sync b static=j; join b static=j; leave b; join a2 static=i; sync a2 a=q; describe; join a3 static=i v8; restart; describe; hb a3 static=i",
             expect![[r#"
-                  6000 a: joined id=i-1 gen=1 leader=i-1 range [i-1(i):m j-2(j):m]
-                  6000 b: joined id=j-2 gen=1 leader=i-1 range []
-                  6000 + g gen=1 [i-1=x j-2=y]
-                  6000 a: synced 'x'
-                  6000 b: synced 'y'
-                  6000 + g gen=1 [i-1=x j-5=y]
-                  6000 b2: joined id=j-5 gen=1 leader=i-1 range []
-                  6000 b2: synced 'y'
-                  6000 b: heartbeat FencedInstanceId
-                  6000 b: heartbeat UnknownMemberId
-                  6000 b: sync FencedInstanceId
-                  6000 b: join FencedInstanceId id=j-2
-                  6000 b: leave ok [UnknownMemberId]
-                  6000 + g gen=1 [i-12=x j-5=y]
-                  6000 a2: joined id=i-12 gen=1 leader=i-12 range [i-12(i):m j-5(j):m] skip
-                  6000 a2: synced 'x'
-                  6000 describe: ok Stable 'consumer' 'range' [i-12@/h:m:x j-5@/h:m:y]
-                  6000 + g gen=1 [i-15=x j-5=y]
-                  6000 a3: joined id=i-15 gen=1 leader=i-12 range []
-                  6000 describe: ok Stable 'consumer' 'range' [i-15@/h:m:x j-5@/h:m:y]
-                  6000 a3: heartbeat ok
+                6000 a: joined id=i-1 gen=1 leader=i-1 range [i-1(i):m j-2(j):m]
+                6000 b: joined id=j-2 gen=1 leader=i-1 range []
+                6000 + g gen=1 [i-1=x j-2=y]
+                6000 a: synced 'x'
+                6000 b: synced 'y'
+                6000 + g gen=1 [i-1=x j-5=y]
+                6000 b2: joined id=j-5 gen=1 leader=i-1 range []
+                6000 b2: synced 'y'
+                6000 b: heartbeat FencedInstanceId
+                6000 b: heartbeat UnknownMemberId
+                6000 b: sync FencedInstanceId
+                6000 b: join FencedInstanceId id=j-2
+                6000 b: leave ok [UnknownMemberId]
+                6000 + g gen=1 [i-12=x j-5=y]
+                6000 a2: joined id=i-12 gen=1 leader=i-12 range [i-12(i):m j-5(j):m] skip
+                6000 a2: synced 'x'
+                6000 describe: ok Stable 'consumer' 'range' [i-12@/h:m:x j-5@/h:m:y]
+                6000 + g gen=1 [i-15=x j-5=y]
+                6000 a3: joined id=i-15 gen=1 leader=i-12 range []
+                6000 describe: ok Stable 'consumer' 'range' [i-15@/h:m:x j-5@/h:m:y]
+                6000 a3: heartbeat ok
             "#]],
         );
     }
@@ -437,20 +437,20 @@ mod tests {
         check(
             "join a static=i protos=range:m,rr:m; join b static=j protos=range:m,rr:m; +6s; sync a a=x; sync b; join b2 static=j protos=rr:m,range:m; hb a; join c static=j protos=rr:m; join a static=i protos=range:m,rr:m; sync a a=1,c=2; sync c; describe",
             expect![[r#"
-                  6000 a: joined id=i-1 gen=1 leader=i-1 range [i-1(i):m j-2(j):m]
-                  6000 b: joined id=j-2 gen=1 leader=i-1 range []
-                  6000 + g gen=1 [i-1=x j-2=]
-                  6000 a: synced 'x'
-                  6000 b: synced ''
-                  6000 + g gen=1 [i-1=x j-5=]
-                  6000 b2: joined id=j-5 gen=1 leader=i-1 range []
-                  6000 a: heartbeat ok
-                  6000 a: joined id=i-1 gen=2 leader=i-1 rr [i-1(i):m j-7(j):m]
-                  6000 c: joined id=j-7 gen=2 leader=i-1 rr []
-                  6000 + g gen=2 [i-1=1 j-7=2]
-                  6000 a: synced '1'
-                  6000 c: synced '2'
-                  6000 describe: ok Stable 'consumer' 'rr' [i-1@/h:m:1 j-7@/h:m:2]
+                6000 a: joined id=i-1 gen=1 leader=i-1 range [i-1(i):m j-2(j):m]
+                6000 b: joined id=j-2 gen=1 leader=i-1 range []
+                6000 + g gen=1 [i-1=x j-2=]
+                6000 a: synced 'x'
+                6000 b: synced ''
+                6000 + g gen=1 [i-1=x j-5=]
+                6000 b2: joined id=j-5 gen=1 leader=i-1 range []
+                6000 a: heartbeat ok
+                6000 a: joined id=i-1 gen=2 leader=i-1 rr [i-1(i):m j-7(j):m]
+                6000 c: joined id=j-7 gen=2 leader=i-1 rr []
+                6000 + g gen=2 [i-1=1 j-7=2]
+                6000 a: synced '1'
+                6000 c: synced '2'
+                6000 describe: ok Stable 'consumer' 'rr' [i-1@/h:m:1 j-7@/h:m:2]
             "#]],
         );
     }
@@ -460,14 +460,14 @@ mod tests {
         check(
             "join a static=i; join b static=i; +3s; sync b b=x; join c static=k; join d static=k; join b static=i; join e static=k; hb b",
             expect![[r#"
-                     0 a: join FencedInstanceId id=i-1
-                  3000 b: joined id=i-2 gen=1 leader=i-2 range [i-2(i):m]
-                  3000 + g gen=1 [i-2=x]
-                  3000 b: synced 'x'
-                  3000 c: join FencedInstanceId id=k-4
-                  3000 b: joined id=i-2 gen=2 leader=i-2 range [i-2(i):m k-5(k):m]
-                  3000 d: joined id=k-5 gen=2 leader=i-2 range []
-                  3000 b: heartbeat RebalanceInProgress
+                0 a: join FencedInstanceId id=i-1
+                3000 b: joined id=i-2 gen=1 leader=i-2 range [i-2(i):m]
+                3000 + g gen=1 [i-2=x]
+                3000 b: synced 'x'
+                3000 c: join FencedInstanceId id=k-4
+                3000 b: joined id=i-2 gen=2 leader=i-2 range [i-2(i):m k-5(k):m]
+                3000 d: joined id=k-5 gen=2 leader=i-2 range []
+                3000 b: heartbeat RebalanceInProgress
             "#]],
         );
     }
@@ -478,17 +478,17 @@ mod tests {
             GroupConfig { size_max: 2, ..GroupConfig::default() },
             "join a v3; join b v3; join c v3; +6s; join c v3; sync a a=1,b=2; sync b; join a; +1s; join d v3; join b; hb b",
             expect![[r#"
-                     0 c: join GroupMaxSizeReached id=''
-                  6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
-                  6000 b: joined id=b-2 gen=1 leader=a-1 range []
-                  6000 c: join GroupMaxSizeReached id=''
-                  6000 + g gen=1 [a-1=1 b-2=2]
-                  6000 a: synced '1'
-                  6000 b: synced '2'
-                  7000 a: joined id=a-1 gen=2 leader=a-1 range [a-1:m d-8:m]
-                  7000 d: joined id=d-8 gen=2 leader=a-1 range []
-                  7000 b: join GroupMaxSizeReached id=''
-                  7000 b: heartbeat UnknownMemberId
+                0 c: join GroupMaxSizeReached id=''
+                6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
+                6000 b: joined id=b-2 gen=1 leader=a-1 range []
+                6000 c: join GroupMaxSizeReached id=''
+                6000 + g gen=1 [a-1=1 b-2=2]
+                6000 a: synced '1'
+                6000 b: synced '2'
+                7000 a: joined id=a-1 gen=2 leader=a-1 range [a-1:m d-8:m]
+                7000 d: joined id=d-8 gen=2 leader=a-1 range []
+                7000 b: join GroupMaxSizeReached id=''
+                7000 b: heartbeat UnknownMemberId
             "#]],
         );
     }
@@ -499,9 +499,9 @@ mod tests {
             GroupConfig { groups_max: 1, ..GroupConfig::default() },
             "join a v3; join b v3 group=h; commit b t/0=1 group=h gen=-1; commit - t/0=1 group=k",
             expect![[r#"
-                     0 b: join PolicyViolation id=''
-                     0 b: commit PolicyViolation
-                     0 -: commit PolicyViolation
+                0 b: join PolicyViolation id=''
+                0 b: commit PolicyViolation
+                0 -: commit PolicyViolation
             "#]],
         );
     }
@@ -512,7 +512,7 @@ mod tests {
             GroupConfig { bytes_max: 1_500, ..GroupConfig::default() },
             "join a v3; join b v3",
             expect![[r#"
-                     0 b: join PolicyViolation id=''
+                0 b: join PolicyViolation id=''
             "#]],
         );
     }

@@ -273,21 +273,21 @@ mod tests {
         check(
             "join a v3; +3s; commit a t/0=5; sync a a=x; commit a t/0=5@m,t/1=7,u/0=1; fetch t/0,t/2,x/0; fetch all; commit a t/0=6 gen=0; commit a t/0=6 id=zz; commit - t/0=9; restart; fetch all; fetch all group=h",
             expect![[r#"
-                  3000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m]
-                  3000 a: commit RebalanceInProgress
-                  3000 + g gen=1 [a-1=x]
-                  3000 a: synced 'x'
-                  3000 + g:t/0=5
-                  3000 + g:t/1=7
-                  3000 + g:u/0=1
-                  3000 a: commit ok ok ok
-                  3000 fetch: ok [t/0=5@m t/2=-1@ x/0=-1@]
-                  3000 fetch: ok [t/0=5@m t/1=7@ u/0=1@]
-                  3000 a: commit IllegalGeneration
-                  3000 a: commit UnknownMemberId
-                  3000 -: commit UnknownMemberId
-                  3000 fetch: ok [t/0=5@m t/1=7@ u/0=1@]
-                  3000 fetch: ok []
+                3000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m]
+                3000 a: commit RebalanceInProgress
+                3000 + g gen=1 [a-1=x]
+                3000 a: synced 'x'
+                3000 + g:t/0=5
+                3000 + g:t/1=7
+                3000 + g:u/0=1
+                3000 a: commit ok ok ok
+                3000 fetch: ok [t/0=5@m t/2=-1@ x/0=-1@]
+                3000 fetch: ok [t/0=5@m t/1=7@ u/0=1@]
+                3000 a: commit IllegalGeneration
+                3000 a: commit UnknownMemberId
+                3000 -: commit UnknownMemberId
+                3000 fetch: ok [t/0=5@m t/1=7@ u/0=1@]
+                3000 fetch: ok []
             "#]],
         );
     }
@@ -297,16 +297,16 @@ mod tests {
         check(
             "commit - t/0=5; list; commit a t/0=6 gen=1 id=a-1; commit a t/0=6 gen=1 v8 group=h; commit a t/0=6 gen=1 group=h; fetch all; restart; describe; commit - t/0=5 group=",
             expect![[r#"
-                     0 + g:t/0=5
-                     0 -: commit ok
-                     0 list: [g::Empty:Classic]
-                     0 a: commit UnknownMemberId
-                     0 a: commit IllegalGeneration
-                     0 a: commit GroupIdNotFound
-                     0 fetch: ok [t/0=5@]
-                     0 describe: ok Empty '' '' []
-                     0 + :t/0=5
-                     0 -: commit ok
+                0 + g:t/0=5
+                0 -: commit ok
+                0 list: [g::Empty:Classic]
+                0 a: commit UnknownMemberId
+                0 a: commit IllegalGeneration
+                0 a: commit GroupIdNotFound
+                0 fetch: ok [t/0=5@]
+                0 describe: ok Empty '' '' []
+                0 + :t/0=5
+                0 -: commit ok
             "#]],
         );
     }
@@ -316,15 +316,15 @@ mod tests {
         check(
             "join a v3 session=10s; +3s; sync a a=x; +8s; commit a t/0=1; +8s; hb a; join b v3; commit a t/0=2; +9s; hb a",
             expect![[r#"
-                  3000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m]
-                  3000 + g gen=1 [a-1=x]
-                  3000 a: synced 'x'
-                 11000 + g:t/0=1
-                 11000 a: commit ok
-                 19000 a: heartbeat ok
-                 19000 + g:t/0=2
-                 19000 a: commit ok
-                 28000 a: heartbeat RebalanceInProgress
+                3000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m]
+                3000 + g gen=1 [a-1=x]
+                3000 a: synced 'x'
+                11000 + g:t/0=1
+                11000 a: commit ok
+                19000 a: heartbeat ok
+                19000 + g:t/0=2
+                19000 a: commit ok
+                28000 a: heartbeat RebalanceInProgress
             "#]],
         );
     }
@@ -335,9 +335,9 @@ mod tests {
             GroupConfig { offset_metadata_max: 7, ..GroupConfig::default() },
             "commit - t/0=5@12345678,t/1=6@1234567,t/2=7@ééééééé",
             expect![[r#"
-                     0 + g:t/1=6
-                     0 + g:t/2=7
-                     0 -: commit OffsetMetadataTooLarge ok ok
+                0 + g:t/1=6
+                0 + g:t/2=7
+                0 -: commit OffsetMetadataTooLarge ok ok
             "#]],
         );
     }
@@ -347,24 +347,24 @@ mod tests {
         check(
             "offsets-delete t/0; commit - t/0=5; commit - u/0=6; offsets-delete t/0; fetch all; join a v3 protos=range:subscribed+u; +3s; sync a a=x; commit a t/1=1; offsets-delete t/1; offsets-delete t/7; offsets-delete u/0; join b v3 group=k type=connect; offsets-delete u/0 group=k",
             expect![[r#"
-                     0 offsets-delete: GroupIdNotFound []
-                     0 + g:t/0=5
-                     0 -: commit ok
-                     0 + g:u/0=6
-                     0 -: commit ok
-                     0 - g:t/0
-                     0 offsets-delete: ok [ok]
-                     0 fetch: ok [u/0=6@]
-                  3000 a: joined id=a-6 gen=1 leader=a-6 range [a-6:........u����]
-                  3000 + g gen=1 [a-6=x]
-                  3000 a: synced 'x'
-                  3000 + g:t/1=1
-                  3000 a: commit ok
-                  3000 - g:t/1
-                  3000 offsets-delete: ok [ok]
-                  3000 offsets-delete: ok [ok]
-                  3000 offsets-delete: ok [GroupSubscribedToTopic]
-                  3000 offsets-delete: NonEmptyGroup []
+                0 offsets-delete: GroupIdNotFound []
+                0 + g:t/0=5
+                0 -: commit ok
+                0 + g:u/0=6
+                0 -: commit ok
+                0 - g:t/0
+                0 offsets-delete: ok [ok]
+                0 fetch: ok [u/0=6@]
+                3000 a: joined id=a-6 gen=1 leader=a-6 range [a-6:........u����]
+                3000 + g gen=1 [a-6=x]
+                3000 a: synced 'x'
+                3000 + g:t/1=1
+                3000 a: commit ok
+                3000 - g:t/1
+                3000 offsets-delete: ok [ok]
+                3000 offsets-delete: ok [ok]
+                3000 offsets-delete: ok [GroupSubscribedToTopic]
+                3000 offsets-delete: NonEmptyGroup []
             "#]],
         );
     }
@@ -374,18 +374,18 @@ mod tests {
         check(
             "commit - t/0=5,t/1=6; commit - u/0=6; commit - t/0=7 group=h; topic-gone t; list; fetch all; topic-gone t",
             expect![[r#"
-                     0 + g:t/0=5
-                     0 + g:t/1=6
-                     0 -: commit ok ok
-                     0 + g:u/0=6
-                     0 -: commit ok
-                     0 + h:t/0=7
-                     0 -: commit ok
-                     0 - g:t/0
-                     0 - g:t/1
-                     0 - h:t/0
-                     0 list: [g::Empty:Classic]
-                     0 fetch: ok [u/0=6@]
+                0 + g:t/0=5
+                0 + g:t/1=6
+                0 -: commit ok ok
+                0 + g:u/0=6
+                0 -: commit ok
+                0 + h:t/0=7
+                0 -: commit ok
+                0 - g:t/0
+                0 - g:t/1
+                0 - h:t/0
+                0 list: [g::Empty:Classic]
+                0 fetch: ok [u/0=6@]
             "#]],
         );
     }

@@ -177,17 +177,17 @@ mod tests {
         check(
             "join a v3 rebalance=20s; join b v3 rebalance=20s; +6s; sync a a=x,b=y; sync b; +1s; join a rebalance=20s; +15s; hb b; +5s; hb b; sync a a=z; describe",
             expect![[r#"
-                  6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
-                  6000 b: joined id=b-2 gen=1 leader=a-1 range []
-                  6000 + g gen=1 [a-1=x b-2=y]
-                  6000 a: synced 'x'
-                  6000 b: synced 'y'
-                 22000 b: heartbeat RebalanceInProgress
-                 27000 a: joined id=a-1 gen=2 leader=a-1 range [a-1:m]
-                 27000 b: heartbeat UnknownMemberId
-                 27000 + g gen=2 [a-1=z]
-                 27000 a: synced 'z'
-                 27000 describe: ok Stable 'consumer' 'range' [a-1@/h:m:z]
+                6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
+                6000 b: joined id=b-2 gen=1 leader=a-1 range []
+                6000 + g gen=1 [a-1=x b-2=y]
+                6000 a: synced 'x'
+                6000 b: synced 'y'
+                22000 b: heartbeat RebalanceInProgress
+                27000 a: joined id=a-1 gen=2 leader=a-1 range [a-1:m]
+                27000 b: heartbeat UnknownMemberId
+                27000 + g gen=2 [a-1=z]
+                27000 a: synced 'z'
+                27000 describe: ok Stable 'consumer' 'range' [a-1@/h:m:z]
             "#]],
         );
     }
@@ -197,14 +197,14 @@ mod tests {
         check(
             "join a v3 rebalance=20s; join b v3 rebalance=20s; +6s; sync b; +19s; hb b; +2s; join b; sync b b=y; hb a",
             expect![[r#"
-                  6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
-                  6000 b: joined id=b-2 gen=1 leader=a-1 range []
-                 25000 b: heartbeat ok
-                 26000 b: sync RebalanceInProgress
-                 27000 b: joined id=b-2 gen=2 leader=b-2 range [b-2:m]
-                 27000 + g gen=2 [b-2=y]
-                 27000 b: synced 'y'
-                 27000 a: heartbeat UnknownMemberId
+                6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
+                6000 b: joined id=b-2 gen=1 leader=a-1 range []
+                25000 b: heartbeat ok
+                26000 b: sync RebalanceInProgress
+                27000 b: joined id=b-2 gen=2 leader=b-2 range [b-2:m]
+                27000 + g gen=2 [b-2=y]
+                27000 b: synced 'y'
+                27000 a: heartbeat UnknownMemberId
             "#]],
         );
     }
@@ -214,12 +214,12 @@ mod tests {
         check(
             "join a v3 protos=range:r,rr:s; join b v3 protos=rr:s,range:r; join c v3 protos=rr:s,range:r,x:y; +6s; sync a a=1,b=2,c=3; describe",
             expect![[r#"
-                  6000 a: joined id=a-1 gen=1 leader=a-1 rr [a-1:s b-2:s c-3:s]
-                  6000 b: joined id=b-2 gen=1 leader=a-1 rr []
-                  6000 c: joined id=c-3 gen=1 leader=a-1 rr []
-                  6000 + g gen=1 [a-1=1 b-2=2 c-3=3]
-                  6000 a: synced '1'
-                  6000 describe: ok Stable 'consumer' 'rr' [a-1@/h:s:1 b-2@/h:s:2 c-3@/h:s:3]
+                6000 a: joined id=a-1 gen=1 leader=a-1 rr [a-1:s b-2:s c-3:s]
+                6000 b: joined id=b-2 gen=1 leader=a-1 rr []
+                6000 c: joined id=c-3 gen=1 leader=a-1 rr []
+                6000 + g gen=1 [a-1=1 b-2=2 c-3=3]
+                6000 a: synced '1'
+                6000 describe: ok Stable 'consumer' 'rr' [a-1@/h:s:1 b-2@/h:s:2 c-3@/h:s:3]
             "#]],
         );
     }
@@ -229,16 +229,16 @@ mod tests {
         check(
             "join a static=i session=30s rebalance=10s; join b v3 rebalance=10s session=30s; +6s; sync a a=x,b=y; sync b; join b protos=range:n rebalance=10s session=30s; +10s; sync b a=1,b=2; describe; +19s; +2s; +20s",
             expect![[r#"
-                  6000 a: joined id=i-1 gen=1 leader=i-1 range [i-1(i):m b-2:m]
-                  6000 b: joined id=b-2 gen=1 leader=i-1 range []
-                  6000 + g gen=1 [i-1=x b-2=y]
-                  6000 a: synced 'x'
-                  6000 b: synced 'y'
-                 16000 b: joined id=b-2 gen=2 leader=b-2 range [i-1(i):m b-2:n]
-                 16000 + g gen=2 [i-1=1 b-2=2]
-                 16000 b: synced '2'
-                 16000 describe: ok Stable 'consumer' 'range' [i-1@/h:m:1 b-2@/h:n:2]
-                 36000 + g gen=3 []
+                6000 a: joined id=i-1 gen=1 leader=i-1 range [i-1(i):m b-2:m]
+                6000 b: joined id=b-2 gen=1 leader=i-1 range []
+                6000 + g gen=1 [i-1=x b-2=y]
+                6000 a: synced 'x'
+                6000 b: synced 'y'
+                16000 b: joined id=b-2 gen=2 leader=b-2 range [i-1(i):m b-2:n]
+                16000 + g gen=2 [i-1=1 b-2=2]
+                16000 b: synced '2'
+                16000 describe: ok Stable 'consumer' 'range' [i-1@/h:m:1 b-2@/h:n:2]
+                36000 + g gen=3 []
             "#]],
         );
     }
@@ -248,14 +248,14 @@ mod tests {
         check(
             "join a v3 session=10s; join b v3 session=10s; +6s; sync b; +8s; hb b; +3s; join b; sync b b=all; describe",
             expect![[r#"
-                  6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
-                  6000 b: joined id=b-2 gen=1 leader=a-1 range []
-                 14000 b: heartbeat ok
-                 16000 b: sync RebalanceInProgress
-                 17000 b: joined id=b-2 gen=2 leader=b-2 range [b-2:m]
-                 17000 + g gen=2 [b-2=all]
-                 17000 b: synced 'all'
-                 17000 describe: ok Stable 'consumer' 'range' [b-2@/h:m:all]
+                6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
+                6000 b: joined id=b-2 gen=1 leader=a-1 range []
+                14000 b: heartbeat ok
+                16000 b: sync RebalanceInProgress
+                17000 b: joined id=b-2 gen=2 leader=b-2 range [b-2:m]
+                17000 + g gen=2 [b-2=all]
+                17000 b: synced 'all'
+                17000 describe: ok Stable 'consumer' 'range' [b-2@/h:m:all]
             "#]],
         );
     }
@@ -265,13 +265,13 @@ mod tests {
         check(
             "join a v3; +3s; sync a a=x; leave a; restart; describe; join b v3; +3s",
             expect![[r#"
-                  3000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m]
-                  3000 + g gen=1 [a-1=x]
-                  3000 a: synced 'x'
-                  3000 + g gen=2 []
-                  3000 a: leave ok [ok]
-                  3000 describe: ok Empty 'consumer' '' []
-                  6000 b: joined id=b-5 gen=3 leader=b-5 range [b-5:m]
+                3000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m]
+                3000 + g gen=1 [a-1=x]
+                3000 a: synced 'x'
+                3000 + g gen=2 []
+                3000 a: leave ok [ok]
+                3000 describe: ok Empty 'consumer' '' []
+                6000 b: joined id=b-5 gen=3 leader=b-5 range [b-5:m]
             "#]],
         );
     }
@@ -281,17 +281,17 @@ mod tests {
         check(
             "join a v3 session=10s; join b v3 session=10s; +6s; sync a a=x,b=y; sync b; +5s; restart; +9s; hb a; sync b; hb b; +9s; hb a; +2s; hb a; describe",
             expect![[r#"
-                  6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
-                  6000 b: joined id=b-2 gen=1 leader=a-1 range []
-                  6000 + g gen=1 [a-1=x b-2=y]
-                  6000 a: synced 'x'
-                  6000 b: synced 'y'
-                 20000 a: heartbeat ok
-                 20000 b: synced 'y'
-                 20000 b: heartbeat ok
-                 29000 a: heartbeat ok
-                 31000 a: heartbeat RebalanceInProgress
-                 31000 describe: ok PreparingRebalance 'consumer' '' [a-1@/h::x]
+                6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
+                6000 b: joined id=b-2 gen=1 leader=a-1 range []
+                6000 + g gen=1 [a-1=x b-2=y]
+                6000 a: synced 'x'
+                6000 b: synced 'y'
+                20000 a: heartbeat ok
+                20000 b: synced 'y'
+                20000 b: heartbeat ok
+                29000 a: heartbeat ok
+                31000 a: heartbeat RebalanceInProgress
+                31000 describe: ok PreparingRebalance 'consumer' '' [a-1@/h::x]
             "#]],
         );
     }
@@ -301,15 +301,15 @@ mod tests {
         check(
             "join a static=i session=30s rebalance=10s; join b v3 rebalance=10s session=30s; +6s; sync a a=x; sync b; leave b; +15s; describe; +16s; describe",
             expect![[r#"
-                  6000 a: joined id=i-1 gen=1 leader=i-1 range [i-1(i):m b-2:m]
-                  6000 b: joined id=b-2 gen=1 leader=i-1 range []
-                  6000 + g gen=1 [i-1=x b-2=]
-                  6000 a: synced 'x'
-                  6000 b: synced ''
-                  6000 b: leave ok [ok]
-                 21000 describe: ok PreparingRebalance 'consumer' '' [i-1@/h::x]
-                 36000 + g gen=2 []
-                 37000 describe: ok Empty 'consumer' '' []
+                6000 a: joined id=i-1 gen=1 leader=i-1 range [i-1(i):m b-2:m]
+                6000 b: joined id=b-2 gen=1 leader=i-1 range []
+                6000 + g gen=1 [i-1=x b-2=]
+                6000 a: synced 'x'
+                6000 b: synced ''
+                6000 b: leave ok [ok]
+                21000 describe: ok PreparingRebalance 'consumer' '' [i-1@/h::x]
+                36000 + g gen=2 []
+                37000 describe: ok Empty 'consumer' '' []
             "#]],
         );
     }
@@ -319,17 +319,17 @@ mod tests {
         check(
             "join a v3 rebalance=60s; join b v3 rebalance=60s; +6s; sync a a=x; sync b; size-max 1; restart; hb a; join b rebalance=60s; join a; hb a; +61s; sync b b=y",
             expect![[r#"
-                  6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
-                  6000 b: joined id=b-2 gen=1 leader=a-1 range []
-                  6000 + g gen=1 [a-1=x b-2=]
-                  6000 a: synced 'x'
-                  6000 b: synced ''
-                  6000 a: heartbeat RebalanceInProgress
-                  6000 b: joined id=b-2 gen=2 leader=b-2 range [b-2:m]
-                  6000 a: join GroupMaxSizeReached id=''
-                  6000 a: heartbeat UnknownMemberId
-                 51000 + g gen=3 []
-                 67000 b: sync UnknownMemberId
+                6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
+                6000 b: joined id=b-2 gen=1 leader=a-1 range []
+                6000 + g gen=1 [a-1=x b-2=]
+                6000 a: synced 'x'
+                6000 b: synced ''
+                6000 a: heartbeat RebalanceInProgress
+                6000 b: joined id=b-2 gen=2 leader=b-2 range [b-2:m]
+                6000 a: join GroupMaxSizeReached id=''
+                6000 a: heartbeat UnknownMemberId
+                51000 + g gen=3 []
+                67000 b: sync UnknownMemberId
             "#]],
         );
     }

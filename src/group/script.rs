@@ -179,7 +179,7 @@ impl Bench {
     }
 
     fn say(&mut self, line: &str) {
-        writeln!(self.out, "{:>6} {line}", self.now).expect("a string takes all");
+        writeln!(self.out, "{} {line}", self.now).expect("a string takes all");
     }
 
     fn member_id(&self, who: &str, args: &Args<'_>) -> StrBytes {

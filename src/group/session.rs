@@ -176,17 +176,17 @@ mod tests {
         check(
             "join a v3 session=10s; join b v3 session=10s; +6s; sync a a=x,b=y; sync b; +9s; hb b; +2s; hb b; hb a; join b; sync b b=all",
             expect![[r#"
-                  6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
-                  6000 b: joined id=b-2 gen=1 leader=a-1 range []
-                  6000 + g gen=1 [a-1=x b-2=y]
-                  6000 a: synced 'x'
-                  6000 b: synced 'y'
-                 15000 b: heartbeat ok
-                 17000 b: heartbeat RebalanceInProgress
-                 17000 a: heartbeat UnknownMemberId
-                 17000 b: joined id=b-2 gen=2 leader=b-2 range [b-2:m]
-                 17000 + g gen=2 [b-2=all]
-                 17000 b: synced 'all'
+                6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
+                6000 b: joined id=b-2 gen=1 leader=a-1 range []
+                6000 + g gen=1 [a-1=x b-2=y]
+                6000 a: synced 'x'
+                6000 b: synced 'y'
+                15000 b: heartbeat ok
+                17000 b: heartbeat RebalanceInProgress
+                17000 a: heartbeat UnknownMemberId
+                17000 b: joined id=b-2 gen=2 leader=b-2 range [b-2:m]
+                17000 + g gen=2 [b-2=all]
+                17000 b: synced 'all'
             "#]],
         );
     }
@@ -196,16 +196,16 @@ mod tests {
         check(
             "join a v3 session=10s; join b v3 session=60s; +6s; sync a a=x; sync b; join a protos=range:n session=10s; +20s; describe; join b session=60s; +11s; hb a; describe",
             expect![[r#"
-                  6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
-                  6000 b: joined id=b-2 gen=1 leader=a-1 range []
-                  6000 + g gen=1 [a-1=x b-2=]
-                  6000 a: synced 'x'
-                  6000 b: synced ''
-                 26000 describe: ok PreparingRebalance 'consumer' '' [a-1@/h::x b-2@/h::]
-                 26000 a: joined id=a-1 gen=2 leader=a-1 range [a-1:n b-2:m]
-                 26000 b: joined id=b-2 gen=2 leader=a-1 range []
-                 37000 a: heartbeat UnknownMemberId
-                 37000 describe: ok PreparingRebalance 'consumer' '' [b-2@/h::]
+                6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
+                6000 b: joined id=b-2 gen=1 leader=a-1 range []
+                6000 + g gen=1 [a-1=x b-2=]
+                6000 a: synced 'x'
+                6000 b: synced ''
+                26000 describe: ok PreparingRebalance 'consumer' '' [a-1@/h::x b-2@/h::]
+                26000 a: joined id=a-1 gen=2 leader=a-1 range [a-1:n b-2:m]
+                26000 b: joined id=b-2 gen=2 leader=a-1 range []
+                37000 a: heartbeat UnknownMemberId
+                37000 describe: ok PreparingRebalance 'consumer' '' [b-2@/h::]
             "#]],
         );
     }
@@ -215,9 +215,9 @@ mod tests {
         check(
             "join a v3 session=1000s rebalance=1000s; +3s; sync a a=x; join b v3 rebalance=1000s; +5min; hb a; join a",
             expect![[r#"
-                  3000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m]
-                  3000 + g gen=1 [a-1=x]
-                  3000 a: synced 'x'
+                3000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m]
+                3000 + g gen=1 [a-1=x]
+                3000 a: synced 'x'
                 303000 b: join UnknownMemberId id=''
                 303000 a: heartbeat RebalanceInProgress
                 303000 a: joined id=a-1 gen=2 leader=a-1 range [a-1:m]
@@ -230,12 +230,12 @@ mod tests {
         check(
             "join a v3; +3s; sync a a=x; join b session=10s; join a protos=range:n; +9s; +2s; join b",
             expect![[r#"
-                  3000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m]
-                  3000 + g gen=1 [a-1=x]
-                  3000 a: synced 'x'
-                  3000 b: join MemberIdRequired id=b-3
-                 13000 a: joined id=a-1 gen=2 leader=a-1 range [a-1:n]
-                 14000 b: join UnknownMemberId id=b-3
+                3000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m]
+                3000 + g gen=1 [a-1=x]
+                3000 a: synced 'x'
+                3000 b: join MemberIdRequired id=b-3
+                13000 a: joined id=a-1 gen=2 leader=a-1 range [a-1:n]
+                14000 b: join UnknownMemberId id=b-3
             "#]],
         );
     }
@@ -245,17 +245,17 @@ mod tests {
         check(
             "hb a; join a v3; +3s; hb a; hb a gen=9; hb a id=zz; hb a static=i; hb a group=; sync a a=x; hb a; join b v3; hb a",
             expect![[r#"
-                     0 a: heartbeat UnknownMemberId
-                  3000 a: joined id=a-2 gen=1 leader=a-2 range [a-2:m]
-                  3000 a: heartbeat ok
-                  3000 a: heartbeat IllegalGeneration
-                  3000 a: heartbeat UnknownMemberId
-                  3000 a: heartbeat UnknownMemberId
-                  3000 a: heartbeat InvalidGroupId
-                  3000 + g gen=1 [a-2=x]
-                  3000 a: synced 'x'
-                  3000 a: heartbeat ok
-                  3000 a: heartbeat RebalanceInProgress
+                0 a: heartbeat UnknownMemberId
+                3000 a: joined id=a-2 gen=1 leader=a-2 range [a-2:m]
+                3000 a: heartbeat ok
+                3000 a: heartbeat IllegalGeneration
+                3000 a: heartbeat UnknownMemberId
+                3000 a: heartbeat UnknownMemberId
+                3000 a: heartbeat InvalidGroupId
+                3000 + g gen=1 [a-2=x]
+                3000 a: synced 'x'
+                3000 a: heartbeat ok
+                3000 a: heartbeat RebalanceInProgress
             "#]],
         );
     }
@@ -265,22 +265,22 @@ mod tests {
         check(
             "leave a id=zz; join a v3; join b v3; join c v3; +6s; sync a a=x; leave b c; hb a; leave a v1; leave a v1; join d; leave d; list; leave static=i; leave a group=",
             expect![[r#"
-                     0 a: leave ok [UnknownMemberId]
-                  6000 a: joined id=a-2 gen=1 leader=a-2 range [a-2:m b-3:m c-4:m]
-                  6000 b: joined id=b-3 gen=1 leader=a-2 range []
-                  6000 c: joined id=c-4 gen=1 leader=a-2 range []
-                  6000 + g gen=1 [a-2=x b-3= c-4=]
-                  6000 a: synced 'x'
-                  6000 b: leave ok [ok ok]
-                  6000 a: heartbeat RebalanceInProgress
-                  6000 + g gen=2 []
-                  6000 a: leave ok []
-                  6000 a: leave UnknownMemberId []
-                  6000 d: join MemberIdRequired id=d-10
-                  6000 d: leave ok [ok]
-                  6000 list: [g:consumer:Empty:Classic]
-                  6000 admin: leave ok [UnknownMemberId]
-                  6000 a: leave InvalidGroupId []
+                0 a: leave ok [UnknownMemberId]
+                6000 a: joined id=a-2 gen=1 leader=a-2 range [a-2:m b-3:m c-4:m]
+                6000 b: joined id=b-3 gen=1 leader=a-2 range []
+                6000 c: joined id=c-4 gen=1 leader=a-2 range []
+                6000 + g gen=1 [a-2=x b-3= c-4=]
+                6000 a: synced 'x'
+                6000 b: leave ok [ok ok]
+                6000 a: heartbeat RebalanceInProgress
+                6000 + g gen=2 []
+                6000 a: leave ok []
+                6000 a: leave UnknownMemberId []
+                6000 d: join MemberIdRequired id=d-10
+                6000 d: leave ok [ok]
+                6000 list: [g:consumer:Empty:Classic]
+                6000 admin: leave ok [UnknownMemberId]
+                6000 a: leave InvalidGroupId []
             "#]],
         );
     }
@@ -290,13 +290,13 @@ mod tests {
         check(
             "join a v3; join b static=i; leave static=i; join c v3; +6s; +10s; sync c; leave c; describe",
             expect![[r#"
-                     0 b: join UnknownMemberId id=''
-                     0 admin: leave ok [ok]
-                  6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m c-4:m]
-                  6000 c: joined id=c-4 gen=1 leader=a-1 range []
-                 16000 c: sync UnknownMemberId
-                 16000 c: leave ok [ok]
-                 16000 describe: ok PreparingRebalance 'consumer' '' [a-1@/h::]
+                0 b: join UnknownMemberId id=''
+                0 admin: leave ok [ok]
+                6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m c-4:m]
+                6000 c: joined id=c-4 gen=1 leader=a-1 range []
+                16000 c: sync UnknownMemberId
+                16000 c: leave ok [ok]
+                16000 describe: ok PreparingRebalance 'consumer' '' [a-1@/h::]
             "#]],
         );
     }
@@ -306,8 +306,8 @@ mod tests {
         check(
             "join a v3; abandon a; join b v3; +6s; describe",
             expect![[r#"
-                  6000 b: joined id=b-2 gen=1 leader=a-1 range []
-                  6000 describe: ok CompletingRebalance 'consumer' '' [a-1@/h:: b-2@/h::]
+                6000 b: joined id=b-2 gen=1 leader=a-1 range []
+                6000 describe: ok CompletingRebalance 'consumer' '' [a-1@/h:: b-2@/h::]
             "#]],
         );
     }

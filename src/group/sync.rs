@@ -128,13 +128,13 @@ mod tests {
         check(
             "join a v3; join b v3; +6s; sync b; hb b; sync a a=x,b=y; sync b",
             expect![[r#"
-                  6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
-                  6000 b: joined id=b-2 gen=1 leader=a-1 range []
-                  6000 b: heartbeat ok
-                  6000 + g gen=1 [a-1=x b-2=y]
-                  6000 a: synced 'x'
-                  6000 b: synced 'y'
-                  6000 b: synced 'y'
+                6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
+                6000 b: joined id=b-2 gen=1 leader=a-1 range []
+                6000 b: heartbeat ok
+                6000 + g gen=1 [a-1=x b-2=y]
+                6000 a: synced 'x'
+                6000 b: synced 'y'
+                6000 b: synced 'y'
             "#]],
         );
     }
@@ -144,19 +144,19 @@ mod tests {
         check(
             "sync a; join a v3; +3s; sync a gen=2; sync a id=zz; sync a v5; sync a v5 type=consumer proto=rr; sync a v5 type=connect proto=range; sync a group=; sync a a=x; sync a v5 type=consumer proto=range; join a; join b v3; sync a",
             expect![[r#"
-                     0 a: sync UnknownMemberId
-                  3000 a: joined id=a-2 gen=1 leader=a-2 range [a-2:m]
-                  3000 a: sync IllegalGeneration
-                  3000 a: sync UnknownMemberId
-                  3000 a: sync InconsistentGroupProtocol
-                  3000 a: sync InconsistentGroupProtocol
-                  3000 a: sync InconsistentGroupProtocol
-                  3000 a: sync InvalidGroupId
-                  3000 + g gen=1 [a-2=x]
-                  3000 a: synced 'x'
-                  3000 a: synced 'x'
-                  3000 a: joined id=a-2 gen=2 leader=a-2 range [a-2:m]
-                  3000 a: sync RebalanceInProgress
+                0 a: sync UnknownMemberId
+                3000 a: joined id=a-2 gen=1 leader=a-2 range [a-2:m]
+                3000 a: sync IllegalGeneration
+                3000 a: sync UnknownMemberId
+                3000 a: sync InconsistentGroupProtocol
+                3000 a: sync InconsistentGroupProtocol
+                3000 a: sync InconsistentGroupProtocol
+                3000 a: sync InvalidGroupId
+                3000 + g gen=1 [a-2=x]
+                3000 a: synced 'x'
+                3000 a: synced 'x'
+                3000 a: joined id=a-2 gen=2 leader=a-2 range [a-2:m]
+                3000 a: sync RebalanceInProgress
             "#]],
         );
     }
@@ -166,12 +166,12 @@ mod tests {
         check(
             "join a v3; join b v3; +6s; sync b; sync b; sync a a=x,b=y",
             expect![[r#"
-                  6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
-                  6000 b: joined id=b-2 gen=1 leader=a-1 range []
-                  6000 b: sync RebalanceInProgress
-                  6000 + g gen=1 [a-1=x b-2=y]
-                  6000 a: synced 'x'
-                  6000 b: synced 'y'
+                6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
+                6000 b: joined id=b-2 gen=1 leader=a-1 range []
+                6000 b: sync RebalanceInProgress
+                6000 + g gen=1 [a-1=x b-2=y]
+                6000 a: synced 'x'
+                6000 b: synced 'y'
             "#]],
         );
     }
@@ -182,11 +182,11 @@ mod tests {
             GroupConfig { record_bytes_max: 400, ..GroupConfig::default() },
             "join a v3; join b v3; +6s; sync b; sync a a=123456789012345678901234567890; hb a",
             expect![[r#"
-                  6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
-                  6000 b: joined id=b-2 gen=1 leader=a-1 range []
-                  6000 a: sync UnknownServerError
-                  6000 b: sync UnknownServerError
-                  6000 a: heartbeat RebalanceInProgress
+                6000 a: joined id=a-1 gen=1 leader=a-1 range [a-1:m b-2:m]
+                6000 b: joined id=b-2 gen=1 leader=a-1 range []
+                6000 a: sync UnknownServerError
+                6000 b: sync UnknownServerError
+                6000 a: heartbeat RebalanceInProgress
             "#]],
         );
     }

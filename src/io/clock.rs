@@ -38,7 +38,7 @@ impl fmt::Display for Instant {
 #[derive(Clone)]
 pub enum Clock {
     /// The machine's time.
-    #[cfg(any())]
+    #[cfg(feature = "glommio")]
     Glommio(super::glommio::Clock),
     /// Virtual time.
     Sim(sim::Clock),
@@ -76,7 +76,7 @@ impl Clock {
     /// The simulator's clock, if this is one.
     pub(super) fn simulated(&self) -> Option<&sim::Clock> {
         match self {
-            #[cfg(any())]
+            #[cfg(feature = "glommio")]
             Self::Glommio(_) => None,
             Self::Sim(clock) => Some(clock),
         }

@@ -31,7 +31,7 @@ pub struct DirEntry {
 #[derive(Clone)]
 pub enum Disk {
     /// The machine's.
-    #[cfg(any())]
+    #[cfg(feature = "glommio")]
     Glommio(super::glommio::Disk),
     /// A simulated one.
     Sim(sim::Disk),
@@ -43,7 +43,7 @@ impl Disk {
     /// The operating system's; `NotFound` without `create`.
     pub async fn open(&self, path: &Path, options: OpenOptions) -> io::Result<File> {
         Ok(match self {
-            #[cfg(any())]
+            #[cfg(feature = "glommio")]
             Self::Glommio(disk) => File::Glommio(disk.open(path, options).await?),
             Self::Sim(disk) => File::Sim(disk.open(path, options).await?),
         })
@@ -165,7 +165,7 @@ impl Disk {
 #[derive(Clone)]
 pub enum File {
     /// A file of the machine.
-    #[cfg(any())]
+    #[cfg(feature = "glommio")]
     Glommio(super::glommio::File),
     /// A simulated one.
     Sim(sim::File),

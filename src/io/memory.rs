@@ -78,6 +78,7 @@ impl Home {
     }
 
     /// Frees what has come back and leaks what comes later: the core's executor ends. Only on the owner's thread.
+    #[cfg_attr(not(feature = "glommio"), allow(dead_code))]
     pub(super) fn close(&self) {
         self.reclaim();
         self.lock().closed = true;
@@ -113,6 +114,8 @@ enum Backing {
         value: ManuallyDrop<Box<dyn Any>>,
         /// Whether nothing but this buffer refers to `value`, so that its bytes may be handed out for writing again.
         unshared: fn(&dyn Any) -> bool,
+        /// Makes `value` as short as the buffer, which nothing else refers to.
+        shrink: fn(&mut dyn Any, usize),
     },
 }
 
@@ -172,15 +175,16 @@ impl Buffer {
     /// `start..start + length` must be valid for reads and writes and initialised as long as `value` lives, wherever
     /// `value` is moved, and nothing else may touch it while this buffer or what is made of it exists, except through
     /// clones of what `value` holds that `unshared` sees and that only read.
-    #[cfg_attr(all(), allow(dead_code))]
+    #[cfg_attr(not(feature = "glommio"), allow(dead_code))]
     pub(super) unsafe fn homed(
         start: NonNull<u8>,
         length: usize,
         value: Box<dyn Any>,
         unshared: fn(&dyn Any) -> bool,
+        shrink: fn(&mut dyn Any, usize),
         home: &Arc<Home>,
     ) -> Self {
-        Self::of(start, length, Backing::Homed { value: ManuallyDrop::new(value), unshared }, home)
+        Self::of(start, length, Backing::Homed { value: ManuallyDrop::new(value), unshared, shrink }, home)
     }
 
     fn of(start: NonNull<u8>, length: usize, backing: Backing, home: &Arc<Home>) -> Self {
@@ -209,9 +213,24 @@ impl Buffer {
     }
 
     /// The bytes, for writing.
+    // Not the trait: a call should not need to say which of its types it means.
+    #[allow(clippy::should_implement_trait)]
     pub fn as_mut(&mut self) -> &mut [u8] {
         // SAFETY: the memory is initialised, this buffer is the only one that refers to it, and it is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.memory.start.as_ptr(), self.memory.length) }
+    }
+
+    /// Cuts the buffer to its first `length` bytes, so that they are the whole of it when it is written to a file.
+    /// # Panics
+    /// If the buffer is shorter.
+    pub fn truncate(&mut self, length: usize) {
+        assert!(length <= self.len(), "a buffer is cut, never made longer");
+        let memory = Arc::get_mut(&mut self.memory).expect("nothing else refers to a buffer's memory");
+        if let Backing::Homed { value, shrink, .. } = &mut memory.backing {
+            shrink(value.as_mut(), length);
+        }
+        memory.home.live_bytes.fetch_sub(memory.length - length, Ordering::Relaxed);
+        memory.length = length;
     }
 
     /// Ends the writing: from now on any core may read all of it.
@@ -277,7 +296,7 @@ impl SharedBuffer {
         let Some(memory) = Arc::get_mut(&mut self.memory) else { return Err(self) };
         let reusable = match &memory.backing {
             Backing::Plain { .. } => true,
-            Backing::Homed { value, unshared } => memory.home.is_here() && unshared(value.as_ref()),
+            Backing::Homed { value, unshared, .. } => memory.home.is_here() && unshared(value.as_ref()),
         };
         if !reusable {
             return Err(self);
@@ -287,7 +306,7 @@ impl SharedBuffer {
     }
 
     /// The backend's value behind this memory, if it has one of this type and lives in this `home`.
-    #[cfg_attr(all(), allow(dead_code))]
+    #[cfg_attr(not(feature = "glommio"), allow(dead_code))]
     pub(super) fn value<T: Any>(&self, home: &Arc<Home>) -> Option<&T> {
         match &self.memory.backing {
             Backing::Homed { value, .. } if Arc::ptr_eq(&self.memory.home, home) && home.is_here() => {
@@ -298,7 +317,7 @@ impl SharedBuffer {
     }
 
     /// Start of the memory, for a system call that writes it to a file, the unpublished part included.
-    #[cfg_attr(all(), allow(dead_code))]
+    #[cfg_attr(not(feature = "glommio"), allow(dead_code))]
     pub(super) fn start(&self) -> *const u8 {
         self.memory.start.as_ptr()
     }
@@ -527,7 +546,7 @@ mod tests {
         let mut value = AtHome { bytes: vec![0; length].into(), thread: std::thread::current().id() };
         let start = NonNull::new(value.bytes.as_mut_ptr()).expect("a box is not null");
         // SAFETY: the boxed bytes do not move with `value`, live as long as it, and nothing else touches them.
-        unsafe { Buffer::homed(start, length, Box::new(value), |_| true, home) }
+        unsafe { Buffer::homed(start, length, Box::new(value), |_| true, |_, _| {}, home) }
     }
 
     #[test]

@@ -30,7 +30,7 @@ const FAIR_MESSAGES: usize = 32;
 
 /// What wakes a core that sleeps.
 enum Bell {
-    #[cfg(any())]
+    #[cfg(feature = "glommio")]
     EventFd(super::glommio::EventFd),
     Sim(sim::SimBell),
 }
@@ -38,7 +38,7 @@ enum Bell {
 impl Bell {
     fn ring(&self) {
         match self {
-            #[cfg(any())]
+            #[cfg(feature = "glommio")]
             Self::EventFd(bell) => bell.ring(),
             Self::Sim(bell) => bell.ring(),
         }
@@ -301,7 +301,7 @@ impl<M: Send + 'static> Mesh<M> {
     /// Starts the task that hears this core's bell. It ends with the executor.
     fn attend_bell(&self, io: &Io) {
         let bell = match &io.clock {
-            #[cfg(any())]
+            #[cfg(feature = "glommio")]
             Clock::Glommio(_) => Bell::EventFd(super::glommio::EventFd::new()),
             Clock::Sim(_) => Bell::Sim(sim::SimBell::default()),
         };
@@ -310,7 +310,7 @@ impl<M: Send + 'static> Mesh<M> {
         io.spawner.spawn(async move {
             let links = local.links.clone();
             match links.inboxes[local.core].bell.get().expect("set above") {
-                #[cfg(any())]
+                #[cfg(feature = "glommio")]
                 Bell::EventFd(bell) => {
                     let bell = bell.attend();
                     loop {

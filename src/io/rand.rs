@@ -46,7 +46,7 @@ pub(super) struct Generator([u64; 4]);
 
 impl Generator {
     /// A generator whose state is `seed`; the all-zero state, which it could not leave, is replaced.
-    #[cfg_attr(all(), allow(dead_code))]
+    #[cfg_attr(not(feature = "glommio"), allow(dead_code))]
     pub(super) fn from_state(seed: [u64; 4]) -> Self {
         if seed == [0; 4] { Self::from_seed(0) } else { Self(seed) }
     }

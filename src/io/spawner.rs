@@ -11,7 +11,7 @@ use super::{forward, sim};
 #[derive(Clone)]
 pub enum Spawner {
     /// glommio's executor of this thread.
-    #[cfg(any())]
+    #[cfg(feature = "glommio")]
     Glommio(super::glommio::Spawner),
     /// The simulator's.
     Sim(sim::Spawner),

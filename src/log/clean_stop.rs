@@ -137,6 +137,9 @@ async fn export_state(core: &Core, log: &Log, state: &PartitionState) -> io::Res
     disk.write_file(&log.file("leader-epoch-checkpoint"), state.epochs.export().as_bytes(), false).await
 }
 
+/// What a checkpoint file says about a partition.
+type Value = fn(&Stopped) -> Offset;
+
 /// The last step, on one core, after every core has stopped: Kafka's checkpoint files, and the mark of a clean stop.
 /// # Errors
 /// A file cannot be written; the next start recovers as after a crash.
@@ -144,7 +147,7 @@ pub async fn finish_clean_stop(io: &Io, directory: &Path, reports: &[StopReport]
     let Some(first) = reports.first() else { return Ok(()) };
     let failed =
         |error: io::Error| RecoverError::Io { path: directory.display().to_string(), message: error.to_string() };
-    let files: [(&str, fn(&Stopped) -> Offset); 3] = [
+    let files: [(&str, Value); 3] = [
         ("recovery-point-offset-checkpoint", |it| it.log_end),
         ("log-start-offset-checkpoint", |it| it.log_start),
         ("replication-offset-checkpoint", |it| it.high_watermark),
@@ -162,7 +165,7 @@ pub async fn finish_clean_stop(io: &Io, directory: &Path, reports: &[StopReport]
 
 /// `0`, the number of lines, and a line for each partition. Kafka lists only logs that have started above zero in the
 /// file of log starts; more do no harm.
-fn offset_checkpoint(reports: &[StopReport], value: fn(&Stopped) -> Offset) -> String {
+fn offset_checkpoint(reports: &[StopReport], value: Value) -> String {
     let metadata = |it: &&Stopped| it.topic != "__cluster_metadata";
     let partitions: Vec<&Stopped> = reports.iter().flat_map(|report| &report.partitions).filter(metadata).collect();
     let mut text = format!("0\n{}\n", partitions.len());

@@ -18,6 +18,12 @@ const INDEXES_MAX: usize = 64;
 /// Remembered ends of reads: where the next read of the same consumer begins.
 const HINTS_MAX: usize = 256;
 
+/// A partition and the base offset of one of its segments.
+type SegmentKey = (PartitionKey, Offset);
+
+/// A partition and an offset, and the segment and position where its batch begins.
+type Hint = ((PartitionKey, Offset), (Offset, u32));
+
 /// A stretch of one segment's file.
 #[derive(Clone)]
 pub struct Extent {
@@ -38,8 +44,8 @@ pub struct Cold {
     bytes: Cell<usize>,
     /// Most recently used last.
     extents: RefCell<VecDeque<Extent>>,
-    indexes: RefCell<VecDeque<((PartitionKey, Offset), Rc<SegmentIndex>)>>,
-    hints: RefCell<VecDeque<((PartitionKey, Offset), (Offset, u32))>>,
+    indexes: RefCell<VecDeque<(SegmentKey, Rc<SegmentIndex>)>>,
+    hints: RefCell<VecDeque<Hint>>,
     /// Partitions for which a stretch is being read ahead.
     ahead: RefCell<Set<PartitionKey>>,
 }

@@ -226,6 +226,7 @@ impl CoreLog {
             path: core.directory.display().to_string(),
             message: error.to_string(),
         })?;
+        core.space.refresh().await;
         let mut restored = Vec::with_capacity(seed.partitions.len());
         for PartitionSeed { image, config, state } in seed.partitions {
             let log = Log::restored(&core, &image, config);
@@ -334,5 +335,6 @@ impl Drop for CoreLog {
 
 /// Slices as one piece of memory. Copies; for small things only.
 pub(super) fn joined(slices: &[Slice]) -> Vec<u8> {
-    slices.iter().flat_map(|slice| slice.iter().copied()).collect()
+    let parts: Vec<&[u8]> = slices.iter().map(|slice| &slice[..]).collect();
+    parts.concat()
 }

@@ -13,6 +13,7 @@ use crate::{
         core::Core,
         directory,
         image::LogImage,
+        index::SegmentIndex,
         partition_log::Log,
         segment::file_name,
         settings::{BLOCK_BYTES, LogError},
@@ -64,7 +65,10 @@ pub enum RoundError {
 
 fn handle(core: &Core, error: &RoundError) {
     match error {
-        RoundError::Full => tracing::warn!(core = core.number, "the disk is full: records wait in the journal"),
+        RoundError::Full => {
+            core.space.refuse();
+            core.memory.freed.notify_all();
+        }
         RoundError::Disk(error) => (core.fatal)(format!("a checkpoint cannot be made: {error}")),
     }
 }
@@ -121,6 +125,7 @@ pub async fn round(core: &Rc<Core>) -> Result<(), RoundError> {
         }
         return outcome;
     }
+    core.space.accept();
     core.rounds_done.set(core.rounds_done.get() + 1);
     core.rounds_changed.notify_all();
     core.memory.evict();
@@ -166,8 +171,7 @@ fn complete(image: &mut LogImage, log: &Log) {
     image.has_directory = state.has_directory;
     for segment in &mut image.segments {
         let now = state.segments.iter().find(|other| other.base == segment.base);
-        // A segment that has gone was below the log start.
-        if now.is_none_or(|now| now.finished && now.size == segment.size) {
+        if now.is_some_and(|now| now.finished && now.size == segment.size) {
             segment.sealed = true;
             segment.finished = true;
             segment.offsets.clear();
@@ -231,6 +235,7 @@ pub async fn write_all(core: &Rc<Core>, logs: &[Rc<Log>], what: What) -> Result<
                 Ok(()) => {}
                 Err(LogError::Full) => full = true,
                 Err(LogError::Deleted | LogError::Stopping | LogError::OffsetOutOfRange) => {}
+                Err(_) if log.state().dead.is_some() => {}
                 Err(error @ (LogError::Io { .. } | LogError::Corrupt { .. })) => {
                     crate::log::offline::take_offline(core, log, error).await;
                 }
@@ -251,21 +256,41 @@ struct Piece {
 }
 
 async fn write_log(core: &Rc<Core>, log: &Rc<Log>, what: What) -> Result<(), LogError> {
+    log.set_writing(true);
+    let written = write_pieces(core, log, what).await;
+    log.set_writing(false);
+    // What fails on a partition that was deleted meanwhile is of no concern.
+    log.state().alive().and(written)
+}
+
+async fn write_pieces(core: &Rc<Core>, log: &Rc<Log>, what: What) -> Result<(), LogError> {
     while let Some(piece) = next_piece(log, what)? {
-        let file = open_for_write(core, log, piece.segment_base).await?;
-        let position = u64::from(piece.chunk_start) + piece.from as u64;
-        let range = piece.from..piece.upto.next_multiple_of(BLOCK_BYTES);
-        grow(core, log, &file, piece.segment_base, position + range.len() as u64).await?;
-        let whole = range == (0..piece.buffer.len());
-        let written = if whole {
-            file.write(piece.buffer.clone(), position).await
-        } else {
-            file.write_range(piece.buffer.clone(), range, position).await
-        };
-        written.map_err(|error| log_error(log, piece.segment_base, &error))?;
-        wrote(core, log, &piece);
+        match write_piece(core, log, &piece).await {
+            Ok(()) => wrote(core, log, &piece),
+            // The segment was deleted meanwhile, and its chunks with it.
+            Err(_) if !has_segment(log, piece.segment_base) => {}
+            Err(error) => return Err(error),
+        }
     }
     finish_segments(core, log).await
+}
+
+fn has_segment(log: &Log, base: Offset) -> bool {
+    log.state().segments.iter().any(|segment| segment.base == base)
+}
+
+async fn write_piece(core: &Rc<Core>, log: &Rc<Log>, piece: &Piece) -> Result<(), LogError> {
+    let file = open_for_write(core, log, piece.segment_base).await?;
+    let position = u64::from(piece.chunk_start) + piece.from as u64;
+    let range = piece.from..piece.upto.next_multiple_of(BLOCK_BYTES);
+    grow(core, log, &file, piece.segment_base, position + range.len() as u64).await?;
+    let whole = range == (0..piece.buffer.len());
+    let written = if whole {
+        file.write(piece.buffer.clone(), position).await
+    } else {
+        file.write_range(piece.buffer.clone(), range, position).await
+    };
+    written.map_err(|error| log_error(log, piece.segment_base, &error))
 }
 
 fn next_piece(log: &Log, what: What) -> Result<Option<Piece>, LogError> {
@@ -369,17 +394,32 @@ async fn finish_segments(core: &Rc<Core>, log: &Rc<Log>) -> Result<(), LogError>
             segment.map(|segment| (segment.base, segment.size, segment.index.clone()))
         };
         let Some((base, size, index)) = next else { return Ok(()) };
-        let file = open_for_write(core, log, base).await?;
-        file.truncate(u64::from(size)).await.map_err(|error| log_error(log, base, &error))?;
-        if let Some(index) = index {
-            directory::write_indexes(core, log, base, &index).await.map_err(|error| log_error(log, base, &error))?;
-        }
-        if let Some(segment) = log.state_mut().segment_mut(base) {
-            segment.finished = true;
-            segment.allocated = u64::from(size);
-            segment.index = None;
+        match finish_segment(core, log, base, size, index).await {
+            Ok(()) => {}
+            Err(_) if !has_segment(log, base) => {}
+            Err(error) => return Err(error),
         }
     }
+}
+
+async fn finish_segment(
+    core: &Rc<Core>,
+    log: &Rc<Log>,
+    base: Offset,
+    size: u32,
+    index: Option<SegmentIndex>,
+) -> Result<(), LogError> {
+    let file = open_for_write(core, log, base).await?;
+    file.truncate(u64::from(size)).await.map_err(|error| log_error(log, base, &error))?;
+    if let Some(index) = index {
+        directory::write_indexes(core, log, base, &index).await.map_err(|error| log_error(log, base, &error))?;
+    }
+    if let Some(segment) = log.state_mut().segment_mut(base) {
+        segment.finished = true;
+        segment.allocated = u64::from(size);
+        segment.index = None;
+    }
+    Ok(())
 }
 
 pub fn log_error(log: &Log, base: Offset, error: &io::Error) -> LogError {

@@ -147,6 +147,12 @@ pub fn parse_partition_metadata(text: &str) -> Option<TopicId> {
     text.lines().find_map(|line| line.strip_prefix("topic_id:"))?.trim().parse().ok()
 }
 
+/// Whether the directory is there and belongs to the topic of this id.
+pub async fn belongs_to(io: &Io, path: &Path, topic_id: TopicId) -> bool {
+    let text = io.disk.read_file(&path.join(PARTITION_METADATA)).await.unwrap_or_default();
+    parse_partition_metadata(&String::from_utf8_lossy(&text)) == Some(topic_id)
+}
+
 /// Makes a partition's directory. One that belongs to another topic of the same name is never opened: it is renamed as
 /// deleted.
 async fn make_partition(core: &Core, log: &Log) -> io::Result<()> {

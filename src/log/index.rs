@@ -17,6 +17,11 @@ pub const TIME_ENTRY_BYTES: usize = 12;
 /// No record has this timestamp.
 pub const NO_TIMESTAMP: Timestamp = -1;
 
+/// (last offset of a batch, position of that batch).
+pub type OffsetEntry = (u32, u32);
+/// (largest timestamp so far, last offset of the batch that has it).
+pub type TimeEntry = (Timestamp, u32);
+
 /// Offsets are relative to the segment's base.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentIndex {
@@ -120,7 +125,7 @@ impl SegmentIndex {
     /// Reads both files of a sealed segment of `size` bytes. None if they cannot be right: they are exports, which
     /// anybody may have changed, and the segment can always be read instead.
     pub fn from_files(offsets: &[u8], times: &[u8], size: u32, interval_bytes: u32) -> Option<Self> {
-        if offsets.len() % OFFSET_ENTRY_BYTES != 0 || times.len() % TIME_ENTRY_BYTES != 0 {
+        if !offsets.len().is_multiple_of(OFFSET_ENTRY_BYTES) || !times.len().is_multiple_of(TIME_ENTRY_BYTES) {
             return None;
         }
         let mut index = Self::new(interval_bytes);
@@ -143,7 +148,7 @@ impl SegmentIndex {
     }
 
     /// The parts, for a checkpoint.
-    pub fn parts(&self) -> (&[(u32, u32)], &[(Timestamp, u32)]) {
+    pub fn parts(&self) -> (&[OffsetEntry], &[TimeEntry]) {
         (&self.offsets, &self.times)
     }
 

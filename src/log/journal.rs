@@ -32,9 +32,6 @@ use crate::{
 const BLOCK_MIN: usize = 16 << 10;
 const BLOCK_MAX: usize = 1 << 20;
 
-/// Buffers kept for the next blocks.
-const SPARE_MAX: usize = 4;
-
 pub struct Journal {
     io: Io,
     pub ring: Ring,
@@ -57,7 +54,6 @@ struct State {
     /// Capacity of the next block: twice what the last one used.
     capacity: usize,
     pending_bytes: usize,
-    spare: Vec<Buffer>,
     writer: Option<Waker>,
 }
 
@@ -94,7 +90,6 @@ impl Journal {
             durable_below: 0,
             capacity: BLOCK_MIN,
             pending_bytes: 0,
-            spare: Vec::new(),
             writer: None,
         };
         Self {
@@ -218,9 +213,9 @@ impl Journal {
         // After blocks that are only with the device, a flushed one takes them along: its successor would be of no
         // use after a power cut if one of them were missing.
         let written = if flush && !unsynced {
-            place.file.durable.write_range(shared.clone(), 0..bytes, place.position).await
+            place.file.durable.write(shared, place.position).await
         } else {
-            let written = place.file.plain.write_range(shared.clone(), 0..bytes, place.position).await;
+            let written = place.file.plain.write(shared, place.position).await;
             match written {
                 Ok(()) if flush => self.sync_since(durable_below, &place).await,
                 other => other,
@@ -238,12 +233,6 @@ impl Journal {
         }
         state.pending_bytes -= block.used;
         state.capacity = (block.used * 2).next_power_of_two().clamp(BLOCK_MIN, BLOCK_MAX);
-        if let Ok(buffer) = shared.into_buffer()
-            && buffer.len() <= BLOCK_MAX
-            && state.spare.len() < SPARE_MAX
-        {
-            state.spare.push(buffer);
-        }
         drop(state);
         self.done_below.set(sequence + 1);
         self.done.notify_all();
@@ -265,10 +254,9 @@ impl Journal {
             entries: block.entries,
         };
         let bytes = padded(block.used);
-        let memory = &mut block.buffer.as_mut()[..bytes];
-        // A buffer that is used again holds old bytes.
-        memory[block.used..].fill(0);
-        let crc = header.seal(memory);
+        // The whole of a buffer goes through the ring, a part of one through a thread. What pads it is zero already.
+        block.buffer.truncate(bytes);
+        let crc = header.seal(block.buffer.as_mut());
         (sequence, state.durable_below, state.durable_below < sequence, crc)
     }
 
@@ -316,8 +304,7 @@ impl State {
 
     fn fresh(&mut self, io: &Io, bytes: usize) -> Block {
         let needed = padded(HEADER_BYTES + bytes).max(self.capacity);
-        let spare = self.spare.iter().position(|buffer| buffer.len() >= needed);
-        let buffer = spare.map_or_else(|| io.disk.allocate(needed), |index| self.spare.swap_remove(index));
+        let buffer = io.disk.allocate(needed);
         self.pending_bytes += HEADER_BYTES;
         Block { buffer, used: HEADER_BYTES, entries: 0, durability: Durability::Write, marks: Vec::new() }
     }

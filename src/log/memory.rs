@@ -69,8 +69,14 @@ impl Memory {
     }
 
     /// Waits in line for `bytes`; `room_elsewhere` is a further condition (the journal's);
-    /// `wanted` asks for a checkpoint.
-    pub async fn take(&self, bytes: usize, room_elsewhere: impl Fn() -> bool, wanted: impl Fn()) {
+    /// `wanted` asks for a checkpoint. Returns false when it is `hopeless`: the disk is full, or the log has ended.
+    pub async fn take(
+        &self,
+        bytes: usize,
+        room_elsewhere: impl Fn() -> bool,
+        wanted: impl Fn(),
+        hopeless: impl Fn() -> bool,
+    ) -> bool {
         let ticket = self.next_ticket.get();
         self.next_ticket.set(ticket + 1);
         self.line.borrow_mut().push_back(ticket);
@@ -79,7 +85,10 @@ impl Memory {
             let first = self.line.borrow().front() == Some(&ticket);
             if first && self.fits(bytes) && room_elsewhere() {
                 self.reserved.set(self.reserved.get() + bytes);
-                return;
+                return true;
+            }
+            if hopeless() {
+                return false;
             }
             wanted();
             self.freed.notified().await;

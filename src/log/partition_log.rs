@@ -36,6 +36,8 @@ pub struct Log {
     high_watermark: Cell<Option<Offset>>,
     /// Those who wait for the tail to be loaded, and their turn.
     loading: Cell<bool>,
+    /// Its chunks are on their way into segments.
+    writing: Cell<bool>,
     changed: Notify,
     line: RefCell<VecDeque<u64>>,
     next_ticket: Cell<u64>,
@@ -205,6 +207,7 @@ impl Log {
             state: RefCell::new(state),
             high_watermark: Cell::new(None),
             loading: Cell::new(false),
+            writing: Cell::new(false),
             changed: Notify::new(),
             line: RefCell::default(),
             next_ticket: Cell::new(0),
@@ -322,19 +325,24 @@ impl Log {
         }
         let _turn = self.turn().await;
         let core = &self.core;
-        core.memory.take(bytes, || core.journal.has_room(bytes), || core.want_round()).await;
-        let taken = Taken { memory: &core.memory, bytes };
-        self.load_tail().await?;
-        if core.stopping.get() {
-            return Err(LogError::Stopping);
+        let hopeless = || core.space.is_refusing() || core.stopping.get() || self.state().dead.is_some();
+        if !core.memory.take(bytes, || core.journal.has_room(bytes), || core.want_round(), hopeless).await {
+            self.state().alive()?;
+            return Err(if core.stopping.get() { LogError::Stopping } else { LogError::Full });
         }
+        let taken = Taken { memory: &core.memory, bytes };
         let growth = self.state().growth(bytes);
         if growth > 0 && !core.space.promise(growth).await {
             return Err(LogError::Full);
         }
-        self.state().alive()?;
         std::mem::forget(taken);
-        Ok(self.reserved(bytes, growth))
+        // From here on the tail stays in memory.
+        let reservation = self.reserved(bytes, growth);
+        self.load_tail().await?;
+        if core.stopping.get() {
+            return Err(LogError::Stopping);
+        }
+        Ok(reservation)
     }
 
     /// Waits until the calls before have been served.
@@ -365,7 +373,11 @@ impl Log {
                 continue;
             }
             let _loading = Loading(self);
-            self.load_block(base, size).await?;
+            let loaded = self.load_block(base, size).await;
+            // The segment may have been deleted meanwhile; then there is another one, and nothing to load.
+            if self.state().active().base == base {
+                loaded?;
+            }
         }
     }
 
@@ -445,6 +457,25 @@ impl Log {
         Ok(())
     }
 
+    /// Replays an append whose segment has been deleted since.
+    pub(super) fn replay_gone(&self, end: Offset) {
+        let mut state = self.state_mut();
+        assert_eq!(state.active().size, 0, "what comes before a deleted segment is deleted as well");
+        let config = state.config.clone();
+        *state.active_mut() = Segment::new(end, &config);
+        state.end = end;
+        state.durable = end;
+    }
+
+    /// Keeps the tail in memory, as a reservation does; for recovery.
+    pub(super) fn pin(&self) {
+        self.state_mut().reservations += 1;
+    }
+
+    pub(super) fn unpin(&self) {
+        self.state_mut().reservations -= 1;
+    }
+
     fn roll(self: &Rc<Self>, state: &mut State, next_base: Offset) {
         let active = state.active();
         let entry = Entry::Seal { key: self.key, segment_base: active.base, length: active.size, next_base };
@@ -457,6 +488,7 @@ impl Log {
             // An empty segment has no file and no name yet.
             let config = state.config.clone();
             *state.active_mut() = Segment::new(next_base, &config);
+            state.promised = 0;
             return;
         }
         let active = state.active_mut();
@@ -532,6 +564,19 @@ impl Log {
         waiters.into_iter().for_each(|(_, waker)| waker.wake());
         self.changed.notify_all();
         self.core.memory.freed.notify_all();
+    }
+
+    /// Marks the beginning and the end of writing to the partition's files.
+    pub(super) fn set_writing(&self, writing: bool) {
+        self.writing.set(writing);
+        self.changed.notify_all();
+    }
+
+    /// Waits until nobody writes to the partition's files.
+    pub(super) async fn written(&self) {
+        while self.writing.get() {
+            self.changed.notified().await;
+        }
     }
 
     /// Drops the oldest chunk if it is in its segment and nobody is about to write behind it.

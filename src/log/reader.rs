@@ -261,13 +261,18 @@ impl Log {
     /// Bytes of a segment's file.
     pub(super) async fn read_file(&self, base: Offset, position: u64, bytes: usize) -> Result<Slice, LogError> {
         let path = self.file(&file_name(base, "log"));
-        let file = self
-            .core
-            .files
-            .open(self.key(), base, &path, false)
-            .await
-            .map_err(|error| log_error(self, base, &error))?;
-        file.read(position, bytes).await.map_err(|error| log_error(self, base, &error))
+        let read = async {
+            let file = self.core.files.open(self.key(), base, &path, false).await?;
+            file.read(position, bytes).await
+        };
+        let read = read.await;
+        // Deleted meanwhile: then the file may be gone, or the name may be a newer topic's.
+        let state = self.state();
+        state.alive()?;
+        if !state.segments.iter().any(|segment| segment.base == base) {
+            return Err(LogError::OffsetOutOfRange);
+        }
+        read.map_err(|error| log_error(self, base, &error))
     }
 
     /// The segment and the position where the search for `from` begins.

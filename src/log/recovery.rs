@@ -156,9 +156,7 @@ async fn read_checkpoints(io: &Io, directory: &Path, manifest: &Manifest) -> Res
 async fn rename_dropped(io: &Io, directory: &Path, dropped: &[LogImage]) -> Result<(), RecoverError> {
     for image in dropped.iter().filter(|image| image.has_directory) {
         let path = directory.join(directory_name(&image.name, image.key.partition));
-        let metadata = io.disk.read_file(&path.join("partition.metadata")).await.unwrap_or_default();
-        let found = directory::parse_partition_metadata(&String::from_utf8_lossy(&metadata));
-        if found != Some(image.key.topic_id) {
+        if !directory::belongs_to(io, &path, image.key.topic_id).await {
             // Renamed before the crash already, or a newer topic's.
             continue;
         }

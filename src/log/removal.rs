@@ -11,6 +11,7 @@ use crate::{
     io::Io,
     log::{
         core::{Core, CoreLog},
+        directory,
         partition_log::Log,
         segment::{Segment, deleted_directory_name, file_name},
         settings::LogError,
@@ -94,8 +95,10 @@ impl CoreLog {
         core.memory.cleaned(dirty);
         core.files.forget(key, None);
         core.cold.forget(key, None);
+        // A write under way would land in the directory of the next topic of this name.
+        log.written().await;
         let path = log.directory();
-        if !log.state().has_directory && !core.io.disk.exists(&path).await {
+        if !log.state().has_directory && !directory::belongs_to(&core.io, &path, key.topic_id).await {
             return;
         }
         let name = deleted_directory_name(log.name(), key.partition, key.topic_id.0.as_u128());

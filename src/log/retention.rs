@@ -50,6 +50,7 @@ impl CoreLog {
         let core = &self.core;
         core.io.disk.reclaim();
         core.memory.evict();
+        core.space.refresh().await;
         let old = core.io.clock.now();
         if core.dirty_since.get().is_some_and(|since| old.since(since) >= core.settings.checkpoint_interval) {
             core.want_round();

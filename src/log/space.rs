@@ -55,16 +55,16 @@ impl Space {
         }
         self.refresh().await;
         let enough = self.try_promise(bytes);
-        if !enough && !self.refusing.replace(true) {
-            tracing::error!(directory = %self.directory.display(), bytes, "no room on the disk: appends are refused");
-        }
-        if enough && self.refusing.replace(false) {
-            tracing::info!(directory = %self.directory.display(), "there is room on the disk again");
+        if enough {
+            self.accept()
+        } else {
+            self.refuse()
         }
         enough
     }
 
-    async fn refresh(&self) {
+    /// Asks the file system how much room there is, unless that was done a moment ago.
+    pub async fn refresh(&self) {
         // Whoever comes while the file system is being asked waits for what it says.
         let _turn = self.asking.acquire(1).await;
         let now = self.io.clock.now();
@@ -85,6 +85,20 @@ impl Space {
     /// A promise was kept or is not needed any more.
     pub fn settle(&self, bytes: u64) {
         self.promised.set(self.promised.get().saturating_sub(bytes));
+    }
+
+    /// The disk is full. Said once, until there is room again.
+    pub fn refuse(&self) {
+        if !self.refusing.replace(true) {
+            tracing::error!(directory = %self.directory.display(), "no room on the disk: appends are refused");
+        }
+    }
+
+    /// There is room.
+    pub fn accept(&self) {
+        if self.refusing.replace(false) {
+            tracing::info!(directory = %self.directory.display(), "there is room on the disk again");
+        }
     }
 
     /// Appends are being refused.

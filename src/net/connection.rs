@@ -24,6 +24,7 @@ use super::{
     service::{Outcome, Peer, Pending, Service},
     socket,
 };
+use crate::io::Clock;
 
 /// Requests of one connection that have been begun and have no reply yet. Only produce requests ever overlap.
 const REQUESTS_IN_FLIGHT_MAX: usize = 128;
@@ -47,6 +48,7 @@ pub(super) struct Connection {
     reader: Waiting,
     writer: Waiting,
     pub(super) progress: Progress,
+    clock: Clock,
     _ticket: Ticket,
 }
 
@@ -103,7 +105,7 @@ impl Waiting {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, peer: Peer, ticket: Ticket) -> Rc<Self> {
+    pub(super) fn new(stream: TcpStream, peer: Peer, ticket: Ticket, clock: Clock) -> Rc<Self> {
         Rc::new(Self {
             stream: RefCell::new(stream),
             peer,
@@ -114,6 +116,7 @@ impl Connection {
             reader: Waiting::default(),
             writer: Waiting::default(),
             progress: Progress::default(),
+            clock,
             _ticket: ticket,
         })
     }
@@ -130,7 +133,8 @@ impl Connection {
             let service = service.clone();
             Rc::new(move |start: &[u8], length| service.memory_estimate(start, length))
         };
-        self.read(service, FrameReader::new(memory.clone(), frame_bytes_max, estimate)).await;
+        let client = service.client(&self.peer);
+        self.read(service, &client, FrameReader::new(memory.clone(), frame_bytes_max, estimate)).await;
         writer.await;
     }
 
@@ -175,10 +179,10 @@ impl Connection {
 
     // -- reader -------------------------------------------------------------------------------------------------------
 
-    async fn read<S: Service>(&self, service: &S, mut frames: FrameReader) {
+    async fn read<S: Service>(&self, service: &S, client: &S::Client, mut frames: FrameReader) {
         while self.is_open() {
             match frames.next(&mut SocketSource(self)).await {
-                Ok(frame) => self.begin(service, frame).await,
+                Ok(frame) => self.begin(service, client, frame).await,
                 Err(error) => {
                     self.report_end(&error);
                     // Requests that came before are still answered, as Kafka does; a broken socket has nobody to answer.
@@ -208,7 +212,7 @@ impl Connection {
     }
 
     /// First stage of a request: waits for its turn, then fixes its place in the order.
-    async fn begin<S: Service>(&self, service: &S, frame: Frame) {
+    async fn begin<S: Service>(&self, service: &S, client: &S::Client, frame: Frame) {
         let pipelines = service.pipelines(&frame.bytes);
         self.reader
             .until(|| {
@@ -222,7 +226,7 @@ impl Connection {
         }
         self.all_pipeline.set(pipelines);
         self.open_requests.set(self.open_requests.get() + 1);
-        let pending = service.handle(&self.peer, frame.bytes).await;
+        let pending = service.handle(client, frame.bytes).await;
         self.in_flight.borrow_mut().push_back(InFlight { pending, _charge: frame.charge });
         self.writer.wake();
     }
@@ -325,7 +329,7 @@ impl Connection {
             self.reader.wake();
             if sent == socket::BYTES_PER_CALL_MAX {
                 // A consumer that is as fast as memory must not hold the core.
-                glommio::yield_if_needed().await;
+                self.clock.yield_now().await;
             }
         }
         Ok(())

@@ -9,7 +9,7 @@ use std::{
 use tracing::{debug, info};
 
 use super::{connection::Connection, listener::Accepted, memory::RequestMemory, service::Service, socket};
-use crate::base::Map;
+use crate::{base::Map, io::Clock};
 
 /// How often connections are looked at. Time-outs are as exact as this.
 pub const SWEEP_PERIOD: Duration = Duration::from_secs(1);
@@ -47,6 +47,7 @@ pub struct NetSettings {
 pub struct NetCore<S> {
     service: S,
     settings: NetSettings,
+    clock: Clock,
     memory: Rc<RequestMemory>,
     connections: RefCell<Map<u64, Watched>>,
     last_id: Cell<u64>,
@@ -77,11 +78,12 @@ enum Verdict {
 impl<S: Service> NetCore<S> {
     /// A core without connections.
     #[must_use]
-    pub fn new(service: S, settings: NetSettings) -> Rc<Self> {
+    pub fn new(service: S, settings: NetSettings, clock: Clock) -> Rc<Self> {
         let memory = RequestMemory::new(settings.request_bytes, settings.frame_bytes_max);
         Rc::new(Self {
             service,
             settings,
+            clock,
             memory,
             connections: RefCell::default(),
             last_id: Cell::new(0),
@@ -112,7 +114,7 @@ impl<S: Service> NetCore<S> {
         }
         let id = self.last_id.get() + 1;
         self.last_id.set(id);
-        let connection = Connection::new(stream, peer, ticket);
+        let connection = Connection::new(stream, peer, ticket, self.clock.clone());
         let watched = Watched {
             connection: connection.clone(),
             received: 0,

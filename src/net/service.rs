@@ -1,24 +1,10 @@
 //! What a connection asks of whoever handles its requests.
 
-use std::{net::SocketAddr, pin::Pin};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use crate::io::Slice;
-
-/// What becomes of a request.
-#[derive(Debug)]
-pub enum Outcome {
-    /// A framed reply: length, head and body, in pieces that are sent as they lie.
-    Reply(Vec<Slice>),
-    /// No reply (produce with `acks=0`).
-    Nothing,
-    /// The connection ends, for the reason given.
-    Close(String),
-}
-
-/// A request's second stage: resolves when its reply is known.
-pub type Pending = Pin<Box<dyn Future<Output = Outcome>>>;
+pub use crate::api::{Outcome, Pending};
 
 /// Who is on the other side.
 #[derive(Clone, Debug)]
@@ -31,10 +17,14 @@ pub struct Peer {
 
 /// Handles requests. One per core, cheap to clone.
 pub trait Service: Clone + 'static {
+    /// What handlers know about a connection's client.
+    type Client: 'static;
+    /// Makes it, once per connection.
+    fn client(&self, peer: &Peer) -> Self::Client;
     /// Whether this request may be begun while earlier ones of its kind have no reply yet (produce).
     fn pipelines(&self, frame: &[u8]) -> bool;
     /// What serving a frame takes in all, in bytes, given its first four bytes and its length.
     fn memory_estimate(&self, frame_start: &[u8], frame_bytes: usize) -> usize;
     /// First stage: when it resolves, the request's place in the order is fixed.
-    fn handle(&self, peer: &Peer, frame: Bytes) -> impl Future<Output = Pending>;
+    fn handle(&self, client: &Self::Client, frame: Bytes) -> impl Future<Output = Pending>;
 }

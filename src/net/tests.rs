@@ -11,10 +11,9 @@ use std::{
 
 use bytes::Bytes;
 use futures_lite::future::poll_fn;
-use glommio::{LocalExecutorBuilder, Placement};
 
 use super::*;
-use crate::io::Slice;
+use crate::io::{Slice, glommio as backend};
 
 /// Answers each frame with itself, in pieces. The first byte says how: `p` pipelines, `w` waits until `r` releases it,
 /// `x` closes, `n` has no reply, `b` answers with 4 MiB, `l` tells how many requests of other kinds were begun.
@@ -26,6 +25,10 @@ struct Echo {
 }
 
 impl Service for Echo {
+    type Client = ();
+
+    fn client(&self, _: &Peer) {}
+
     fn pipelines(&self, frame: &[u8]) -> bool {
         matches!(frame[0], b'p' | b'w' | b'r')
     }
@@ -34,7 +37,7 @@ impl Service for Echo {
         frame_bytes
     }
 
-    async fn handle(&self, _peer: &Peer, frame: Bytes) -> Pending {
+    async fn handle(&self, (): &(), frame: Bytes) -> Pending {
         if frame[0] != b'l' {
             self.begun.set(self.begun.get() + 1);
         }
@@ -100,43 +103,47 @@ fn with_echo<T: Send + 'static>(
     sweeps: impl Fn(&NetCore<Echo>) + Send + 'static,
     client: impl FnOnce(&dyn Fn() -> StdStream) -> T + Send + 'static,
 ) -> T {
-    let executor = LocalExecutorBuilder::new(Placement::Unbound).io_memory(64 << 10).spawn(move || async move {
-        let endpoint = Endpoint { host: Host::Loopback, port: 0 };
-        let listener = Listener::bind(&endpoint).unwrap();
-        let address = listener.addresses()[0];
-        let core = NetCore::new(Echo::default(), settings);
-        let limits = ConnectionLimits::new(100, 100, 1);
-        let deliver = {
-            let core = core.clone();
-            move |accepted| {
+    let once = std::sync::Mutex::new(Some((sweeps, client, settings)));
+    let executor = backend::start(&[None], 64 << 10, |_| {
+        let (sweeps, client, settings) = once.lock().unwrap().take().expect("there is one core");
+        move |io| async move {
+            let endpoint = Endpoint { host: Host::Loopback, port: 0 };
+            let listener = Listener::bind(&endpoint).unwrap();
+            let address = listener.addresses()[0];
+            let core = NetCore::new(Echo::default(), settings, io.clock.clone());
+            let limits = ConnectionLimits::new(100, 100, 1);
+            let deliver = {
                 let core = core.clone();
-                async move { core.take(accepted) }
+                move |accepted| {
+                    let core = core.clone();
+                    async move { core.take(accepted) }
+                }
+            };
+            let pause = || glommio::timer::sleep(Duration::from_millis(1));
+            let acceptor = listener.open(&endpoint).unwrap().accept(0, &limits, deliver, pause);
+            let client = thread::spawn(move || {
+                client(&move || {
+                    let stream = StdStream::connect(address).unwrap();
+                    // So that a broken broker fails the test instead of hanging it.
+                    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+                    stream
+                })
+            });
+            while !client.is_finished() {
+                sweeps(&core);
+                glommio::timer::sleep(Duration::from_millis(2)).await;
             }
-        };
-        let pause = || glommio::timer::sleep(Duration::from_millis(1));
-        let acceptor = listener.open(&endpoint).unwrap().accept(0, &limits, deliver, pause);
-        let client = thread::spawn(move || {
-            client(&move || {
-                let stream = StdStream::connect(address).unwrap();
-                // So that a broken broker fails the test instead of hanging it.
-                stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-                stream
-            })
-        });
-        while !client.is_finished() {
-            sweeps(&core);
-            glommio::timer::sleep(Duration::from_millis(2)).await;
+            acceptor.stop().await;
+            core.drain();
+            while core.open() > 0 {
+                core.close();
+                glommio::timer::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(limits.open(), 0, "every connection gives its ticket back");
+            client.join()
         }
-        acceptor.stop().await;
-        core.drain();
-        while core.open() > 0 {
-            core.close();
-            glommio::timer::sleep(Duration::from_millis(1)).await;
-        }
-        assert_eq!(limits.open(), 0, "every connection gives its ticket back");
-        client.join()
     });
-    match executor.unwrap().join().unwrap() {
+    match executor.unwrap().join().remove(0).unwrap() {
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic),
     }

@@ -10,28 +10,9 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use uuid::Builder;
 
-/// Kafka's name for what a directory says about itself.
-pub const META_PROPERTIES: &str = "meta.properties";
+use crate::log::directory::{META_PROPERTIES, MetaProperties};
 
 const LOCK_FILE: &str = ".lock";
-
-/// Says that Ringtail wrote the directory. Kafka ignores keys that it does not know.
-const MARKER: &str = "ringtail.format";
-
-const FORMAT: &str = "1";
-
-/// What `meta.properties` says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MetaProperties {
-    /// `cluster.id`.
-    pub cluster_id: String,
-    /// `node.id`.
-    pub node_id: i32,
-    /// `directory.id`.
-    pub directory_id: String,
-    /// `version`: 1 if Kafka may open the directory.
-    pub version: String,
-}
 
 /// Why a data directory cannot be used: one line, with the way out.
 #[derive(Debug)]
@@ -42,14 +23,7 @@ pub enum DataDirError {
     Foreign {
         /// The directory.
         path: PathBuf,
-        /// What was found.
-        found: String,
-    },
-    /// It says something that cannot be.
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
+        /// What gives it away.
         why: String,
     },
     /// The system refuses.
@@ -69,15 +43,9 @@ impl fmt::Display for DataDirError {
                 "{} is in use by another process: stop it, or choose another directory with --data-dir",
                 path.display()
             ),
-            Self::Foreign { path, found } => write!(
+            Self::Foreign { path, why } => write!(
                 out,
-                "{} was not written by Ringtail (found {found}) and is left untouched: choose an empty directory with \
-                 --data-dir or log.dirs",
-                path.display()
-            ),
-            Self::Malformed { path, why } => write!(
-                out,
-                "{} cannot be understood: {why}; restore it from a backup, or choose another directory",
+                "{} is left untouched: {why}; choose an empty directory with --data-dir or log.dirs",
                 path.display()
             ),
             Self::Io { path, error } => {
@@ -118,13 +86,7 @@ pub fn lock(path: &Path) -> Result<DataDirLock, DataDirError> {
 
 /// Whether a directory is ours or empty.
 fn refuse_foreign(path: &Path) -> Result<(), DataDirError> {
-    let meta = path.join(META_PROPERTIES);
-    let text = match fs::read_to_string(&meta) {
-        Ok(text) => Some(text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(at(&meta)(error)),
-    };
-    if text.as_deref().is_some_and(|text| property(text, MARKER).is_some()) {
+    if read_meta(path)?.is_some() {
         return Ok(());
     }
     // A mount point, and what a start that failed early leaves behind.
@@ -132,53 +94,35 @@ fn refuse_foreign(path: &Path) -> Result<(), DataDirError> {
     for entry in fs::read_dir(path).map_err(at(path))? {
         let name = entry.map_err(at(path))?.file_name();
         if !harmless.iter().any(|harmless| name == *harmless) {
-            let found = name.to_string_lossy().into_owned();
-            return Err(DataDirError::Foreign { path: path.to_owned(), found });
+            let why = format!("{} is in it, and no {META_PROPERTIES}", name.display());
+            return Err(DataDirError::Foreign { path: path.to_owned(), why });
         }
     }
     Ok(())
 }
 
 /// Reads `meta.properties`; `None` if there is none.
-/// # Errors  `Malformed`, or what the system says.
+/// # Errors  `Foreign` if it is not ours, or what the system says.
 pub fn read_meta(path: &Path) -> Result<Option<MetaProperties>, DataDirError> {
     let file = path.join(META_PROPERTIES);
-    let text = match fs::read_to_string(&file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(at(&file)(error)),
-    };
-    parse_meta(&text).map(Some).map_err(|why| DataDirError::Malformed { path: file, why })
+    match fs::read(&file) {
+        Ok(text) => match MetaProperties::parse(&String::from_utf8_lossy(&text)) {
+            Ok(meta) => Ok(Some(meta)),
+            Err(why) => Err(DataDirError::Foreign { path: path.to_owned(), why }),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(at(&file)(error)),
+    }
 }
 
-fn parse_meta(text: &str) -> Result<MetaProperties, String> {
-    let wanted = |key: &str| property(text, key).map(str::to_owned).ok_or_else(|| format!("{key} is missing"));
-    let node_id = wanted("node.id")?;
-    Ok(MetaProperties {
-        cluster_id: wanted("cluster.id")?,
-        node_id: node_id.parse().map_err(|_| format!("node.id={node_id} is not a number"))?,
-        directory_id: wanted("directory.id")?,
-        version: wanted("version")?,
-    })
-}
-
-/// The value of a key. Ids need none of the escapes of Java's properties.
-fn property<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    let pairs = text.lines().filter(|line| !line.trim_start().starts_with(['#', '!']));
-    pairs.filter_map(|line| line.split_once('=')).find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim())
-}
-
-/// Writes `meta.properties` so that it is there whole, or not at all, also after a power cut.
+/// Writes `meta.properties` of a directory in which no broker runs, so that it is there whole or not at all, also after a
+/// power cut.
 /// # Errors  What the system says.
 pub fn write_meta(path: &Path, meta: &MetaProperties) -> Result<(), DataDirError> {
-    let text = format!(
-        "#\n{MARKER}={FORMAT}\ncluster.id={}\ndirectory.id={}\nnode.id={}\nversion={}\n",
-        meta.cluster_id, meta.directory_id, meta.node_id, meta.version
-    );
     let (file, temporary) = (path.join(META_PROPERTIES), path.join("meta.properties.tmp"));
     let write = || {
         let mut out = File::create(&temporary)?;
-        out.write_all(text.as_bytes())?;
+        out.write_all(meta.text(false).as_bytes())?;
         out.sync_all()?;
         fs::rename(&temporary, &file)?;
         File::open(path)?.sync_all()
@@ -213,7 +157,7 @@ mod tests {
 
     fn meta() -> MetaProperties {
         let id = || random_id().expect("Linux has randomness");
-        MetaProperties { cluster_id: id(), node_id: 7, directory_id: id(), version: "1".into() }
+        MetaProperties { cluster_id: id(), node_id: 7, directory_id: id() }
     }
 
     #[test]
@@ -238,12 +182,5 @@ mod tests {
         assert!(matches!(lock(&path), Err(DataDirError::Foreign { .. })));
         assert_eq!(fs::read_dir(&path).unwrap().count(), 1, "not even a lock file");
         fs::remove_dir_all(path).unwrap();
-    }
-
-    #[test]
-    fn a_damaged_file_is_named() {
-        for text in ["", "version=1\ncluster.id=a\ndirectory.id=b\nnode.id=x\n", "#version=1\n"] {
-            assert!(parse_meta(text).is_err(), "{text:?}");
-        }
     }
 }

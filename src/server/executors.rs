@@ -1,34 +1,39 @@
-//! One executor per core: its thread, its life from start to stop, in step with the other cores.
+//! The executors: each core's life from start to stop, in step with the other cores.
 
 use std::{
-    future::poll_fn,
-    pin::Pin,
-    sync::Arc,
-    task::Poll,
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    future::ready,
+    rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use glommio::{LocalExecutorBuilder, Placement, PoolPlacement, timer::Timer};
 use tracing::{info, warn};
 
 use super::{Identity, gate::Gate, settings::Machine, signals::Stop};
-use crate::net::{
-    Accepted, Acceptor, ConnectionLimits, Endpoint, Listener, Mailbox, NetCore, NetSettings, SWEEP_PERIOD, Service,
+use crate::{
+    io::{Clock, Io, glommio as backend},
+    net::{
+        Accepted, Acceptor, ConnectionLimits, Endpoint, Listener, Mailbox, NetCore, NetSettings, SWEEP_PERIOD, Service,
+    },
 };
 
 /// After a stop is asked for, requests in flight have so long to be answered.
 const DRAIN_MAX: Duration = Duration::from_millis(500);
 
-/// Threads for blocking calls of one executor (compression, directory operations).
-const BLOCKING_THREADS: usize = 2;
+/// After that, connections have so long to end.
+const CLOSE_MAX: Duration = Duration::from_millis(250);
 
-/// Submission queue of each ring: 128, the default, ends a turn early when more completions are there at once.
-const RING_DEPTH: usize = 1024;
+/// How often it is looked whether they have.
+const DRAIN_STEP: Duration = Duration::from_millis(2);
+
+/// Waited when no further connection can be accepted for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a core's world is told.
 #[derive(Clone)]
 pub struct CoreContext {
+    /// The core's doors.
+    pub io: Io,
     /// Which core, from 0.
     pub core: usize,
     /// How many there are.
@@ -39,25 +44,54 @@ pub struct CoreContext {
     pub stop: Stop,
 }
 
-/// The broker behind the sockets: recovers, serves, stops. One value is cloned to every core.
+/// The broker behind the sockets: recovers, serves, stops. One value is cloned to every core, and every core is in the
+/// same step.
 pub trait Shard: Clone + Send + 'static {
     /// Handles the core's requests.
     type Service: Service;
-    /// Recovers and starts this core's part. All cores are in here at the same time.
+    /// What a stopped core leaves for the last step.
+    type Stopped: Send + 'static;
+
+    /// Recovers and starts this core's part.
     fn start(&self, context: &CoreContext) -> impl Future<Output = Result<Self::Service, String>>;
-    /// Stops this core's part after the last connection of all cores is gone. All cores are in here at the same time.
-    fn stop(&self, service: Self::Service) -> impl Future<Output = Result<(), String>>;
+    /// What needs all cores to run; clients come after it.
+    fn announce(&self, context: &CoreContext, service: &Self::Service) -> impl Future<Output = Result<(), String>>;
+    /// Stops this core's part, after the last connection of all cores is gone.
+    fn stop(&self, service: Self::Service) -> impl Future<Output = Result<Self::Stopped, String>>;
+    /// The last step of an orderly stop, on the first core alone, given what every core has left, in order.
+    fn finish(&self, context: &CoreContext, stopped: Vec<Self::Stopped>) -> impl Future<Output = Result<(), String>>;
 }
 
+/// What stopped cores have left, by core.
+type Left<T> = Arc<Mutex<Vec<(usize, T)>>>;
+
 /// What the executors share.
-#[derive(Clone)]
-struct Shared {
+struct Shared<S: Shard> {
+    shard: S,
     net: NetSettings,
     limits: Arc<ConnectionLimits>,
     mailboxes: Vec<Mailbox<Accepted>>,
     started: Gate,
+    announced: Gate,
     quiet: Gate,
     stopped: Gate,
+    left: Left<S::Stopped>,
+}
+
+impl<S: Shard> Clone for Shared<S> {
+    fn clone(&self) -> Self {
+        Self {
+            shard: self.shard.clone(),
+            net: self.net.clone(),
+            limits: self.limits.clone(),
+            mailboxes: self.mailboxes.clone(),
+            started: self.started.clone(),
+            announced: self.announced.clone(),
+            quiet: self.quiet.clone(),
+            stopped: self.stopped.clone(),
+            left: self.left.clone(),
+        }
+    }
 }
 
 /// Runs all executors until the broker has stopped.
@@ -72,106 +106,106 @@ pub(super) fn run<S: Shard>(
     let cores = machine.cores();
     let config = &identity.config;
     let shared = Shared {
+        shard: shard.clone(),
         net: machine.net_settings(config),
         limits: ConnectionLimits::new(machine.connections_max(config), config.connections_per_ip_max as usize, cores),
         mailboxes: (0..cores).map(|_| Mailbox::default()).collect(),
         started: Gate::new(cores),
+        announced: Gate::new(cores),
         quiet: Gate::new(cores),
         stopped: Gate::new(cores),
+        left: Arc::default(),
     };
-    let mut listeners = Some(listeners);
-    let threads: Vec<JoinHandle<Result<(), String>>> = (0..cores)
-        .map(|core| {
-            let context = CoreContext { core, cores, identity: identity.clone(), stop: stop.clone() };
-            // The first core accepts for all of them.
-            let listeners = listeners.take().unwrap_or_default();
-            let (shared, shard, builder) = (shared.clone(), shard.clone(), builder(machine, core));
-            thread::Builder::new()
-                .name(format!("core-{core}"))
-                .spawn(move || run_core(builder, context, shared, shard, listeners))
-                .map_err(|error| format!("no thread for core {core}: {error} (see ulimit -u)"))
-        })
-        .map(|thread| thread.inspect_err(|why| shared.started.fail(why.clone())))
-        .collect::<Result<_, _>>()?;
+    // The first core accepts for all of them.
+    let listeners = Mutex::new(Some(listeners));
+    let body = |core| {
+        let listeners = listeners.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+        let (identity, stop, shared) = (identity.clone(), stop.clone(), shared.clone());
+        move |io| live(CoreContext { io, core, cores, identity, stop }, shared, listeners)
+    };
+    let executors = backend::start(&machine.plan.0, machine.io_memory, body).map_err(|error| error.to_string())?;
     // All are joined before the first failure is told.
-    let results: Vec<Result<(), String>> =
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err("a core panicked".into()))).collect();
-    results.into_iter().collect()
-}
-
-fn builder(machine: &Machine, core: usize) -> LocalExecutorBuilder {
-    let placement = machine.plan.0[core].map_or(Placement::Unbound, Placement::Fixed);
-    LocalExecutorBuilder::new(placement)
-        .name(&format!("core-{core}"))
-        .io_memory(machine.io_memory)
-        .ring_depth(RING_DEPTH)
-        .blocking_thread_pool_placement(PoolPlacement::Unbound(BLOCKING_THREADS))
-}
-
-fn run_core<S: Shard>(
-    builder: LocalExecutorBuilder,
-    context: CoreContext,
-    shared: Shared,
-    shard: S,
-    listeners: Vec<(Endpoint, Listener)>,
-) -> Result<(), String> {
-    match builder.make() {
-        Ok(executor) => executor.run(live(context, shared, shard, listeners)),
-        Err(error) => {
-            let why = format!("core {} does not start: {error}", context.core);
-            shared.started.fail(why.clone());
-            Err(why)
-        }
-    }
+    let mut ended = executors.join().into_iter();
+    ended.try_for_each(|ended| ended.map_err(|error| error.to_string()).and_then(|result| result))
 }
 
 /// A core's life: start, serve, stop, each step together with the others.
 async fn live<S: Shard>(
     context: CoreContext,
-    shared: Shared,
-    shard: S,
+    shared: Shared<S>,
     listeners: Vec<(Endpoint, Listener)>,
 ) -> Result<(), String> {
-    let ladder = glommio::spawn_local(ladder());
-    let began = shard.start(&context).await;
-    let (service, result) = match began {
-        Ok(service) => (Some(service), Ok(())),
-        Err(why) => (None, Err(why)),
+    let service = together(&shared.started, shared.shard.start(&context).await).await?;
+    together(&shared.announced, shared.shard.announce(&context, &service).await).await?;
+    let served = serve(&context, &shared, service.clone(), listeners).await;
+    // No core stops its part while another still has requests for it.
+    shared.quiet.pass(Ok(())).await?;
+    let left = together(&shared.stopped, store(&context, &shared, service).await).await;
+    let finished = match left {
+        Ok(()) if context.core == 0 => {
+            let mut left = std::mem::take(&mut *shared.left.lock().unwrap_or_else(PoisonError::into_inner));
+            left.sort_by_key(|(core, _)| *core);
+            shared.shard.finish(&context, left.into_iter().map(|(_, stopped)| stopped).collect()).await
+        }
+        result => result,
     };
-    let passed = shared.started.pass(result).await;
-    let Some(service) = service else { return passed };
-    passed?;
+    served.and(finished)
+}
 
-    let net = NetCore::new(service.clone(), shared.net.clone());
-    let sweeper = glommio::spawn_local(sweep(net.clone()));
+/// Passes a gate with the outcome of a step.
+async fn together<T>(gate: &Gate, outcome: Result<T, String>) -> Result<T, String> {
+    match outcome {
+        Ok(value) => gate.pass(Ok(())).await.map(|()| value),
+        Err(why) => {
+            gate.fail(why.clone());
+            Err(why)
+        }
+    }
+}
+
+async fn store<S: Shard>(context: &CoreContext, shared: &Shared<S>, service: S::Service) -> Result<(), String> {
+    let stopped = shared.shard.stop(service).await?;
+    shared.left.lock().unwrap_or_else(PoisonError::into_inner).push((context.core, stopped));
+    Ok(())
+}
+
+/// Serves clients until the stop is asked for and the last connection is gone.
+async fn serve<S: Shard>(
+    context: &CoreContext,
+    shared: &Shared<S>,
+    service: S::Service,
+    listeners: Vec<(Endpoint, Listener)>,
+) -> Result<(), String> {
+    let clock = &context.io.clock;
+    let net = NetCore::new(service, shared.net.clone(), clock.clone());
+    let sweeper = glommio::spawn_local(sweep(net.clone(), clock.clone()));
     let receiver = glommio::spawn_local(receive(net.clone(), shared.mailboxes[context.core].clone()));
-    let opened = open(&context, &shared, listeners);
-    let opened = match opened {
+    let opened = open(context, shared, listeners);
+    if opened.is_err() {
+        context.stop.raise();
+    }
+    context.stop.raised().await;
+    let served = match opened {
         Ok(acceptors) => {
-            context.stop.raised().await;
             for acceptor in acceptors {
                 acceptor.stop().await;
             }
             Ok(())
         }
-        Err(why) => {
-            context.stop.raise();
-            Err(why)
-        }
+        Err(why) => Err(why),
     };
-    drain(&net).await;
     receiver.cancel().await;
+    drain(&net, clock).await;
     sweeper.cancel().await;
-    // No core stops its part while another still has requests for it.
-    shared.quiet.pass(Ok(())).await?;
-    let stopped = shard.stop(service).await;
-    let stopped = shared.stopped.pass(stopped).await;
-    ladder.cancel().await;
-    opened.and(stopped)
+    served
 }
 
 /// Opens the listeners to clients, on the core that has them, and says so.
-fn open(context: &CoreContext, shared: &Shared, listeners: Vec<(Endpoint, Listener)>) -> Result<Vec<Acceptor>, String> {
+fn open<S: Shard>(
+    context: &CoreContext,
+    shared: &Shared<S>,
+    listeners: Vec<(Endpoint, Listener)>,
+) -> Result<Vec<Acceptor>, String> {
     let mut acceptors = Vec::new();
     let mut addresses = Vec::new();
     for (index, (endpoint, listener)) in listeners.into_iter().enumerate() {
@@ -179,73 +213,61 @@ fn open(context: &CoreContext, shared: &Shared, listeners: Vec<(Endpoint, Listen
         let mailboxes = shared.mailboxes.clone();
         let deliver = move |accepted: Accepted| {
             mailboxes[accepted.core()].put(accepted);
-            std::future::ready(())
+            ready(())
         };
-        let pause = || glommio_sleep(Duration::from_millis(100));
+        let clock = context.io.clock.clone();
+        let pause = move || {
+            let clock = clock.clone();
+            async move { clock.sleep(ACCEPT_PAUSE).await }
+        };
         let opened = listener.open(&endpoint).map_err(|error| error.to_string())?;
         acceptors.push(opened.accept(index, &shared.limits, deliver, pause));
     }
     if context.core == 0 {
-        let identity = &context.identity;
-        let id = identity.meta.node_id;
-        // Tools that start Kafka in tests wait for these words.
-        info!("[BrokerLifecycleManager id={id}] The broker has been unfenced. Transitioning from RECOVERY to RUNNING.");
-        let told: Vec<String> = identity.advertised.iter().map(|told| format!("{}:{}", told.host, told.port)).collect();
-        let started_ms = identity.began.elapsed().as_millis() as u64;
-        info!(listening = addresses.join(","), started_ms, "ready: clients connect to {}", told.join(","));
+        say_ready(&context.identity, &addresses);
     }
     Ok(acceptors)
 }
 
-async fn glommio_sleep(duration: Duration) {
-    glommio::timer::sleep(duration).await;
+fn say_ready(identity: &Identity, addresses: &[String]) {
+    let id = identity.meta.node_id;
+    // Tools that start Kafka in tests wait for these words.
+    info!("[BrokerLifecycleManager id={id}] The broker has been unfenced. Transitioning from RECOVERY to RUNNING.");
+    let told: Vec<String> = identity.advertised.iter().map(|told| format!("{}:{}", told.host, told.port)).collect();
+    let started_ms = identity.began.elapsed().as_millis() as u64;
+    info!(listening = addresses.join(","), started_ms, "ready: clients connect to {}", told.join(","));
 }
 
-async fn receive<S: Service>(net: std::rc::Rc<NetCore<S>>, mailbox: Mailbox<Accepted>) {
+async fn receive<S: Service>(net: Rc<NetCore<S>>, mailbox: Mailbox<Accepted>) {
     loop {
         mailbox.take().await.into_iter().for_each(|accepted| net.take(accepted));
     }
 }
 
-async fn sweep<S: Service>(net: std::rc::Rc<NetCore<S>>) {
-    let began = Instant::now();
+async fn sweep<S: Service>(net: Rc<NetCore<S>>, clock: Clock) {
+    let began = clock.now();
     loop {
-        glommio_sleep(SWEEP_PERIOD).await;
-        net.sweep(began.elapsed());
+        clock.sleep(SWEEP_PERIOD).await;
+        net.sweep(clock.now().since(began));
     }
 }
 
 /// Answers what is in flight, then ends all connections.
-async fn drain<S: Service>(net: &NetCore<S>) {
-    let began = Instant::now();
+async fn drain<S: Service>(net: &NetCore<S>, clock: &Clock) {
     net.drain();
-    while net.busy() > 0 && began.elapsed() < DRAIN_MAX {
-        glommio_sleep(Duration::from_millis(5)).await;
-    }
+    wait_while(clock, DRAIN_MAX, || net.busy() > 0).await;
     if net.busy() > 0 {
         warn!(connections = net.busy(), "closing connections with requests that are not answered yet");
     }
     net.close();
     // Their tasks end at once, but for those that wait inside a request's first stage.
-    while net.open() > 0 && began.elapsed() < 2 * DRAIN_MAX {
-        glommio_sleep(Duration::from_millis(1)).await;
-    }
+    wait_while(clock, CLOSE_MAX, || net.open() > 0).await;
 }
 
-/// Ends a sleep that glommio should not have begun: an executor that is descheduled at the wrong moment parks although
-/// tasks can run, and only a timer that has not fired yet wakes it. One timer may have fired in the same gap, so there are
-/// several, ever further away.
-async fn ladder() {
-    const RUNGS_MS: [u64; 6] = [100, 200, 640, 2560, 10_240, 40_960];
-    loop {
-        let mut timers: Vec<Timer> = RUNGS_MS.iter().map(|ms| Timer::new(Duration::from_millis(*ms))).collect();
-        poll_fn(|context| {
-            // Each is polled, since polling is what arms it.
-            let fired =
-                timers.iter_mut().filter_map(|timer| Pin::new(timer).poll(context).is_ready().then_some(())).count();
-            if fired > 0 { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+async fn wait_while(clock: &Clock, at_most: Duration, mut holds: impl FnMut() -> bool) {
+    let began = clock.now();
+    while holds() && clock.now().since(began) < at_most {
+        clock.sleep(DRAIN_STEP).await;
     }
 }
 
@@ -255,16 +277,17 @@ mod tests {
         io::{Read, Write},
         net::{SocketAddr, TcpStream},
         path::PathBuf,
-        rc::Rc,
-        sync::Mutex,
+        thread,
+        time::Instant,
     };
 
     use bytes::Bytes;
 
     use super::*;
     use crate::{
+        log::directory::MetaProperties,
         net::{Host, Outcome, Peer, Pending},
-        server::{MetaProperties, cores::CorePlan, load_config},
+        server::{cores::CorePlan, load_config},
     };
 
     /// Echoes frames, and notes when each core starts and stops.
@@ -280,14 +303,26 @@ mod tests {
 
     impl Shard for Echo {
         type Service = EchoCore;
+        type Stopped = usize;
 
         async fn start(&self, context: &CoreContext) -> Result<EchoCore, String> {
             self.note(format!("start {}", context.core));
             if self.broken == Some(context.core) { Err("no disk".into()) } else { Ok(EchoCore(Rc::new(context.core))) }
         }
 
-        async fn stop(&self, service: EchoCore) -> Result<(), String> {
-            self.note(format!("stop {}", service.0));
+        async fn announce(&self, context: &CoreContext, _: &EchoCore) -> Result<(), String> {
+            // Only after every core has started.
+            let started = self.noted().iter().filter(|note| note.starts_with("start")).count();
+            assert_eq!(started, context.cores);
+            Ok(())
+        }
+
+        async fn stop(&self, service: EchoCore) -> Result<usize, String> {
+            Ok(*service.0)
+        }
+
+        async fn finish(&self, context: &CoreContext, stopped: Vec<usize>) -> Result<(), String> {
+            self.note(format!("stopped {stopped:?} on {}", context.core));
             Ok(())
         }
     }
@@ -305,6 +340,10 @@ mod tests {
     }
 
     impl Service for EchoCore {
+        type Client = ();
+
+        fn client(&self, _: &Peer) {}
+
         fn pipelines(&self, _: &[u8]) -> bool {
             false
         }
@@ -314,7 +353,7 @@ mod tests {
         }
 
         /// Answers with the number of the core, and the frame.
-        async fn handle(&self, _: &Peer, frame: Bytes) -> Pending {
+        async fn handle(&self, (): &(), frame: Bytes) -> Pending {
             let core = *self.0 as u8;
             let length = frame.len() as i32 + 1;
             Box::pin(async move {
@@ -332,7 +371,7 @@ mod tests {
         let identity = Identity {
             config: load_config(None, &[]).unwrap().config,
             data_dir: PathBuf::new(),
-            meta: MetaProperties { cluster_id: id(), node_id: 1, directory_id: id(), version: id() },
+            meta: MetaProperties { cluster_id: id(), node_id: 1, directory_id: id() },
             advertised: Vec::new(),
             memory_bytes: 256 << 20,
             began: Instant::now(),
@@ -380,7 +419,7 @@ mod tests {
             assert_eq!(answers, [0, 0, 1, 1, 2, 2]);
         });
         assert_eq!(result, Ok(()));
-        assert_eq!(shard.noted(), ["start 0", "start 1", "start 2", "stop 0", "stop 1", "stop 2"]);
+        assert_eq!(shard.noted(), ["start 0", "start 1", "start 2", "stopped [0, 1, 2] on 0"]);
     }
 
     #[test]

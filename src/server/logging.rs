@@ -1,5 +1,7 @@
 //! Where log lines go: standard output, as text or JSON, for people and for tools that wait for a line.
 
+use std::io::{self, IsTerminal};
+
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
@@ -22,7 +24,8 @@ const DEFAULT_FILTER: &str = "info,glommio=error";
 /// Starts logging; a second call changes nothing.
 pub fn start(format: LogFormat) {
     let filter = EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    let colours = io::stdout().is_terminal();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(colours);
     // An error says that somebody has started logging already, a test for example.
     drop(match format {
         LogFormat::Text => builder.try_init(),

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     config::{self, BrokerConfig, ConfigError, Loaded, Note},
+    io::glommio::probe,
     net::{CONNECTION_BUFFER_BYTES, Endpoint, Host, NetSettings},
 };
 
@@ -84,8 +85,8 @@ impl Machine {
             let (wanted, limit) = (memory_bytes >> 20, limit >> 20);
             return Err(format!("--memory asks for {wanted} MiB, but this machine or cgroup has {limit} MiB"));
         }
-        let lockable = limits::lockable_memory().map_err(|error| format!("cannot read RLIMIT_MEMLOCK: {error}"))?;
-        let io_memory = limits::io_memory(plan.0.len(), lockable)?;
+        probe::io_uring().map_err(|unusable| unusable.to_string())?;
+        let io_memory = probe::io_memory(plan.0.len()).map_err(|unusable| unusable.to_string())?;
         match limits::raise_open_files() {
             Ok(Some(files)) if files < 4096 => warn!(files, "few files may be open; raise the limit (ulimit -n)"),
             Ok(_) => {}

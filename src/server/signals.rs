@@ -10,6 +10,7 @@ use std::{
     },
     task::{Poll, Waker},
     thread,
+    time::{Duration, Instant},
 };
 
 use futures_lite::future::poll_fn;
@@ -69,12 +70,20 @@ pub fn watch(stop: Stop) -> io::Result<()> {
     Ok(())
 }
 
+/// Some senders deliver one signal twice, to the process and to its group (`timeout` does): that is one request to stop.
+const SAME_REQUEST: Duration = Duration::from_millis(250);
+
 fn take_signals(stop: &Stop) {
     let signals = stopping_signals();
+    let mut asked = None;
     loop {
         let mut signal = 0;
         // SAFETY: `signals` is an initialised set, `signal` is writable for the call.
         if unsafe { libc::sigwait(&raw const signals, &raw mut signal) } != 0 {
+            continue;
+        }
+        let first = *asked.get_or_insert_with(Instant::now);
+        if stop.is_raised() && first.elapsed() < SAME_REQUEST {
             continue;
         }
         if stop.is_raised() {

@@ -8,7 +8,6 @@ use rdkafka::{
     client::DefaultClientContext,
     consumer::{BaseConsumer, CommitMode, Consumer},
     error::KafkaError,
-    message::Timestamp,
     producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer},
 };
 
@@ -19,9 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Message {
     pub offset: i64,
-    pub key: Option<Vec<u8>>,
     pub value: Option<Vec<u8>>,
-    pub timestamp: Timestamp,
 }
 
 type Delivery = std::sync::mpsc::Receiver<Result<(i32, i64), KafkaError>>;
@@ -143,9 +140,7 @@ pub fn read_all(address: &str, topic: &str, partition: i32) -> Vec<Message> {
         match consumer.poll(PATIENCE) {
             Some(Ok(message)) => messages.push(Message {
                 offset: message.offset(),
-                key: message.key().map(<[u8]>::to_vec),
                 value: message.payload().map(<[u8]>::to_vec),
-                timestamp: message.timestamp(),
             }),
             Some(Err(KafkaError::PartitionEOF(_))) => break,
             Some(Err(error)) => panic!("{topic}-{partition}: {error}"),

@@ -25,6 +25,14 @@ pub fn fresh_directory(name: &str) -> PathBuf {
     path
 }
 
+/// A free port below those that the system gives to clients.
+pub fn fixed_port() -> u16 {
+    let first = 20_000 + (std::process::id() % 9_000) as u16;
+    (first..first + 1000)
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("one of a thousand ports is free")
+}
+
 /// The command that starts a broker on `directory` with a free port and two unpinned cores.
 pub fn command(directory: &Path, extra: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringtail"));

@@ -35,9 +35,11 @@ fn each_executor_is_pinned_to_a_cpu_of_its_own() {
     let broker = Broker::start(&directory, &["--cores", "0,1"]);
     let executors: Vec<(String, String)> =
         thread_cpus(broker.pid()).into_iter().filter(|(name, _)| name.starts_with("core-")).collect();
-    let cpus: Vec<&str> = executors.iter().map(|(_, cpus)| cpus.as_str()).collect();
-    assert_eq!(executors.len(), 2, "{:?}", thread_cpus(broker.pid()));
-    assert!(cpus.contains(&"0") && cpus.contains(&"1"), "{executors:?}");
+    // The threads of an executor's pool for blocking calls carry its name and are free; an executor may use one CPU.
+    let pinned: Vec<&str> =
+        executors.iter().map(|(_, cpus)| cpus.as_str()).filter(|cpus| !cpus.contains([',', '-'])).collect();
+    assert_eq!(pinned.len(), 2, "{executors:?}");
+    assert!(pinned.contains(&"0") && pinned.contains(&"1"), "{executors:?}");
 }
 
 /// Name and allowed CPUs of each thread.
@@ -68,6 +70,9 @@ fn journal_and_segments_are_written_with_direct_io() {
     while kinds.len() < 2 {
         clients::send(&producer, "direct", 0, None, &value).expect("an ack");
         for (path, flags) in open_files(broker.pid()) {
+            if !path.contains("/data/") {
+                continue;
+            }
             let kind = match path.rsplit_once('.').map(|(_, extension)| extension) {
                 Some("log") => "segment",
                 _ if path.contains("journal") => "journal",
@@ -108,7 +113,7 @@ fn a_second_broker_on_the_same_port_is_refused() {
     let mut broker = Broker::start(&directory, &[]);
     let listeners = format!("listeners=PLAINTEXT://{}", broker.address());
     let (_, text) = refused(&mut command(&fresh_directory("port-b"), &["--override", &listeners]));
-    assert!(text.contains("in use"), "{text}");
+    assert!(text.contains("taken by another process"), "{text}");
     broker.assert_alive();
 }
 
@@ -121,7 +126,7 @@ fn a_directory_of_somebody_else_is_refused_untouched() {
     fs::write(data.join("orders-0/00000000000000000000.log"), b"not ours").expect("a file");
     let before = listing(&data);
     let (_, text) = refused(&mut command(&directory, &[]));
-    assert!(text.contains("Ringtail did not write") || text.contains("not written by Ringtail"), "{text}");
+    assert!(text.contains("left untouched") && text.contains("--data-dir"), "{text}");
     assert_eq!(listing(&data), before);
 }
 

@@ -1,5 +1,6 @@
 //! What a run asks of a cluster outside the measurement: metadata, topics, producer ids, offsets, configuration.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
@@ -31,6 +32,7 @@ pub struct Admin {
     client_id: String,
     link: Option<Link>,
     next_address: usize,
+    via: Option<SocketAddr>,
 }
 
 /// One broker setting as the broker tells it.
@@ -48,7 +50,14 @@ impl Admin {
             client_id: client_id.to_owned(),
             link: None,
             next_address: 0,
+            via: None,
         }
+    }
+
+    /// The same client, for which every broker is reached through one address.
+    pub fn through(mut self, via: Option<SocketAddr>) -> Self {
+        self.via = via;
+        self
     }
 
     pub fn addresses(&self) -> &[String] {
@@ -62,7 +71,9 @@ impl Admin {
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
         let response = self.call("ApiVersions", &request)?;
         let features = response.finalized_features.iter();
-        Ok(features.map(|f| format!("{}={}", f.name.as_str(), f.max_version_level)).collect())
+        Ok(features
+            .map(|f| format!("{}={}", f.name.as_str(), f.max_version_level))
+            .collect())
     }
 
     /// The open connection, or a new one to the first address that answers.
@@ -84,11 +95,18 @@ impl Admin {
                 return Err(error);
             }
         }
-        Ok(self.link.as_mut().expect("at least one address was tried and none failed"))
+        Ok(self
+            .link
+            .as_mut()
+            .expect("at least one address was tried and none failed"))
     }
 
     /// One call, without a second try.
-    pub fn call<R: Request>(&mut self, what: &'static str, request: &R) -> Result<R::Response, ClientError> {
+    pub fn call<R: Request>(
+        &mut self,
+        what: &'static str,
+        request: &R,
+    ) -> Result<R::Response, ClientError> {
         let result = self.link()?.call(what, request);
         if result.as_ref().is_err_and(breaks_link) {
             self.link = None;
@@ -99,9 +117,9 @@ impl Admin {
 
     /// Metadata of the named topics; never creates one. Retries until each has a leader or an error that stays.
     pub fn metadata(&mut self, topics: &[String]) -> Result<MetadataResponse, ClientError> {
-        let wanted = topics.iter().map(|name| {
-            MetadataRequestTopic::default().with_name(Some(topic_name(name)))
-        });
+        let wanted = topics
+            .iter()
+            .map(|name| MetadataRequestTopic::default().with_name(Some(topic_name(name))));
         let request = MetadataRequest::default()
             .with_topics(Some(wanted.collect()))
             .with_allow_auto_topic_creation(false);
@@ -155,11 +173,29 @@ impl Admin {
         match code {
             codes::NONE => Ok(true),
             codes::TOPIC_ALREADY_EXISTS => Ok(false),
-            _ => Err(ClientError::Code { doing: format!("creating topic {name}"), code, message }),
+            _ => Err(ClientError::Code {
+                doing: format!("creating topic {name}"),
+                code,
+                message,
+            }),
         }
     }
 
+    /// Deletes topics; a connection that has died meanwhile is made anew, once for each address.
     pub fn delete_topics(&mut self, names: &[String]) -> Result<(), ClientError> {
+        let mut result = self.delete_once(names);
+        for _ in 0..=self.addresses.len() {
+            if !result.as_ref().is_err_and(breaks_link) {
+                break;
+            }
+            self.link = None;
+            self.next_address += 1;
+            result = self.delete_once(names);
+        }
+        result
+    }
+
+    fn delete_once(&mut self, names: &[String]) -> Result<(), ClientError> {
         let version = self.link()?.versions().pick::<DeleteTopicsRequest>()?;
         let request = DeleteTopicsRequest::default().with_timeout_ms(TOPIC_TIMEOUT_MS);
         let request = if version >= DELETE_BY_STATE_VERSION {
@@ -174,7 +210,10 @@ impl Admin {
         for result in &response.responses {
             let code = result.error_code;
             if code != codes::NONE && code != codes::UNKNOWN_TOPIC_OR_PARTITION {
-                let name = result.name.as_ref().map_or("?".to_owned(), |name| name.to_string());
+                let name = result
+                    .name
+                    .as_ref()
+                    .map_or("?".to_owned(), |name| name.to_string());
                 let message = result.error_message.as_ref().map(ToString::to_string);
                 return Err(ClientError::Code {
                     doing: format!("deleting topic {name}"),
@@ -229,13 +268,18 @@ impl Admin {
             if request.topics.is_empty() {
                 continue;
             }
-            let address = addresses.first().expect("brokers without an address are left out");
+            let address = addresses
+                .first()
+                .expect("brokers without an address are left out");
             let mut link = Link::connect(&address.to_string(), &self.client_id, CALL_TIMEOUT)?;
             let response = link.call("ListOffsets", &request)?;
             for topic in &response.topics {
                 for partition in &topic.partitions {
-                    let number =
-                        numbers.find(topic.name.as_str(), uuid::Uuid::nil(), partition.partition_index);
+                    let number = numbers.find(
+                        topic.name.as_str(),
+                        uuid::Uuid::nil(),
+                        partition.partition_index,
+                    );
                     let Some(number) = number else { continue };
                     if partition.error_code != codes::NONE {
                         return Err(ClientError::Code {
@@ -268,26 +312,41 @@ impl Admin {
             .filter(|setting| !setting.is_sensitive)
             .map(|setting| BrokerSetting {
                 name: setting.name.to_string(),
-                value: setting.value.as_ref().map_or(String::new(), ToString::to_string),
+                value: setting
+                    .value
+                    .as_ref()
+                    .map_or(String::new(), ToString::to_string),
                 is_default: setting.config_source == SOURCE_DEFAULT,
             })
             .collect()
     }
 
+    /// Brokers whose name does not resolve are left out; the partitions they lead wait.
+    pub fn leaders_of(&self, response: &MetadataResponse, layout: &Layout) -> Leaders {
+        Leaders::from_metadata(response, layout, |address| match self.via {
+            Some(via) => vec![via],
+            None => resolve(address).unwrap_or_default(),
+        })
+    }
+
     /// Who leads what, read once.
     pub fn leaders(&mut self, layout: &Layout) -> Result<Leaders, ClientError> {
-        let names: Vec<String> = layout.topics.iter().map(|topic| topic.name.to_string()).collect();
+        let names: Vec<String> = layout
+            .topics
+            .iter()
+            .map(|topic| topic.name.to_string())
+            .collect();
         let response = self.metadata(&names)?;
-        Ok(leaders_of(&response, layout))
+        Ok(self.leaders_of(&response, layout))
     }
 }
 
-/// Brokers whose name does not resolve are left out; the partitions they lead wait.
-pub fn leaders_of(response: &MetadataResponse, layout: &Layout) -> Leaders {
-    Leaders::from_metadata(response, layout, |address| resolve(address).unwrap_or_default())
-}
-
-fn offsets_request(layout: &Layout, leaders: &Leaders, broker: i32, timestamp: i64) -> ListOffsetsRequest {
+fn offsets_request(
+    layout: &Layout,
+    leaders: &Leaders,
+    broker: i32,
+    timestamp: i64,
+) -> ListOffsetsRequest {
     let mut topics: Vec<ListOffsetsTopic> = layout
         .topics
         .iter()
@@ -303,16 +362,24 @@ fn offsets_request(layout: &Layout, leaders: &Leaders, broker: i32, timestamp: i
         }
     }
     topics.retain(|topic| !topic.partitions.is_empty());
-    ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(topics)
+    ListOffsetsRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_topics(topics)
 }
 
 fn unsettled(response: &MetadataResponse) -> Option<ClientError> {
     for topic in &response.topics {
-        let name = topic.name.as_ref().map_or("?".to_owned(), |name| name.to_string());
+        let name = topic
+            .name
+            .as_ref()
+            .map_or("?".to_owned(), |name| name.to_string());
         let mut code = topic.error_code;
         if code == codes::NONE {
             let partitions = topic.partitions.iter();
-            code = partitions.map(|p| p.error_code).find(|code| *code != codes::NONE).unwrap_or(0);
+            code = partitions
+                .map(|p| p.error_code)
+                .find(|code| *code != codes::NONE)
+                .unwrap_or(0);
         }
         if code != codes::NONE {
             return Some(ClientError::Code {
@@ -332,7 +399,9 @@ fn breaks_link(error: &ClientError) -> bool {
         | ClientError::Closed { .. }
         | ClientError::TimedOut { .. }
         | ClientError::Garbled { .. } => true,
-        ClientError::Unsupported { .. } | ClientError::Code { .. } | ClientError::Unencodable(_) => false,
+        ClientError::Unsupported { .. }
+        | ClientError::Code { .. }
+        | ClientError::Unencodable(_) => false,
     }
 }
 

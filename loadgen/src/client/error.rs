@@ -13,14 +13,24 @@ pub enum ClientError {
     /// Something answered, but not in Kafka's protocol.
     NotKafka { address: String, hint: String },
     /// The peer closed the connection while a reply was due.
-    Closed { address: String, during: &'static str },
-    TimedOut { address: String, during: &'static str },
+    Closed {
+        address: String,
+        during: &'static str,
+    },
+    TimedOut {
+        address: String,
+        during: &'static str,
+    },
     /// A reply that does not decode.
     Garbled { address: String, detail: String },
     /// No version in common, or the broker does not know the API at all.
     Unsupported { api: i16, detail: String },
     /// The broker answered with an error code.
-    Code { doing: String, code: i16, message: String },
+    Code {
+        doing: String,
+        code: i16,
+        message: String,
+    },
     /// Our request does not encode at the negotiated version.
     Unencodable(String),
 }
@@ -47,7 +57,10 @@ impl fmt::Display for ClientError {
                 "cannot reach a broker at {address}: {error}; is it running, and is the address right (--bootstrap host:port)?"
             ),
             Self::NotKafka { address, hint } => {
-                write!(f, "{address} does not speak the Kafka protocol in plain text: {hint}")
+                write!(
+                    f,
+                    "{address} does not speak the Kafka protocol in plain text: {hint}"
+                )
             }
             Self::Closed { address, during } => write!(
                 f,
@@ -60,8 +73,14 @@ impl fmt::Display for ClientError {
             Self::Garbled { address, detail } => {
                 write!(f, "{address} sent a reply that does not decode: {detail}")
             }
-            Self::Unsupported { api, detail } => write!(f, "the broker cannot do API {api}: {detail}"),
-            Self::Code { doing, code, message } => {
+            Self::Unsupported { api, detail } => {
+                write!(f, "the broker cannot do API {api}: {detail}")
+            }
+            Self::Code {
+                doing,
+                code,
+                message,
+            } => {
                 write!(f, "{doing}: {}", code_name(*code))?;
                 if !message.is_empty() {
                     write!(f, ": {message}")?;

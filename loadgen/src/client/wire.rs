@@ -20,7 +20,10 @@ pub enum WireError {
     /// The first bytes are not a Kafka frame.
     NotKafka(String),
     /// A reply to another request than the oldest one.
-    Correlation { expected: i32, found: i32 },
+    Correlation {
+        expected: i32,
+        found: i32,
+    },
     /// A reply, though none was due.
     Unasked,
     Garbled(String),
@@ -52,7 +55,11 @@ pub struct Reply<T> {
 #[derive(Debug)]
 enum Due<T> {
     Handshake,
-    Request { token: T, version: i16, has_tags: bool },
+    Request {
+        token: T,
+        version: i16,
+        has_tags: bool,
+    },
 }
 
 /// The sans-socket part of a connection. `T` is what the owner wants back with the reply.
@@ -95,8 +102,14 @@ impl<T> Wire<T> {
             .with_client_software_name(StrBytes::from_static_str("ringtail-loadgen"))
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
         let correlation = self.correlation();
-        encode_request(&mut self.output, correlation, version, &self.client_id, &request)
-            .expect("our own ApiVersions request encodes at versions 0 and 3");
+        encode_request(
+            &mut self.output,
+            correlation,
+            version,
+            &self.client_id,
+            &request,
+        )
+        .expect("our own ApiVersions request encodes at versions 0 and 3");
         self.due.push_back((correlation, Due::Handshake));
     }
 
@@ -116,10 +129,20 @@ impl<T> Wire<T> {
         expects_reply: bool,
     ) -> Result<(), String> {
         let correlation = self.correlation();
-        encode_request(&mut self.output, correlation, version, &self.client_id, request)?;
+        encode_request(
+            &mut self.output,
+            correlation,
+            version,
+            &self.client_id,
+            request,
+        )?;
         if expects_reply {
             let has_tags = R::Response::header_version(version) >= 1;
-            let due = Due::Request { token, version, has_tags };
+            let due = Due::Request {
+                token,
+                version,
+                has_tags,
+            };
             self.due.push_back((correlation, due));
         }
         Ok(())
@@ -142,7 +165,9 @@ impl<T> Wire<T> {
     pub fn next_reply(&mut self) -> Result<Option<Reply<T>>, WireError> {
         while let Some(mut frame) = self.next_frame()? {
             if frame.len() < 4 {
-                return Err(WireError::Garbled("a reply of fewer than 4 bytes".to_owned()));
+                return Err(WireError::Garbled(
+                    "a reply of fewer than 4 bytes".to_owned(),
+                ));
             }
             let found = frame.get_i32();
             let (expected, due) = self.due.pop_front().ok_or(WireError::Unasked)?;
@@ -151,11 +176,19 @@ impl<T> Wire<T> {
             }
             match due {
                 Due::Handshake => self.finish_handshake(frame)?,
-                Due::Request { token, version, has_tags } => {
+                Due::Request {
+                    token,
+                    version,
+                    has_tags,
+                } => {
                     if has_tags {
                         skip_tags(&mut frame)?;
                     }
-                    return Ok(Some(Reply { token, version, body: frame }));
+                    return Ok(Some(Reply {
+                        token,
+                        version,
+                        body: frame,
+                    }));
                 }
             }
         }
@@ -190,7 +223,9 @@ impl<T> Wire<T> {
 
     fn finish_handshake(&mut self, frame: Bytes) -> Result<(), WireError> {
         // An unknown version is answered in the body format of version 0, with code 35 (KIP-511).
-        let code = frame.first_chunk::<2>().map_or(0, |code| i16::from_be_bytes(*code));
+        let code = frame
+            .first_chunk::<2>()
+            .map_or(0, |code| i16::from_be_bytes(*code));
         if code == codes::UNSUPPORTED_VERSION {
             self.handshake(0);
             return Ok(());
@@ -214,7 +249,9 @@ fn decode_versions(frame: Bytes) -> Result<Versions, WireError> {
             return Ok(Versions::from_response(&response));
         }
     }
-    Err(WireError::NotKafka("the answer to ApiVersions does not decode".to_owned()))
+    Err(WireError::NotKafka(
+        "the answer to ApiVersions does not decode".to_owned(),
+    ))
 }
 
 /// The codec reserves room for as many entries as the wire announces, which a stranger's bytes could abuse.
@@ -238,7 +275,8 @@ fn foreign_hint(head: [u8; 4]) -> String {
     match &head {
         b"HTTP" => "it answers in HTTP; give the broker's Kafka port".to_owned(),
         [0x15, 0x03, ..] => {
-            "it answers with a TLS alert; give a plain-text listener (TLS is not supported)".to_owned()
+            "it answers with a TLS alert; give a plain-text listener (TLS is not supported)"
+                .to_owned()
         }
         _ => format!("its first bytes are {head:02x?}"),
     }

@@ -30,6 +30,8 @@ pub struct Batch {
     /// When it was first sent; none before.
     pub sent_at: Option<u64>,
     pub attempts: u32,
+    /// Idempotent sequence of its first record, once sealed.
+    pub base_sequence: i32,
 }
 
 #[derive(Debug)]
@@ -52,6 +54,7 @@ impl Batch {
             value_bytes: open.value_bytes,
             sent_at: None,
             attempts: 0,
+            base_sequence: -1,
         }
     }
 
@@ -64,7 +67,8 @@ impl Batch {
         self.intended.first().copied().unwrap_or(0)
     }
 
-    pub fn len(&self) -> usize {
+    /// Its size on the wire.
+    pub fn bytes_len(&self) -> usize {
         match &self.bytes {
             BatchBytes::Finished(bytes) => bytes.len(),
             BatchBytes::Sealed(bytes) => bytes.len(),
@@ -79,7 +83,10 @@ impl Batch {
     /// Stamps the identity, unless the batch has one already: a batch is sent again with the same.
     pub fn seal(&mut self, identity: Identity) {
         self.bytes = match std::mem::replace(&mut self.bytes, BatchBytes::Taken) {
-            BatchBytes::Finished(bytes) => BatchBytes::Sealed(batch::seal(bytes, identity)),
+            BatchBytes::Finished(bytes) => {
+                self.base_sequence = identity.base_sequence;
+                BatchBytes::Sealed(batch::seal(bytes, identity))
+            }
             other => other,
         };
     }
@@ -121,6 +128,8 @@ pub struct Queue {
     pub next_sequence: u64,
     /// Idempotent sequence of the next batch that is sent for the first time.
     pub next_base: i32,
+    /// Idempotent sequence that the broker expects, as far as it has acknowledged.
+    pub acked_base: i32,
     pub in_flight: u32,
     /// Not before this: back-off, or no leader until then.
     pub held_until: u64,
@@ -131,13 +140,19 @@ pub struct Queue {
 impl Queue {
     /// Puts a batch back where its number belongs.
     pub fn put_back(&mut self, batch: Batch) {
-        let at = self.closed.partition_point(|kept| kept.first_sequence < batch.first_sequence);
+        let at = self
+            .closed
+            .partition_point(|kept| kept.first_sequence < batch.first_sequence);
         self.closed.insert(at, batch);
     }
 
     /// Whether something may leave at `now`. `flush` sends what is open whatever its linger.
     pub fn has_ready(&self, now: u64, flush: bool) -> bool {
-        let open_ready = || self.open.as_ref().is_some_and(|open| flush || open.ready_at <= now);
+        let open_ready = || {
+            self.open
+                .as_ref()
+                .is_some_and(|open| flush || open.ready_at <= now)
+        };
         !self.closed.is_empty() || open_ready()
     }
 

@@ -50,7 +50,9 @@ pub fn read_batches(
         if length + 12 < HEADER_BYTES {
             return Err(malformed);
         }
-        let Some(batch) = bytes.get(..length + 12) else { break };
+        let Some(batch) = bytes.get(..length + 12) else {
+            break;
+        };
         bytes = &bytes[length + 12..];
         let crc = u32::from_be_bytes([header[17], header[18], header[19], header[20]]);
         if check_crc && crc != crc32c::crc32c(&batch[21..]) {
@@ -62,7 +64,11 @@ pub fn read_batches(
         if last_delta < 0 {
             return Err(malformed);
         }
-        summary.next_offset = Some(base_offset.checked_add(i64::from(last_delta) + 1).ok_or(malformed)?);
+        summary.next_offset = Some(
+            base_offset
+                .checked_add(i64::from(last_delta) + 1)
+                .ok_or(malformed)?,
+        );
     }
     Ok(summary)
 }
@@ -158,7 +164,9 @@ mod tests {
         seal(bytes, Identity::NONE).to_vec()
     }
 
-    fn read(bytes: &[u8], from: i64) -> (Result<Summary, ReadError>, Vec<(i64, Vec<u8>)>) {
+    type Seen = Vec<(i64, Vec<u8>)>;
+
+    fn read(bytes: &[u8], from: i64) -> (Result<Summary, ReadError>, Seen) {
         let mut seen = Vec::new();
         let summary = read_batches(bytes, from, true, &mut Vec::new(), |record| {
             seen.push((record.offset, record.value.to_vec()));
@@ -168,12 +176,22 @@ mod tests {
 
     #[test]
     fn reads_what_the_writer_wrote_in_every_codec() {
-        for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        for codec in [
+            Codec::None,
+            Codec::Gzip,
+            Codec::Snappy,
+            Codec::Lz4,
+            Codec::Zstd,
+        ] {
             let mut bytes = batch(codec, 100, &[b"a", b"bb", b"ccc"]);
             let second = batch(codec, 103, &[b"d"]);
             bytes.extend_from_slice(&second[..second.len() - 1]);
             let (summary, seen) = read(&bytes, 101);
-            assert_eq!(summary.unwrap().next_offset, Some(103), "{codec:?}: cut batch waits");
+            assert_eq!(
+                summary.unwrap().next_offset,
+                Some(103),
+                "{codec:?}: cut batch waits"
+            );
             assert_eq!(seen, [(101, b"bb".to_vec()), (102, b"ccc".to_vec())]);
         }
     }
@@ -182,7 +200,10 @@ mod tests {
     fn a_flipped_bit_is_found() {
         let mut bytes = batch(Codec::None, 7, &[b"abcdef"]);
         *bytes.last_mut().unwrap() ^= 1;
-        assert_eq!(read(&bytes, 0).0, Err(ReadError::Checksum { base_offset: 7 }));
+        assert_eq!(
+            read(&bytes, 0).0,
+            Err(ReadError::Checksum { base_offset: 7 })
+        );
     }
 
     #[test]

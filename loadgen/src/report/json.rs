@@ -14,8 +14,13 @@ use crate::measure::{Metric, is_backed};
 use crate::workload::Mode;
 
 pub const SCHEMA: &str = "ringtail-loadgen/run/1";
-pub const QUANTILES: [(&str, f64); 5] =
-    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
+pub const QUANTILES: [(&str, f64); 5] = [
+    ("p50", 0.5),
+    ("p90", 0.9),
+    ("p99", 0.99),
+    ("p99.9", 0.999),
+    ("p99.99", 0.9999),
+];
 
 /// What surrounds a result.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -58,7 +63,7 @@ pub struct RateResult {
     pub achieved_bytes_per_s: f64,
     pub consumed_records_per_s: f64,
     pub consumed_bytes_per_s: f64,
-    /// Whether at least 99 % of the records that were due were acknowledged before the schedule ended.
+    /// Whether the acknowledgements that came while the schedule ran are at least 99 % of the records that were due.
     pub sustained: Option<bool>,
 }
 
@@ -66,7 +71,11 @@ const SUSTAINED_SHARE: f64 = 0.99;
 
 pub fn rate(outcome: &Outcome) -> RateResult {
     let counters = &outcome.books.totals.counters;
-    let until = outcome.window.end.min(outcome.ended);
+    let mut until = outcome.window.end.min(outcome.ended);
+    if outcome.workload.mode == Mode::Fetch && outcome.last_read > outcome.window.start {
+        // Reading ends with the log, not with the clock.
+        until = until.min(outcome.last_read);
+    }
     let seconds = until.saturating_sub(outcome.window.start).max(1) as f64 / 1e9;
     let offered = match outcome.workload.mode {
         Mode::Fetch => None,
@@ -75,13 +84,14 @@ pub fn rate(outcome: &Outcome) -> RateResult {
     let due = counters.due_records();
     // A short run is judged with room for the few that are always on their way.
     let missing = due.saturating_sub(counters.acked_in_window);
-    let allowed = ((1.0 - SUSTAINED_SHARE) * due as f64).max(100.0).min(due as f64 / 2.0);
-    let bytes_share = counters.acked_in_window as f64 / counters.acked_records.max(1) as f64;
+    let allowed = ((1.0 - SUSTAINED_SHARE) * due as f64)
+        .max(100.0)
+        .min(due as f64 / 2.0);
     RateResult {
         offered_records_per_s: offered,
         due_records_per_s: due as f64 / seconds,
         achieved_records_per_s: counters.acked_in_window as f64 / seconds,
-        achieved_bytes_per_s: counters.acked_bytes as f64 * bytes_share / seconds,
+        achieved_bytes_per_s: counters.acked_bytes_in_window as f64 / seconds,
         consumed_records_per_s: counters.consumed_records as f64 / seconds,
         consumed_bytes_per_s: counters.consumed_bytes as f64 / seconds,
         sustained: offered.map(|_| missing as f64 <= allowed),
@@ -92,7 +102,10 @@ pub fn rate(outcome: &Outcome) -> RateResult {
 pub fn report(outcome: &Outcome, setting: &Setting) -> Value {
     let totals = &outcome.books.totals;
     let named = |codes: &BTreeMap<i16, u64>| -> BTreeMap<String, u64> {
-        codes.iter().map(|(code, count)| (code_name(*code), *count)).collect()
+        codes
+            .iter()
+            .map(|(code, count)| (code_name(*code), *count))
+            .collect()
     };
     let columns: BTreeMap<&str, Value> = Metric::ALL
         .into_iter()

@@ -17,6 +17,10 @@ use crate::sys::Epoll;
 
 const RECONNECT_PAUSE_NS: u64 = 100_000_000;
 
+/// The connection is of no use any more: closed, reset, or it broke the protocol.
+#[derive(Clone, Copy, Debug)]
+pub struct Lost;
+
 /// Whose connection it is, by place in the worker's lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Owner {
@@ -93,12 +97,16 @@ impl Lines {
     }
 
     pub fn all(&self) -> Vec<(u64, Owner, i32)> {
-        self.by_owner.iter().map(|((owner, broker), token)| (*token, *owner, *broker)).collect()
+        self.by_owner
+            .iter()
+            .map(|((owner, broker), token)| (*token, *owner, *broker))
+            .collect()
     }
 
     /// Whether the handshake is done.
     pub fn is_ready(&mut self, token: u64) -> bool {
-        self.line(token).is_some_and(|line| line.socket.wire.versions().is_some())
+        self.line(token)
+            .is_some_and(|line| line.socket.wire.versions().is_some())
     }
 
     /// Connects unless there is a connection, or it is too early to try again.
@@ -108,9 +116,12 @@ impl Lines {
             return;
         }
         let (not_before, attempts) = self.retries.get(&key).copied().unwrap_or((0, 0));
-        let Some(addresses) = self.brokers.get(&broker).filter(|_| now >= not_before) else { return };
+        let Some(addresses) = self.brokers.get(&broker).filter(|_| now >= not_before) else {
+            return;
+        };
         let address = addresses[attempts % addresses.len()];
-        self.retries.insert(key, (now + RECONNECT_PAUSE_NS, attempts + 1));
+        self.retries
+            .insert(key, (now + RECONNECT_PAUSE_NS, attempts + 1));
         let place = self.free.pop().unwrap_or_else(|| {
             self.lines.push(None);
             self.generations.push(0);
@@ -119,8 +130,13 @@ impl Lines {
         let token = u64::from(self.generations[place]) << 32 | place as u64;
         match Socket::connect(address, &self.client_id, token, epoll) {
             Ok(socket) => {
-                let line =
-                    Line { owner, broker, socket, produce_version: None, fetch_version: None };
+                let line = Line {
+                    owner,
+                    broker,
+                    socket,
+                    produce_version: None,
+                    fetch_version: None,
+                };
                 self.lines[place] = Some(line);
                 self.by_owner.insert(key, token);
             }
@@ -130,51 +146,70 @@ impl Lines {
     }
 
     pub fn close(&mut self, token: u64, now: u64) {
-        let Some((owner, broker)) = self.owner(token) else { return };
+        let Some((owner, broker)) = self.owner(token) else {
+            return;
+        };
         let place = token as u32 as usize;
         self.lines[place] = None;
         self.generations[place] = self.generations[place].wrapping_add(1);
         self.free.push(place);
         self.by_owner.remove(&(owner, broker));
-        let attempts = self.retries.get(&(owner, broker)).map_or(0, |(_, attempts)| *attempts);
-        self.retries.insert((owner, broker), (now + RECONNECT_PAUSE_NS, attempts));
+        let attempts = self
+            .retries
+            .get(&(owner, broker))
+            .map_or(0, |(_, attempts)| *attempts);
+        self.retries
+            .insert((owner, broker), (now + RECONNECT_PAUSE_NS, attempts));
     }
 
-    pub fn on_writable(&mut self, token: u64, epoll: &Epoll) -> Result<(), ()> {
-        self.line(token).map_or(Ok(()), |line| line.socket.on_writable(epoll).map_err(drop))
+    pub fn on_writable(&mut self, token: u64, epoll: &Epoll) -> Result<(), Lost> {
+        self.line(token).map_or(Ok(()), |line| {
+            line.socket.on_writable(epoll).map_err(|_| Lost)
+        })
     }
 
-    pub fn on_readable(&mut self, token: u64) -> Result<(), ()> {
-        self.line(token).map_or(Ok(()), |line| line.socket.on_readable().map_err(drop))
+    pub fn on_readable(&mut self, token: u64) -> Result<(), Lost> {
+        self.line(token)
+            .map_or(Ok(()), |line| line.socket.on_readable().map_err(|_| Lost))
     }
 
     pub fn flush(&mut self, token: u64, epoll: &Epoll) -> io::Result<()> {
-        self.line(token).map_or(Ok(()), |line| line.socket.flush(epoll))
+        self.line(token)
+            .map_or(Ok(()), |line| line.socket.flush(epoll))
     }
 
-    fn next_reply(&mut self, token: u64) -> Result<Option<Reply<()>>, ()> {
+    fn next_reply(&mut self, token: u64) -> Result<Option<Reply<()>>, Lost> {
         let has_topic_ids = self.has_topic_ids;
-        let Some(line) = self.line(token) else { return Ok(None) };
-        let reply = line.socket.wire.next_reply().map_err(drop)?;
+        let Some(line) = self.line(token) else {
+            return Ok(None);
+        };
+        let reply = line.socket.wire.next_reply().map_err(|_| Lost)?;
         if line.produce_version.is_none()
             && let Some(versions) = line.socket.wire.versions()
         {
             let cap = |before: i16| if has_topic_ids { i16::MAX } else { before };
             line.produce_version = versions.pick_at_most::<ProduceRequest>(cap(12)).ok();
-            line.fetch_version = versions.pick_at_most::<FetchRequest>(cap(TOPIC_ID_VERSION - 1)).ok();
+            line.fetch_version = versions
+                .pick_at_most::<FetchRequest>(cap(TOPIC_ID_VERSION - 1))
+                .ok();
         }
         Ok(reply)
     }
 
     /// The answers of the next produce reply.
-    pub fn next_answers(&mut self, token: u64) -> Result<Option<&[Answer]>, ()> {
-        let Some(reply) = self.next_reply(token)? else { return Ok(None) };
-        let response = decode_body::<ProduceRequest>(reply.body, reply.version).map_err(drop)?;
+    pub fn next_answers(&mut self, token: u64) -> Result<Option<&[Answer]>, Lost> {
+        let Some(reply) = self.next_reply(token)? else {
+            return Ok(None);
+        };
+        let response =
+            decode_body::<ProduceRequest>(reply.body, reply.version).map_err(|_| Lost)?;
         self.answers.clear();
         for topic in &response.responses {
             for partition in &topic.partition_responses {
                 let number =
-                    self.topics.numbers.find(topic.name.as_str(), topic.topic_id, partition.index);
+                    self.topics
+                        .numbers
+                        .find(topic.name.as_str(), topic.topic_id, partition.index);
                 self.answers.extend(number.map(|number| Answer {
                     partition: number,
                     code: partition.error_code,
@@ -186,9 +221,11 @@ impl Lines {
     }
 
     /// The next fetch reply.
-    pub fn next_fetched(&mut self, token: u64) -> Result<Option<FetchResponse>, ()> {
+    pub fn next_fetched(&mut self, token: u64) -> Result<Option<FetchResponse>, Lost> {
         match self.next_reply(token)? {
-            Some(reply) => decode_body::<FetchRequest>(reply.body, reply.version).map(Some).map_err(drop),
+            Some(reply) => decode_body::<FetchRequest>(reply.body, reply.version)
+                .map(Some)
+                .map_err(|_| Lost),
             None => Ok(None),
         }
     }
@@ -197,22 +234,32 @@ impl Lines {
         self.line(token)?.fetch_version
     }
 
-    pub fn send_fetch(&mut self, token: u64, request: &FetchRequest) -> Result<(), ()> {
-        let Some(line) = self.line(token) else { return Err(()) };
-        let version = line.fetch_version.ok_or(())?;
-        line.socket.wire.send((), version, request, true).map_err(drop)
+    pub fn send_fetch(&mut self, token: u64, request: &FetchRequest) -> Result<(), Lost> {
+        let Some(line) = self.line(token) else {
+            return Err(Lost);
+        };
+        let version = line.fetch_version.ok_or(Lost)?;
+        line.socket
+            .wire
+            .send((), version, request, true)
+            .map_err(|_| Lost)
     }
 
-    pub fn send_produce(&mut self, token: u64, sent: &Sent, timeout_ns: u64) -> Result<(), ()> {
+    pub fn send_produce(&mut self, token: u64, sent: &Sent, timeout_ns: u64) -> Result<(), Lost> {
         let acks = self.acks;
         let layout = Arc::clone(&self.topics.layout);
-        let Some(line) = self.line(token) else { return Err(()) };
-        let version = line.produce_version.ok_or(())?;
+        let Some(line) = self.line(token) else {
+            return Err(Lost);
+        };
+        let version = line.produce_version.ok_or(Lost)?;
         let request = ProduceRequest::default()
             .with_acks(acks)
             .with_timeout_ms((timeout_ns / 1_000_000) as i32)
             .with_topic_data(topic_data(sent, &layout, version));
-        line.socket.wire.send((), version, &request, acks != 0).map_err(drop)
+        line.socket
+            .wire
+            .send((), version, &request, acks != 0)
+            .map_err(|_| Lost)
     }
 }
 
@@ -224,7 +271,10 @@ fn topic_data(sent: &Sent, layout: &Layout, version: i16) -> Vec<TopicProduceDat
             .with_index(partition.index)
             .with_records(Some(batch.sealed()));
         // Kafka answers a topic that is named twice in one request with an error, so each is gathered.
-        if let Some((_, topic)) = topics.iter_mut().find(|(place, _)| *place == partition.topic) {
+        if let Some((_, topic)) = topics
+            .iter_mut()
+            .find(|(place, _)| *place == partition.topic)
+        {
             topic.partition_data.push(data);
             continue;
         }

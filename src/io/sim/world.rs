@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Wake, Waker};
 
-use super::disk::DiskState;
+use super::disk_state::DiskState;
 use crate::base::Map;
 use crate::io::rand::Generator;
 use crate::io::{Instant, memory::Home};
@@ -39,10 +39,12 @@ impl Wake for TaskWaker {
     }
 }
 
+type Call = Box<dyn FnOnce(&Rc<World>)>;
+
 /// What happens when its time has come.
 pub(super) enum Event {
     Wake(Waker),
-    Call(Box<dyn FnOnce(&Rc<World>)>),
+    Call(Call),
 }
 
 /// When an event is due, and its number: the key by which it can be called off.
@@ -187,6 +189,14 @@ impl World {
         }
     }
 
+    /// Drops all tasks and events.
+    pub(super) fn end(&self) {
+        let nodes: Vec<usize> = self.nodes.borrow().keys().copied().collect();
+        nodes.into_iter().for_each(|node| self.drop_tasks(node));
+        let events = std::mem::take(&mut *self.events.borrow_mut());
+        drop(events);
+    }
+
     /// Runs one task, or lets time go on to the next event if it is due by `end`. False if there was nothing to do.
     pub(super) fn step(self: &Rc<Self>, end: Instant) -> bool {
         self.collect_wakes();
@@ -254,13 +264,6 @@ impl World {
             task.future = Some(future);
         }
         // Otherwise the task has killed its own node, and its future ends here.
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        // Tasks hold the world through their doors; only tests that leak them get here with tasks left.
-        self.tasks.get_mut().clear();
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Ring {
     max_bytes: u64,
     state: RefCell<State>,
     growing: Cell<bool>,
+    /// The last attempt to grow met a full disk; tried again after the next checkpoint.
+    full: Cell<bool>,
     pub changed: Notify,
 }
 
@@ -68,6 +70,7 @@ impl Ring {
             max_bytes,
             state: RefCell::default(),
             growing: Cell::new(false),
+            full: Cell::new(false),
             changed: Notify::new(),
         }
     }
@@ -217,19 +220,20 @@ impl Ring {
         if wanted && !self.growing.replace(true) {
             if let Err(error) = self.make(self.file_bytes).await {
                 tracing::warn!(%error, core = self.core, "the journal could not grow");
+                self.full.set(true);
             }
             self.growing.set(false);
-            // Made or not: whoever waits for it looks again.
             self.changed.notify_all();
         }
     }
 
     pub fn wants_to_grow(&self) -> bool {
-        self.state.borrow().free.is_empty() && !self.growing.get() && self.may_grow(self.file_bytes)
+        self.state.borrow().free.is_empty() && !self.growing.get() && !self.full.get() && self.may_grow(self.file_bytes)
     }
 
     /// A checkpoint covers every block below `sequence`.
     pub fn free_below(&self, sequence: u64) {
+        self.full.set(false);
         let mut state = self.state.borrow_mut();
         while let Some((file, _)) = state.full.pop_front_if(|(_, last)| *last < sequence) {
             state.free.push_back(file);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    base::{METADATA_TOPIC_ID, PartitionKey, Set},
+    base::{METADATA_TOPIC_ID, Map, Offset, PartitionKey, Set},
     io::{DirEntry, File, Io, OpenOptions, Slice},
     log::{
         checkpoint::{Checkpoint, parse_journal_name},
@@ -14,6 +14,7 @@ use crate::{
             block::{self, BlockHeader, Incarnation},
             entry::Entry,
         },
+        locate::Head,
         recovery::failed,
         settings::{BLOCK_BYTES, RecoverError},
     },
@@ -52,6 +53,10 @@ pub struct Journals {
     blocks: Vec<Vec<BlockAt>>,
     /// Partitions with appended records in those blocks.
     pub appended: Set<PartitionKey>,
+    /// The largest log start announced for a partition.
+    pub starts: Map<PartitionKey, Offset>,
+    /// How far the records of a segment reach, as far as the journal knows.
+    pub segment_ends: Map<(PartitionKey, Offset), Offset>,
 }
 
 impl Journals {
@@ -65,7 +70,13 @@ impl Journals {
             lock(io, &file, &path).await?;
             files.push(JournalFile { core, number, size: entry.len, path, file, bytes: None });
         }
-        Ok(Self { files, blocks: Vec::new(), appended: Set::default() })
+        Ok(Self {
+            files,
+            blocks: Vec::new(),
+            appended: Set::default(),
+            starts: Map::default(),
+            segment_ends: Map::default(),
+        })
     }
 
     /// First pass: finds each core's blocks from its checkpoint on.
@@ -120,11 +131,23 @@ impl Journals {
     fn note(&mut self, file: usize, position: u64, block: &[u8]) -> Result<bool, RecoverError> {
         let mut has_metadata = false;
         for entry in block::entries(block) {
-            let path = || self.files[file].path.display().to_string();
-            let entry = entry.map_err(|_| RecoverError::JournalCorrupt { path: path(), position })?;
+            let Ok(entry) = entry else {
+                let path = self.files[file].path.display().to_string();
+                return Err(RecoverError::JournalCorrupt { path, position });
+            };
             has_metadata |= entry.key().topic_id == METADATA_TOPIC_ID;
-            if let Entry::Append { head, .. } = entry {
-                self.appended.insert(head.key);
+            match entry {
+                Entry::Append { head, batch } => {
+                    let last = Head::parse(batch).map_or(head.base_offset, |head| head.last_offset);
+                    let end = self.segment_ends.entry((head.key, head.segment_base)).or_default();
+                    *end = last.plus(1).max(*end);
+                    self.appended.insert(head.key);
+                }
+                Entry::LogStart { key, offset } => {
+                    let start = self.starts.entry(key).or_default();
+                    *start = offset.max(*start);
+                }
+                Entry::Seal { .. } => {}
             }
         }
         Ok(has_metadata)

@@ -4,7 +4,7 @@ use std::{cell::RefCell, path::Path, rc::Rc, sync::Arc};
 
 use super::{METADATA_KEY, METADATA_TOPIC, empty_image, empty_state, failed, journals::Journals, no_fatal};
 use crate::{
-    base::{Map, Offset, PartitionKey, Set},
+    base::{Map, Offset, PartitionKey},
     io::{Io, Slice, join_all},
     log::{
         core::{Core, CoreSeed, PartitionSeed},
@@ -74,7 +74,7 @@ impl Replay {
 
     /// Repairs the metadata log and returns its batches.
     pub async fn metadata(&mut self, journals: &Journals) -> Result<Vec<Slice>, RecoverError> {
-        self.begin(METADATA_KEY, METADATA_TOPIC, &LogConfig::default())?;
+        self.begin(METADATA_KEY, METADATA_TOPIC, &LogConfig::default(), journals)?;
         let log = self.partitions[&METADATA_KEY].log.clone();
         if journals.appended.contains(&METADATA_KEY) {
             load(&log).await?;
@@ -82,7 +82,7 @@ impl Replay {
         for core in 0..journals.cores() {
             for index in (0..journals.len(core)).filter(|index| journals.has_metadata(core, *index)) {
                 let block = journals.block(core, index).await?;
-                self.apply(&block, |key| key == METADATA_KEY)?;
+                self.apply(&block, journals, |key| key == METADATA_KEY)?;
             }
         }
         let mut batches = Vec::new();
@@ -106,7 +106,7 @@ impl Replay {
     /// Repairs everything else.
     pub async fn all(&mut self, journals: &Journals, live: &LivePartitions) -> Result<(), RecoverError> {
         for (key, (name, config)) in live.iter().filter(|(key, _)| **key != METADATA_KEY) {
-            self.begin(*key, name, config)?;
+            self.begin(*key, name, config, journals)?;
         }
         let concerned: Vec<Rc<Log>> =
             journals.appended.iter().filter_map(|key| self.partitions.get(key)).map(|it| it.log.clone()).collect();
@@ -115,56 +115,54 @@ impl Replay {
                 loaded?;
             }
         }
-        let mut gave_up_tails = false;
         for core in 0..journals.cores() {
             for index in 0..journals.len(core) {
                 let block = journals.block(core, index).await?;
-                if gave_up_tails {
-                    self.load_tails(&block).await?;
-                }
-                self.apply(&block, |key| key != METADATA_KEY)?;
+                self.apply(&block, journals, |key| key != METADATA_KEY)?;
                 // The journal may hold more than memory should.
                 if self.core.memory.is_pressed() {
                     self.write_out().await?;
-                    gave_up_tails = true;
                 }
             }
         }
         self.write_out().await
     }
 
-    /// Writing out gives up memory, the tails that a block goes on behind among it.
-    async fn load_tails(&self, block: &[u8]) -> Result<(), RecoverError> {
-        let appended: Set<PartitionKey> = block::entries(block)
-            .filter_map(|entry| match entry {
-                Ok(Entry::Append { head, .. }) => Some(head.key),
-                Ok(Entry::LogStart { .. } | Entry::Seal { .. }) | Err(_) => None,
-            })
-            .collect();
-        let logs: Vec<Rc<Log>> =
-            appended.iter().filter_map(|key| self.partitions.get(key)).map(|it| it.log.clone()).collect();
-        for group in logs.chunks(LOADS_MAX) {
-            for loaded in join_all(group.iter().map(load)).await {
-                loaded?;
-            }
-        }
-        Ok(())
-    }
-
-    fn begin(&mut self, key: PartitionKey, name: &str, config: &LogConfig) -> Result<(), RecoverError> {
+    /// Restores a partition from its image. The log start that the journal announces is applied at once: segments
+    /// wholly below it may have lost their files already.
+    fn begin(
+        &mut self,
+        key: PartitionKey,
+        name: &str,
+        config: &LogConfig,
+        journals: &Journals,
+    ) -> Result<(), RecoverError> {
+        let announced = journals.starts.get(&key).copied().unwrap_or_default();
         let (log, state) = match self.images.remove(&key) {
-            Some(image) => {
+            Some(mut image) => {
+                image.log_start = image.log_start.max(announced);
+                drop_below(&mut image, journals);
                 let state = PartitionState::decode(&image.state)
                     .map_err(|_| RecoverError::CheckpointCorrupt { core: key.core(1) })?;
                 (Log::restored(&self.core, &image, config.clone()), state)
             }
             None => (Log::new(&self.core, key, name, config.clone()), empty_state()),
         };
+        log.pin();
+        let mut start = log.state_mut();
+        start.log_start = start.log_start.max(announced);
+        start.announced_start = start.log_start;
+        drop(start);
         self.partitions.insert(key, Partition { log, state: RefCell::new(state), config: config.clone() });
         Ok(())
     }
 
-    fn apply(&mut self, block: &[u8], wanted: impl Fn(PartitionKey) -> bool) -> Result<(), RecoverError> {
+    fn apply(
+        &mut self,
+        block: &[u8],
+        journals: &Journals,
+        wanted: impl Fn(PartitionKey) -> bool,
+    ) -> Result<(), RecoverError> {
         let now = self.io.clock.wall();
         for entry in block::entries(block) {
             // Every entry was decoded once already, by the first pass.
@@ -174,12 +172,15 @@ impl Replay {
             let log = &partition.log;
             match entry {
                 Entry::Append { head, batch } if head.base_offset >= log.log_end_offset() => {
-                    partition.append(&head, batch, now).map_err(|error| broken(key, error))?;
+                    let end = journals.segment_ends.get(&(key, head.segment_base)).copied().unwrap_or_default();
+                    let gone = end <= log.log_start_offset();
+                    partition.append(&head, batch, gone, now).map_err(|error| broken(key, error))?;
                     self.batches += 1;
                 }
                 // Below the checkpointed end, so in its segment already.
                 Entry::Append { .. } => {}
-                Entry::LogStart { offset, .. } => partition.move_start(offset),
+                // Applied when the partition was restored.
+                Entry::LogStart { .. } => {}
                 Entry::Seal { segment_base, next_base, .. } => {
                     let mut state = log.state_mut();
                     if state.active().base == segment_base && state.end <= next_base {
@@ -221,9 +222,11 @@ impl Replay {
     pub async fn finish(mut self, live: &LivePartitions) -> Result<Vec<PartitionSeed>, RecoverError> {
         let mut seeds = Vec::with_capacity(live.len());
         for (key, partition) in std::mem::take(&mut self.partitions) {
+            partition.log.unpin();
             removal::drop_segments(&self.core, &partition.log);
             let mut state = partition.state.into_inner();
             state.log_start_offset = partition.log.log_start_offset();
+            state.epochs.truncate_start(state.log_start_offset);
             state.log_end_offset = partition.log.log_end_offset();
             // With a single replica everything in the journal was committed.
             state.high_watermark = state.log_end_offset;
@@ -245,24 +248,33 @@ impl Replay {
 }
 
 impl Partition {
-    fn append(&self, head: &AppendHead, batch: &[u8], now: i64) -> Result<(), LogError> {
+    /// `gone` says that the segment was deleted after the append: then only what the rules know moves on.
+    fn append(&self, head: &AppendHead, batch: &[u8], gone: bool, now: i64) -> Result<(), LogError> {
         let corrupt = LogError::Corrupt { segment: head.segment_base, position: u64::from(head.position) };
         let header = BatchHeader::parse(batch).map_err(|_| corrupt.clone())?;
         let info = BatchInfo::of(&header);
         if info.base_offset != head.base_offset || info.bytes != head.length {
             return Err(corrupt);
         }
-        self.log.replay(head, batch, &info)?;
+        if gone {
+            self.log.replay_gone(info.next_offset());
+        } else {
+            self.log.replay(head, batch, &info)?;
+        }
         self.state.borrow_mut().apply(&info, now);
         Ok(())
     }
+}
 
-    fn move_start(&self, offset: Offset) {
-        let mut state = self.log.state_mut();
-        state.log_start = state.log_start.max(offset);
-        state.announced_start = state.log_start;
-        self.state.borrow_mut().epochs.truncate_start(offset);
-    }
+/// Takes out the segments that lie wholly below the log start. The last one reaches as far as the journal says.
+fn drop_below(image: &mut LogImage, journals: &Journals) {
+    let bases: Vec<Offset> = image.segments.iter().map(|segment| segment.base).collect();
+    let ends = bases.iter().enumerate().map(|(index, base)| {
+        let journaled = journals.segment_ends.get(&(image.key, *base)).copied().unwrap_or_default();
+        bases.get(index + 1).copied().unwrap_or_else(|| image.log_end.max(journaled))
+    });
+    let gone = ends.take_while(|end| *end <= image.log_start).count();
+    image.segments.drain(..gone);
 }
 
 async fn load(log: &Rc<Log>) -> Result<(), RecoverError> {

@@ -58,7 +58,7 @@ impl Promised {
     /// Bytes from the batch that contains `from` on.
     pub fn bytes_from(&self, from: Offset, upto: Offset) -> Vec<u8> {
         let wanted = self.batches.iter().filter(|it| it.info.last_offset >= from && it.info.last_offset < upto);
-        wanted.flat_map(|batch| batch.bytes.iter().copied()).collect()
+        wanted.map(|batch| &batch.bytes[..]).collect::<Vec<_>>().concat()
     }
 
     /// The next batch of this partition's one producer.
@@ -67,7 +67,8 @@ impl Promised {
         let records = 1 + rand.below(8);
         for _ in 0..records {
             let size = if rand.below(40) == 0 { rand.below(20_000) } else { rand.below(300) };
-            let value: Vec<u8> = (0..size).map(|_| rand.next_u64() as u8).collect();
+            let mut value = rand.next_u64().to_be_bytes().repeat(size as usize / 8);
+            value.extend(rand.next_u64().to_be_bytes());
             batch.push(now, Some(&rand.next_u64().to_be_bytes()), Some(&value));
         }
         batch.build()
@@ -135,9 +136,5 @@ impl Model {
 
     pub fn with<T>(&self, key: PartitionKey, look: impl FnOnce(&mut Promised) -> T) -> Option<T> {
         self.0.borrow_mut().get_mut(&key).map(look)
-    }
-
-    pub fn keys(&self) -> Vec<PartitionKey> {
-        self.0.borrow().keys().copied().collect()
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     io::{Io, sim::Simulation},
     log::{
         CoreLog, CoreSeed, Durability, Log, LogConfig, LogError, LogSettings, METADATA_KEY, RecoverError, StopReport,
-        finish_clean_stop, recover, settings::Read,
+        core::joined, finish_clean_stop, recover, settings::Read,
     },
 };
 
@@ -81,7 +81,7 @@ impl Life {
         let model = self.model.clone();
         let seed = self.sim.seed();
         let check = |batches: Vec<crate::io::Slice>| {
-            let bytes: Vec<u8> = batches.iter().flat_map(|slice| slice.iter().copied()).collect();
+            let bytes = joined(&batches);
             model.with(METADATA_KEY, |it| {
                 let all = it.bytes_from(it.asked_start, Offset(i64::MAX));
                 let from_acked = it.bytes_from(it.acked_start, Offset(i64::MAX));
@@ -275,7 +275,7 @@ fn resequenced(bytes: &bytes::Bytes, sequence: i32) -> bytes::Bytes {
 }
 
 fn check_read(read: &Read, expected: &[u8], max_bytes: usize, context: &str) {
-    let bytes: Vec<u8> = read.slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+    let bytes = joined(&read.slices);
     assert_eq!(bytes.len(), read.bytes, "{context}");
     assert!(!bytes.is_empty(), "{context}: nothing was read");
     assert!(expected.starts_with(&bytes), "{context}: what was read is not what was written");
@@ -295,7 +295,7 @@ pub async fn verify(model: &Model, log: &Rc<Log>, context: &str) {
         let read = log.read(from, 1 << 16, end, true).await.unwrap_or_else(|error| panic!("{context}: {error}"));
         check_read(&read, &expected[at..], 1 << 16, context);
         at += read.bytes;
-        let bytes: Vec<u8> = read.slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+        let bytes = joined(&read.slices);
         let last = crate::protocol::batch::batches(&bytes).flatten().last().expect("a read has a batch");
         from = last.header.last_offset().plus(1);
     }

@@ -1,0 +1,224 @@
+//! The gate's result for CI: JUnit XML, Markdown for a job page, HTML, JSON.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use crate::compare::report::show;
+use crate::gate::Verdict;
+use crate::report::html::{escape, page};
+use crate::report::json::Setting;
+use crate::report::plot::{Line, Plot, Scale};
+use crate::stats::gate::{Decision, Evidence};
+
+pub const SCHEMA: &str = "ringtail-loadgen/gate/1";
+
+fn headline(verdict: &Verdict) -> &'static str {
+    match verdict.look.decision {
+        Decision::Pass => "pass: every gated latency is within its limit",
+        Decision::Regression => "regression: a gated latency is slower than its limit",
+        Decision::Inconclusive => {
+            "inconclusive: too much noise to tell; more pairs or a quieter machine are needed"
+        }
+    }
+}
+
+fn standing(evidence: &Evidence) -> &'static str {
+    match (evidence.is_above, evidence.is_below) {
+        (true, _) => "above the limit",
+        (false, true) => "below the limit",
+        (false, false) => "undecided",
+    }
+}
+
+/// Name, evidence and limit of each gated number.
+fn rows(verdict: &Verdict) -> impl Iterator<Item = (&String, &Evidence, f64)> {
+    let names = verdict.names.iter().zip(&verdict.look.metrics);
+    names
+        .zip(&verdict.rules.limits)
+        .map(|((name, evidence), limit)| (name, evidence, *limit))
+}
+
+pub fn markdown(verdict: &Verdict) -> String {
+    let mut text = format!("## Latency gate: {}\n\n", headline(verdict));
+    let mut write = || -> std::fmt::Result {
+        writeln!(
+            text,
+            "| | slowdown | limit | p (above) | p (below) | |\n|---|--:|--:|--:|--:|---|"
+        )?;
+        for (name, evidence, limit) in rows(verdict) {
+            writeln!(
+                text,
+                "| {name} | {:+.2} % | {:.1} % | {:.4} | {:.4} | {} |",
+                evidence.slowdown * 100.0,
+                limit * 100.0,
+                evidence.p_above_limit,
+                evidence.p_below_limit,
+                standing(evidence)
+            )?;
+        }
+        let rounds = &verdict.rounds;
+        writeln!(
+            text,
+            "\n{} pairs of rounds of {} planned, looks at {:?}, {} pairs dropped for CPU steal, {} of {} rounds with the generator late. False regressions ≤ {} %, false passes at the limit ≤ {} %, over all metrics and looks. Seed {}.",
+            rounds.pairs.len(),
+            rounds.plan().pairs,
+            verdict.rules.looks,
+            rounds.dropped,
+            rounds.late_rounds(),
+            rounds.pairs.len() * 2,
+            verdict.rules.alpha_regression * 100.0,
+            verdict.rules.alpha_pass * 100.0,
+            rounds.plan().seed
+        )
+    };
+    write().expect("writing to a string does not fail");
+    text
+}
+
+/// One test case for each gated number. What is undecided is skipped, unless the whole gate says otherwise.
+pub fn junit(verdict: &Verdict) -> String {
+    let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+    let mut write = || -> std::fmt::Result {
+        let failures = rows(verdict)
+            .filter(|(_, evidence, _)| evidence.is_above)
+            .count();
+        let skipped = rows(verdict)
+            .filter(|(_, evidence, _)| !evidence.is_above && !evidence.is_below)
+            .count();
+        writeln!(
+            text,
+            "<testsuite name=\"latency gate\" tests=\"{}\" failures=\"{failures}\" skipped=\"{skipped}\">",
+            verdict.names.len()
+        )?;
+        for (name, evidence, limit) in rows(verdict) {
+            let body = format!(
+                "{:+.2} % (limit {:.1} %)",
+                evidence.slowdown * 100.0,
+                limit * 100.0
+            );
+            let element = match (evidence.is_above, evidence.is_below) {
+                (true, _) => format!("<failure message=\"{body}\"/>"),
+                (false, true) => String::new(),
+                (false, false) => format!("<skipped message=\"undecided: {body}\"/>"),
+            };
+            writeln!(
+                text,
+                "  <testcase classname=\"latency\" name=\"{}\">{element}</testcase>",
+                escape(name)
+            )?;
+        }
+        writeln!(text, "</testsuite>")
+    };
+    write().expect("writing to a string does not fail");
+    text
+}
+
+pub fn json(verdict: &Verdict, setting: &Setting) -> Value {
+    json!({
+        "schema": SCHEMA,
+        "setting": setting,
+        "decision": verdict.look.decision,
+        "names": verdict.names,
+        "look": verdict.look,
+        "rules": verdict.rules,
+        "plan": verdict.rounds.plan(),
+        "pairs": verdict.rounds.pairs,
+        "dropped_for_steal": verdict.rounds.dropped,
+        "late_rounds": verdict.rounds.late_rounds(),
+    })
+}
+
+pub fn html(verdict: &Verdict, setting: &Setting) -> String {
+    let class = if verdict.look.decision == Decision::Pass {
+        "verdict"
+    } else {
+        "verdict bad"
+    };
+    let mut body = format!(
+        "<h1>Latency gate</h1><div class=\"{class}\">{}</div>",
+        headline(verdict)
+    );
+    let mut write = || -> std::fmt::Result {
+        body.push_str("<div class=\"wide\"><table><tr><th></th><th>base</th><th>candidate</th><th>slowdown</th><th>limit</th><th></th></tr>");
+        for (name, evidence, limit) in rows(verdict) {
+            let middle = |candidate: bool| {
+                let rounds = verdict.rounds.pairs.iter();
+                let mut values: Vec<f64> = rounds
+                    .filter_map(|pair| {
+                        if candidate {
+                            &pair.candidate
+                        } else {
+                            &pair.base
+                        }
+                        .get(name)
+                        .copied()
+                    })
+                    .collect();
+                values.sort_unstable_by(f64::total_cmp);
+                show(name, crate::stats::quantile(&values, 0.5))
+            };
+            write!(
+                body,
+                "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:+.2} %</td><td>{:.1} %</td><td>{}</td></tr>",
+                escape(name),
+                middle(false),
+                middle(true),
+                evidence.slowdown * 100.0,
+                limit * 100.0,
+                standing(evidence)
+            )?;
+        }
+        body.push_str("</table></div>");
+        for (name, _, limit) in rows(verdict) {
+            body.push_str(&pairs_plot(verdict, name, limit).draw());
+        }
+        write!(
+            body,
+            "<h2>Where and how</h2><p>{} · {} × {} · kernel {} · governor {}</p><pre>{}</pre>",
+            escape(&setting.machine.host),
+            setting.machine.cpus_online,
+            escape(&setting.machine.cpu_model),
+            escape(&setting.machine.kernel),
+            escape(&setting.machine.governor),
+            escape(&setting.command)
+        )
+    };
+    write().expect("writing to a string does not fail");
+    page("Latency gate", &body)
+}
+
+/// Candidate over base, pair by pair, beside the limit.
+fn pairs_plot(verdict: &Verdict, name: &str, limit: f64) -> Plot {
+    let ratios = verdict.rounds.differences(name);
+    let points: Vec<(f64, f64)> = ratios
+        .iter()
+        .enumerate()
+        .map(|(at, d)| ((at + 1) as f64, d.exp()))
+        .collect();
+    let last = points.len() as f64;
+    let level = |name: &str, colour, y| Line {
+        name: name.to_owned(),
+        colour,
+        points: vec![(1.0, y), (last, y)],
+    };
+    Plot {
+        title: format!("{}: candidate over base", escape(name)),
+        x_label: "pair".to_owned(),
+        y_label: "ratio".to_owned(),
+        x_scale: Scale::Linear,
+        y_scale: Scale::Log,
+        lines: vec![
+            Line {
+                name: "pairs".to_owned(),
+                colour: 1,
+                points,
+            },
+            level("limit", 2, 1.0 + limit),
+            level("equal", 3, 1.0),
+        ],
+        x_marks: Vec::new(),
+        show_y: |y| format!("{y:.2}"),
+        shaded_until: None,
+    }
+}

@@ -1,0 +1,79 @@
+//! A decoded request with what is needed to answer it.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
+
+use crate::{
+    api::{Outcome, Peer},
+    base::ErrorCode,
+    protocol::{
+        frame::{self, RequestHead},
+        guard,
+        versions::Api,
+    },
+};
+
+/// A request of type `R`.
+pub(super) struct Call<R> {
+    /// What is asked.
+    pub request: R,
+    /// In which version; the answer has the same.
+    pub version: i16,
+    /// What the client calls itself.
+    pub client_id: StrBytes,
+    /// Who asks.
+    pub peer: Rc<Peer>,
+    api: &'static Api,
+    correlation_id: i32,
+}
+
+impl<R: Decodable> Call<R> {
+    /// Checks and decodes a request's body. Texts and records stay where they lie in the frame.
+    ///
+    /// # Errors
+    /// Why the connection must be closed.
+    pub fn decode(peer: Rc<Peer>, head: RequestHead) -> Result<Self, String> {
+        let RequestHead { api, version, correlation_id, client_id, mut body } = head;
+        let refused = |why: &str| format!("malformed {} v{version} request: {why}", api.name);
+        guard::check(api, version, &body).map_err(|why| refused(&why.to_string()))?;
+        let request = decode_body(&mut body, version).map_err(|why| refused(&why))?;
+        Ok(Self { request, version, client_id: client_id.unwrap_or_default(), peer, api, correlation_id })
+    }
+}
+
+fn decode_body<R: Decodable>(body: &mut Bytes, version: i16) -> Result<R, String> {
+    R::decode(body, version).map_err(|error| error.to_string())
+}
+
+impl<R> Call<R> {
+    /// The answer, encoded.
+    pub fn reply<M: Encodable + HeaderVersion>(&self, message: &M) -> Outcome {
+        match frame::reply(self.correlation_id, self.version, message) {
+            Ok(bytes) => Outcome::Reply(vec![bytes.into()]),
+            Err(why) => Outcome::Close(format!("no {} v{} answer: {why}", self.api.name, self.version)),
+        }
+    }
+
+    /// Goes back in the answer; for handlers that write their answer themselves.
+    pub fn correlation_id(&self) -> i32 {
+        self.correlation_id
+    }
+
+    /// Takes the request out and leaves what the answer needs.
+    pub fn take(self) -> (R, Call<()>) {
+        let Self { request, version, client_id, peer, api, correlation_id } = self;
+        (request, Call { request: (), version, client_id, peer, api, correlation_id })
+    }
+}
+
+/// The code of an outcome on the wire: 0 is success.
+pub(super) fn code(error: Option<ErrorCode>) -> i16 {
+    error.map_or(0, |error| error.code())
+}
+
+/// An owned text for an answer.
+pub(super) fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}

@@ -1,0 +1,25 @@
+//! CreatePartitions (key 37), versions 0–3 (KIP-195). Answered when the partitions are durable and every core has them.
+
+use std::rc::Rc;
+
+use kafka_protocol::messages::{
+    CreatePartitionsRequest, CreatePartitionsResponse, create_partitions_response::CreatePartitionsTopicResult,
+};
+
+use crate::{
+    api::{Context, Outcome, call::Call},
+    base::ErrorCode,
+    shard::{ControlAnswer, ControlRequest},
+};
+
+pub(super) async fn handle(context: &Rc<Context>, call: Call<CreatePartitionsRequest>) -> Outcome {
+    let (request, call) = call.take();
+    let names: Vec<_> = request.topics.iter().map(|topic| topic.name.clone()).collect();
+    let error = match context.router.control(ControlRequest::CreatePartitions(request)).await {
+        ControlAnswer::CreatePartitions(answer) => return call.reply(&answer),
+        ControlAnswer::Refused(error) => error,
+        _other => ErrorCode::UnknownServerError,
+    };
+    let refused = |name| CreatePartitionsTopicResult::default().with_name(name).with_error_code(error.code());
+    call.reply(&CreatePartitionsResponse::default().with_results(names.into_iter().map(refused).collect()))
+}

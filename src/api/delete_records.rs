@@ -1,0 +1,62 @@
+//! DeleteRecords (key 21), versions 0–2 (KIP-107). Answered when the new log start offset is durable.
+//! Differs from Kafka: success survives `kill -9`; Kafka writes the log start offset down once a minute.
+
+use std::rc::Rc;
+
+use kafka_protocol::messages::{
+    DeleteRecordsRequest, DeleteRecordsResponse, TopicName,
+    delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult},
+};
+
+use crate::{
+    api::{Context, Outcome, call::Call, topics},
+    base::{ErrorCode, PartitionKey},
+    metadata::{Image, names},
+    shard::OffsetsCall,
+};
+
+pub(super) async fn handle(context: &Rc<Context>, call: Call<DeleteRecordsRequest>) -> Outcome {
+    let (request, call) = call.take();
+    let image = context.router.image();
+    let mut asked = Vec::new();
+    let mut places = Vec::new();
+    let mut answers = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for partition in &topic.partitions {
+            let index = partition.partition_index;
+            let mut answer = DeleteRecordsPartitionResult::default().with_partition_index(index).with_low_watermark(-1);
+            match deletable(context, &image, &topic.name, index) {
+                Ok(key) => {
+                    places.push((answers.len(), partitions.len()));
+                    asked.push((key, partition.offset));
+                }
+                Err(error) => answer.error_code = error.code(),
+            }
+            partitions.push(answer);
+        }
+        answers.push(DeleteRecordsTopicResult::default().with_name(topic.name).with_partitions(partitions));
+    }
+    let deleted = context.router.offsets(OffsetsCall::DeleteRecords(asked)).await;
+    for ((topic, partition), deleted) in places.into_iter().zip(deleted) {
+        let answer: &mut DeleteRecordsPartitionResult = &mut answers[topic].partitions[partition];
+        match deleted {
+            Ok(deleted) => answer.low_watermark = deleted.offset.0,
+            Err(error) => answer.error_code = error.code(),
+        }
+    }
+    call.reply(&DeleteRecordsResponse::default().with_topics(answers))
+}
+
+/// Records of internal topics and of topics that are only compacted stay.
+fn deletable(context: &Context, image: &Image, name: &TopicName, index: i32) -> Result<PartitionKey, ErrorCode> {
+    let key = topics::by_name(image, name, index)?;
+    if names::is_internal(name) {
+        return Err(ErrorCode::InvalidTopicException);
+    }
+    let view = context.router.topic(key.topic_id).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    if view.config.cleanup_policy.compact && !view.config.cleanup_policy.delete {
+        return Err(ErrorCode::PolicyViolation);
+    }
+    Ok(key)
+}

@@ -1,0 +1,56 @@
+//! DescribeCluster (key 60), versions 0–2 (KIP-700).
+//! v1 endpoint type (KIP-919) · v2 fenced brokers (KIP-1073)
+
+use std::rc::Rc;
+
+use kafka_protocol::messages::{
+    BrokerId as WireBroker, DescribeClusterRequest, DescribeClusterResponse,
+    describe_cluster_response::DescribeClusterBroker,
+};
+
+use crate::{
+    api::{
+        Context, Outcome,
+        call::{Call, text},
+        operations,
+    },
+    base::ErrorCode,
+};
+
+const BROKERS: i8 = 1;
+const CONTROLLERS: i8 = 2;
+
+pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeClusterRequest>) -> Outcome {
+    if let Some((error, why)) = refused(call.request.endpoint_type) {
+        return call.reply(
+            &DescribeClusterResponse::default().with_error_code(error.code()).with_error_message(Some(text(&why))),
+        );
+    }
+    let endpoint = &context.endpoints[call.peer.listener];
+    let id = WireBroker(context.router.broker_id().0);
+    let broker = DescribeClusterBroker::default()
+        .with_broker_id(id)
+        .with_host(endpoint.host.clone())
+        .with_port(i32::from(endpoint.port))
+        .with_rack(context.router.config().rack.as_deref().map(text));
+    let operations = operations::if_asked(call.request.include_cluster_authorized_operations, operations::CLUSTER);
+    call.reply(
+        &DescribeClusterResponse::default()
+            .with_cluster_id(text(context.router.cluster_id()))
+            .with_controller_id(id)
+            .with_brokers(vec![broker])
+            .with_cluster_authorized_operations(operations),
+    )
+}
+
+/// Controllers are described by controllers only.
+fn refused(endpoint_type: i8) -> Option<(ErrorCode, String)> {
+    match endpoint_type {
+        BROKERS => None,
+        CONTROLLERS => Some((
+            ErrorCode::MismatchedEndpointType,
+            "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER".into(),
+        )),
+        other => Some((ErrorCode::UnsupportedEndpointType, format!("Unsupported endpoint type {other}"))),
+    }
+}

@@ -1,0 +1,208 @@
+//! Fetch (key 1), versions 4–18.
+//! v4 isolation (KIP-98) · v5 log start offset (KIP-107) · v7 sessions (KIP-227) · v9 leader epochs (KIP-320) · v11 rack (KIP-392) ·
+//! v12 divergence (KIP-595) · v13 topic ids (KIP-516) · v15 replica state (KIP-903) · v16 node endpoints (KIP-951)
+//! Record bytes are answered as they lie in memory or came from the disk.
+//! Differs from Kafka: no preferred read replica; followers are not served yet.
+
+mod reply;
+
+use std::{rc::Rc, time::Duration};
+
+use kafka_protocol::messages::{
+    FetchRequest,
+    fetch_request::{FetchPartition as AskedPartition, FetchTopic, ForgottenTopic},
+};
+use uuid::Uuid;
+
+use self::reply::{Reply, TopicAnswer};
+use crate::{
+    api::{Context, Outcome, call::Call, topics},
+    base::{ErrorCode, LeaderEpoch, Offset, PartitionKey, TopicId},
+    metadata::Image,
+    partition::{
+        FetchPartition, Isolation,
+        fetch_session::{FetchContext, PartitionAnswer, SessionKey, SessionRequest, TopicRef},
+    },
+    replica::Fetched,
+    shard::FetchCall,
+};
+
+pub(super) async fn handle(context: &Rc<Context>, call: Call<FetchRequest>) -> Outcome {
+    let (request, call) = call.take();
+    let mut reply = Reply::new(call.correlation_id(), call.version, request.isolation_level == 1);
+    let session = session_request(&request, call.version);
+    let follower = session.follower;
+    let opened = context.sessions.borrow_mut().open(session, now_ms(context));
+    let session = match opened {
+        Ok(session) => session,
+        Err(error) => return reply.refuse(error),
+    };
+    let fetched = fetch(context, &request, &session, follower).await;
+    let answers: Vec<_> = fetched.iter().map(summary).collect();
+    let random = context.io.rand.next_u64();
+    let replied = context.sessions.borrow_mut().reply(&session, &answers, now_ms(context), random);
+    match replied {
+        Ok(session_reply) => {
+            reply.session_id = session_reply.session_id;
+            reply.topics = listed(session, fetched, &session_reply.include);
+            reply.encode()
+        }
+        Err(error) => reply.refuse(error),
+    }
+}
+
+fn now_ms(context: &Context) -> i64 {
+    (context.io.clock.now().0 / 1_000_000) as i64
+}
+
+fn session_request(request: &FetchRequest, version: i16) -> SessionRequest {
+    let by_id = version >= 13;
+    let replica = if version >= 15 { request.replica_state.replica_id } else { request.replica_id };
+    SessionRequest {
+        session_id: request.session_id,
+        session_epoch: request.session_epoch,
+        by_id,
+        follower: replica.0 >= 0,
+        partitions: request.topics.iter().flat_map(|topic| wanted(topic, by_id)).collect(),
+        forgotten: request.forgotten_topics_data.iter().flat_map(|topic| forgotten(topic, by_id)).collect(),
+    }
+}
+
+fn wanted(topic: &FetchTopic, by_id: bool) -> impl Iterator<Item = (SessionKey, FetchPartition)> {
+    let reference = reference(&topic.topic, topic.topic_id, by_id);
+    topic.partitions.iter().map(move |partition| ((reference.clone(), partition.partition), range(partition)))
+}
+
+fn forgotten(topic: &ForgottenTopic, by_id: bool) -> impl Iterator<Item = SessionKey> {
+    let reference = reference(&topic.topic, topic.topic_id, by_id);
+    topic.partitions.iter().map(move |index| (reference.clone(), *index))
+}
+
+fn reference(name: &str, id: Uuid, by_id: bool) -> TopicRef {
+    if by_id { TopicRef::Id(TopicId(id)) } else { TopicRef::Name(name.into()) }
+}
+
+fn range(partition: &AskedPartition) -> FetchPartition {
+    let epoch = |epoch: i32| Some(LeaderEpoch(epoch)).filter(|epoch| epoch.0 >= 0);
+    FetchPartition {
+        fetch_offset: Offset(partition.fetch_offset),
+        partition_max_bytes: partition.partition_max_bytes,
+        current_leader_epoch: epoch(partition.current_leader_epoch),
+        last_fetched_epoch: epoch(partition.last_fetched_epoch),
+        log_start_offset: Offset(partition.log_start_offset),
+    }
+}
+
+/// Reads what the session says; one answer a partition, in its order.
+async fn fetch(context: &Context, request: &FetchRequest, session: &FetchContext, follower: bool) -> Vec<Fetched> {
+    let image = context.router.image();
+    let keys: Vec<_> = session.partitions.iter().map(|(key, _)| find(&image, key, follower)).collect();
+    let asked = keys.iter().zip(&session.partitions).filter_map(|(key, (_, range))| Some(((*key).ok()?, *range)));
+    let isolation = if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };
+    let max_bytes = request.max_bytes.clamp(0, context.router.config().fetch_max_bytes);
+    let call = FetchCall {
+        partitions: asked.collect(),
+        isolation,
+        max_bytes: max_bytes as usize,
+        min_bytes: request.min_bytes.clamp(0, max_bytes) as usize,
+        max_wait: Duration::from_millis(request.max_wait_ms.max(0) as u64),
+    };
+    let mut fetched = context.router.fetch(call).await.into_iter();
+    let answer = |key: Result<PartitionKey, ErrorCode>| match key {
+        Ok(_) => match fetched.next() {
+            // As in Kafka, an error comes without offsets.
+            Some(Fetched { error: Some(error), .. }) => Fetched::refused(error),
+            Some(fetched) => fetched,
+            None => Fetched::refused(ErrorCode::UnknownServerError),
+        },
+        Err(error) => Fetched::refused(error),
+    };
+    keys.into_iter().map(answer).collect()
+}
+
+fn find(image: &Image, (topic, index): &SessionKey, follower: bool) -> Result<PartitionKey, ErrorCode> {
+    let topic = match topic {
+        TopicRef::Name(name) => topics::find(image, name, Uuid::nil(), false),
+        TopicRef::Id(id) => topics::find(image, "", id.0, true),
+    };
+    let key = topics::partition(topic?, *index)?;
+    // There are no replicas but the leader.
+    if follower { Err(ErrorCode::NotLeaderOrFollower) } else { Ok(key) }
+}
+
+fn summary(fetched: &Fetched) -> PartitionAnswer {
+    PartitionAnswer {
+        has_records: fetched.bytes > 0,
+        has_error: fetched.error.is_some(),
+        has_redirect: fetched.diverging.is_some(),
+        high_watermark: fetched.high_watermark.0,
+        log_start_offset: fetched.log_start_offset.0,
+    }
+}
+
+/// The partitions that the reply lists; neighbours of one topic together.
+fn listed(session: FetchContext, fetched: Vec<Fetched>, include: &[bool]) -> Vec<TopicAnswer> {
+    let mut topics: Vec<TopicAnswer> = Vec::new();
+    let partitions = session.partitions.into_iter().zip(fetched).zip(include).filter(|(_, included)| **included);
+    for ((((topic, index), _), fetched), _) in partitions {
+        match topics.last_mut().filter(|last| last.topic == topic) {
+            Some(last) => last.partitions.push((index, fetched)),
+            None => topics.push(TopicAnswer { topic, partitions: vec![(index, fetched)] }),
+        }
+    }
+    topics
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::TopicName;
+
+    use super::*;
+    use crate::api::call::{code, text};
+
+    fn topic(name: &str, id: u128) -> FetchTopic {
+        let partitions = [0, 9, 1].map(|index| AskedPartition::default().with_partition(index).with_fetch_offset(7));
+        FetchTopic::default()
+            .with_topic(TopicName(text(name)))
+            .with_topic_id(Uuid::from_u128(id))
+            .with_partitions(partitions.to_vec())
+    }
+
+    fn check(name: &str, id: u128, version: i16, replica: i32) -> [i16; 3] {
+        let request = FetchRequest::default().with_replica_id(replica.into()).with_topics(vec![topic(name, id)]);
+        let session = session_request(&request, version);
+        let image = topics::test_image();
+        let found = |place: usize| code(find(&image, &session.partitions[place].0, session.follower).err());
+        [found(0), found(1), found(2)]
+    }
+
+    #[test]
+    fn partitions_are_found_by_name_or_id() {
+        assert_eq!(check("b", 0, 12, -1), [0, 3, 0]);
+        assert_eq!(check("", 2, 13, -1), [0, 3, 0]);
+        assert_eq!(check("nope", 0, 12, -1), [3, 3, 3]);
+        assert_eq!(check("", 77, 13, -1), [100, 100, 100]);
+        assert_eq!(check("b", 0, 4, 5), [6, 3, 6], "there are no followers");
+        assert_eq!(check("b", 0, 4, -2), [0, 3, 0], "a debugging consumer");
+    }
+
+    #[test]
+    fn epochs_below_zero_are_no_epochs() {
+        let asked = AskedPartition::default().with_current_leader_epoch(-1).with_last_fetched_epoch(3);
+        let range = range(&asked);
+        assert_eq!((range.current_leader_epoch, range.last_fetched_epoch), (None, Some(LeaderEpoch(3))));
+    }
+
+    #[test]
+    fn what_is_listed_stands_by_topic() {
+        let request = FetchRequest::default().with_topics(vec![topic("a", 0), topic("b", 0)]);
+        let mut sessions = crate::partition::fetch_session::FetchSessions::new(1);
+        let session = sessions.open(session_request(&request, 12), 0).expect("a full fetch");
+        let fetched = (0..6).map(|_| Fetched::default()).collect();
+        let answers = listed(session, fetched, &[true, false, true, false, false, true]);
+        let show = |answer: &TopicAnswer| {
+            format!("{:?}{:?}", answer.topic, answer.partitions.iter().map(|(index, _)| *index).collect::<Vec<_>>())
+        };
+        assert_eq!(answers.iter().map(show).collect::<Vec<_>>(), ["Name(\"a\")[0, 1]", "Name(\"b\")[1]"]);
+    }
+}

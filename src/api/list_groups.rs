@@ -1,0 +1,29 @@
+//! ListGroups (key 16), versions 0–5. Asks the coordinator of every partition of `__consumer_offsets`.
+//! v4 states (KIP-518) · v5 group types (KIP-848)
+
+use std::rc::Rc;
+
+use kafka_protocol::messages::{ListGroupsRequest, ListGroupsResponse};
+
+use crate::{
+    api::{
+        Context, Outcome,
+        call::{Call, code},
+    },
+    group::{GroupAnswer, GroupRequest},
+};
+
+pub(super) async fn handle(context: &Rc<Context>, call: Call<ListGroupsRequest>) -> Outcome {
+    let mut groups = Vec::new();
+    let mut error = None;
+    for partition in 0..context.router.coordinators() {
+        let asked =
+            GroupRequest::List { states: call.request.states_filter.clone(), types: call.request.types_filter.clone() };
+        match context.router.group(partition, asked).await {
+            Ok(GroupAnswer::List(listed)) => groups.extend(listed),
+            Ok(other) => tracing::error!(?other, "a coordinator answered another question"),
+            Err(refused) => error = Some(refused),
+        }
+    }
+    call.reply(&ListGroupsResponse::default().with_error_code(code(error)).with_groups(groups))
+}

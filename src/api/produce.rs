@@ -1,0 +1,202 @@
+//! Produce (key 0), versions 3–13 (0–2 are advertised and refused, KAFKA-18659).
+//! v3 record batches v2 (KIP-98) · v5 log start offset (KIP-207) · v7 zstd (KIP-110) · v8 errors of single records (KIP-467) ·
+//! v10 leader hints (KIP-951; nothing to hint at with one broker) · v13 topic ids (KIP-516)
+//! acks=1 and acks=all both wait for the record to be durable; acks=0 has no answer, and closes the connection on an error.
+//! Differs from Kafka: transactional batches are refused with INVALID_TXN_STATE, there being no transactions yet; nobody may
+//! write to internal topics, not even `__admin_client`; the time-out is at least a second.
+
+use std::{rc::Rc, time::Duration};
+
+use bytes::Bytes;
+use kafka_protocol::messages::{
+    ProduceRequest, ProduceResponse,
+    produce_request::{PartitionProduceData, TopicProduceData},
+    produce_response::{BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse},
+};
+
+use crate::{
+    api::{
+        Context, Outcome, Pending,
+        call::{Call, text},
+        topics,
+    },
+    base::{ErrorCode, Timestamp},
+    metadata::{Image, Topic, names},
+    partition::{Refusal, ValidBatch, validate},
+    replica::Produced,
+    shard::ProducePart,
+};
+
+/// A disk's worst flush is longer than what some clients are ready to wait: they would send everything again.
+const TIMEOUT_MIN: Duration = Duration::from_secs(1);
+
+/// So many bytes are validated before the core's other work gets its turn.
+const VALIDATED_BEFORE_YIELD: usize = 256 << 10;
+
+/// First stage: validates every batch and hands it over. Second: waits until all are durable.
+pub(super) async fn begin(context: Rc<Context>, call: Call<ProduceRequest>) -> Pending {
+    let (request, call) = call.take();
+    let acks = request.acks;
+    let mut sorting = Sorting { now: context.io.clock.wall(), acks, version: call.version, ..Sorting::default() };
+    let image = context.router.image();
+    for topic in request.topic_data {
+        sorting.topic(&context, &image, topic).await;
+    }
+    let Sorting { mut topics, parts, places, .. } = sorting;
+    let pending = context.router.produce(parts).await;
+    let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64).max(TIMEOUT_MIN);
+    Box::pin(async move {
+        let appended = pending.wait(timeout).await;
+        for ((topic, partition), appended) in places.into_iter().zip(appended) {
+            let answer = &mut topics[topic].partition_responses[partition];
+            match appended {
+                Ok(produced) => stored(answer, &produced),
+                Err(error) => refuse(answer, &Refusal { code: error, message: None, record_errors: Vec::new() }),
+            }
+        }
+        if acks == 0 { without_answer(&topics) } else { call.reply(&ProduceResponse::default().with_responses(topics)) }
+    })
+}
+
+/// The only way to tell a client that wants no answers is to hang up.
+fn without_answer(topics: &[TopicProduceResponse]) -> Outcome {
+    let failed = topics.iter().flat_map(|topic| &topic.partition_responses).find(|partition| partition.error_code != 0);
+    match failed {
+        None => Outcome::Nothing,
+        Some(partition) => {
+            let error = ErrorCode::try_from_code(partition.error_code);
+            Outcome::Close(format!("produce with acks=0 failed for partition {}: {error:?}", partition.index))
+        }
+    }
+}
+
+/// Batches on their way to their partitions, and the answer as far as it is known.
+#[derive(Default)]
+struct Sorting {
+    now: Timestamp,
+    acks: i16,
+    version: i16,
+    topics: Vec<TopicProduceResponse>,
+    parts: Vec<ProducePart>,
+    /// Where in `topics` the outcome of each of `parts` goes.
+    places: Vec<(usize, usize)>,
+    validated_bytes: usize,
+}
+
+impl Sorting {
+    async fn topic(&mut self, context: &Context, image: &Image, data: TopicProduceData) {
+        let found = topics::find(image, &data.name, data.topic_id, self.version >= 13);
+        let mut answers = Vec::with_capacity(data.partition_data.len());
+        for partition in data.partition_data {
+            let index = partition.index;
+            let mut answer = PartitionProduceResponse::default().with_index(index);
+            match self.part(context, found, partition) {
+                Ok(part) => {
+                    self.places.push((self.topics.len(), answers.len()));
+                    self.parts.push(part);
+                }
+                Err(refusal) => refuse(&mut answer, &refusal),
+            }
+            answers.push(answer);
+            if self.validated_bytes >= VALIDATED_BEFORE_YIELD {
+                self.validated_bytes = 0;
+                context.io.clock.yield_now().await;
+            }
+        }
+        self.topics.push(
+            TopicProduceResponse::default()
+                .with_name(data.name)
+                .with_topic_id(data.topic_id)
+                .with_partition_responses(answers),
+        );
+    }
+
+    fn part(
+        &mut self,
+        context: &Context,
+        found: Result<&Topic, ErrorCode>,
+        data: PartitionProduceData,
+    ) -> Result<ProducePart, Refusal> {
+        let topic = found.map_err(refusal)?;
+        let key = topics::partition(topic, data.index).map_err(refusal)?;
+        if names::is_internal(&topic.name) {
+            return Err(refusal(ErrorCode::InvalidTopicException));
+        }
+        if !(-1..=1).contains(&self.acks) {
+            return Err(refusal(ErrorCode::InvalidRequiredAcks));
+        }
+        let view = context.router.topic(topic.id).ok_or_else(|| refusal(ErrorCode::UnknownTopicOrPartition))?;
+        let in_sync = topic.partition(data.index).map_or(0, |partition| partition.in_sync_replicas.len());
+        if self.acks == -1 && (in_sync as i64) < i64::from(view.config.min_insync_replicas) {
+            return Err(refusal(ErrorCode::NotEnoughReplicas));
+        }
+        let records = data.records.unwrap_or_default();
+        self.validated_bytes += records.len();
+        let batch = self.batch(records, &view.rules)?;
+        Ok(ProducePart { key, batch })
+    }
+
+    fn batch(&self, records: Bytes, rules: &crate::partition::TopicRules) -> Result<ValidBatch, Refusal> {
+        let batch = validate(records, rules, self.version, self.now)?;
+        if batch.info.transactional {
+            return Err(refusal(ErrorCode::InvalidTxnState));
+        }
+        Ok(batch)
+    }
+}
+
+fn refusal(code: ErrorCode) -> Refusal {
+    Refusal { code, message: None, record_errors: Vec::new() }
+}
+
+fn refuse(answer: &mut PartitionProduceResponse, refusal: &Refusal) {
+    answer.error_code = refusal.code.code();
+    answer.base_offset = -1;
+    answer.log_append_time_ms = -1;
+    answer.log_start_offset = -1;
+    answer.error_message = refusal.message.as_deref().map(text);
+    answer.record_errors = refusal
+        .record_errors
+        .iter()
+        .map(|(index, why)| {
+            BatchIndexAndErrorMessage::default()
+                .with_batch_index(*index)
+                .with_batch_index_error_message(why.as_deref().map(text))
+        })
+        .collect();
+}
+
+fn stored(answer: &mut PartitionProduceResponse, produced: &Produced) {
+    answer.base_offset = produced.base_offset.0;
+    answer.log_append_time_ms = produced.log_append_time.unwrap_or(-1);
+    answer.log_start_offset = produced.log_start_offset.0;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Offset;
+
+    #[test]
+    fn outcomes_of_a_partition() {
+        let mut answer = PartitionProduceResponse::default().with_index(3);
+        stored(&mut answer, &Produced { base_offset: Offset(7), log_append_time: None, log_start_offset: Offset(2) });
+        assert_eq!((answer.base_offset, answer.log_append_time_ms, answer.log_start_offset), (7, -1, 2));
+        let topics = |answer: &PartitionProduceResponse| {
+            [TopicProduceResponse::default().with_partition_responses(vec![answer.clone()])]
+        };
+        assert!(matches!(without_answer(&topics(&answer)), Outcome::Nothing));
+        let why = Refusal {
+            code: ErrorCode::InvalidRecord,
+            message: Some("One or more records have been rejected".into()),
+            record_errors: vec![(0, Some("no key".into())), (4, None)],
+        };
+        refuse(&mut answer, &why);
+        assert_eq!((answer.error_code, answer.base_offset, answer.log_start_offset), (87, -1, -1));
+        assert_eq!(answer.record_errors[1].batch_index, 4);
+        match without_answer(&topics(&answer)) {
+            Outcome::Close(why) => assert!(why.contains("partition 3"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The system calls on descriptors that neither std nor glommio offers.
+#![allow(unsafe_code)]
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::ops::Range;
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::io::SharedBuffer;
+
+/// `f_type` of a tmpfs.
+const TMPFS: i64 = 0x0102_1994;
+
+fn checked(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The file behind a descriptor that somebody else keeps open for as long as the result is used, and closes.
+fn borrowed(descriptor: RawFd) -> ManuallyDrop<fs::File> {
+    // SAFETY: never closed through this value; all callers in this file are handed descriptors of files that their
+    // callers hold (`File` keeps its handle in a task of its own until an offloaded call has returned).
+    ManuallyDrop::new(unsafe { fs::File::from_raw_fd(descriptor) })
+}
+
+/// Writes a part of a buffer, the unpublished bytes included, or says how it failed.
+pub(super) fn write(descriptor: RawFd, buffer: &SharedBuffer, range: Range<usize>, position: u64) -> io::Result<()> {
+    assert!(range.start <= range.end && range.end <= buffer.len(), "a write lies within its buffer");
+    let mut range = range;
+    let mut position = position;
+    while !range.is_empty() {
+        let offset = i64::try_from(position).map_err(|_| ErrorKind::InvalidInput)?;
+        // SAFETY: the range lies within memory that `buffer` keeps alive. The kernel alone reads it; bytes above the
+        // published end may change meanwhile and are rewritten by their owner before they count.
+        let written = unsafe { libc::pwrite(descriptor, buffer.start().add(range.start).cast(), range.len(), offset) };
+        match usize::try_from(written) {
+            Ok(0) => return Err(io::Error::new(ErrorKind::WriteZero, "only a part was written")),
+            Ok(count) => {
+                range.start += count;
+                position += count as u64;
+            }
+            Err(_) => {
+                let error = io::Error::last_os_error();
+                if error.kind() != ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Fills `bytes` from a file.
+pub(super) fn read(descriptor: RawFd, bytes: &mut [u8], position: u64) -> io::Result<usize> {
+    let mut read = 0;
+    while read < bytes.len() {
+        match borrowed(descriptor).read_at(&mut bytes[read..], position + read as u64) {
+            Ok(0) => break,
+            Ok(count) => read += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
+}
+
+/// Length of a file, by its descriptor: glommio asks by path, which is wrong after a rename.
+pub(super) fn length(descriptor: RawFd) -> io::Result<u64> {
+    Ok(borrowed(descriptor).metadata()?.len())
+}
+
+pub(super) fn truncate(descriptor: RawFd, length: u64) -> io::Result<()> {
+    borrowed(descriptor).set_len(length)
+}
+
+pub(super) fn sync(descriptor: RawFd) -> io::Result<()> {
+    borrowed(descriptor).sync_data()
+}
+
+/// Takes space and makes the file longer. A file system without `fallocate` only gets the length.
+pub(super) fn allocate(descriptor: RawFd, from: u64, length: u64) -> io::Result<()> {
+    let (Ok(start), Ok(count)) = (i64::try_from(from), i64::try_from(length)) else {
+        return Err(ErrorKind::FileTooLarge.into());
+    };
+    // SAFETY: a plain system call without pointers.
+    match checked(unsafe { libc::fallocate(descriptor, 0, start, count) }) {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            if self::length(descriptor)? < from + length {
+                truncate(descriptor, from + length)?;
+            }
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+pub(super) fn lock(descriptor: RawFd) -> io::Result<()> {
+    // SAFETY: a plain system call without pointers.
+    checked(unsafe { libc::flock(descriptor, libc::LOCK_EX | libc::LOCK_NB) })
+}
+
+pub(super) fn sync_filesystem(path: &Path) -> io::Result<()> {
+    let directory = fs::File::open(path)?;
+    // SAFETY: a plain system call on a descriptor that is open.
+    checked(unsafe { libc::syncfs(directory.as_raw_fd()) })
+}
+
+pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
+    let directory = fs::File::open(path)?;
+    let mut figures = MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: the descriptor is open and the pointer leads to room for the answer.
+    checked(unsafe { libc::fstatvfs(directory.as_raw_fd(), figures.as_mut_ptr()) })?;
+    // SAFETY: the call has succeeded and so has filled it in.
+    let figures = unsafe { figures.assume_init() };
+    Ok(figures.f_bavail.saturating_mul(figures.f_frsize))
+}
+
+/// Whether a file lies in memory only.
+pub(super) fn is_tmpfs(descriptor: RawFd) -> io::Result<bool> {
+    let mut figures = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: the descriptor is open and the pointer leads to room for the answer.
+    checked(unsafe { libc::fstatfs(descriptor, figures.as_mut_ptr()) })?;
+    // SAFETY: the call has succeeded and so has filled it in.
+    Ok(unsafe { figures.assume_init() }.f_type == TMPFS)
+}
+
+/// Asks the kernel for a ring and closes it again.
+pub(super) fn try_ring() -> io::Result<()> {
+    // `struct io_uring_params` is 120 bytes of numbers, for which zero is a valid answer to "nothing special".
+    let mut parameters = [0u64; 15];
+    // SAFETY: the pointer leads to the 120 bytes that the call reads and fills in.
+    let descriptor = unsafe { libc::syscall(libc::SYS_io_uring_setup, 2, parameters.as_mut_ptr()) };
+    let Ok(descriptor) = RawFd::try_from(descriptor) else { return Err(ErrorKind::InvalidData.into()) };
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    drop(unsafe { fs::File::from_raw_fd(descriptor) });
+    Ok(())
+}
+
+/// The soft limit of locked memory in bytes, after raising it to the hard one; `None` is unlimited.
+pub(super) fn raise_memlock() -> io::Result<Option<u64>> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer leads to room for the answer.
+    checked(unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) })?;
+    if limit.rlim_cur != limit.rlim_max {
+        let raised = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
+        // SAFETY: the pointer leads to the new limit.
+        checked(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const raised) })?;
+    }
+    Ok((limit.rlim_max != libc::RLIM_INFINITY).then_some(limit.rlim_max))
+}

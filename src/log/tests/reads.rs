@@ -1,0 +1,130 @@
+//! Reading and finding: memory and disk, limits, timestamps, retention.
+
+use std::{rc::Rc, time::Duration};
+
+use super::{Rig, batch, bytes_of, key, live, story::settings};
+use crate::{
+    base::Offset,
+    io::{Io, sim::Simulation},
+    log::{Log, LogConfig, LogError, LogSettings},
+};
+
+const COUNT: i64 = 200;
+
+/// 200 batches of two records; batch n has the timestamps 10 n and 10 n + 5.
+async fn filled(io: &Io, settings: &LogSettings, config: &LogConfig) -> (Rig, Rc<Log>) {
+    let rig = Rig::open(io, settings, &live(key(1), "t", config)).await.unwrap();
+    let log = rig.core_log.log(key(1)).unwrap();
+    for number in 0..COUNT {
+        rig.append(&log, &batch(&[number * 10, number * 10 + 5], 1000)).await.unwrap();
+    }
+    log.flushed(Offset(COUNT * 2)).await.unwrap();
+    (rig, log)
+}
+
+fn config() -> LogConfig {
+    LogConfig { segment_bytes: 100_000, file_delete_delay_ms: 1, retention_ms: -1, ..LogConfig::default() }
+}
+
+#[test]
+fn limits_hold_in_memory_and_on_disk_alike() {
+    for cache_max_bytes in [64 << 20, 1] {
+        let sim = Simulation::new(1);
+        sim.block_on(0, 0, move |io| async move {
+            let settings = LogSettings { cache_max_bytes, ..settings() };
+            let (rig, log) = filled(&io, &settings, &config()).await;
+            rig.core_log.checkpoint().await.unwrap();
+            let in_memory = log.read_cached(Offset(11), 1 << 20, Offset(400), true).is_some();
+            assert_eq!(in_memory, cache_max_bytes > 1, "the cache is bounded");
+            let end = Offset(COUNT * 2);
+            let read = log.read(Offset(11), 5000, end, true).await.unwrap();
+            assert_eq!(read.first_batch_offset, Some(Offset(10)), "the batch that contains the offset");
+            assert_eq!(crate::protocol::batch::batches(&bytes_of(&read.slices)).count(), 2);
+            let first = log.read(Offset(11), 10, end, true).await.unwrap();
+            assert_eq!(crate::protocol::batch::batches(&bytes_of(&first.slices)).count(), 1, "one batch at least");
+            assert_eq!(log.read(Offset(11), 10, end, false).await.unwrap().bytes, 0);
+            assert_eq!(log.read(Offset(11), 1 << 20, Offset(11), true).await.unwrap().bytes, 0, "not above the limit");
+            assert_eq!(log.read(end, 1 << 20, end, true).await.unwrap().bytes, 0, "nothing at the end");
+            let beyond = log.read(end.plus(1), 1 << 20, end, true).await.unwrap_err();
+            assert_eq!(beyond, LogError::OffsetOutOfRange);
+        });
+    }
+}
+
+#[test]
+fn timestamps_lead_to_offsets() {
+    for cache_max_bytes in [64 << 20, 1] {
+        let sim = Simulation::new(2);
+        sim.block_on(0, 0, move |io| async move {
+            let settings = LogSettings { cache_max_bytes, ..settings() };
+            let (rig, log) = filled(&io, &settings, &config()).await;
+            rig.core_log.checkpoint().await.unwrap();
+            let end = Offset(COUNT * 2);
+            let cases = [
+                (0, Some((0, 0))),
+                (1, Some((5, 1))),
+                (995, Some((995, 199))),
+                (996, Some((1000, 200))),
+                (1995, Some((1995, 399))),
+                (1996, None),
+            ];
+            for (timestamp, expected) in cases {
+                let found = log.offset_for_timestamp(timestamp, end).await.unwrap();
+                assert_eq!(found, expected.map(|(time, offset)| (time, Offset(offset))), "timestamp {timestamp}");
+            }
+            assert_eq!(log.offset_for_timestamp(1000, Offset(200)).await.unwrap(), None, "above the limit");
+            assert_eq!(log.max_timestamp_offset(end).await.unwrap(), Some((1995, Offset(399))));
+            assert_eq!(log.max_timestamp_offset(Offset(200)).await.unwrap(), Some((995, Offset(199))));
+        });
+    }
+}
+
+#[test]
+fn retention_deletes_whole_segments_below_the_high_watermark() {
+    let sim = Simulation::new(3);
+    sim.block_on(0, 0, |io| async move {
+        let (rig, log) = filled(&io, &settings(), &config()).await;
+        rig.core_log.checkpoint().await.unwrap();
+        assert!(rig.core_log.retain(1_000_000).await.is_empty(), "-1 keeps everything");
+        log.set_config(LogConfig { retention_bytes: 250_000, ..config() });
+        log.set_high_watermark(Offset(10));
+        assert!(rig.core_log.retain(0).await.is_empty(), "not above the high watermark");
+        log.set_high_watermark(Offset(COUNT * 2));
+        let sizes: Vec<u32> = log.state().segments.iter().map(|segment| segment.size).collect();
+        assert!(sizes.len() > 3, "{sizes:?}");
+        let moved = rig.core_log.retain(0).await;
+        assert_eq!(moved, [(key(1), log.log_start_offset())]);
+        assert!(log.size_bytes() >= 250_000 && log.size_bytes() < 350_000, "{}", log.size_bytes());
+        let gone = log.read(Offset(0), 1000, Offset(400), true).await.unwrap_err();
+        assert_eq!(gone, LogError::OffsetOutOfRange);
+        log.set_config(LogConfig { retention_ms: 100, ..config() });
+        rig.core_log.retain(1_000_000).await;
+        assert_eq!((log.log_start_offset(), log.size_bytes()), (Offset(400), 0), "the active segment goes as well");
+        io.clock.sleep(Duration::from_secs(1)).await;
+        let left = io.disk.read_dir(std::path::Path::new("data/t-0")).await.unwrap();
+        assert!(left.iter().all(|entry| !entry.name.contains(".log")), "{left:?}");
+        assert_eq!(rig.append_durably(&log, &batch(&[1], 10)).await.unwrap(), Offset(401));
+    });
+}
+
+#[test]
+fn what_one_turn_appends_to_many_partitions_goes_out_in_one_block() {
+    let sim = Simulation::new(4);
+    sim.block_on(0, 0, |io| async move {
+        let rig = Rig::open(&io, &settings(), &Default::default()).await.unwrap();
+        let logs: Vec<_> = (1..=50).map(|number| rig.create(key(number), &format!("t{number}"), config())).collect();
+        let before = rig.core_log.core.journal.next_sequence();
+        for log in &logs {
+            assert!(log.try_reserve(1000).is_some(), "room is there without waiting");
+            rig.append(log, &batch(&[1], 100)).await.unwrap();
+        }
+        for log in &logs {
+            log.flushed(Offset(1)).await.unwrap();
+        }
+        assert_eq!(rig.core_log.core.journal.next_sequence(), before + 1);
+        let news = rig.core_log.next_flushed().await;
+        assert_eq!(news.len(), 50);
+        let entries = io.disk.read_dir(std::path::Path::new("data")).await.unwrap();
+        assert!(!entries.iter().any(|entry| entry.is_dir), "the first append touches no file: {entries:?}");
+    });
+}

@@ -1,0 +1,172 @@
+//! The broker behind the sockets: what each core recovers, serves and stops.
+
+use std::{
+    rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use tracing::{error, info};
+use uuid::Uuid;
+
+use super::{
+    Identity,
+    executors::{CoreContext, Shard},
+    gate::Gate,
+};
+use crate::{
+    api,
+    base::{BrokerId, TopicId},
+    log::{self, LogSettings, StopReport},
+    net,
+    protocol::metadata_records::BrokerEndpoint,
+    shard::{self, Broker, CoreSeed, Registration, Started},
+};
+
+/// Of the broker's memory, sixteenths: records that wait for their segment, and records altogether. The rest is for
+/// requests, replies and connections.
+const DIRTY_SIXTEENTHS: u64 = 2;
+const RECORDS_SIXTEENTHS: u64 = 6;
+/// Open segment files of the whole broker; the process limit is raised to its hard bound at start.
+const OPEN_FILES_MAX: usize = 2000;
+
+/// One value for all cores.
+#[derive(Clone)]
+pub struct KafkaBroker {
+    /// What recovery left for each core to take.
+    seeds: Arc<Mutex<Vec<Option<CoreSeed>>>>,
+    recovered: Gate,
+}
+
+/// One core that serves.
+#[derive(Clone)]
+pub struct KafkaService {
+    context: Rc<api::Context>,
+    started: Rc<Started>,
+}
+
+impl KafkaBroker {
+    /// A broker of so many cores.
+    #[must_use]
+    pub fn new(cores: usize) -> Self {
+        Self { seeds: Arc::default(), recovered: Gate::new(cores) }
+    }
+
+    /// The first core recovers for all of them.
+    async fn recover(&self, context: &CoreContext) -> Result<(), String> {
+        if context.core > 0 {
+            return Ok(());
+        }
+        let CoreContext { io, identity, cores, .. } = context;
+        let (settings, broker) = (log_settings(context), broker(identity));
+        let directory = &identity.data_dir;
+        let (seeds, report) = shard::recover(io, &broker, &identity.config, directory, &settings, *cores).await?;
+        if report.fresh {
+            log::put_ballast(io, directory, settings.ballast_bytes).await;
+        } else {
+            info!(
+                clean = report.clean,
+                partitions = report.partitions,
+                blocks = report.blocks,
+                batches = report.batches,
+                dropped = report.dropped,
+                "recovered"
+            );
+        }
+        *lock(&self.seeds) = seeds.into_iter().map(Some).collect();
+        Ok(())
+    }
+}
+
+impl Shard for KafkaBroker {
+    type Service = KafkaService;
+    type Stopped = StopReport;
+
+    async fn start(&self, context: &CoreContext) -> Result<KafkaService, String> {
+        let recovered = self.recover(context).await;
+        self.recovered.pass(recovered).await?;
+        let seed = lock(&self.seeds).get_mut(context.core).and_then(Option::take);
+        let seed = seed.ok_or("recovery left nothing for this core")?;
+        let io = context.io.clone();
+        let started = shard::start(io.clone(), seed, Rc::new(die)).await?;
+        let endpoints = context.identity.advertised.iter().map(|told| api::Endpoint {
+            name: told.listener.clone(),
+            host: told.host.clone().into(),
+            port: told.port,
+        });
+        let context = api::Context::new(started.router.clone(), io, endpoints.collect(), context.cores);
+        Ok(KafkaService { context, started: Rc::new(started) })
+    }
+
+    async fn announce(&self, context: &CoreContext, service: &KafkaService) -> Result<(), String> {
+        // Does something on the controller's core alone.
+        service.started.register(registration(&context.identity)).await
+    }
+
+    async fn stop(&self, service: KafkaService) -> Result<StopReport, String> {
+        service.started.stop().await
+    }
+
+    async fn finish(&self, context: &CoreContext, stopped: Vec<StopReport>) -> Result<(), String> {
+        let finished = log::finish_clean_stop(&context.io, &context.identity.data_dir, &stopped).await;
+        finished.map_err(|error| error.to_string())
+    }
+}
+
+impl net::Service for KafkaService {
+    type Client = Rc<api::Peer>;
+
+    fn client(&self, peer: &net::Peer) -> Rc<api::Peer> {
+        Rc::new(api::Peer::new(peer.address.ip(), peer.listener))
+    }
+
+    fn pipelines(&self, frame: &[u8]) -> bool {
+        api::pipelines(frame)
+    }
+
+    fn memory_estimate(&self, frame_start: &[u8], frame_bytes: usize) -> usize {
+        api::memory_estimate(frame_start, frame_bytes)
+    }
+
+    async fn handle(&self, client: &Rc<api::Peer>, frame: Bytes) -> net::Pending {
+        api::handle(&self.context, client, frame).await
+    }
+}
+
+/// A journal that cannot be written to means that nothing more can be acknowledged: better dead than wrong.
+fn die(why: String) {
+    error!(why, "the broker ends: what was acknowledged is safe, nothing more can be");
+    std::process::exit(1);
+}
+
+fn broker(identity: &Identity) -> Broker {
+    Broker { id: BrokerId(identity.meta.node_id), cluster_id: identity.meta.cluster_id.clone() }
+}
+
+fn registration(identity: &Identity) -> Registration {
+    let end_points = identity.advertised.iter().map(|told| BrokerEndpoint {
+        name: told.listener.clone(),
+        host: told.host.clone(),
+        port: told.port,
+        security_protocol: 0,
+    });
+    let directory = identity.meta.directory_id.parse().map_or(Uuid::nil(), |TopicId(id)| id);
+    Registration { end_points: end_points.collect(), directory }
+}
+
+fn log_settings(context: &CoreContext) -> LogSettings {
+    let identity = &context.identity;
+    let of_core = identity.memory_bytes / context.cores as u64;
+    LogSettings {
+        journal_max_bytes: identity.config.journal_bytes,
+        dirty_max_bytes: (of_core / 16 * DIRTY_SIXTEENTHS) as usize,
+        cache_max_bytes: (of_core / 16 * RECORDS_SIXTEENTHS) as usize,
+        open_files_max: (OPEN_FILES_MAX / context.cores).max(16),
+        ..LogSettings::default()
+    }
+}
+
+/// Nobody panics while holding it.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
