@@ -269,7 +269,10 @@ impl Replica {
                 fetched.records = read.slices;
             }
             // Retention may have passed by while the disk was read.
-            Err(LogError::OffsetOutOfRange) => fetched.error = Some(ErrorCode::OffsetOutOfRange),
+            Err(LogError::OffsetOutOfRange) => {
+                fetched.error = Some(ErrorCode::OffsetOutOfRange);
+                fetched.log_start_offset = self.inspect(Partition::log_start_offset);
+            }
             Err(error) => fetched.error = Some(self.refusal(&error)),
         }
         fetched
@@ -317,6 +320,12 @@ impl Replica {
     /// Ends a [`Self::watch`].
     pub fn unwatch(&self, number: u64) {
         self.watches.borrow_mut().retain(|(other, _)| *other != number);
+    }
+
+    /// How many watch.
+    #[cfg(test)]
+    pub fn watches(&self) -> usize {
+        self.watches.borrow().len()
     }
 
     /// The partition is gone: everybody who waits is told, nothing new is taken.

@@ -187,6 +187,12 @@ impl Simulation {
         self.world.disk(node).borrow().used_bytes()
     }
 
+    /// How often tasks had their turn so far, on all nodes: what a wait costs.
+    #[must_use]
+    pub fn polls(&self) -> u64 {
+        self.world.polls()
+    }
+
     /// A random number of the simulation's own, below `bound`: for tests that decide when and what to break.
     #[must_use]
     pub fn below(&self, bound: u64) -> u64 {

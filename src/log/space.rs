@@ -77,7 +77,6 @@ impl Space {
             Ok(free) => {
                 let share = free.saturating_sub(self.margin_bytes) / self.cores;
                 self.available.set(share.saturating_sub(self.promised.get()));
-                self.refreshed.set(Some(now));
             }
             Err(error) => tracing::warn!(%error, "the file system does not say how much room there is"),
         }

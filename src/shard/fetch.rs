@@ -1,6 +1,10 @@
 //! Fetch: read now, and if there is too little, wait where the partitions live.
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
 
 use crate::{
     base::ErrorCode,
@@ -33,10 +37,14 @@ impl Core {
         }
     }
 
-    async fn fetch_there(&self, core: usize, call: FetchCall) -> Vec<Fetched> {
+    async fn fetch_there(self: &Rc<Self>, core: usize, call: FetchCall) -> Vec<Fetched> {
         let count = call.partitions.len();
-        let (_, answer) = self.call(core, Call::Fetch(call)).await;
-        match answer.await {
+        let (id, answer) = self.call(core, Call::Fetch(call)).await;
+        let others = Others::new(self);
+        others.calls.borrow_mut().push((core, id));
+        let answer = answer.await;
+        others.told.set(true);
+        match answer {
             Some(Answer::Fetch(fetched)) if fetched.len() == count => fetched,
             Some(_) | None => (0..count).map(|_| Fetched::refused(ErrorCode::KafkaStorageError)).collect(),
         }
@@ -72,7 +80,7 @@ impl Core {
         wait: Duration,
         news_bytes: &[usize],
     ) -> Vec<Fetched> {
-        let hurry = Notify::new();
+        let others = Rc::new(Others::new(self));
         let mut places = Vec::with_capacity(owners.len());
         let mut calls = Vec::with_capacity(owners.len());
         let mut local = None;
@@ -91,28 +99,27 @@ impl Core {
                 local = Some((places.len() - 1, part));
             } else {
                 let (id, answer) = self.call(*owner, Call::Fetch(part)).await;
-                calls.push((places.len() - 1, *owner, id, answer));
+                others.calls.borrow_mut().push((*owner, id));
+                calls.push((places.len() - 1, answer));
             }
         }
-        let ids: Vec<_> = calls.iter().map(|(_, owner, id, _)| (*owner, *id)).collect();
-        let others = Rc::new(Others { hurry: hurry.clone(), calls: ids, told: Cell::new(false) });
         let mut waits: Vec<crate::replica::Local<(usize, Option<Vec<Fetched>>)>> = Vec::with_capacity(owners.len());
         if let Some((slot, part)) = local {
-            let (this, hurried, others) = (self.clone(), hurry.notified(), others.clone());
+            let (this, hurried, others) = (self.clone(), others.hurry.notified(), others.clone());
             waits.push(Box::pin(async move {
                 let fetched = this.fetch_here(&part, hurried).await;
-                this.hurry_others(&others).await;
+                others.hurry();
                 (slot, Some(fetched))
             }));
         }
-        for (slot, _, _, answer) in calls {
-            let (this, others) = (self.clone(), others.clone());
+        for (slot, answer) in calls {
+            let others = others.clone();
             waits.push(Box::pin(async move {
                 let fetched = match answer.await {
                     Some(Answer::Fetch(fetched)) => Some(fetched),
                     Some(_) | None => None,
                 };
-                this.hurry_others(&others).await;
+                others.hurry();
                 (slot, fetched)
             }));
         }
@@ -124,17 +131,6 @@ impl Core {
             }
         }
         gathered
-    }
-
-    /// The first core with news ends the wait of all the others.
-    async fn hurry_others(&self, others: &Others) {
-        if others.told.replace(true) {
-            return;
-        }
-        others.hurry.notify_all();
-        for (core, id) in &others.calls {
-            self.mesh.send(*core, Message::Hurry { from: self.index(), id: *id }).await;
-        }
     }
 
     /// Fetches from replicas of this core. Waits for `min_bytes`, but not once `hurried` rings.
@@ -199,11 +195,39 @@ impl Drop for Watches {
     }
 }
 
-/// The calls of one round of a fetch over several cores.
+/// The calls of one round of a fetch over several cores. Whoever asked may go away: then they end as well.
 struct Others {
+    core: Rc<Core>,
     hurry: Notify,
-    calls: Vec<(usize, u64)>,
+    calls: RefCell<Vec<(usize, u64)>>,
     told: Cell<bool>,
+}
+
+impl Others {
+    fn new(core: &Rc<Core>) -> Self {
+        Self { core: core.clone(), hurry: Notify::new(), calls: RefCell::default(), told: Cell::new(false) }
+    }
+
+    /// The first core with news ends the wait of all the others.
+    fn hurry(&self) {
+        if self.told.replace(true) {
+            return;
+        }
+        self.hurry.notify_all();
+        for (owner, id) in self.calls.borrow().iter().copied() {
+            let message = Message::Hurry { from: self.core.index(), id };
+            if let Err(message) = self.core.mesh.try_send(owner, message) {
+                let core = self.core.clone();
+                self.core.io.spawner.spawn(async move { core.mesh.send(owner, message).await });
+            }
+        }
+    }
+}
+
+impl Drop for Others {
+    fn drop(&mut self) {
+        self.hurry();
+    }
 }
 
 fn is_decided(part: &Fetched) -> bool {

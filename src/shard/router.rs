@@ -142,6 +142,12 @@ impl Router {
         }
     }
 
+    /// How many watches fetches have on this core's replicas.
+    #[cfg(test)]
+    pub fn watches(&self) -> usize {
+        self.core.replicas.borrow().values().map(|replica| replica.watches()).sum()
+    }
+
     /// Waits on this core's clock.
     pub async fn sleep(&self, time: Duration) {
         self.core.io.clock.sleep(time).await;

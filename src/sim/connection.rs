@@ -27,7 +27,6 @@ type Job = Box<dyn FnOnce(Router) -> Local<Local<()>>>;
 pub struct Connection {
     jobs: QueueSender<Job>,
     hung_up: Notify,
-    pub core: usize,
 }
 
 impl Drop for Connection {
@@ -56,7 +55,7 @@ impl Connection {
             };
             let _ = either(over, serve).await;
         });
-        Some(Self { jobs, hung_up, core })
+        Some(Self { jobs, hung_up })
     }
 
     /// Begins a request behind those that were begun before. `first` hands it over, what it gives waits for the answer.

@@ -1,1 +1,149 @@
-//! (to come)
+//! Group coordinators on a broker: what is held back, what a failed append does, how the log stays short.
+
+use std::time::Duration;
+
+use kafka_protocol::protocol::StrBytes;
+
+use super::{
+    bench::Bench,
+    member::{ask, commit_code, commit_request, fetch_request, fetched_offset, join_request},
+};
+use crate::{
+    base::{ErrorCode, PartitionKey},
+    coordinator::OFFSETS_TOPIC,
+    group::{GroupAnswer, GroupRequest},
+    io::sim::Faults,
+    partition::Isolation,
+    shard::OffsetsCall,
+    sim::broker::NODE,
+};
+
+const GROUP: &str = "g";
+const NOBODY: StrBytes = StrBytes::from_static_str("");
+
+impl Bench {
+    fn group(&self, core: usize, request: GroupRequest) -> Option<GroupAnswer> {
+        let connection = self.connect(core);
+        self.wait(async move { ask(&connection, GROUP, request).await.expect("the broker lives") })
+    }
+
+    fn commit(&self, offset: i64) -> Option<i16> {
+        self.group(0, commit_request(GROUP, (&NOBODY, -1), 0, offset)).map(|answer| commit_code(&answer))
+    }
+
+    fn committed(&self) -> Option<i64> {
+        self.group(0, fetch_request(GROUP, 0)).map(|answer| fetched_offset(&answer))
+    }
+}
+
+#[test]
+fn what_is_told_is_durable() {
+    let mut told = 0;
+    for seed in 0..60 {
+        let mut bench = Bench::start(seed, 2);
+        bench.topic("kept", 1);
+        assert_eq!(bench.commit(1), Some(0));
+        bench.sim.set_faults(NODE, Faults { latency_ns: 1_000_000..20_000_000, ..Faults::default() });
+        let (writer, reader) = (bench.connect(0), bench.connect(1));
+        let commit = ask_later(&writer, commit_request(GROUP, (&NOBODY, -1), 0, 2));
+        bench.sim.run_for(Duration::from_micros(bench.sim.below(30_000)));
+        let mut look = ask_later(&reader, fetch_request(GROUP, 0));
+        let answer = loop {
+            bench.sim.run_steps(1);
+            if let Some(answer) = look.try_recv() {
+                break fetched_offset(&answer.expect("a coordinator"));
+            }
+        };
+        bench.power_cut(1 + seed as usize % 3);
+        drop(commit);
+        let after = bench.committed().expect("a coordinator");
+        assert!(after >= answer, "seed {seed}: {answer} was told, {after} is there");
+        told += i64::from(answer == 2);
+    }
+    assert!(told > 5, "the commit was never seen before it was durable: {told}");
+}
+
+fn ask_later(
+    connection: &super::connection::Connection,
+    request: GroupRequest,
+) -> crate::io::channel::OneshotReceiver<Option<GroupAnswer>> {
+    connection.begin(move |router| {
+        Box::pin(async move {
+            let waits: crate::replica::Local<_> = Box::pin(async move {
+                let partition = router.coordinator_of(GROUP).expect("there since the first commit");
+                router.group(partition, request).await.ok()
+            });
+            waits
+        })
+    })
+}
+
+#[test]
+fn a_refused_append_makes_the_coordinator_forget_what_it_decided() {
+    for seed in 0..3 {
+        let bench = Bench::start(seed, 2);
+        bench.topic("kept", 1);
+        assert_eq!(bench.commit(1), Some(0));
+        bench.sim.set_faults(NODE, Faults { capacity: bench.sim.used_bytes(NODE), ..Faults::default() });
+        // What was promised before the disk filled up is used up first.
+        let mut offset = 1;
+        let refused = loop {
+            match bench.commit(offset + 1) {
+                Some(0) => offset += 1,
+                other => break other,
+            }
+            assert!(offset < 100_000, "seed {seed}: a full disk takes everything");
+        };
+        assert_eq!(refused, None, "seed {seed}");
+        assert_eq!(bench.committed(), Some(offset), "seed {seed}: what was refused is not told");
+        bench.sim.set_faults(NODE, Faults::default());
+        bench.sim.run_for(Duration::from_secs(3));
+        assert_eq!((bench.commit(offset + 2), bench.committed()), (Some(0), Some(offset + 2)), "seed {seed}");
+    }
+}
+
+#[test]
+fn the_log_stays_short_and_nothing_is_forgotten() {
+    let mut bench = Bench::start(7, 2);
+    bench.topic("kept", 1);
+    for offset in 0..1200 {
+        assert_eq!(bench.commit(offset), Some(0), "{offset}");
+    }
+    let start_of = |bench: &Bench| {
+        bench.ask(0, |router| async move {
+            let topic = router.image().topic(OFFSETS_TOPIC).expect("it was needed").id;
+            let partition = router.coordinator_of(GROUP).expect("it was needed");
+            let parts = vec![(PartitionKey { topic_id: topic, partition }, -1, -2)];
+            router.offsets(OffsetsCall::List(parts, Isolation::ReadUncommitted)).await[0].expect("there").offset.0
+        })
+    };
+    let start = start_of(&bench);
+    assert!(start > 0, "nothing was given up");
+    for cores in [1, 3] {
+        bench.power_cut(cores);
+        assert_eq!(bench.committed(), Some(1199), "{cores} cores");
+        assert!(start_of(&bench) >= start, "{cores} cores");
+    }
+}
+
+#[test]
+fn whoever_waits_in_a_group_hears_that_its_coordinator_is_gone() {
+    let bench = Bench::start(8, 2);
+    bench.topic("kept", 1);
+    let join = |id: &StrBytes| bench.group(0, join_request(GROUP, id));
+    let Some(GroupAnswer::Join(first)) = join(&NOBODY) else { panic!("no coordinator") };
+    assert_eq!(first.error_code, ErrorCode::MemberIdRequired.code());
+    let Some(GroupAnswer::Join(joined)) = join(&first.member_id) else { panic!("no coordinator") };
+    assert_eq!(joined.error_code, 0);
+    // The first member does not come back: the second waits for it.
+    let connection = bench.connect(1);
+    let Some(GroupAnswer::Join(second)) = join(&NOBODY) else { panic!("no coordinator") };
+    let waits = ask_later(&connection, join_request(GROUP, &second.member_id));
+    bench.sim.run_for(Duration::from_millis(5));
+    bench.delete(OFFSETS_TOPIC);
+    let begun = bench.sim.now();
+    let answer = bench.wait(waits).expect("the broker lives");
+    assert!(answer.is_none(), "{answer:?}");
+    assert!(bench.sim.now().since(begun) < Duration::from_millis(10));
+    assert_eq!(bench.committed(), Some(-1), "a new one knows nothing");
+}

@@ -1,1 +1,103 @@
-//! (to come)
+//! Changes of metadata: snapshots, refusals, clients that go away in the middle.
+
+use std::time::Duration;
+
+use super::{
+    admin::topics_of,
+    bench::{Bench, create},
+};
+use crate::{
+    base::ErrorCode,
+    io::sim::Faults,
+    shard::ControlAnswer,
+    sim::broker::{CLIENTS, DIRECTORY, NODE},
+};
+
+/// How many snapshots of the metadata there are.
+fn snapshots(bench: &Bench) -> usize {
+    bench.sim.block_on(NODE, 0, |io| async move {
+        let path = std::path::Path::new(DIRECTORY).join("__cluster_metadata-0");
+        let entries = io.disk.read_dir(&path).await.unwrap_or_default();
+        entries.iter().filter(|entry| entry.name.ends_with(".checkpoint")).count()
+    })
+}
+
+fn images_agree(bench: &Bench, hint: &str) {
+    let first = bench.router(0).image();
+    for core in 1..bench.life.cores {
+        assert_eq!(*bench.router(core).image(), *first, "{hint}: core {core}");
+    }
+}
+
+#[test]
+fn snapshot_and_log_together_are_the_metadata_after_every_power_cut() {
+    for seed in 0..12 {
+        let mut bench = Bench::start(seed, 2);
+        let mut known = 0;
+        for life in 0..4 {
+            for number in 0..20 {
+                bench.topic(&format!("topic-{life}-{number}"), 4);
+                known += 1;
+            }
+            bench.delete(&format!("topic-{life}-3"));
+            known -= 1;
+            let before = topics_of(&bench.router(0).image());
+            assert_eq!(before.len(), known, "seed {seed}");
+            bench.power_cut(1 + (seed as usize + life) % 3);
+            assert_eq!(topics_of(&bench.router(0).image()), before, "seed {seed} life {life}");
+            images_agree(&bench, &format!("seed {seed} life {life}"));
+        }
+        assert_eq!(snapshots(&bench), 1, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_change_whose_client_hangs_up_happens_everywhere_or_nowhere() {
+    for steps in 0..120 {
+        let mut bench = Bench::start(steps, 2);
+        let connection = bench.connect(0);
+        let asked = create("half", 2);
+        drop(connection.begin(move |router| {
+            Box::pin(async move {
+                let waits: crate::replica::Local<()> = Box::pin(async move { drop(asked(router).await) });
+                waits
+            })
+        }));
+        bench.sim.run_steps(steps);
+        drop(connection);
+        bench.sim.run_for(Duration::from_millis(50));
+        images_agree(&bench, &format!("{steps} steps"));
+        let before = topics_of(&bench.router(0).image());
+        bench.power_cut(1);
+        assert_eq!(topics_of(&bench.router(0).image()), before, "{steps} steps");
+        if before.is_empty() {
+            bench.topic("half", 2);
+        }
+    }
+}
+
+#[test]
+fn a_change_that_is_not_durable_is_refused_and_forgotten() {
+    let mut bench = Bench::start(3, 2);
+    bench.topic("before", 2);
+    bench.sim.set_faults(NODE, Faults { capacity: bench.sim.used_bytes(NODE), ..Faults::default() });
+    let mut number = 0;
+    // What was promised before the disk filled up is used up first.
+    let refused = loop {
+        match bench.ask(1, create(&format!("late-{number}"), 2)) {
+            ControlAnswer::CreateTopics(_) => number += 1,
+            other => break other,
+        }
+        assert!(number < 10_000, "a full disk takes everything");
+    };
+    assert!(matches!(refused, ControlAnswer::Refused(ErrorCode::KafkaStorageError)), "{refused:?}");
+    images_agree(&bench, "refused");
+    assert!(bench.router(0).image().topic(&format!("late-{number}")).is_none());
+    bench.sim.set_faults(NODE, Faults::default());
+    bench.sim.run_for(Duration::from_secs(2));
+    bench.topic(&format!("late-{number}"), 3);
+    let before = topics_of(&bench.router(1).image());
+    bench.power_cut(3);
+    assert_eq!(topics_of(&bench.router(2).image()), before);
+    bench.sim.kill(CLIENTS);
+}

@@ -125,7 +125,7 @@ impl Disk {
     pub(in crate::io) async fn write_file(&self, path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
         let fails = {
             let faults = &self.state.borrow().faults;
-            let exposed = path.to_str().is_some_and(|path| path.ends_with(faults.files_ending));
+            let exposed = path.to_str().is_some_and(|path| path.contains(faults.files_named));
             exposed && self.world.one_in(faults.write_error_one_in)
         };
         let write = |state: &mut DiskState| {

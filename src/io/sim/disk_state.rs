@@ -28,8 +28,8 @@ pub struct Faults {
     pub read_error_one_in: u64,
     /// How often a sync fails with EIO; nothing becomes durable by it.
     pub sync_error_one_in: u64,
-    /// Writes fail, or stop half-way, only in files whose names end so; empty: in all.
-    pub files_ending: &'static str,
+    /// Writes fail, or stop half-way, only in files whose names contain this; empty: in all.
+    pub files_named: &'static str,
     /// Bytes the disk holds.
     pub capacity: u64,
 }
@@ -44,7 +44,7 @@ impl Default for Faults {
             short_write_one_in: 0,
             read_error_one_in: 0,
             sync_error_one_in: 0,
-            files_ending: "",
+            files_named: "",
             capacity: u64::MAX,
         }
     }
@@ -312,7 +312,7 @@ impl DiskState {
         let Some(write) = self.in_flight.remove(&id) else { return };
         let mut length = write.bytes.len();
         let mut result = Ok(());
-        let exposed = self.inodes[&write.inode].name.ends_with(self.faults.files_ending);
+        let exposed = self.inodes[&write.inode].name.contains(self.faults.files_named);
         if exposed && world.one_in(self.faults.write_error_one_in) {
             self.tear(&write, world);
             length = 0;

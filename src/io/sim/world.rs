@@ -60,6 +60,7 @@ pub(super) struct World {
     pub(super) seed: u64,
     now: Cell<u64>,
     polls_now: Cell<u64>,
+    polls: Cell<u64>,
     generator: RefCell<Generator>,
     trace: Cell<u64>,
     events: RefCell<BTreeMap<EventKey, Event>>,
@@ -77,6 +78,7 @@ impl World {
             seed,
             now: Cell::new(0),
             polls_now: Cell::new(0),
+            polls: Cell::new(0),
             generator: RefCell::new(Generator::from_seed(seed)),
             trace: Cell::new(seed),
             events: RefCell::default(),
@@ -120,6 +122,10 @@ impl World {
             hash = (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
         }
         self.trace.set(hash);
+    }
+
+    pub(super) fn polls(&self) -> u64 {
+        self.polls.get()
     }
 
     pub(super) fn trace_hash(&self) -> u64 {
@@ -244,6 +250,7 @@ impl World {
         });
         let Some((mut future, waker)) = polled else { return };
         self.polls_now.set(self.polls_now.get() + 1);
+        self.polls.set(self.polls.get() + 1);
         assert!(
             self.polls_now.get() < POLLS_PER_INSTANT_MAX,
             "tasks run without ever waiting (seed {}, task {id})",

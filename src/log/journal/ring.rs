@@ -149,11 +149,13 @@ impl Ring {
     /// `wanted` is called when a checkpoint is needed.
     pub async fn place(&self, bytes: u64, sequence: u64, wanted: impl Fn()) -> io::Result<Place> {
         loop {
+            // Taken up before the look, so that no change in between is missed.
+            let changed = self.changed.notified();
             if let Some(place) = self.try_place(bytes, sequence) {
                 return Ok(place);
             }
             if self.growing.get() {
-                self.changed.notified().await;
+                changed.await;
                 continue;
             }
             self.drop_free_for(bytes).await?;
@@ -169,7 +171,7 @@ impl Ring {
                 }
             }
             wanted();
-            self.changed.notified().await;
+            changed.await;
         }
     }
 
