@@ -327,7 +327,7 @@ impl Producer {
 
     fn mark_ready(&mut self, partition: u32, now: u64) {
         let queue = &mut self.queues[partition as usize];
-        if queue.is_queued || !queue.has_ready(now, false) {
+        if queue.is_queued || !queue.has_ready(now) {
             return;
         }
         if let Some(leader) = self.leaders[partition as usize] {
@@ -387,10 +387,11 @@ impl Producer {
         while let Some(partition) = candidates.pop_front() {
             let queue = &mut self.queues[partition as usize];
             queue.is_queued = false;
-            if queue.held_until > now || self.leaders[partition as usize] != Some(broker) {
+            let waits = queue.held_until > now || (queue.is_recovering && queue.in_flight > 0);
+            if waits || self.leaders[partition as usize] != Some(broker) {
                 continue;
             }
-            if queue.closed.is_empty() && queue.has_ready(now, false) {
+            if queue.closed.is_empty() && queue.has_ready(now) {
                 self.close(partition, now);
             }
             let queue = &mut self.queues[partition as usize];
@@ -498,6 +499,7 @@ impl Producer {
 
     fn on_answer(&mut self, batch: Batch, answer: Answer, now: u64, recorder: &mut Recorder) {
         let sent_at = batch.sent_at.unwrap_or(now);
+        let partition = batch.partition;
         match answer.code {
             codes::NONE | codes::DUPLICATE_SEQUENCE_NUMBER => {
                 if let (Some(ledger), true) = (&self.ledger, answer.base_offset >= 0) {
@@ -510,7 +512,9 @@ impl Producer {
                     ledger.acked(batch.partition, stretch);
                 }
                 let next_base = advance_sequence(batch.base_sequence.max(0), batch.count());
-                self.queues[batch.partition as usize].acked_base = next_base;
+                let queue = &mut self.queues[batch.partition as usize];
+                queue.acked_base = next_base;
+                queue.settle();
                 recorder.acked(&batch.intended, sent_at, now, batch.value_bytes);
                 self.release(batch);
             }
@@ -526,6 +530,8 @@ impl Producer {
                 self.lose(batch);
             }
         }
+        // What waited for the answers of this partition may leave now.
+        self.mark_ready(partition, now);
     }
 
     /// Whether an earlier batch of its partition is not acknowledged yet, which explains a sequence out of order.
@@ -560,6 +566,7 @@ impl Producer {
         let queue = &mut self.queues[partition as usize];
         queue.in_flight -= 1;
         queue.held_until = queue.held_until.max(now + wait);
+        queue.is_recovering |= self.settings.idempotence;
         let until = queue.held_until;
         queue.put_back(batch);
         let at = self
@@ -602,6 +609,7 @@ impl Producer {
         for queue in &mut self.queues {
             queue.next_base = 0;
             queue.acked_base = 0;
+            queue.is_recovering = false;
             queue.held_until = queue.held_until.max(now);
             for batch in &mut queue.closed {
                 batch.unseal();

@@ -34,8 +34,18 @@ fn trimmed_mean_in_place(values: &mut [f64]) -> f64 {
         return 0.0;
     }
     let cut = (values.len() as f64 * TRIM) as usize;
+    if cut == 1 {
+        // The usual number of pairs, some 10^5 times over: no need to sort.
+        let start = (f64::INFINITY, f64::NEG_INFINITY, 0.0);
+        let (low, high, sum) = values.iter().fold(start, |(low, high, sum), value| {
+            (value.min(low), value.max(high), sum + value)
+        });
+        return (sum - low - high) / (values.len() - 2) as f64;
+    }
     if cut > 0 {
-        values.sort_unstable_by(f64::total_cmp);
+        let last = values.len() - 1;
+        values.select_nth_unstable_by(cut, f64::total_cmp);
+        values[cut..].select_nth_unstable_by(last - 2 * cut, f64::total_cmp);
     }
     let kept = &values[cut..values.len() - cut];
     kept.iter().sum::<f64>() / kept.len() as f64

@@ -131,6 +131,9 @@ pub struct Queue {
     /// Idempotent sequence that the broker expects, as far as it has acknowledged.
     pub acked_base: i32,
     pub in_flight: u32,
+    /// A batch of an idempotent producer has to be sent again: one batch at a time until those that were in flight behind
+    /// it are through, or each new one would overtake another that is on its way back.
+    pub is_recovering: bool,
     /// Not before this: back-off, or no leader until then.
     pub held_until: u64,
     /// In its leader's list of partitions with something to send.
@@ -146,14 +149,21 @@ impl Queue {
         self.closed.insert(at, batch);
     }
 
-    /// Whether something may leave at `now`. `flush` sends what is open whatever its linger.
-    pub fn has_ready(&self, now: u64, flush: bool) -> bool {
-        let open_ready = || {
-            self.open
-                .as_ref()
-                .is_some_and(|open| flush || open.ready_at <= now)
-        };
+    /// Whether something may leave at `now`.
+    pub fn has_ready(&self, now: u64) -> bool {
+        if self.is_recovering && self.in_flight > 0 {
+            return false;
+        }
+        let open_ready = || self.open.as_ref().is_some_and(|open| open.ready_at <= now);
         !self.closed.is_empty() || open_ready()
+    }
+
+    /// A batch was acknowledged; the recovery ends when none is left that was sent before.
+    pub fn settle(&mut self) {
+        self.is_recovering &= self
+            .closed
+            .front()
+            .is_some_and(|batch| batch.sent_at.is_some());
     }
 
     pub fn is_empty(&self) -> bool {

@@ -251,6 +251,24 @@ fn an_idempotent_batch_keeps_its_sequence_and_order_when_sent_again() {
     assert!(last_of.values().is_sorted(), "final attempts are in order");
 }
 
+/// Replies slower than the back-off: what is sent meanwhile must not overtake what is on its way back, for ever.
+#[test]
+fn one_refused_batch_does_not_disorder_a_slow_broker_for_ever() {
+    let idempotent = Settings {
+        idempotence: true,
+        batch_records: 1,
+        ..settings()
+    };
+    let mut server = Server::new(300 * MS);
+    server.next_base = Some(0);
+    server.codes = VecDeque::from([0, 6]);
+    let recorder = simulate(&mut producer(idempotent, 12.0, 10), &mut server, 0);
+    let counters = &recorder.measured.counters;
+    assert_eq!(counters.acked_records, 120);
+    let out_of_order = counters.retries.get(&45).copied().unwrap_or(0);
+    assert!(out_of_order <= 5, "{:?}", counters.retries);
+}
+
 #[test]
 fn after_a_lost_batch_an_idempotent_producer_starts_over() {
     let idempotent = Settings {
