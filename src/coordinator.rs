@@ -202,7 +202,7 @@ impl Coordinator {
             batch.push(now, Some(key), value.as_deref());
             bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
             if bytes >= BATCH_BYTES {
-                let full = std::mem::replace(&mut batch, BatchBuilder::new());
+                let full = std::mem::take(&mut batch);
                 appends.push(self.replica.append(built(full)));
                 bytes = 0;
             }

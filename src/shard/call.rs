@@ -99,6 +99,7 @@ pub enum ControlAnswer {
 }
 
 /// What a core asks of the core that owns something.
+#[allow(clippy::large_enum_variant)] // a group's request; boxing it would cost every other call a look at the heap
 pub enum Call {
     /// Append; answered when durable, or at once if nobody waits.
     Produce(Vec<ProducePart>),

@@ -90,7 +90,7 @@ impl Core {
                 .iter()
                 .enumerate()
                 .filter(|(_, (key, _))| self.owner(*key) == *owner)
-                .map(|(index, part)| (index, part.clone()))
+                .map(|(index, part)| (index, *part))
                 .unzip();
             // What the others have meanwhile is not known there, so any news ends the round.
             let part = FetchCall { partitions, max_wait: wait, min_bytes: *min_bytes, ..call.clone() };
