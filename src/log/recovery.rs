@@ -236,7 +236,12 @@ async fn clean_up(
         let old = entry.name.starts_with(CHECKPOINT_PREFIX) && !entry.name.starts_with(&ours);
         if old || entry.name.ends_with(".tmp") {
             let path = directory.join(&entry.name);
-            io.disk.remove_file(&path).await.map_err(|error| failed(&path, &error))?;
+            match io.disk.remove_file(&path).await {
+                Ok(()) => {}
+                // The new manifest was written under the name of the one that a crash had left unfinished.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failed(&path, &error)),
+            }
         }
     }
     let deleted: Vec<PathBuf> = io

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    base::{Offset, PartitionKey},
+    base::{ErrorCode, Offset, PartitionKey},
     partition::Isolation,
     shard::{FetchCall, OffsetsCall, Router},
     sim::{consumer::part, member, records, world::World},
@@ -45,7 +45,7 @@ async fn ends_of(world: &World, router: &Router, key: PartitionKey) -> (Offset, 
 /// Reads everything that is there, of partitions and of groups.
 pub async fn all(world: &World, router: &Router) {
     for key in world.model.keys() {
-        let (start, end) = ends_of(world, router, key).await;
+        let (mut start, end) = ends_of(world, router, key).await;
         let mut found = Vec::new();
         let mut from = start;
         while from < end {
@@ -58,6 +58,14 @@ pub async fn all(world: &World, router: &Router) {
             };
             let fetched = router.fetch(call).await.pop().expect("one answer");
             let hint = world.model.hint(key);
+            let retention = world.model.with(key, |it| it.retention);
+            if retention && fetched.error == Some(ErrorCode::OffsetOutOfRange) {
+                // Retention has passed by.
+                start = fetched.log_start_offset;
+                from = start;
+                found.clear();
+                continue;
+            }
             assert_eq!(fetched.error, None, "{hint}");
             let mut records = records::records(&fetched.records, &hint);
             let last = records.last().unwrap_or_else(|| panic!("{hint}: nothing at {from} of {end}")).0;

@@ -86,7 +86,15 @@ pub fn join_request(group: &'static str, id: &StrBytes) -> GroupRequest {
 }
 
 pub fn commit_request(group: &str, member: (&StrBytes, i32), index: i32, offset: i64) -> GroupRequest {
-    let partition = OffsetCommitRequestPartition::default().with_partition_index(index).with_committed_offset(offset);
+    commit_with(group, member, index, offset, "")
+}
+
+/// The same with a text that is kept with the offset.
+pub fn commit_with(group: &str, member: (&StrBytes, i32), index: i32, offset: i64, metadata: &str) -> GroupRequest {
+    let partition = OffsetCommitRequestPartition::default()
+        .with_partition_index(index)
+        .with_committed_offset(offset)
+        .with_committed_metadata(Some(text(metadata)));
     let topic = OffsetCommitRequestTopic::default().with_name(TopicName(text(TOPIC))).with_partitions(vec![partition]);
     let request = OffsetCommitRequest::default()
         .with_group_id(GroupId(text(group)))
