@@ -83,8 +83,11 @@ impl Rounds {
         while self.pairs.len() < count {
             let base_first = self.rng.next_u64() & 1 == 0;
             let before = steal_and_total();
-            let (first, second) =
-                if base_first { (&self.plan.base, &self.plan.candidate) } else { (&self.plan.candidate, &self.plan.base) };
+            let (first, second) = if base_first {
+                (&self.plan.base, &self.plan.candidate)
+            } else {
+                (&self.plan.candidate, &self.plan.base)
+            };
             let first = round(first, &self.plan)?;
             let second = round(second, &self.plan)?;
             let steal = steal_share(before, steal_and_total());

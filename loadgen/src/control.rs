@@ -24,9 +24,15 @@ pub enum Ask {
 /// What a worker is told.
 #[derive(Debug)]
 pub enum Tell {
-    Identity { producer: usize, identity: (i64, i16) },
+    Identity {
+        producer: usize,
+        identity: (i64, i16),
+    },
     /// The partitions that a group gave to a consumer.
-    Assignment { consumer: usize, partitions: BTreeSet<u32> },
+    Assignment {
+        consumer: usize,
+        partitions: BTreeSet<u32>,
+    },
 }
 
 /// What the threads of a run share.

@@ -56,11 +56,7 @@ pub struct Outcome {
 }
 
 /// Runs a workload against a cluster. The topics that it made are removed, whatever happens.
-pub fn run(
-    workload: &Workload,
-    bootstrap: &[String],
-    news: &mut dyn FnMut(News<'_>),
-) -> Result<Outcome, Failure> {
+pub fn run(workload: &Workload, bootstrap: &[String], news: &mut dyn FnMut(News<'_>)) -> Result<Outcome, Failure> {
     let client_id = "ringtail-loadgen";
     let mut admin = Admin::new(bootstrap, client_id).through(workload.via);
     let ground = setup::prepare(workload, &mut admin, news)?;
@@ -118,8 +114,7 @@ fn run_prepared(
 
 /// A fetch run whose time was over before the end of the log.
 fn ended_early(workload: &Workload, outcome: &Outcome) -> bool {
-    workload.mode == Mode::Fetch
-        && outcome.books.consumed_bytes() < outcome.prefilled_bytes.max(1)
+    workload.mode == Mode::Fetch && outcome.books.consumed_bytes() < outcome.prefilled_bytes.max(1)
 }
 
 fn phase(
@@ -132,10 +127,7 @@ fn phase(
 ) -> Result<Outcome, Failure> {
     let connections = (workload.producers + workload.consumers) as u64;
     let start = sys::monotonic_ns() + LEAD_NS + LEAD_PER_CONNECTION_NS * connections;
-    let window = Window {
-        start: start + workload.warm_up_ns,
-        end: start + workload.warm_up_ns + workload.duration_ns,
-    };
+    let window = Window { start: start + workload.warm_up_ns, end: start + workload.warm_up_ns + workload.duration_ns };
     let started_wall_ns = sys::wall_ns() + start.saturating_sub(sys::monotonic_ns());
     let threads = workload.threads;
     let (shared, asked) = Shared::new(threads, ground.leaders.clone())
@@ -341,8 +333,7 @@ impl Run<'_> {
     fn is_caught_up(&self) -> bool {
         let ends = self.ground.ends_now();
         let positions = self.fetch.positions.iter();
-        !ends.is_empty()
-            && positions.zip(&ends).all(|(position, end)| position.load(Ordering::Relaxed) >= *end)
+        !ends.is_empty() && positions.zip(&ends).all(|(position, end)| position.load(Ordering::Relaxed) >= *end)
     }
 }
 

@@ -71,8 +71,7 @@ impl BrokerFacts {
             facts.cluster_id = cluster.cluster_id.to_string();
             first = cluster.brokers.first().map_or(first, |broker| broker.broker_id);
             let brokers = cluster.brokers.iter();
-            facts.brokers =
-                brokers.map(|b| format!("{} {}:{}", b.broker_id.0, b.host.as_str(), b.port)).collect();
+            facts.brokers = brokers.map(|b| format!("{} {}:{}", b.broker_id.0, b.host.as_str(), b.port)).collect();
         }
         let settings = admin.broker_settings(first);
         facts.kind = kind(&settings).to_owned();

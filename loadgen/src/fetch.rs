@@ -202,8 +202,7 @@ impl Consumer {
         let mut records = 0;
         for topic in &response.responses {
             for data in &topic.partitions {
-                let number =
-                    self.settings.numbers.find(topic.topic.as_str(), topic.topic_id, data.partition_index);
+                let number = self.settings.numbers.find(topic.topic.as_str(), topic.topic_id, data.partition_index);
                 if let Some(partition) = number.filter(|partition| self.assigned.contains(partition)) {
                     records += self.on_partition(broker, partition, data, now, recorder);
                 }
@@ -280,14 +279,7 @@ impl Consumer {
         }
     }
 
-    fn on_error(
-        &mut self,
-        broker: i32,
-        partition: u32,
-        data: &PartitionData,
-        now: u64,
-        recorder: &mut Recorder,
-    ) {
+    fn on_error(&mut self, broker: i32, partition: u32, data: &PartitionData, now: u64, recorder: &mut Recorder) {
         *recorder.at(now).retries.entry(data.error_code).or_default() += 1;
         if data.error_code == codes::OFFSET_OUT_OF_RANGE {
             let start = data.log_start_offset.max(0);

@@ -12,8 +12,7 @@ use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
 use kafka_protocol::messages::leave_group_request::MemberIdentity;
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
-    FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest,
-    SyncGroupRequest,
+    FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -76,11 +75,7 @@ impl Member {
         let version = admin.link()?.versions().pick::<FindCoordinatorRequest>()?;
         // From version 4 several keys are asked for at once.
         let request = FindCoordinatorRequest::default().with_key_type(0);
-        let request = if version >= 4 {
-            request.with_coordinator_keys(vec![key])
-        } else {
-            request.with_key(key)
-        };
+        let request = if version >= 4 { request.with_coordinator_keys(vec![key]) } else { request.with_key(key) };
         let response = admin.link()?.call_at("FindCoordinator", version, &request)?;
         let (code, host, port) = match response.coordinators.first() {
             Some(found) => (found.error_code, found.host.clone(), found.port),
@@ -127,11 +122,8 @@ impl Member {
         }
         refuse("joining the group", response.error_code)?;
         *member_id = response.member_id.clone();
-        let assignments = if response.leader == response.member_id {
-            self.divide(&response.members)
-        } else {
-            Vec::new()
-        };
+        let assignments =
+            if response.leader == response.member_id { self.divide(&response.members) } else { Vec::new() };
         let sync = SyncGroupRequest::default()
             .with_group_id(self.group_id())
             .with_generation_id(response.generation_id)
@@ -203,9 +195,7 @@ impl Member {
         ids.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         let shares = range_shares(&self.layout, ids.len());
         let assignments = ids.into_iter().zip(shares).map(|(id, share)| {
-            SyncGroupRequestAssignment::default()
-                .with_member_id(id)
-                .with_assignment(assignment(&self.layout, &share))
+            SyncGroupRequestAssignment::default().with_member_id(id).with_assignment(assignment(&self.layout, &share))
         });
         assignments.collect()
     }

@@ -62,8 +62,8 @@ fn encode(histogram: &Histogram<u64>, serializer: &mut V2DeflateSerializer, scra
 
 #[cfg(test)]
 mod tests {
-    use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
     use hdrhistogram::serialization::Deserializer;
+    use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
     use super::*;
 

@@ -25,8 +25,7 @@ pub enum Metric {
 }
 
 impl Metric {
-    pub const ALL: [Self; 5] =
-        [Self::Latency, Self::Service, Self::Lateness, Self::EndToEnd, Self::Fetch];
+    pub const ALL: [Self; 5] = [Self::Latency, Self::Service, Self::Lateness, Self::EndToEnd, Self::Fetch];
 
     pub fn name(self) -> &'static str {
         match self {

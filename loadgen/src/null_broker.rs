@@ -16,10 +16,9 @@ use kafka_protocol::messages::metadata_response::{
 };
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsResponse, BrokerId, CreateTopicsRequest, CreateTopicsResponse,
-    DeleteTopicsRequest, DeleteTopicsResponse, InitProducerIdResponse, MetadataRequest,
-    MetadataResponse, ProduceRequest, ProduceResponse, ProducerId, RequestHeader, ResponseHeader,
-    TopicName,
+    ApiKey, ApiVersionsResponse, BrokerId, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
+    DeleteTopicsResponse, InitProducerIdResponse, MetadataRequest, MetadataResponse, ProduceRequest, ProduceResponse,
+    ProducerId, RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use uuid::Uuid;
@@ -240,7 +239,8 @@ impl Server {
         let mut response = ProduceResponse::default();
         for data in &request.topic_data {
             let name = self.names.get(&data.topic_id).cloned().unwrap_or_else(|| data.name.to_string());
-            let mut answered = TopicProduceResponse::default().with_name(data.name.clone()).with_topic_id(data.topic_id);
+            let mut answered =
+                TopicProduceResponse::default().with_name(data.name.clone()).with_topic_id(data.topic_id);
             for partition in &data.partition_data {
                 let offset = self.topics.get_mut(&name).and_then(|t| t.offsets.get_mut(partition.index as usize));
                 let answer = PartitionProduceResponse::default().with_index(partition.index);

@@ -33,9 +33,21 @@ pub struct Schedule {
 #[derive(Clone, Debug)]
 enum Pace {
     /// No schedule: a record is due whenever there is room for it, until `left` have been taken.
-    Closed { left: u64 },
-    Constant { interval: f64, phase: f64, drawn: u64, burst: Option<Burst> },
-    Poisson { interval: f64, at: f64, rng: Rng, burst: Option<Burst> },
+    Closed {
+        left: u64,
+    },
+    Constant {
+        interval: f64,
+        phase: f64,
+        drawn: u64,
+        burst: Option<Burst>,
+    },
+    Poisson {
+        interval: f64,
+        at: f64,
+        rng: Rng,
+        burst: Option<Burst>,
+    },
 }
 
 impl Schedule {
@@ -175,8 +187,7 @@ mod tests {
 
     #[test]
     fn a_stopped_schedule_is_due_no_more() {
-        let mut schedule =
-            Schedule::open(Arrival::Constant, 10.0, None, (0, 100 * SECOND), 0.0, Rng::new(1, 1));
+        let mut schedule = Schedule::open(Arrival::Constant, 10.0, None, (0, 100 * SECOND), 0.0, Rng::new(1, 1));
         assert_eq!(schedule.take(0), Some(0));
         schedule.stop(SECOND / 4);
         let rest: Vec<u64> = std::iter::from_fn(|| schedule.take(0)).collect();

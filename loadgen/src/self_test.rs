@@ -43,10 +43,22 @@ pub struct SelfTest {
 }
 
 const CASES: [(&str, &str); 4] = [
-    ("floor: 1 connection, 1,000 requests/s", "mode='produce'\nrate=1000\nrecord-bytes=100\nbatch-records=1\nduration='4s'\nwarm-up='1s'"),
-    ("floor: 16 connections, 8,000 requests/s", "mode='produce'\nrate=8000\nproducers=16\npartitions=16\nrecord-bytes=100\nbatch-records=1\nduration='4s'\nwarm-up='1s'"),
-    ("ceiling: small requests, 16 connections", "mode='produce'\nrate='max'\nproducers=16\npartitions=16\nrecord-bytes=100\nbatch-records=1\nduration='4s'\nwarm-up='1s'"),
-    ("ceiling: 100-byte records in 256 KiB batches", "mode='produce'\nrate='max'\nrecord-bytes=100\nbatch-bytes='256KiB'\nduration='4s'\nwarm-up='1s'"),
+    (
+        "floor: 1 connection, 1,000 requests/s",
+        "mode='produce'\nrate=1000\nrecord-bytes=100\nbatch-records=1\nduration='4s'\nwarm-up='1s'",
+    ),
+    (
+        "floor: 16 connections, 8,000 requests/s",
+        "mode='produce'\nrate=8000\nproducers=16\npartitions=16\nrecord-bytes=100\nbatch-records=1\nduration='4s'\nwarm-up='1s'",
+    ),
+    (
+        "ceiling: small requests, 16 connections",
+        "mode='produce'\nrate='max'\nproducers=16\npartitions=16\nrecord-bytes=100\nbatch-records=1\nduration='4s'\nwarm-up='1s'",
+    ),
+    (
+        "ceiling: 100-byte records in 256 KiB batches",
+        "mode='produce'\nrate='max'\nrecord-bytes=100\nbatch-bytes='256KiB'\nduration='4s'\nwarm-up='1s'",
+    ),
 ];
 
 /// Runs everything; some 25 seconds.
@@ -55,7 +67,8 @@ pub fn run() -> Result<SelfTest, Failure> {
     let mut cases = Vec::new();
     for (name, toml) in CASES {
         let workload = Workload::resolve(&Shape::from_toml(toml)?)?;
-        let broker = NullBroker::start(0, 0).map_err(|error| Failure(format!("cannot start the null broker: {error}")))?;
+        let broker =
+            NullBroker::start(0, 0).map_err(|error| Failure(format!("cannot start the null broker: {error}")))?;
         let outcome = engine::run(&workload, &[broker.address.to_string()], &mut |_| {})?;
         cases.push(case(name, &outcome, broker.cpu_ns()));
     }

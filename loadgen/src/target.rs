@@ -165,8 +165,7 @@ fn start_command(template: &str, parent: &Path, cpus: &str) -> Result<Running, F
         .spawn()
         .map_err(cannot)?;
     let bootstrap = vec![format!("127.0.0.1:{port}")];
-    let mut running =
-        Running { bootstrap, process: Some(Process { child, directory, log }), cold_start_ns: None };
+    let mut running = Running { bootstrap, process: Some(Process { child, directory, log }), cold_start_ns: None };
     loop {
         running.check_alive()?;
         match probe(&running.bootstrap) {
@@ -244,9 +243,9 @@ struct Stat {
 
 fn group_stats(group: u32) -> Vec<Stat> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let processes = entries.flatten().filter(|entry| {
-        entry.file_name().to_str().is_some_and(|name| name.bytes().all(|b| b.is_ascii_digit()))
-    });
+    let processes = entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_str().is_some_and(|name| name.bytes().all(|b| b.is_ascii_digit())));
     let stats = processes.filter_map(|entry| parse_stat(&fs::read_to_string(entry.path().join("stat")).ok()?));
     stats.filter(|stat| stat.group == group).collect()
 }

@@ -211,9 +211,7 @@ impl Worker {
             let Some(token) = self.lines.find(Owner::Producer(at), *broker) else { continue };
             let mut sent_any = false;
             // Read again for each request: encoding one takes time, and that time is the generator's.
-            while let Some(sent) =
-                producer.next_request(*broker, sys::monotonic_ns(), &mut self.recorder)
-            {
+            while let Some(sent) = producer.next_request(*broker, sys::monotonic_ns(), &mut self.recorder) {
                 sent_any = true;
                 if self.lines.send_produce(token, sent, self.job.request_timeout_ns).is_err() {
                     failed = Some((token, *broker));

@@ -155,8 +155,7 @@ impl Workload {
             warm_up_ns: duration(&shape.warm_up, "5s", "warm-up")?,
             timeout_ns: duration(&shape.timeout, "60s", "timeout")?,
             request_timeout_ns: duration(&shape.request_timeout, "30s", "request-timeout")?,
-            fetch_max_wait_ms: (duration(&shape.fetch_max_wait, "500ms", "fetch-max-wait")? / 1_000_000)
-                as i32,
+            fetch_max_wait_ms: (duration(&shape.fetch_max_wait, "500ms", "fetch-max-wait")? / 1_000_000) as i32,
             fetch_min_bytes: bytes(&shape.fetch_min_bytes, "1", "fetch-min-bytes")? as i32,
             fetch_max_bytes: bytes(&shape.fetch_max_bytes, "50MiB", "fetch-max-bytes")? as i32,
             partition_max_bytes: bytes(&shape.partition_max_bytes, "1MiB", "partition-max-bytes")? as i32,
@@ -178,7 +177,9 @@ impl Workload {
         let rules = [
             (
                 smallest < STAMP_BYTES,
-                format!("record-bytes: at least {STAMP_BYTES} (the stamp that latency and verification need), not {smallest}"),
+                format!(
+                    "record-bytes: at least {STAMP_BYTES} (the stamp that latency and verification need), not {smallest}"
+                ),
             ),
             (
                 self.idempotence && self.acks != -1,
@@ -190,30 +191,18 @@ impl Workload {
             ),
             (!(0.0..=1.0).contains(&self.randomness), "randomness: between 0 and 1".to_owned()),
             (self.partitions == 0 || self.topics == 0, "partitions and topics: at least 1".to_owned()),
-            (
-                self.mode.produces() && self.producers == 0,
-                "producers: at least 1 (or --mode fetch)".to_owned(),
-            ),
-            (
-                self.mode.fetches() && self.consumers == 0,
-                "consumers: at least 1 (or --mode produce)".to_owned(),
-            ),
+            (self.mode.produces() && self.producers == 0, "producers: at least 1 (or --mode fetch)".to_owned()),
+            (self.mode.fetches() && self.consumers == 0, "consumers: at least 1 (or --mode produce)".to_owned()),
             (self.in_flight == 0, "in-flight: at least 1".to_owned()),
             (self.batch_records == 0, "batch-records: at least 1".to_owned()),
             (self.threads == 0 || self.threads > 64, "threads: between 1 and 64".to_owned()),
             (self.duration_ns == 0, "duration: more than 0".to_owned()),
-            (
-                self.timeout_ns > 600_000_000_000,
-                "timeout: at most 10m, the histograms' range".to_owned(),
-            ),
+            (self.timeout_ns > 600_000_000_000, "timeout: at most 10m, the histograms' range".to_owned()),
             (
                 self.partitioner == Partitioner::Key && self.keys == 0,
                 "partitioner key needs --keys of at least 1".to_owned(),
             ),
-            (
-                self.group && self.consumers > 64,
-                "consumers: at most 64 in a group".to_owned(),
-            ),
+            (self.group && self.consumers > 64, "consumers: at most 64 in a group".to_owned()),
             (
                 self.burst.is_some() && self.rate == Rate::Max,
                 "burst needs a rate; --rate max has no schedule".to_owned(),
@@ -329,9 +318,7 @@ fn parse_codec(text: &str) -> Result<Codec, String> {
 
 fn parse_configs(list: &[String]) -> Result<Vec<(String, String)>, String> {
     let pairs = list.iter().map(|text| {
-        let (key, value) = text
-            .split_once('=')
-            .ok_or_else(|| format!("topic-config: key=value, not {text:?}"))?;
+        let (key, value) = text.split_once('=').ok_or_else(|| format!("topic-config: key=value, not {text:?}"))?;
         Ok((key.trim().to_owned(), value.trim().to_owned()))
     });
     pairs.collect()
@@ -339,9 +326,8 @@ fn parse_configs(list: &[String]) -> Result<Vec<(String, String)>, String> {
 
 fn parse_cores(text: Option<&str>) -> Result<Vec<usize>, String> {
     let Some(text) = text else { return Ok(Vec::new()) };
-    let cores = text.split(',').map(|core| {
-        core.trim().parse().map_err(|_| format!("pin: core numbers as 0,1, not {text:?}"))
-    });
+    let cores =
+        text.split(',').map(|core| core.trim().parse().map_err(|_| format!("pin: core numbers as 0,1, not {text:?}")));
     cores.collect()
 }
 

@@ -10,8 +10,7 @@ use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
     ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
-    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse, ProducerId,
-    TopicName,
+    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse, ProducerId, TopicName,
 };
 use kafka_protocol::protocol::{Request, StrBytes};
 
@@ -45,13 +44,7 @@ pub struct BrokerSetting {
 
 impl Admin {
     pub fn new(bootstrap: &[String], client_id: &str) -> Self {
-        Self {
-            addresses: bootstrap.to_vec(),
-            client_id: client_id.to_owned(),
-            link: None,
-            next_address: 0,
-            via: None,
-        }
+        Self { addresses: bootstrap.to_vec(), client_id: client_id.to_owned(), link: None, next_address: 0, via: None }
     }
 
     /// The same client, for which every broker is reached through one address.
@@ -108,12 +101,9 @@ impl Admin {
 
     /// Metadata of the named topics; never creates one. Retries until each has a leader or an error that stays.
     pub fn metadata(&mut self, topics: &[String]) -> Result<MetadataResponse, ClientError> {
-        let wanted = topics.iter().map(|name| {
-            MetadataRequestTopic::default().with_name(Some(topic_name(name)))
-        });
-        let request = MetadataRequest::default()
-            .with_topics(Some(wanted.collect()))
-            .with_allow_auto_topic_creation(false);
+        let wanted = topics.iter().map(|name| MetadataRequestTopic::default().with_name(Some(topic_name(name))));
+        let request =
+            MetadataRequest::default().with_topics(Some(wanted.collect())).with_allow_auto_topic_creation(false);
         self.call("Metadata", &request)
     }
 
@@ -152,9 +142,7 @@ impl Admin {
             .with_num_partitions(partitions)
             .with_replication_factor(replication)
             .with_configs(configs.collect());
-        let request = CreateTopicsRequest::default()
-            .with_topics(vec![topic])
-            .with_timeout_ms(TOPIC_TIMEOUT_MS);
+        let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(TOPIC_TIMEOUT_MS);
         let response = self.call("CreateTopics", &request)?;
         let result = response.topics.first();
         let (code, message) = result.map_or((-1, String::new()), |result| {
@@ -172,9 +160,7 @@ impl Admin {
         let version = self.link()?.versions().pick::<DeleteTopicsRequest>()?;
         let request = DeleteTopicsRequest::default().with_timeout_ms(TOPIC_TIMEOUT_MS);
         let request = if version >= DELETE_BY_STATE_VERSION {
-            let states = names
-                .iter()
-                .map(|name| DeleteTopicState::default().with_name(Some(topic_name(name))));
+            let states = names.iter().map(|name| DeleteTopicState::default().with_name(Some(topic_name(name))));
             request.with_topics(states.collect())
         } else {
             request.with_topic_names(names.iter().map(|name| topic_name(name)).collect())
@@ -243,8 +229,7 @@ impl Admin {
             let response = link.call("ListOffsets", &request)?;
             for topic in &response.topics {
                 for partition in &topic.partitions {
-                    let number =
-                        numbers.find(topic.name.as_str(), uuid::Uuid::nil(), partition.partition_index);
+                    let number = numbers.find(topic.name.as_str(), uuid::Uuid::nil(), partition.partition_index);
                     let Some(number) = number else { continue };
                     if partition.error_code != codes::NONE {
                         return Err(ClientError::Code {
@@ -300,11 +285,8 @@ impl Admin {
 }
 
 fn offsets_request(layout: &Layout, leaders: &Leaders, broker: i32, timestamp: i64) -> ListOffsetsRequest {
-    let mut topics: Vec<ListOffsetsTopic> = layout
-        .topics
-        .iter()
-        .map(|topic| ListOffsetsTopic::default().with_name(topic.name.clone()))
-        .collect();
+    let mut topics: Vec<ListOffsetsTopic> =
+        layout.topics.iter().map(|topic| ListOffsetsTopic::default().with_name(topic.name.clone())).collect();
     for (partition, leader) in layout.partitions.iter().zip(&leaders.leader) {
         if *leader == Some(broker) {
             let wanted = ListOffsetsPartition::default()

@@ -34,18 +34,12 @@ impl Layout {
     pub fn from_metadata(response: &MetadataResponse, names: &[String], limit: usize) -> Self {
         let mut layout = Self::default();
         for name in names {
-            let found = response
-                .topics
-                .iter()
-                .find(|topic| topic.name.as_ref().is_some_and(|found| found.as_str() == name));
+            let found =
+                response.topics.iter().find(|topic| topic.name.as_ref().is_some_and(|found| found.as_str() == name));
             let Some(found) = found else { continue };
             let topic = layout.topics.len() as u32;
-            layout.topics.push(Topic {
-                name: TopicName(StrBytes::from_string(name.clone())),
-                id: found.topic_id,
-            });
-            let mut indexes: Vec<i32> =
-                found.partitions.iter().map(|partition| partition.partition_index).collect();
+            layout.topics.push(Topic { name: TopicName(StrBytes::from_string(name.clone())), id: found.topic_id });
+            let mut indexes: Vec<i32> = found.partitions.iter().map(|partition| partition.partition_index).collect();
             indexes.sort_unstable();
             let partitions = indexes.into_iter().take(limit);
             layout.partitions.extend(partitions.map(|index| Partition { topic, index }));
@@ -155,9 +149,5 @@ impl Leaders {
 }
 
 fn bracketed(host: &str) -> String {
-    if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host.to_owned()
-    }
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }

@@ -20,7 +20,10 @@ pub enum WireError {
     /// The first bytes are not a Kafka frame.
     NotKafka(String),
     /// A reply to another request than the oldest one.
-    Correlation { expected: i32, found: i32 },
+    Correlation {
+        expected: i32,
+        found: i32,
+    },
     /// A reply, though none was due.
     Unasked,
     Garbled(String),
@@ -108,13 +111,7 @@ impl<T> Wire<T> {
 
     /// Appends a request to `output`. With `expects_reply` false (acks=0) nothing is remembered for it.
     /// # Errors  a text, when the request does not encode at `version`; then `output` is as before.
-    pub fn send<R: Request>(
-        &mut self,
-        token: T,
-        version: i16,
-        request: &R,
-        expects_reply: bool,
-    ) -> Result<(), String> {
+    pub fn send<R: Request>(&mut self, token: T, version: i16, request: &R, expects_reply: bool) -> Result<(), String> {
         let correlation = self.correlation();
         encode_request(&mut self.output, correlation, version, &self.client_id, request)?;
         if expects_reply {
@@ -237,9 +234,7 @@ fn guard_apiversions(body: &Bytes, version: i16) -> bool {
 fn foreign_hint(head: [u8; 4]) -> String {
     match &head {
         b"HTTP" => "it answers in HTTP; give the broker's Kafka port".to_owned(),
-        [0x15, 0x03, ..] => {
-            "it answers with a TLS alert; give a plain-text listener (TLS is not supported)".to_owned()
-        }
+        [0x15, 0x03, ..] => "it answers with a TLS alert; give a plain-text listener (TLS is not supported)".to_owned(),
         _ => format!("its first bytes are {head:02x?}"),
     }
 }
@@ -289,9 +284,7 @@ pub fn encode_request<R: Request>(
         .with_request_api_version(version)
         .with_correlation_id(correlation)
         .with_client_id(Some(client_id.clone()));
-    let result = header
-        .encode(buffer, R::header_version(version))
-        .and_then(|()| request.encode(buffer, version));
+    let result = header.encode(buffer, R::header_version(version)).and_then(|()| request.encode(buffer, version));
     if let Err(error) = result {
         buffer.truncate(start);
         return Err(error.to_string());

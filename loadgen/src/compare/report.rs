@@ -32,7 +32,8 @@ pub fn words(finding: &Finding) -> String {
 }
 
 pub fn markdown(findings: &[Finding], rounds: &Rounds) -> String {
-    let mut text = String::from("| | base | candidate | ratio | 95 % interval | p | |\n|---|--:|--:|--:|---|--:|---|\n");
+    let mut text =
+        String::from("| | base | candidate | ratio | 95 % interval | p | |\n|---|--:|--:|--:|---|--:|---|\n");
     let mut write = || -> std::fmt::Result {
         for f in findings {
             writeln!(

@@ -64,11 +64,7 @@ impl Ground {
 }
 
 /// Makes or finds the topics.
-pub fn prepare(
-    workload: &Workload,
-    admin: &mut Admin,
-    news: &mut dyn FnMut(News<'_>),
-) -> Result<Ground, Failure> {
+pub fn prepare(workload: &Workload, admin: &mut Admin, news: &mut dyn FnMut(News<'_>)) -> Result<Ground, Failure> {
     let run = (workload.seed ^ sys::wall_ns() ^ u64::from(std::process::id())) as u32 | 1;
     let names = names(workload, run);
     let mut made = Vec::new();
@@ -165,12 +161,7 @@ fn find_or_make(
     })
 }
 
-fn offsets(
-    admin: &mut Admin,
-    layout: &Layout,
-    leaders: &Leaders,
-    timestamp: i64,
-) -> Result<Vec<i64>, ClientError> {
+fn offsets(admin: &mut Admin, layout: &Layout, leaders: &Leaders, timestamp: i64) -> Result<Vec<i64>, ClientError> {
     const ATTEMPTS_MAX: usize = 20;
     for _ in 0..ATTEMPTS_MAX {
         match admin.list_offsets(layout, leaders, timestamp) {
@@ -278,11 +269,8 @@ pub fn consumers(
 ) -> Consumers {
     let partitions = ground.layout.partitions.len();
     let make = |number| {
-        let assigned = if workload.group {
-            BTreeSet::new()
-        } else {
-            plain_assignment(partitions, number, workload.consumers)
-        };
+        let assigned =
+            if workload.group { BTreeSet::new() } else { plain_assignment(partitions, number, workload.consumers) };
         Some(Consumer::new(Arc::clone(settings), ledger.clone(), assigned))
     };
     (0..workload.consumers).map(make).collect()

@@ -13,10 +13,7 @@ use crate::records::compress::Codec;
 
 fn consumer(partitions: i32, ledger: &Arc<Ledger>) -> Consumer {
     let layout = Layout {
-        topics: vec![Topic {
-            name: TopicName(StrBytes::from_static_str("t")),
-            id: Uuid::from_u128(5),
-        }],
+        topics: vec![Topic { name: TopicName(StrBytes::from_static_str("t")), id: Uuid::from_u128(5) }],
         partitions: (0..partitions).map(|index| Partition { topic: 0, index }).collect(),
     };
     let numbers = layout.numbers();
@@ -52,8 +49,7 @@ fn batch(base_offset: i64, sequences: std::ops::Range<u64>) -> bytes::Bytes {
 }
 
 fn reply(session: i32, data: Vec<PartitionData>) -> FetchResponse {
-    let topic =
-        FetchableTopicResponse::default().with_topic_id(Uuid::from_u128(5)).with_partitions(data);
+    let topic = FetchableTopicResponse::default().with_topic_id(Uuid::from_u128(5)).with_partitions(data);
     FetchResponse::default().with_session_id(session).with_responses(vec![topic])
 }
 

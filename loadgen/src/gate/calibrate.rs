@@ -34,18 +34,11 @@ pub struct Calibration {
 }
 
 /// Collects `units` times four rounds (A, A again, A delayed, A with a slow tail), in an order drawn each time.
-pub fn run(
-    plan: &Plan,
-    limits: &[Limit],
-    units: usize,
-    tell: &mut dyn FnMut(&str),
-) -> Result<Calibration, Failure> {
+pub fn run(plan: &Plan, limits: &[Limit], units: usize, tell: &mut dyn FnMut(&str)) -> Result<Calibration, Failure> {
     std::fs::create_dir_all(&plan.directory)
         .map_err(|error| Failure(format!("cannot make {}: {error}", plan.directory.display())))?;
     let (names, shares) = gated(plan, limits);
-    let measure = |delays| {
-        measure_round(&plan.base, &plan.workloads, &plan.directory, &plan.cpus, Some(delays))
-    };
+    let measure = |delays| measure_round(&plan.base, &plan.workloads, &plan.directory, &plan.cpus, Some(delays));
     let first = measure(Delays::default())?.numbers;
     let delays = delays_for(&first, &names, &shares, plan.seed)?;
     let mut rng = Rng::new(plan.seed, 4);

@@ -157,8 +157,7 @@ pub fn html(verdict: &Verdict, setting: &Setting) -> String {
 /// Candidate over base, pair by pair, beside the limit.
 fn pairs_plot(verdict: &Verdict, name: &str, limit: f64) -> Plot {
     let ratios = verdict.rounds.differences(name);
-    let points: Vec<(f64, f64)> =
-        ratios.iter().enumerate().map(|(at, d)| ((at + 1) as f64, d.exp())).collect();
+    let points: Vec<(f64, f64)> = ratios.iter().enumerate().map(|(at, d)| ((at + 1) as f64, d.exp())).collect();
     let last = points.len() as f64;
     let level = |name: &str, colour, y| Line { name: name.to_owned(), colour, points: vec![(1.0, y), (last, y)] };
     Plot {

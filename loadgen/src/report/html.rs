@@ -107,7 +107,9 @@ fn write_rate(body: &mut String, outcome: &Outcome) -> std::fmt::Result {
                 show_count(offered.round() as u64),
                 offered * outcome.workload.record_bytes.mean() / 1e6
             )?,
-            None => body.push_str("<tr><td>closed loop (--rate max): latencies are those of a full pipeline</td><td></td><td></td></tr>"),
+            None => body.push_str(
+                "<tr><td>closed loop (--rate max): latencies are those of a full pipeline</td><td></td><td></td></tr>",
+            ),
         }
         write!(
             body,
@@ -196,7 +198,16 @@ fn percentile_plot(outcome: &Outcome) -> Plot {
     let metrics = [Metric::Latency, Metric::Service, Metric::EndToEnd, Metric::Lateness];
     let lines: Vec<Line> = metrics.into_iter().enumerate().filter_map(line).collect();
     let furthest = lines.iter().flat_map(|line| &line.points).map(|(x, _)| *x).fold(2.0, f64::max);
-    let marks = [(1.0, "0"), (2.0, "50 %"), (10.0, "90 %"), (100.0, "99 %"), (1e3, "99.9 %"), (1e4, "99.99 %"), (1e5, "99.999 %"), (1e6, "99.9999 %")];
+    let marks = [
+        (1.0, "0"),
+        (2.0, "50 %"),
+        (10.0, "90 %"),
+        (100.0, "99 %"),
+        (1e3, "99.9 %"),
+        (1e4, "99.99 %"),
+        (1e5, "99.999 %"),
+        (1e6, "99.9999 %"),
+    ];
     Plot {
         title: "Percentiles".to_owned(),
         x_label: "percentile".to_owned(),
@@ -255,13 +266,21 @@ fn write_errors(body: &mut String, outcome: &Outcome) -> std::fmt::Result {
     if counters.errors.is_empty() && counters.retries.is_empty() {
         return Ok(());
     }
-    body.push_str("<h2>Errors</h2><table><tr><th>Kafka code</th><th>records failed</th><th>batches or fetches retried</th></tr>");
+    body.push_str(
+        "<h2>Errors</h2><table><tr><th>Kafka code</th><th>records failed</th><th>batches or fetches retried</th></tr>",
+    );
     let mut codes: Vec<i16> = counters.errors.keys().chain(counters.retries.keys()).copied().collect();
     codes.sort_unstable();
     codes.dedup();
     for code in codes {
         let of = |map: &std::collections::BTreeMap<i16, u64>| show_count(map.get(&code).copied().unwrap_or(0));
-        write!(body, "<tr><td>{}</td><td>{}</td><td>{}</td></tr>", code_name(code), of(&counters.errors), of(&counters.retries))?;
+        write!(
+            body,
+            "<tr><td>{}</td><td>{}</td><td>{}</td></tr>",
+            code_name(code),
+            of(&counters.errors),
+            of(&counters.retries)
+        )?;
     }
     body.push_str("</table>");
     Ok(())
@@ -281,7 +300,15 @@ fn write_setting(body: &mut String, outcome: &Outcome, setting: &Setting) -> std
         ("memory", format!("{:.1} GiB", machine.memory_bytes as f64 / f64::from(1 << 30))),
         ("file system (of the generator)", machine.file_system.clone()),
         ("generator CPU", format!("{:.0} % of a core in its busiest thread", outcome.books.busiest_worker() * 100.0)),
-        ("broker", format!("{} · cluster {} · {}", setting.broker.kind, setting.broker.cluster_id, setting.broker.brokers.join(", "))),
+        (
+            "broker",
+            format!(
+                "{} · cluster {} · {}",
+                setting.broker.kind,
+                setting.broker.cluster_id,
+                setting.broker.brokers.join(", ")
+            ),
+        ),
         ("features", setting.broker.features.join(", ")),
         ("durability", setting.broker.durability.clone()),
         ("broker settings", changed.join(" · ")),

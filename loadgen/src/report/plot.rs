@@ -87,7 +87,11 @@ impl Plot {
         )?;
         if let Some(until) = self.shaded_until {
             let width = x.at(until) - LEFT;
-            write!(svg, "<rect class=\"warm\" x=\"{LEFT}\" y=\"{TOP}\" width=\"{width:.1}\" height=\"{}\"/>", HEIGHT - TOP - BOTTOM)?;
+            write!(
+                svg,
+                "<rect class=\"warm\" x=\"{LEFT}\" y=\"{TOP}\" width=\"{width:.1}\" height=\"{}\"/>",
+                HEIGHT - TOP - BOTTOM
+            )?;
         }
         for value in y.marks() {
             let at = y.at(value);

@@ -119,8 +119,7 @@ impl Lines {
         let token = u64::from(self.generations[place]) << 32 | place as u64;
         match Socket::connect(address, &self.client_id, token, epoll) {
             Ok(socket) => {
-                let line =
-                    Line { owner, broker, socket, produce_version: None, fetch_version: None };
+                let line = Line { owner, broker, socket, produce_version: None, fetch_version: None };
                 self.lines[place] = Some(line);
                 self.by_owner.insert(key, token);
             }
@@ -173,8 +172,7 @@ impl Lines {
         self.answers.clear();
         for topic in &response.responses {
             for partition in &topic.partition_responses {
-                let number =
-                    self.topics.numbers.find(topic.name.as_str(), topic.topic_id, partition.index);
+                let number = self.topics.numbers.find(topic.name.as_str(), topic.topic_id, partition.index);
                 self.answers.extend(number.map(|number| Answer {
                     partition: number,
                     code: partition.error_code,
@@ -220,9 +218,7 @@ fn topic_data(sent: &Sent, layout: &Layout, version: i16) -> Vec<TopicProduceDat
     let mut topics: Vec<(u32, TopicProduceData)> = Vec::with_capacity(1);
     for batch in &sent.batches {
         let partition = layout.partitions[batch.partition as usize];
-        let data = PartitionProduceData::default()
-            .with_index(partition.index)
-            .with_records(Some(batch.sealed()));
+        let data = PartitionProduceData::default().with_index(partition.index).with_records(Some(batch.sealed()));
         // Kafka answers a topic that is named twice in one request with an error, so each is gathered.
         if let Some((_, topic)) = topics.iter_mut().find(|(place, _)| *place == partition.topic) {
             topic.partition_data.push(data);

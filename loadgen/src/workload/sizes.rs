@@ -12,9 +12,17 @@ const SIZE_MAX: usize = 64 << 20;
 #[serde(rename_all = "snake_case")]
 pub enum Sizes {
     Fixed(usize),
-    Uniform { min: usize, max: usize },
+    Uniform {
+        min: usize,
+        max: usize,
+    },
     /// The logarithm is normal; cut at `min` and `max`.
-    Lognormal { median: f64, sigma: f64, min: usize, max: usize },
+    Lognormal {
+        median: f64,
+        sigma: f64,
+        min: usize,
+        max: usize,
+    },
     /// Sizes with their shares, which add up to 1.
     Mix(Vec<(usize, f64)>),
 }
