@@ -74,12 +74,7 @@ pub fn gated(plan: &Plan, limits: &[Limit]) -> (Vec<String>, Vec<f64>) {
 }
 
 pub fn rules(pairs: usize, limits: Vec<f64>) -> Rules {
-    Rules {
-        alpha_regression: ALPHA_REGRESSION,
-        alpha_pass: ALPHA_PASS,
-        looks: Rules::looks_for(pairs),
-        limits,
-    }
+    Rules { alpha_regression: ALPHA_REGRESSION, alpha_pass: ALPHA_PASS, looks: Rules::looks_for(pairs), limits }
 }
 
 /// Measures until a look decides or all pairs are in.

@@ -256,12 +256,8 @@ impl Producer {
         }
         let queue = &mut self.queues[partition as usize];
         let open = queue.open.as_mut().expect("opened above");
-        let stamp = Stamp {
-            run: settings.run,
-            producer: self.id,
-            sequence: queue.next_sequence,
-            intended_ns: intended,
-        };
+        let stamp =
+            Stamp { run: settings.run, producer: self.id, sequence: queue.next_sequence, intended_ns: intended };
         queue.next_sequence += 1;
         let payload = settings
             .payload
@@ -295,13 +291,8 @@ impl Producer {
             intended + self.settings.linger_ns
         };
         let queue = &mut self.queues[partition as usize];
-        queue.open = Some(Open {
-            writer,
-            intended: times,
-            first_sequence: queue.next_sequence,
-            ready_at,
-            value_bytes: 0,
-        });
+        queue.open =
+            Some(Open { writer, intended: times, first_sequence: queue.next_sequence, ready_at, value_bytes: 0 });
         if !is_closed_loop {
             self.lingering.push_back((ready_at, partition));
         }
@@ -316,9 +307,7 @@ impl Producer {
         open.ready_at = open.ready_at.min(full_at);
         let before = open.writer.len();
         let writer = std::mem::take(&mut open.writer);
-        let bytes = writer
-            .finish(self.settings.codec, &mut self.scratch)
-            .expect("none of the codecs fails on memory");
+        let bytes = writer.finish(self.settings.codec, &mut self.scratch).expect("none of the codecs fails on memory");
         self.buffered = self.buffered + bytes.len() - before;
         queue.closed.push_back(Batch::new(partition, open, bytes));
         self.picker.batch_closed(partition, &self.settings);
@@ -410,9 +399,7 @@ impl Producer {
         let lane = self.lanes.get_mut(&broker).expect("as above");
         // `close` may have queued a partition in the meantime; both lists keep their order.
         candidates.append(&mut lane.ready);
-        candidates.retain(|partition| {
-            self.queues[*partition as usize].is_queued && !again.contains(partition)
-        });
+        candidates.retain(|partition| self.queues[*partition as usize].is_queued && !again.contains(partition));
         lane.ready = candidates;
         for partition in again {
             self.queues[partition as usize].is_queued = false;

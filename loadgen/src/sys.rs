@@ -34,10 +34,7 @@ pub fn process_cpu_ns() -> u64 {
 }
 
 fn clock_ns(clock: libc::clockid_t) -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid timespec that outlives the call; the clocks named above always exist on Linux.
     unsafe { libc::clock_gettime(clock, &mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
@@ -72,11 +69,7 @@ impl Epoll {
             let fd = check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?;
             OwnedFd::from_raw_fd(fd)
         };
-        Ok(Self {
-            fd,
-            events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX],
-            has_pwait2: true,
-        })
+        Ok(Self { fd, events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX], has_pwait2: true })
     }
 
     pub fn add(&self, fd: &impl AsRawFd, token: u64, interest: Interest) -> io::Result<()> {
@@ -92,10 +85,7 @@ impl Epoll {
             Interest::Read => libc::EPOLLIN | libc::EPOLLRDHUP,
             Interest::ReadWrite => libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP,
         };
-        let mut event = libc::epoll_event {
-            events: events as u32,
-            u64: token,
-        };
+        let mut event = libc::epoll_event { events: events as u32, u64: token };
         // SAFETY: `event` is valid for the call; the kernel copies it.
         check(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), op, fd, &mut event) })?;
         Ok(())
@@ -129,8 +119,7 @@ impl Epoll {
                 tv_nsec: (timeout_ns % 1_000_000_000) as i64,
             };
             // SAFETY: `pointer` addresses EVENTS_MAX events owned by self; `timeout` outlives the call; no signal mask.
-            let result =
-                unsafe { libc::epoll_pwait2(fd, pointer, length, &timeout, std::ptr::null()) };
+            let result = unsafe { libc::epoll_pwait2(fd, pointer, length, &timeout, std::ptr::null()) };
             match check(result) {
                 Ok(count) => return Ok(count as usize),
                 Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => self.has_pwait2 = false,
@@ -207,9 +196,7 @@ fn raw_address(address: SocketAddr) -> (i32, libc::sockaddr_storage, libc::sockl
             let raw = libc::sockaddr_in {
                 sin_family: libc::AF_INET as libc::sa_family_t,
                 sin_port: v4.port().to_be(),
-                sin_addr: libc::in_addr {
-                    s_addr: u32::from_ne_bytes(v4.ip().octets()),
-                },
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
                 sin_zero: [0; 8],
             };
             // SAFETY: sockaddr_storage is larger than, and aligned for, every socket address.
@@ -222,9 +209,7 @@ fn raw_address(address: SocketAddr) -> (i32, libc::sockaddr_storage, libc::sockl
                 sin6_family: libc::AF_INET6 as libc::sa_family_t,
                 sin6_port: v6.port().to_be(),
                 sin6_flowinfo: v6.flowinfo(),
-                sin6_addr: libc::in6_addr {
-                    s6_addr: v6.ip().octets(),
-                },
+                sin6_addr: libc::in6_addr { s6_addr: v6.ip().octets() },
                 sin6_scope_id: v6.scope_id(),
             };
             // SAFETY: as above.
@@ -288,10 +273,7 @@ pub fn tighten_timers() {
 
 /// Raises the soft limit of open files to the hard one and returns it.
 pub fn raise_file_limit() -> u64 {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid rlimit that outlives both calls.
     unsafe {
         libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);

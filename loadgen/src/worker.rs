@@ -220,9 +220,7 @@ impl Worker {
             };
             let mut sent_any = false;
             // Read again for each request: encoding one takes time, and that time is the generator's.
-            while let Some(sent) =
-                producer.next_request(*broker, sys::monotonic_ns(), &mut self.recorder)
-            {
+            while let Some(sent) = producer.next_request(*broker, sys::monotonic_ns(), &mut self.recorder) {
                 sent_any = true;
                 if self
                     .lines

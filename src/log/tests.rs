@@ -2,6 +2,8 @@
 
 mod crash;
 mod faults;
+#[cfg(feature = "glommio")]
+mod machine;
 mod model;
 mod reads;
 mod stop;

@@ -138,10 +138,9 @@ pub fn read_all(address: &str, topic: &str, partition: i32) -> Vec<Message> {
     let mut messages = Vec::new();
     loop {
         match consumer.poll(PATIENCE) {
-            Some(Ok(message)) => messages.push(Message {
-                offset: message.offset(),
-                value: message.payload().map(<[u8]>::to_vec),
-            }),
+            Some(Ok(message)) => {
+                messages.push(Message { offset: message.offset(), value: message.payload().map(<[u8]>::to_vec) })
+            }
             Some(Err(KafkaError::PartitionEOF(_))) => break,
             Some(Err(error)) => panic!("{topic}-{partition}: {error}"),
             None => panic!("{topic}-{partition}: nothing within {PATIENCE:?}, have {}", messages.len()),

@@ -9,9 +9,15 @@ use kafka_protocol::ResponseError;
 #[derive(Debug)]
 pub enum ClientError {
     /// No TCP connection.
-    Unreachable { address: String, error: io::Error },
+    Unreachable {
+        address: String,
+        error: io::Error,
+    },
     /// Something answered, but not in Kafka's protocol.
-    NotKafka { address: String, hint: String },
+    NotKafka {
+        address: String,
+        hint: String,
+    },
     /// The peer closed the connection while a reply was due.
     Closed {
         address: String,
@@ -22,9 +28,15 @@ pub enum ClientError {
         during: &'static str,
     },
     /// A reply that does not decode.
-    Garbled { address: String, detail: String },
+    Garbled {
+        address: String,
+        detail: String,
+    },
     /// No version in common, or the broker does not know the API at all.
-    Unsupported { api: i16, detail: String },
+    Unsupported {
+        api: i16,
+        detail: String,
+    },
     /// The broker answered with an error code.
     Code {
         doing: String,
@@ -41,10 +53,7 @@ impl ClientError {
         match self {
             Self::Unreachable { .. } | Self::Closed { .. } | Self::TimedOut { .. } => true,
             Self::Code { code, .. } => is_retriable(*code),
-            Self::NotKafka { .. }
-            | Self::Garbled { .. }
-            | Self::Unsupported { .. }
-            | Self::Unencodable(_) => false,
+            Self::NotKafka { .. } | Self::Garbled { .. } | Self::Unsupported { .. } | Self::Unencodable(_) => false,
         }
     }
 }

@@ -25,10 +25,7 @@ pub struct Link {
 
 /// All addresses of `host:port`; the error says what is wrong with it.
 pub fn resolve(address: &str) -> Result<Vec<SocketAddr>, ClientError> {
-    let unreachable = |error| ClientError::Unreachable {
-        address: address.to_owned(),
-        error,
-    };
+    let unreachable = |error| ClientError::Unreachable { address: address.to_owned(), error };
     let found: Vec<SocketAddr> = address.to_socket_addrs().map_err(unreachable)?.collect();
     if found.is_empty() {
         let error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
@@ -41,12 +38,7 @@ impl Link {
     /// Connects and does the handshake. `timeout` bounds each later call.
     pub fn connect(address: &str, client_id: &str, timeout: Duration) -> Result<Self, ClientError> {
         let stream = connect_any(address)?;
-        let mut link = Self {
-            address: address.to_owned(),
-            stream,
-            wire: Wire::new(client_id),
-            timeout,
-        };
+        let mut link = Self { address: address.to_owned(), stream, wire: Wire::new(client_id), timeout };
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         link.flush(deadline, "the handshake")?;
         while link.wire.versions().is_none() {
@@ -85,9 +77,7 @@ impl Link {
         version: i16,
         request: &R,
     ) -> Result<R::Response, ClientError> {
-        self.wire
-            .send((), version, request, true)
-            .map_err(ClientError::Unencodable)?;
+        self.wire.send((), version, request, true).map_err(ClientError::Unencodable)?;
         let deadline = Instant::now() + self.timeout;
         self.flush(deadline, what)?;
         loop {
@@ -107,19 +97,13 @@ impl Link {
     fn next_reply(&mut self) -> Result<Option<bytes::Bytes>, ClientError> {
         match self.wire.next_reply() {
             Ok(reply) => Ok(reply.map(|reply| reply.body)),
-            Err(WireError::NotKafka(hint)) => Err(ClientError::NotKafka {
-                address: self.address.clone(),
-                hint,
-            }),
+            Err(WireError::NotKafka(hint)) => Err(ClientError::NotKafka { address: self.address.clone(), hint }),
             Err(error) => Err(self.garbled(&error.to_string())),
         }
     }
 
     fn garbled(&self, detail: &str) -> ClientError {
-        ClientError::Garbled {
-            address: self.address.clone(),
-            detail: detail.to_owned(),
-        }
+        ClientError::Garbled { address: self.address.clone(), detail: detail.to_owned() }
     }
 
     fn flush(&mut self, deadline: Instant, during: &'static str) -> Result<(), ClientError> {
@@ -137,10 +121,7 @@ impl Link {
         self.arm(deadline, during)?;
         let room = self.wire.input_room(READ_BYTES);
         match sys::receive(&self.stream, room) {
-            Ok(0) => Err(ClientError::Closed {
-                address: self.address.clone(),
-                during,
-            }),
+            Ok(0) => Err(ClientError::Closed { address: self.address.clone(), during }),
             Ok(_) => Ok(()),
             Err(error) => self.translate(error, during),
         }
@@ -148,17 +129,11 @@ impl Link {
 
     fn arm(&self, deadline: Instant, during: &'static str) -> Result<(), ClientError> {
         let left = deadline.saturating_duration_since(Instant::now());
-        let timed_out = || ClientError::TimedOut {
-            address: self.address.clone(),
-            during,
-        };
+        let timed_out = || ClientError::TimedOut { address: self.address.clone(), during };
         if left.is_zero() {
             return Err(timed_out());
         }
-        let armed = self
-            .stream
-            .set_read_timeout(Some(left))
-            .and_then(|()| self.stream.set_write_timeout(Some(left)));
+        let armed = self.stream.set_read_timeout(Some(left)).and_then(|()| self.stream.set_write_timeout(Some(left)));
         armed.map_err(|_| timed_out())
     }
 
@@ -166,9 +141,7 @@ impl Link {
         let address = self.address.clone();
         match error.kind() {
             io::ErrorKind::Interrupted => Ok(()),
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                Err(ClientError::TimedOut { address, during })
-            }
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Err(ClientError::TimedOut { address, during }),
             _ => Err(ClientError::Closed { address, during }),
         }
     }

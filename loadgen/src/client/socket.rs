@@ -25,21 +25,10 @@ pub struct Socket<T> {
 
 impl<T> Socket<T> {
     /// Starts to connect; requests may be queued at once, they leave after the handshake.
-    pub fn connect(
-        address: SocketAddr,
-        client_id: &str,
-        token: u64,
-        epoll: &Epoll,
-    ) -> io::Result<Self> {
+    pub fn connect(address: SocketAddr, client_id: &str, token: u64, epoll: &Epoll) -> io::Result<Self> {
         let stream = sys::connect_start(address)?;
         epoll.add(&stream, token, Interest::ReadWrite)?;
-        Ok(Self {
-            wire: Wire::new(client_id),
-            stream,
-            token,
-            connected: false,
-            waits_for_write: true,
-        })
+        Ok(Self { wire: Wire::new(client_id), stream, token, connected: false, waits_for_write: true })
     }
 
     /// Sends what is queued, as far as the socket takes it.

@@ -16,17 +16,13 @@ pub struct Versions {
 
 impl Versions {
     pub fn none() -> Self {
-        Self {
-            ranges: [None; KEYS_MAX],
-        }
+        Self { ranges: [None; KEYS_MAX] }
     }
 
     pub fn from_response(response: &ApiVersionsResponse) -> Self {
         let mut versions = Self::none();
         for api in &response.api_keys {
-            let slot = usize::try_from(api.api_key)
-                .ok()
-                .and_then(|key| versions.ranges.get_mut(key));
+            let slot = usize::try_from(api.api_key).ok().and_then(|key| versions.ranges.get_mut(key));
             if let Some(slot) = slot {
                 *slot = Some((api.min_version, api.max_version));
             }
@@ -37,9 +33,7 @@ impl Versions {
     /// The newest version of `R` that both sides know, at most `cap`.
     /// # Errors  `Unsupported` when there is none.
     pub fn pick_at_most<R: Request>(&self, cap: i16) -> Result<i16, ClientError> {
-        let announced = usize::try_from(R::KEY)
-            .ok()
-            .and_then(|key| self.ranges.get(key).copied().flatten());
+        let announced = usize::try_from(R::KEY).ok().and_then(|key| self.ranges.get(key).copied().flatten());
         let Some((min, max)) = announced else {
             let detail = "it does not announce it".to_owned();
             return Err(ClientError::Unsupported {
@@ -75,10 +69,7 @@ mod tests {
     use super::*;
 
     fn announced(key: i16, min: i16, max: i16) -> Versions {
-        let api = ApiVersion::default()
-            .with_api_key(key)
-            .with_min_version(min)
-            .with_max_version(max);
+        let api = ApiVersion::default().with_api_key(key).with_min_version(min).with_max_version(max);
         Versions::from_response(&ApiVersionsResponse::default().with_api_keys(vec![api]))
     }
 

@@ -42,12 +42,7 @@ impl BatchWriter {
     pub fn start(mut buffer: BytesMut, first_timestamp_ms: i64) -> Self {
         buffer.clear();
         buffer.put_bytes(0, HEADER_BYTES);
-        Self {
-            bytes: buffer,
-            count: 0,
-            base_timestamp_ms: first_timestamp_ms,
-            max_timestamp_ms: first_timestamp_ms,
-        }
+        Self { bytes: buffer, count: 0, base_timestamp_ms: first_timestamp_ms, max_timestamp_ms: first_timestamp_ms }
     }
 
     pub fn count(&self) -> u32 {

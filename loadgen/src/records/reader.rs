@@ -73,12 +73,7 @@ pub fn read_batches(
     Ok(summary)
 }
 
-fn read_batch(
-    batch: &[u8],
-    from: i64,
-    scratch: &mut Vec<u8>,
-    visit: &mut impl FnMut(RecordView<'_>),
-) -> Option<u64> {
+fn read_batch(batch: &[u8], from: i64, scratch: &mut Vec<u8>, visit: &mut impl FnMut(RecordView<'_>)) -> Option<u64> {
     let base_offset = be_i64(batch, 0);
     let attributes = i16::from_be_bytes([batch[21], batch[22]]);
     let count = be_i32(batch, 57);

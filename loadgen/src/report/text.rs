@@ -35,11 +35,12 @@ fn write(text: &mut String, outcome: &Outcome, setting: &Setting) -> std::fmt::R
     )?;
     if workload.mode.produces() {
         let loop_kind = match workload.rate {
-            Rate::Max => "closed loop (--rate max): latencies are those of a full pipeline, not of an offered load".to_owned(),
-            Rate::RecordsPerSecond(_) | Rate::BytesPerSecond(_) => format!(
-                "offered {} records/s, open loop",
-                show_count(rate.offered_records_per_s.unwrap_or(0.0) as u64)
-            ),
+            Rate::Max => {
+                "closed loop (--rate max): latencies are those of a full pipeline, not of an offered load".to_owned()
+            }
+            Rate::RecordsPerSecond(_) | Rate::BytesPerSecond(_) => {
+                format!("offered {} records/s, open loop", show_count(rate.offered_records_per_s.unwrap_or(0.0) as u64))
+            }
         };
         writeln!(
             text,
@@ -69,11 +70,7 @@ fn write(text: &mut String, outcome: &Outcome, setting: &Setting) -> std::fmt::R
     }
     table(text, outcome)?;
     errors(text, outcome)?;
-    writeln!(
-        text,
-        "  generator     {:.0} % of a core in its busiest thread",
-        outcome.books.busiest_worker() * 100.0
-    )?;
+    writeln!(text, "  generator     {:.0} % of a core in its busiest thread", outcome.books.busiest_worker() * 100.0)?;
     verdict(text, outcome)?;
     for note in &outcome.notes {
         writeln!(text, "  note: {note}")?;

@@ -74,11 +74,7 @@ pub fn rates(pool: &[Vec<f64>], rules: &Rules, rng: &mut Rng) -> Rates {
     let rate = |decision: Decision| {
         let mut sorted = outer[decision as usize].clone();
         sorted.sort_unstable_by(f64::total_cmp);
-        Rate {
-            estimate: estimate[decision as usize],
-            low: quantile(&sorted, 0.025),
-            high: quantile(&sorted, 0.975),
-        }
+        Rate { estimate: estimate[decision as usize], low: quantile(&sorted, 0.025), high: quantile(&sorted, 0.975) }
     };
     Rates {
         pass: rate(Decision::Pass),

@@ -129,12 +129,7 @@ mod tests {
     use super::*;
 
     fn rules(pairs: usize) -> Rules {
-        Rules {
-            alpha_regression: 0.01,
-            alpha_pass: 0.05,
-            looks: Rules::looks_for(pairs),
-            limits: vec![0.025, 0.05],
-        }
+        Rules { alpha_regression: 0.01, alpha_pass: 0.05, looks: Rules::looks_for(pairs), limits: vec![0.025, 0.05] }
     }
 
     /// Counts decisions over invocations with two metrics of the given shifts and spread.

@@ -8,10 +8,7 @@ use super::*;
 /// The scripted peer: it frames replies; the test decides how they arrive.
 fn frame<M: Encodable>(correlation: i32, header_version: i16, version: i16, body: &M) -> Vec<u8> {
     let mut bytes = BytesMut::new();
-    ResponseHeader::default()
-        .with_correlation_id(correlation)
-        .encode(&mut bytes, header_version)
-        .unwrap();
+    ResponseHeader::default().with_correlation_id(correlation).encode(&mut bytes, header_version).unwrap();
     body.encode(&mut bytes, version).unwrap();
     let mut framed = (bytes.len() as u32).to_be_bytes().to_vec();
     framed.extend_from_slice(&bytes);
@@ -19,12 +16,8 @@ fn frame<M: Encodable>(correlation: i32, header_version: i16, version: i16, body
 }
 
 fn versions_reply(correlation: i32, version: i16) -> Vec<u8> {
-    let keys = [(3, 0, 13), (18, 0, 4)].map(|(key, min, max)| {
-        ApiVersion::default()
-            .with_api_key(key)
-            .with_min_version(min)
-            .with_max_version(max)
-    });
+    let keys = [(3, 0, 13), (18, 0, 4)]
+        .map(|(key, min, max)| ApiVersion::default().with_api_key(key).with_min_version(min).with_max_version(max));
     let body = ApiVersionsResponse::default().with_api_keys(keys.to_vec());
     frame(correlation, 0, version, &body)
 }
