@@ -82,11 +82,7 @@ pub fn main() -> i32 {
             let is_help = !error.use_stderr();
             // Nowhere to print to is no reason to change the exit code.
             let _ = error.print();
-            return if is_help {
-                Exit::Good as i32
-            } else {
-                Exit::Error as i32
-            };
+            return if is_help { Exit::Good as i32 } else { Exit::Error as i32 };
         }
     };
     sys::catch_interrupts();
@@ -97,11 +93,7 @@ pub fn main() -> i32 {
         Command::Gate(args) => versus::gate(&args),
         Command::Workloads => {
             for (name, toml) in workload::READY {
-                let about = toml
-                    .lines()
-                    .next()
-                    .unwrap_or_default()
-                    .trim_start_matches("# ");
+                let about = toml.lines().next().unwrap_or_default().trim_start_matches("# ");
                 println!("{name:<16} {about}");
             }
             Ok(Exit::Good as i32)
@@ -129,12 +121,8 @@ fn run(args: &RunArgs) -> Result<Exit, Failure> {
     };
     let workload = Workload::resolve(&args.shape.clone().or(base))?;
     if let Some(directory) = &args.out {
-        std::fs::create_dir_all(directory).map_err(|error| {
-            Failure(format!(
-                "cannot make {}: {error}; give another --out",
-                directory.display()
-            ))
-        })?;
+        std::fs::create_dir_all(directory)
+            .map_err(|error| Failure(format!("cannot make {}: {error}; give another --out", directory.display())))?;
     }
     let mut admin = Admin::new(&args.bootstrap, "ringtail-loadgen");
     // Whether there is a broker at all comes first; what it tells of itself is a courtesy.
@@ -171,14 +159,8 @@ fn write_reports(
     report: &serde_json::Value,
 ) -> Result<(), Failure> {
     write_file(&directory.join("report.json"), &format!("{report:#}\n"))?;
-    write_file(
-        &directory.join("latency.hlog"),
-        &outcome.books.log.text(outcome.started_wall_ns),
-    )?;
-    write_file(
-        &directory.join("report.html"),
-        &html::run_page(outcome, setting),
-    )
+    write_file(&directory.join("latency.hlog"), &outcome.books.log.text(outcome.started_wall_ns))?;
+    write_file(&directory.join("report.html"), &html::run_page(outcome, setting))
 }
 
 fn null_broker(port: u16, delay: &str) -> Result<i32, Failure> {
@@ -194,11 +176,7 @@ fn null_broker(port: u16, delay: &str) -> Result<i32, Failure> {
 
 fn exit_of(outcome: &Outcome) -> Exit {
     let idempotent = outcome.workload.idempotence;
-    if outcome
-        .verdict
-        .as_ref()
-        .is_some_and(|verdict| verdict.is_broken(idempotent))
-    {
+    if outcome.verdict.as_ref().is_some_and(|verdict| verdict.is_broken(idempotent)) {
         return Exit::Broken;
     }
     if !outcome.invalid.is_empty() && !outcome.interrupted {
@@ -210,14 +188,8 @@ fn exit_of(outcome: &Outcome) -> Exit {
 /// As it was typed, quoted where a shell needs it.
 pub fn command_line() -> String {
     let quote = |argument: String| {
-        let is_plain = argument
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "-_=./:,@%+".contains(c));
-        if is_plain && !argument.is_empty() {
-            argument
-        } else {
-            format!("'{}'", argument.replace('\'', "'\\''"))
-        }
+        let is_plain = argument.chars().all(|c| c.is_ascii_alphanumeric() || "-_=./:,@%+".contains(c));
+        if is_plain && !argument.is_empty() { argument } else { format!("'{}'", argument.replace('\'', "'\\''")) }
     };
     std::env::args().map(quote).collect::<Vec<_>>().join(" ")
 }

@@ -68,18 +68,10 @@ const DROPPED_SHARE_MAX: usize = 2;
 impl Rounds {
     pub fn new(plan: Plan) -> Result<Self, Failure> {
         fs::create_dir_all(&plan.directory).map_err(|error| {
-            Failure(format!(
-                "cannot make {}: {error}; give another --work-dir",
-                plan.directory.display()
-            ))
+            Failure(format!("cannot make {}: {error}; give another --work-dir", plan.directory.display()))
         })?;
         let rng = Rng::new(plan.seed, 1);
-        Ok(Self {
-            plan,
-            rng,
-            pairs: Vec::new(),
-            dropped: 0,
-        })
+        Ok(Self { plan, rng, pairs: Vec::new(), dropped: 0 })
     }
 
     pub fn plan(&self) -> &Plan {
@@ -87,11 +79,7 @@ impl Rounds {
     }
 
     /// Measures until `count` pairs are there.
-    pub fn measure_until(
-        &mut self,
-        count: usize,
-        tell: &mut dyn FnMut(&str),
-    ) -> Result<(), Failure> {
+    pub fn measure_until(&mut self, count: usize, tell: &mut dyn FnMut(&str)) -> Result<(), Failure> {
         while self.pairs.len() < count {
             let base_first = self.rng.next_u64() & 1 == 0;
             let before = steal_and_total();
@@ -105,32 +93,16 @@ impl Rounds {
             let steal = steal_share(before, steal_and_total());
             if steal > self.plan.steal_limit {
                 self.dropped += 1;
-                tell(&format!(
-                    "pair dropped: the hypervisor took {:.1} % of the CPU",
-                    steal * 100.0
-                ));
+                tell(&format!("pair dropped: the hypervisor took {:.1} % of the CPU", steal * 100.0));
                 if self.dropped > DROPPED_SHARE_MAX * self.plan.pairs {
-                    return Err(
-                        "the machine is too busy: most pairs had to be dropped for CPU steal"
-                            .into(),
-                    );
+                    return Err("the machine is too busy: most pairs had to be dropped for CPU steal".into());
                 }
                 continue;
             }
-            let (base, candidate) = if base_first {
-                (first, second)
-            } else {
-                (second, first)
-            };
+            let (base, candidate) = if base_first { (first, second) } else { (second, first) };
             let late = u32::from(base.is_late) + u32::from(candidate.is_late);
             let (base, candidate) = (base.numbers, candidate.numbers);
-            self.pairs.push(Pair {
-                base,
-                candidate,
-                base_first,
-                steal,
-                late,
-            });
+            self.pairs.push(Pair { base, candidate, base_first, steal, late });
             tell(&format!("pair {} of {}", self.pairs.len(), self.plan.pairs));
         }
         Ok(())
@@ -152,18 +124,14 @@ impl Rounds {
             return Vec::new();
         };
         let everywhere = |name: &&String| {
-            self.pairs
-                .iter()
-                .all(|pair| pair.base.contains_key(*name) && pair.candidate.contains_key(*name))
+            self.pairs.iter().all(|pair| pair.base.contains_key(*name) && pair.candidate.contains_key(*name))
         };
         first.base.keys().filter(everywhere).cloned().collect()
     }
 }
 
 pub fn differences(pairs: &[Pair], name: &str) -> Vec<f64> {
-    let both = pairs
-        .iter()
-        .filter_map(|pair| Some((pair.base.get(name)?, pair.candidate.get(name)?)));
+    let both = pairs.iter().filter_map(|pair| Some((pair.base.get(name)?, pair.candidate.get(name)?)));
     both.filter(|(base, candidate)| **base > 0.0 && **candidate > 0.0)
         .map(|(base, candidate)| (candidate / base).ln())
         .collect()
@@ -186,10 +154,7 @@ pub fn measure_round(
     let proxy = match delays {
         Some(delays) => {
             let upstream = running.bootstrap.first().cloned().unwrap_or_default();
-            Some(
-                crate::proxy::Proxy::start(&upstream, delays)
-                    .map_err(|error| Failure(format!("proxy: {error}")))?,
-            )
+            Some(crate::proxy::Proxy::start(&upstream, delays).map_err(|error| Failure(format!("proxy: {error}")))?)
         }
         None => None,
     };
@@ -207,32 +172,16 @@ pub fn measure_round(
         if sys::interrupted() {
             return Err("interrupted".into());
         }
-        if outcome
-            .verdict
-            .as_ref()
-            .is_some_and(|verdict| verdict.is_broken(workload.idempotence))
-        {
-            return Err(Failure(format!(
-                "the broker lost, repeated or disordered records under {}",
-                workload.name
-            )));
+        if outcome.verdict.as_ref().is_some_and(|verdict| verdict.is_broken(workload.idempotence)) {
+            return Err(Failure(format!("the broker lost, repeated or disordered records under {}", workload.name)));
         }
         if outcome.books.totals.counters.acked_records == 0 && workload.mode.produces() {
-            return Err(Failure(format!(
-                "nothing was acknowledged under {}",
-                workload.name
-            )));
+            return Err(Failure(format!("nothing was acknowledged under {}", workload.name)));
         }
         is_late |= !outcome.invalid.is_empty();
         collect(&mut numbers, &outcome);
-        let counters = [
-            &outcome.books.totals.counters,
-            &outcome.books.warm_up.counters,
-        ];
-        let records: u64 = counters
-            .map(|c| c.acked_records.max(c.consumed_records))
-            .iter()
-            .sum();
+        let counters = [&outcome.books.totals.counters, &outcome.books.warm_up.counters];
+        let records: u64 = counters.map(|c| c.acked_records.max(c.consumed_records)).iter().sum();
         if let (Some(before), Some(after)) = (before, running.usage()) {
             let cpu = (after.cpu_ns - before.cpu_ns) as f64 / records.max(1) as f64;
             numbers.insert(format!("{} CPU per record", workload.name), cpu);
@@ -257,17 +206,9 @@ fn collect(numbers: &mut Numbers, outcome: &engine::Outcome) {
     }
     let rate = rate(outcome);
     let produced = outcome.workload.mode.produces();
-    let throughput = if produced {
-        rate.achieved_records_per_s
-    } else {
-        rate.consumed_records_per_s
-    };
+    let throughput = if produced { rate.achieved_records_per_s } else { rate.consumed_records_per_s };
     numbers.insert(format!("{name} records/s"), throughput);
-    let late = outcome
-        .books
-        .totals
-        .histogram(Metric::Lateness)
-        .value_at_quantile(0.99);
+    let late = outcome.books.totals.histogram(Metric::Lateness).value_at_quantile(0.99);
     numbers.insert(format!("{name} generator lateness p99"), late.max(1) as f64);
 }
 
@@ -301,12 +242,7 @@ pub fn findings(rounds: &Rounds) -> Vec<Finding> {
             Finding {
                 pairs: list.len(),
                 base_median: median(rounds.pairs.iter().filter_map(|pair| pair.base.get(&name))),
-                candidate_median: median(
-                    rounds
-                        .pairs
-                        .iter()
-                        .filter_map(|pair| pair.candidate.get(&name)),
-                ),
+                candidate_median: median(rounds.pairs.iter().filter_map(|pair| pair.candidate.get(&name))),
                 ratio: trimmed_mean(&list).exp(),
                 ratio_low: low.exp(),
                 ratio_high: high.exp(),
@@ -334,12 +270,7 @@ fn median<'a>(values: impl Iterator<Item = &'a f64>) -> f64 {
 fn steal_and_total() -> (u64, u64) {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
     let line = text.lines().next().unwrap_or_default();
-    let ticks: Vec<u64> = line
-        .split_whitespace()
-        .skip(1)
-        .take(8)
-        .filter_map(|t| t.parse().ok())
-        .collect();
+    let ticks: Vec<u64> = line.split_whitespace().skip(1).take(8).filter_map(|t| t.parse().ok()).collect();
     (ticks.get(7).copied().unwrap_or(0), ticks.iter().sum())
 }
 

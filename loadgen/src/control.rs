@@ -59,10 +59,7 @@ impl Shared {
         let (asks, asked) = channel();
         let mut inboxes = Vec::new();
         for _ in 0..workers {
-            inboxes.push(Inbox {
-                waker: Waker::new()?,
-                messages: Mutex::default(),
-            });
+            inboxes.push(Inbox { waker: Waker::new()?, messages: Mutex::default() });
         }
         let shared = Self {
             leaders: Mutex::new(Arc::new(leaders)),
@@ -82,19 +79,11 @@ impl Shared {
     }
 
     pub fn leaders(&self) -> Arc<Leaders> {
-        Arc::clone(
-            &self
-                .leaders
-                .lock()
-                .expect("no holder of the leaders panics"),
-        )
+        Arc::clone(&self.leaders.lock().expect("no holder of the leaders panics"))
     }
 
     fn publish(&self, leaders: Leaders) {
-        *self
-            .leaders
-            .lock()
-            .expect("no holder of the leaders panics") = Arc::new(leaders);
+        *self.leaders.lock().expect("no holder of the leaders panics") = Arc::new(leaders);
         self.version.fetch_add(1, Ordering::Release);
         self.wake_all();
     }
@@ -119,21 +108,12 @@ impl Shared {
 
     pub fn tell(&self, worker: usize, tell: Tell) {
         let inbox = &self.inboxes[worker];
-        inbox
-            .messages
-            .lock()
-            .expect("no holder of an inbox panics")
-            .push(tell);
+        inbox.messages.lock().expect("no holder of an inbox panics").push(tell);
         inbox.waker.wake();
     }
 
     pub fn take_messages(&self, worker: usize) -> Vec<Tell> {
-        std::mem::take(
-            &mut *self.inboxes[worker]
-                .messages
-                .lock()
-                .expect("no holder of an inbox panics"),
-        )
+        std::mem::take(&mut *self.inboxes[worker].messages.lock().expect("no holder of an inbox panics"))
     }
 }
 
@@ -158,13 +138,7 @@ pub fn serve(shared: &Shared, asked: &Receiver<Ask>, admin: &mut Admin, layout: 
         }
         pending_ids.retain(|(worker, producer)| match admin.producer_id() {
             Ok(identity) => {
-                shared.tell(
-                    *worker,
-                    Tell::Identity {
-                        producer: *producer,
-                        identity,
-                    },
-                );
+                shared.tell(*worker, Tell::Identity { producer: *producer, identity });
                 false
             }
             Err(_) => true,

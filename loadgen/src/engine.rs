@@ -33,11 +33,7 @@ const CATCH_UP_MAX_NS: u64 = 60 * SECOND;
 /// What a run has to say while it goes on.
 pub enum News<'a> {
     Note(&'a str),
-    Second {
-        row: &'a Row,
-        totals: &'a Sample,
-        left_ns: u64,
-    },
+    Second { row: &'a Row, totals: &'a Sample, left_ns: u64 },
 }
 
 /// All that a run has found.
@@ -60,11 +56,7 @@ pub struct Outcome {
 }
 
 /// Runs a workload against a cluster. The topics that it made are removed, whatever happens.
-pub fn run(
-    workload: &Workload,
-    bootstrap: &[String],
-    news: &mut dyn FnMut(News<'_>),
-) -> Result<Outcome, Failure> {
+pub fn run(workload: &Workload, bootstrap: &[String], news: &mut dyn FnMut(News<'_>)) -> Result<Outcome, Failure> {
     let client_id = "ringtail-loadgen";
     let mut admin = Admin::new(bootstrap, client_id).through(workload.via);
     let ground = setup::prepare(workload, &mut admin, news)?;
@@ -72,9 +64,7 @@ pub fn run(
     let removed = setup::clean_up(workload, &mut admin, &ground);
     match (result, removed) {
         (Ok(mut outcome), Err(error)) => {
-            outcome
-                .notes
-                .push(format!("topics were not removed: {error}"));
+            outcome.notes.push(format!("topics were not removed: {error}"));
             Ok(outcome)
         }
         (result, _) => result,
@@ -87,15 +77,10 @@ fn run_prepared(
     ground: &Ground,
     news: &mut dyn FnMut(News<'_>),
 ) -> Result<Outcome, Failure> {
-    let ledger = workload
-        .verify
-        .then(|| Arc::new(Ledger::new(ground.layout.partitions.len())));
+    let ledger = workload.verify.then(|| Arc::new(Ledger::new(ground.layout.partitions.len())));
     let mut prefilled_bytes = 0;
     if workload.prefill_bytes > 0 {
-        news(News::Note(&format!(
-            "writing {} bytes to read back",
-            workload.prefill_bytes
-        )));
+        news(News::Note(&format!("writing {} bytes to read back", workload.prefill_bytes)));
         let filler = Workload {
             mode: Mode::Produce,
             rate: crate::workload::Rate::Max,
@@ -106,37 +91,19 @@ fn run_prepared(
             duration_ns: 3600 * SECOND,
             ..workload.clone()
         };
-        let filled = phase(
-            &filler,
-            bootstrap,
-            ground,
-            ledger.clone(),
-            Phase::Prefill,
-            &mut |_| {},
-        )?;
+        let filled = phase(&filler, bootstrap, ground, ledger.clone(), Phase::Prefill, &mut |_| {})?;
         prefilled_bytes = filled.books.totals.counters.acked_bytes;
         if filled.books.totals.counters.due_records() > filled.books.totals.counters.acked_records {
-            return Err(Failure(
-                "not everything could be written before the read; see the broker's log".into(),
-            ));
+            return Err(Failure("not everything could be written before the read; see the broker's log".into()));
         }
     }
-    let mut outcome = phase(
-        workload,
-        bootstrap,
-        ground,
-        ledger.clone(),
-        Phase::Measure,
-        news,
-    )?;
+    let mut outcome = phase(workload, bootstrap, ground, ledger.clone(), Phase::Measure, news)?;
     outcome.prefilled_bytes = prefilled_bytes;
     if let Some(ledger) = ledger.filter(|_| workload.mode.fetches()) {
         // A run that was cut short proves nothing about what had not been read yet.
         let mut verdict = ledger.verdict(|partition| ground.layout.name(partition));
         if outcome.interrupted || ended_early(workload, &outcome) {
-            outcome
-                .notes
-                .push("the end of the log was not reached; lost records are not judged".to_owned());
+            outcome.notes.push("the end of the log was not reached; lost records are not judged".to_owned());
             verdict.lost_records = 0;
         }
         outcome.verdict = Some(verdict);
@@ -160,23 +127,15 @@ fn phase(
 ) -> Result<Outcome, Failure> {
     let connections = (workload.producers + workload.consumers) as u64;
     let start = sys::monotonic_ns() + LEAD_NS + LEAD_PER_CONNECTION_NS * connections;
-    let window = Window {
-        start: start + workload.warm_up_ns,
-        end: start + workload.warm_up_ns + workload.duration_ns,
-    };
+    let window = Window { start: start + workload.warm_up_ns, end: start + workload.warm_up_ns + workload.duration_ns };
     let started_wall_ns = sys::wall_ns() + start.saturating_sub(sys::monotonic_ns());
     let threads = workload.threads;
     let (shared, asked) = Shared::new(threads, ground.leaders.clone())
         .map_err(|error| Failure(format!("the system refuses an eventfd: {error}")))?;
     let (handovers, received) = channel();
-    let mut crew = Crew {
-        workers: Vec::new(),
-        helpers: Vec::new(),
-        returns: Vec::new(),
-    };
+    let mut crew = Crew { workers: Vec::new(), helpers: Vec::new(), returns: Vec::new() };
 
-    let mut producers =
-        setup::producers(workload, ground, ledger.clone(), phase, (start, window.end))?;
+    let mut producers = setup::producers(workload, ground, ledger.clone(), phase, (start, window.end))?;
     let fetch = setup::fetch_settings(workload, ground, window);
     let mut consumers = setup::consumers(workload, ground, &fetch, ledger.clone());
     for index in 0..threads {
@@ -198,28 +157,16 @@ fn phase(
             handovers: handovers.clone(),
             returned,
         };
-        crew.start_worker(
-            job,
-            workload.pin.get(index % workload.pin.len().max(1)).copied(),
-        )?;
+        crew.start_worker(job, workload.pin.get(index % workload.pin.len().max(1)).copied())?;
     }
     drop(handovers);
     crew.start_control(&shared, asked, workload, bootstrap, ground)?;
     if workload.group && phase == Phase::Measure {
-        crew.helpers
-            .extend(setup::join_group(workload, bootstrap, ground, &shared)?);
+        crew.helpers.extend(setup::join_group(workload, bootstrap, ground, &shared)?);
     }
 
     let mut books = Books::new(start, window.start, threads);
-    let mut run = Run {
-        workload,
-        window,
-        shared: &shared,
-        ledger: ledger.as_deref(),
-        fetch: &fetch,
-        phase,
-        ground,
-    };
+    let mut run = Run { workload, window, shared: &shared, ledger: ledger.as_deref(), fetch: &fetch, phase, ground };
     let interrupted = run.follow(&received, &crew.returns, &mut books, news)?;
     crew.join()?;
     Ok(Outcome {
@@ -241,12 +188,7 @@ fn phase(
 
 /// Every `threads`-th item from `index` on, in the order of the original list.
 fn take_share<T>(items: &mut [Option<T>], index: usize, threads: usize) -> Vec<T> {
-    items
-        .iter_mut()
-        .skip(index)
-        .step_by(threads)
-        .filter_map(Option::take)
-        .collect()
+    items.iter_mut().skip(index).step_by(threads).filter_map(Option::take).collect()
 }
 
 /// The threads of a phase.
@@ -263,15 +205,13 @@ impl Crew {
             if let Some(id) = core
                 && !core_affinity::set_for_current(core_affinity::CoreId { id })
             {
-                let message =
-                    format!("cannot pin to core {id}; does it exist, and may this process use it?");
+                let message = format!("cannot pin to core {id}; does it exist, and may this process use it?");
                 return Err(std::io::Error::other(message));
             }
             worker::run(job)
         };
         let spawned = std::thread::Builder::new().name(name).spawn(body);
-        self.workers
-            .push(spawned.map_err(|error| Failure(format!("cannot start a thread: {error}")))?);
+        self.workers.push(spawned.map_err(|error| Failure(format!("cannot start a thread: {error}")))?);
         Ok(())
     }
 
@@ -293,11 +233,8 @@ impl Crew {
             let mut admin = Admin::new(&addresses, "ringtail-loadgen-control").through(via);
             control::serve(&shared, &asked, &mut admin, &layout);
         };
-        let spawned = std::thread::Builder::new()
-            .name("control".to_owned())
-            .spawn(body);
-        self.helpers
-            .push(spawned.map_err(|error| Failure(format!("cannot start a thread: {error}")))?);
+        let spawned = std::thread::Builder::new().name("control".to_owned()).spawn(body);
+        self.helpers.push(spawned.map_err(|error| Failure(format!("cannot start a thread: {error}")))?);
         Ok(())
     }
 
@@ -348,11 +285,7 @@ impl Run<'_> {
                     let rows = books.take(handover, returns);
                     for row in rows {
                         let left_ns = self.window.end.saturating_sub(sys::monotonic_ns());
-                        news(News::Second {
-                            row: &row,
-                            totals: &books.totals,
-                            left_ns,
-                        });
+                        news(News::Second { row: &row, totals: &books.totals, left_ns });
                         books.rows.push(row);
                     }
                 }
@@ -368,11 +301,7 @@ impl Run<'_> {
                 self.shared.stop.store(true, Ordering::Relaxed);
                 self.shared.wake_all();
             }
-            let drained = self
-                .shared
-                .drained
-                .iter()
-                .all(|flag| flag.load(Ordering::Acquire));
+            let drained = self.shared.drained.iter().all(|flag| flag.load(Ordering::Acquire));
             if drained && drained_at.is_none() {
                 drained_at = Some(now);
             }
@@ -408,10 +337,7 @@ impl Run<'_> {
     fn is_caught_up(&self) -> bool {
         let ends = self.ground.ends_now();
         let positions = self.fetch.positions.iter();
-        !ends.is_empty()
-            && positions
-                .zip(&ends)
-                .all(|(position, end)| position.load(Ordering::Relaxed) >= *end)
+        !ends.is_empty() && positions.zip(&ends).all(|(position, end)| position.load(Ordering::Relaxed) >= *end)
     }
 }
 
@@ -441,9 +367,7 @@ fn judge(outcome: &mut Outcome) {
         ));
     }
     if outcome.books.totals.counters.due_records() == 0 {
-        outcome
-            .invalid
-            .push("no record was due in the measured time".to_owned());
+        outcome.invalid.push("no record was due in the measured time".to_owned());
     }
 }
 
@@ -452,10 +376,7 @@ const CPU_SATURATED: f64 = 0.95;
 
 /// Divides the partitions among consumers: partition i to consumer i mod n.
 pub fn plain_assignment(partitions: usize, consumer: usize, consumers: usize) -> BTreeSet<u32> {
-    (consumer..partitions)
-        .step_by(consumers)
-        .map(|partition| partition as u32)
-        .collect()
+    (consumer..partitions).step_by(consumers).map(|partition| partition as u32).collect()
 }
 
 /// Consumers before they are given to threads.

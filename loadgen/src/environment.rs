@@ -27,25 +27,17 @@ pub struct Machine {
 impl Machine {
     pub fn read() -> Self {
         let cpuinfo = read("/proc/cpuinfo");
-        let models = cpuinfo
-            .lines()
-            .filter(|line| line.starts_with("model name"));
+        let models = cpuinfo.lines().filter(|line| line.starts_with("model name"));
         Self {
             host: read("/proc/sys/kernel/hostname"),
             kernel: read("/proc/sys/kernel/osrelease"),
-            cpu_model: models
-                .clone()
-                .next()
-                .map_or("unknown".to_owned(), after_colon),
+            cpu_model: models.clone().next().map_or("unknown".to_owned(), after_colon),
             cpus_online: models.count(),
             cpus_allowed: status("Cpus_allowed_list"),
-            governor: known(read(
-                "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor",
-            )),
+            governor: known(read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
             memory_bytes: memory_bytes(),
             file_system: file_system(Path::new(".")),
-            container_cpu_quota: Some(read("/sys/fs/cgroup/cpu.max"))
-                .filter(|quota| !quota.is_empty()),
+            container_cpu_quota: Some(read("/sys/fs/cgroup/cpu.max")).filter(|quota| !quota.is_empty()),
         }
     }
 }
@@ -77,22 +69,14 @@ impl BrokerFacts {
         let mut first = BrokerId(0);
         if let Ok(cluster) = admin.call("DescribeCluster", &DescribeClusterRequest::default()) {
             facts.cluster_id = cluster.cluster_id.to_string();
-            first = cluster
-                .brokers
-                .first()
-                .map_or(first, |broker| broker.broker_id);
+            first = cluster.brokers.first().map_or(first, |broker| broker.broker_id);
             let brokers = cluster.brokers.iter();
-            facts.brokers = brokers
-                .map(|b| format!("{} {}:{}", b.broker_id.0, b.host.as_str(), b.port))
-                .collect();
+            facts.brokers = brokers.map(|b| format!("{} {}:{}", b.broker_id.0, b.host.as_str(), b.port)).collect();
         }
         let settings = admin.broker_settings(first);
         facts.kind = kind(&settings).to_owned();
         facts.durability = durability(&settings, topic_configs);
-        facts.settings = settings
-            .into_iter()
-            .filter(|setting| !setting.is_default)
-            .collect();
+        facts.settings = settings.into_iter().filter(|setting| !setting.is_default).collect();
         facts
     }
 }
@@ -109,12 +93,7 @@ fn kind(settings: &[BrokerSetting]) -> &'static str {
 }
 
 fn durability(settings: &[BrokerSetting], topic_configs: &[(String, String)]) -> String {
-    let topic = |name: &str| {
-        topic_configs
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value)
-    };
+    let topic = |name: &str| topic_configs.iter().find(|(key, _)| key == name).map(|(_, value)| value);
     let broker = |name: &str| {
         let found = settings.iter().find(|setting| setting.name == name);
         found.map(|setting| &setting.value)
@@ -122,39 +101,24 @@ fn durability(settings: &[BrokerSetting], topic_configs: &[(String, String)]) ->
     if let Some(durability) = topic("durability").or(broker("durability")) {
         return format!("durability={durability}");
     }
-    match topic("flush.messages")
-        .or(broker("log.flush.interval.messages"))
-        .map(String::as_str)
-    {
+    match topic("flush.messages").or(broker("log.flush.interval.messages")).map(String::as_str) {
         Some("1") => "flush.messages=1 (flushed before the ack)".to_owned(),
-        Some("9223372036854775807") => {
-            "page cache (the broker's default; not flushed before the ack)".to_owned()
-        }
+        Some("9223372036854775807") => "page cache (the broker's default; not flushed before the ack)".to_owned(),
         Some(other) => format!("flush.messages={other}"),
         None => "unknown".to_owned(),
     }
 }
 
 fn read(path: &str) -> String {
-    fs::read_to_string(path)
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }
 
 fn known(text: String) -> String {
-    if text.is_empty() {
-        "unknown".to_owned()
-    } else {
-        text
-    }
+    if text.is_empty() { "unknown".to_owned() } else { text }
 }
 
 fn after_colon(line: &str) -> String {
-    line.split_once(':')
-        .map_or("", |(_, value)| value)
-        .trim()
-        .to_owned()
+    line.split_once(':').map_or("", |(_, value)| value).trim().to_owned()
 }
 
 fn status(key: &str) -> String {
@@ -165,10 +129,7 @@ fn status(key: &str) -> String {
 
 fn memory_bytes() -> u64 {
     let text = read("/proc/meminfo");
-    let line = text
-        .lines()
-        .find(|line| line.starts_with("MemTotal"))
-        .map(after_colon);
+    let line = text.lines().find(|line| line.starts_with("MemTotal")).map(after_colon);
     let kib = line.and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
 }
@@ -180,13 +141,10 @@ pub fn file_system(path: &Path) -> String {
     let mut best: Option<(usize, String)> = None;
     for line in mounts.lines() {
         let mut fields = line.split(' ');
-        let (Some(device), Some(point), Some(kind)) = (fields.next(), fields.next(), fields.next())
-        else {
+        let (Some(device), Some(point), Some(kind)) = (fields.next(), fields.next(), fields.next()) else {
             continue;
         };
-        let is_longer = best
-            .as_ref()
-            .is_none_or(|(length, _)| point.len() >= *length);
+        let is_longer = best.as_ref().is_none_or(|(length, _)| point.len() >= *length);
         if path.starts_with(point) && is_longer {
             best = Some((point.len(), format!("{kind} on {device}")));
         }

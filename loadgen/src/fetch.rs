@@ -67,11 +67,7 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    pub fn new(
-        settings: Arc<Settings>,
-        ledger: Option<Arc<Ledger>>,
-        assigned: BTreeSet<u32>,
-    ) -> Self {
+    pub fn new(settings: Arc<Settings>, ledger: Option<Arc<Ledger>>, assigned: BTreeSet<u32>) -> Self {
         let leaders = vec![None; settings.layout.partitions.len()];
         Self {
             settings,
@@ -102,11 +98,7 @@ impl Consumer {
         }
         for partition in &self.assigned {
             if let Some(leader) = self.leaders[*partition as usize] {
-                self.lanes
-                    .entry(leader)
-                    .or_default()
-                    .partitions
-                    .insert(*partition);
+                self.lanes.entry(leader).or_default().partitions.insert(*partition);
             }
         }
     }
@@ -134,23 +126,15 @@ impl Consumer {
 
     /// When `next_request` is to be asked again though no reply has come.
     pub fn next_wakeup(&self) -> u64 {
-        let held = self
-            .lanes
-            .values()
-            .filter(|lane| lane.connected && lane.in_flight.is_none());
+        let held = self.lanes.values().filter(|lane| lane.connected && lane.in_flight.is_none());
         let held = held.filter(|lane| !lane.partitions.is_empty());
-        held.map(|lane| lane.held_until.max(self.settings.start_at))
-            .min()
-            .unwrap_or(u64::MAX)
+        held.map(|lane| lane.held_until.max(self.settings.start_at)).min().unwrap_or(u64::MAX)
     }
 
     /// The next fetch from this broker, if none is under way.
     pub fn next_request(&mut self, broker: i32, version: i16, now: u64) -> Option<FetchRequest> {
         let lane = self.lanes.get_mut(&broker)?;
-        if !lane.connected
-            || lane.in_flight.is_some()
-            || now < lane.held_until.max(self.settings.start_at)
-        {
+        if !lane.connected || lane.in_flight.is_some() || now < lane.held_until.max(self.settings.start_at) {
             return None;
         }
         if lane.partitions.is_empty() && lane.session.known.is_empty() {
@@ -170,12 +154,8 @@ impl Consumer {
                 wanted.push((*partition, offset));
             }
         }
-        let dropped: Vec<u32> = session
-            .known
-            .keys()
-            .copied()
-            .filter(|known| !lane.partitions.contains(known))
-            .collect();
+        let dropped: Vec<u32> =
+            session.known.keys().copied().filter(|known| !lane.partitions.contains(known)).collect();
         for partition in &dropped {
             session.known.remove(partition);
         }
@@ -196,13 +176,7 @@ impl Consumer {
     }
 
     /// The reply to the fetch under way.
-    pub fn on_reply(
-        &mut self,
-        broker: i32,
-        now: u64,
-        response: &FetchResponse,
-        recorder: &mut Recorder,
-    ) {
+    pub fn on_reply(&mut self, broker: i32, now: u64, response: &FetchResponse, recorder: &mut Recorder) {
         let Some(lane) = self.lanes.get_mut(&broker) else {
             return;
         };
@@ -230,14 +204,8 @@ impl Consumer {
         let mut records = 0;
         for topic in &response.responses {
             for data in &topic.partitions {
-                let number = self.settings.numbers.find(
-                    topic.topic.as_str(),
-                    topic.topic_id,
-                    data.partition_index,
-                );
-                if let Some(partition) =
-                    number.filter(|partition| self.assigned.contains(partition))
-                {
+                let number = self.settings.numbers.find(topic.topic.as_str(), topic.topic_id, data.partition_index);
+                if let Some(partition) = number.filter(|partition| self.assigned.contains(partition)) {
                     records += self.on_partition(broker, partition, data, now, recorder);
                 }
             }
@@ -270,26 +238,16 @@ impl Consumer {
         stretches.clear();
         let mut value_bytes = 0;
         let mut count = 0;
-        let result = read_batches(
-            bytes,
-            from,
-            settings.check_crc,
-            &mut self.scratch,
-            |record| {
-                count += 1;
-                value_bytes += record.value.len() as u64;
-                let Some(stamp) =
-                    Stamp::decode(record.value).filter(|stamp| stamp.run == settings.run)
-                else {
-                    return;
-                };
-                let latency = now.saturating_sub(stamp.intended_ns);
-                recorder
-                    .sample(stamp.intended_ns)
-                    .record(Metric::EndToEnd, latency);
-                note(stretches, stamp, record.offset);
-            },
-        );
+        let result = read_batches(bytes, from, settings.check_crc, &mut self.scratch, |record| {
+            count += 1;
+            value_bytes += record.value.len() as u64;
+            let Some(stamp) = Stamp::decode(record.value).filter(|stamp| stamp.run == settings.run) else {
+                return;
+            };
+            let latency = now.saturating_sub(stamp.intended_ns);
+            recorder.sample(stamp.intended_ns).record(Metric::EndToEnd, latency);
+            note(stretches, stamp, record.offset);
+        });
         let counters = recorder.at(now);
         counters.consumed_records += count;
         counters.consumed_bytes += value_bytes;
@@ -318,23 +276,14 @@ impl Consumer {
             ledger.corrupt(partition, format!("offset {base_offset}: {what}"));
         }
         let position = &self.settings.positions[partition as usize];
-        let next = base_offset
-            .saturating_add(1)
-            .max(position.load(Ordering::Relaxed).saturating_add(1));
+        let next = base_offset.saturating_add(1).max(position.load(Ordering::Relaxed).saturating_add(1));
         position.store(next, Ordering::Relaxed);
         if let Some(lane) = self.lanes.get_mut(&broker) {
             lane.held_until = now + HOLD_NS;
         }
     }
 
-    fn on_error(
-        &mut self,
-        broker: i32,
-        partition: u32,
-        data: &PartitionData,
-        now: u64,
-        recorder: &mut Recorder,
-    ) {
+    fn on_error(&mut self, broker: i32, partition: u32, data: &PartitionData, now: u64, recorder: &mut Recorder) {
         *recorder.at(now).retries.entry(data.error_code).or_default() += 1;
         if data.error_code == codes::OFFSET_OUT_OF_RANGE {
             let start = data.log_start_offset.max(0);
@@ -359,12 +308,7 @@ fn note(stretches: &mut Vec<Stretch>, stamp: Stamp, offset: i64) {
         last.count += 1;
         return;
     }
-    stretches.push(Stretch {
-        producer: stamp.producer,
-        first: stamp.sequence,
-        count: 1,
-        offset,
-    });
+    stretches.push(Stretch { producer: stamp.producer, first: stamp.sequence, count: 1, offset });
 }
 
 fn wanted_topics(settings: &Settings, wanted: &[(u32, i64)], version: i16) -> Vec<FetchTopic> {
@@ -387,11 +331,7 @@ fn wanted_topics(settings: &Settings, wanted: &[(u32, i64)], version: i16) -> Ve
             .with_fetch_offset(*offset)
             .with_log_start_offset(-1)
             .with_partition_max_bytes(settings.partition_max_bytes);
-        topics
-            .last_mut()
-            .expect("pushed above")
-            .partitions
-            .push(fetch);
+        topics.last_mut().expect("pushed above").partitions.push(fetch);
     }
     topics
 }

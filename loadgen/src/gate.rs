@@ -26,27 +26,15 @@ pub struct Limit {
 impl Limit {
     /// `p50=2.5%,p99=5%`.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, Failure> {
-        let wrong = || {
-            Failure(format!(
-                "limit: percentiles with shares as p50=2.5%,p99=5%, not {text:?}"
-            ))
-        };
+        let wrong = || Failure(format!("limit: percentiles with shares as p50=2.5%,p99=5%, not {text:?}"));
         let limits = text.split(',').map(|part| {
             let (percentile, share) = part.trim().split_once('=').ok_or_else(wrong)?;
-            let known = crate::report::json::QUANTILES
-                .iter()
-                .any(|(name, _)| *name == percentile);
-            let percent: f64 = share
-                .strip_suffix('%')
-                .and_then(|p| p.parse().ok())
-                .ok_or_else(wrong)?;
+            let known = crate::report::json::QUANTILES.iter().any(|(name, _)| *name == percentile);
+            let percent: f64 = share.strip_suffix('%').and_then(|p| p.parse().ok()).ok_or_else(wrong)?;
             if !known || percent <= 0.0 {
                 return Err(wrong());
             }
-            Ok(Self {
-                percentile: percentile.to_owned(),
-                share: percent / 100.0,
-            })
+            Ok(Self { percentile: percentile.to_owned(), share: percent / 100.0 })
         });
         limits.collect()
     }
@@ -63,12 +51,7 @@ pub struct Verdict {
 /// The gated numbers: each limit under each workload.
 pub fn gated(plan: &Plan, limits: &[Limit]) -> (Vec<String>, Vec<f64>) {
     let pairs = plan.workloads.iter().flat_map(|workload| {
-        limits.iter().map(|limit| {
-            (
-                format!("{} latency {}", workload.name, limit.percentile),
-                limit.share,
-            )
-        })
+        limits.iter().map(|limit| (format!("{} latency {}", workload.name, limit.percentile), limit.share))
     });
     pairs.unzip()
 }
@@ -96,12 +79,7 @@ pub fn run(plan: Plan, limits: &[Limit], tell: &mut dyn FnMut(&str)) -> Result<V
         }
     }
     let look = last.ok_or_else(|| Failure("no pairs were asked for".to_owned()))?;
-    Ok(Verdict {
-        look,
-        names,
-        rules,
-        rounds,
-    })
+    Ok(Verdict { look, names, rules, rounds })
 }
 
 fn gated_differences(rounds: &Rounds, names: &[String]) -> Result<Vec<Vec<f64>>, Failure> {
@@ -124,13 +102,7 @@ mod tests {
     #[test]
     fn limits_parse() {
         let limits = Limit::parse_list("p50=2.5%,p99=5%").unwrap();
-        assert_eq!(
-            limits[0],
-            Limit {
-                percentile: "p50".to_owned(),
-                share: 0.025
-            }
-        );
+        assert_eq!(limits[0], Limit { percentile: "p50".to_owned(), share: 0.025 });
         assert_eq!(limits.len(), 2);
         for wrong in ["p50", "p50=2.5", "p42=1%", "p50=-1%", ""] {
             assert!(Limit::parse_list(wrong).is_err(), "{wrong}");

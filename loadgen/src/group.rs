@@ -12,8 +12,7 @@ use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
 use kafka_protocol::messages::leave_group_request::MemberIdentity;
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
-    FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest,
-    SyncGroupRequest,
+    FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -76,29 +75,15 @@ impl Member {
         let version = admin.link()?.versions().pick::<FindCoordinatorRequest>()?;
         // From version 4 several keys are asked for at once.
         let request = FindCoordinatorRequest::default().with_key_type(0);
-        let request = if version >= 4 {
-            request.with_coordinator_keys(vec![key])
-        } else {
-            request.with_key(key)
-        };
-        let response = admin
-            .link()?
-            .call_at("FindCoordinator", version, &request)?;
+        let request = if version >= 4 { request.with_coordinator_keys(vec![key]) } else { request.with_key(key) };
+        let response = admin.link()?.call_at("FindCoordinator", version, &request)?;
         let (code, host, port) = match response.coordinators.first() {
             Some(found) => (found.error_code, found.host.clone(), found.port),
             None => (response.error_code, response.host.clone(), response.port),
         };
         refuse("finding the group's coordinator", code)?;
-        let host = if host.contains(':') {
-            format!("[{}]", host.as_str())
-        } else {
-            host.to_string()
-        };
-        Link::connect(
-            &format!("{host}:{port}"),
-            "ringtail-loadgen-group",
-            JOIN_TIMEOUT,
-        )
+        let host = if host.contains(':') { format!("[{}]", host.as_str()) } else { host.to_string() };
+        Link::connect(&format!("{host}:{port}"), "ringtail-loadgen-group", JOIN_TIMEOUT)
     }
 
     /// Joins and beats, generation after generation, until something fails or the run is over.
@@ -107,17 +92,11 @@ impl Member {
             link.wait_at_most(JOIN_TIMEOUT);
             let joined = match self.join(link, member_id) {
                 Ok(joined) => joined,
-                Err(ClientError::Code {
-                    code: codes::UNKNOWN_MEMBER_ID,
-                    ..
-                }) => {
+                Err(ClientError::Code { code: codes::UNKNOWN_MEMBER_ID, .. }) => {
                     *member_id = StrBytes::default();
                     continue;
                 }
-                Err(ClientError::Code {
-                    code: codes::REBALANCE_IN_PROGRESS,
-                    ..
-                }) => continue,
+                Err(ClientError::Code { code: codes::REBALANCE_IN_PROGRESS, .. }) => continue,
                 Err(error) => return Err(error),
             };
             self.beat(link, &joined)?;
@@ -143,11 +122,8 @@ impl Member {
         }
         refuse("joining the group", response.error_code)?;
         *member_id = response.member_id.clone();
-        let assignments = if response.leader == response.member_id {
-            self.divide(&response.members)
-        } else {
-            Vec::new()
-        };
+        let assignments =
+            if response.leader == response.member_id { self.divide(&response.members) } else { Vec::new() };
         let sync = SyncGroupRequest::default()
             .with_group_id(self.group_id())
             .with_generation_id(response.generation_id)
@@ -163,17 +139,8 @@ impl Member {
         let synced = link.call_at("SyncGroup", version, &sync)?;
         refuse("synchronising the group", synced.error_code)?;
         let partitions = self.parse_assignment(synced.assignment);
-        self.shared.tell(
-            self.worker,
-            Tell::Assignment {
-                consumer: self.consumer,
-                partitions,
-            },
-        );
-        Ok(Joined {
-            member_id: response.member_id,
-            generation: response.generation_id,
-        })
+        self.shared.tell(self.worker, Tell::Assignment { consumer: self.consumer, partitions });
+        Ok(Joined { member_id: response.member_id, generation: response.generation_id })
     }
 
     /// Beats until the group rebalances (Ok) or the membership is lost (an error or Ok, as the code says).
@@ -195,10 +162,7 @@ impl Member {
                 codes::REBALANCE_IN_PROGRESS => return Ok(()),
                 codes::ILLEGAL_GENERATION | codes::UNKNOWN_MEMBER_ID | codes::NOT_COORDINATOR => {
                     let nothing = BTreeSet::new();
-                    let tell = Tell::Assignment {
-                        consumer: self.consumer,
-                        partitions: nothing,
-                    };
+                    let tell = Tell::Assignment { consumer: self.consumer, partitions: nothing };
                     self.shared.tell(self.worker, tell);
                     return refuse("beating in the group", response.error_code);
                 }
@@ -227,16 +191,11 @@ impl Member {
 
     /// Kafka's range assignor: members in order of their ids take consecutive partitions of each topic.
     fn divide(&self, members: &[JoinGroupResponseMember]) -> Vec<SyncGroupRequestAssignment> {
-        let mut ids: Vec<StrBytes> = members
-            .iter()
-            .map(|member| member.member_id.clone())
-            .collect();
+        let mut ids: Vec<StrBytes> = members.iter().map(|member| member.member_id.clone()).collect();
         ids.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         let shares = range_shares(&self.layout, ids.len());
         let assignments = ids.into_iter().zip(shares).map(|(id, share)| {
-            SyncGroupRequestAssignment::default()
-                .with_member_id(id)
-                .with_assignment(assignment(&self.layout, &share))
+            SyncGroupRequestAssignment::default().with_member_id(id).with_assignment(assignment(&self.layout, &share))
         });
         assignments.collect()
     }
@@ -250,11 +209,7 @@ fn refuse(doing: &str, code: i16) -> Result<(), ClientError> {
     if code == codes::NONE {
         return Ok(());
     }
-    Err(ClientError::Code {
-        doing: doing.to_owned(),
-        code,
-        message: String::new(),
-    })
+    Err(ClientError::Code { doing: doing.to_owned(), code, message: String::new() })
 }
 
 /// Partition numbers by member, topic by topic.
@@ -262,10 +217,7 @@ fn range_shares(layout: &Layout, members: usize) -> Vec<Vec<u32>> {
     let mut shares = vec![Vec::new(); members];
     let mut by_topic: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for (number, partition) in layout.partitions.iter().enumerate() {
-        by_topic
-            .entry(partition.topic)
-            .or_default()
-            .push(number as u32);
+        by_topic.entry(partition.topic).or_default().push(number as u32);
     }
     for numbers in by_topic.values() {
         let (each, extra) = (numbers.len() / members, numbers.len() % members);
@@ -296,10 +248,7 @@ fn assignment(layout: &Layout, numbers: &[u32]) -> Bytes {
     let mut by_topic: BTreeMap<u32, Vec<i32>> = BTreeMap::new();
     for number in numbers {
         let partition = layout.partitions[*number as usize];
-        by_topic
-            .entry(partition.topic)
-            .or_default()
-            .push(partition.index);
+        by_topic.entry(partition.topic).or_default().push(partition.index);
     }
     let mut bytes = BytesMut::new();
     bytes.put_i16(0);
@@ -354,14 +303,9 @@ mod tests {
         let mut layout = Layout::default();
         for (topic, count) in partitions.iter().enumerate() {
             let name = TopicName(StrBytes::from_string(format!("t{topic}")));
-            layout.topics.push(Topic {
-                name,
-                id: uuid::Uuid::nil(),
-            });
+            layout.topics.push(Topic { name, id: uuid::Uuid::nil() });
             let topic = topic as u32;
-            layout
-                .partitions
-                .extend((0..*count).map(|index| Partition { topic, index }));
+            layout.partitions.extend((0..*count).map(|index| Partition { topic, index }));
         }
         layout
     }
@@ -376,17 +320,8 @@ mod tests {
     fn an_assignment_comes_back() {
         let layout = layout(&[3, 2]);
         let bytes = assignment(&layout, &[0, 2, 4]);
-        assert_eq!(
-            parse_assignment(bytes.clone(), &layout),
-            Some(BTreeSet::from([0, 2, 4]))
-        );
-        assert_eq!(
-            parse_assignment(bytes.slice(..bytes.len() - 9), &layout),
-            None
-        );
-        assert_eq!(
-            parse_assignment(Bytes::new(), &layout),
-            Some(BTreeSet::new())
-        );
+        assert_eq!(parse_assignment(bytes.clone(), &layout), Some(BTreeSet::from([0, 2, 4])));
+        assert_eq!(parse_assignment(bytes.slice(..bytes.len() - 9), &layout), None);
+        assert_eq!(parse_assignment(Bytes::new(), &layout), Some(BTreeSet::new()));
     }
 }

@@ -54,15 +54,9 @@ pub fn encode_once(histogram: &Histogram<u64>) -> String {
     encode(histogram, &mut V2DeflateSerializer::new(), &mut Vec::new())
 }
 
-fn encode(
-    histogram: &Histogram<u64>,
-    serializer: &mut V2DeflateSerializer,
-    scratch: &mut Vec<u8>,
-) -> String {
+fn encode(histogram: &Histogram<u64>, serializer: &mut V2DeflateSerializer, scratch: &mut Vec<u8>) -> String {
     scratch.clear();
-    serializer
-        .serialize(histogram, scratch)
-        .expect("a histogram serializes into memory");
+    serializer.serialize(histogram, scratch).expect("a histogram serializes into memory");
     STANDARD.encode(scratch)
 }
 
@@ -83,13 +77,8 @@ mod tests {
         let mut log = HistogramLog::default();
         log.add(1_000_000_000, 1_000_000_000, &sample);
         let text = log.text(1_700_000_000_123_000_000);
-        let body: String = text
-            .lines()
-            .filter(|line| !line.starts_with('"'))
-            .fold(String::new(), |t, l| t + l + "\n");
-        let entries: Vec<_> = IntervalLogIterator::new(body.as_bytes())
-            .map(Result::unwrap)
-            .collect();
+        let body: String = text.lines().filter(|line| !line.starts_with('"')).fold(String::new(), |t, l| t + l + "\n");
+        let entries: Vec<_> = IntervalLogIterator::new(body.as_bytes()).map(Result::unwrap).collect();
         let found = entries.iter().find_map(|entry| match entry {
             LogEntry::Interval(interval) => Some(interval),
             _ => None,
@@ -97,9 +86,7 @@ mod tests {
         let interval = found.expect("an interval line");
         assert_eq!(interval.tag().unwrap().as_str(), "latency");
         let bytes = STANDARD.decode(interval.encoded_histogram()).unwrap();
-        let back: Histogram<u64> = Deserializer::new()
-            .deserialize(&mut bytes.as_slice())
-            .unwrap();
+        let back: Histogram<u64> = Deserializer::new().deserialize(&mut bytes.as_slice()).unwrap();
         assert_eq!(back.len(), 3);
         assert_eq!(back.max(), sample.histogram(Metric::Latency).max());
     }

@@ -25,13 +25,7 @@ pub enum Metric {
 }
 
 impl Metric {
-    pub const ALL: [Self; 5] = [
-        Self::Latency,
-        Self::Service,
-        Self::Lateness,
-        Self::EndToEnd,
-        Self::Fetch,
-    ];
+    pub const ALL: [Self; 5] = [Self::Latency, Self::Service, Self::Lateness, Self::EndToEnd, Self::Fetch];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -55,8 +49,7 @@ impl Metric {
 }
 
 pub fn new_histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LONGEST_NS, DIGITS)
-        .expect("1 ns to 10 min at 3 digits is a valid range")
+    Histogram::new_with_bounds(1, LONGEST_NS, DIGITS).expect("1 ns to 10 min at 3 digits is a valid range")
 }
 
 /// Counts of records, bytes and errors.
@@ -116,10 +109,7 @@ pub struct Sample {
 
 impl Default for Sample {
     fn default() -> Self {
-        Self {
-            histograms: std::array::from_fn(|_| new_histogram()),
-            counters: Counters::default(),
-        }
+        Self { histograms: std::array::from_fn(|_| new_histogram()), counters: Counters::default() }
     }
 }
 
@@ -181,10 +171,7 @@ pub struct Recorder {
 
 impl Recorder {
     pub fn new(window: Window) -> Self {
-        Self {
-            window: Some(window),
-            ..Self::default()
-        }
+        Self { window: Some(window), ..Self::default() }
     }
 
     fn start(&self) -> u64 {
@@ -197,11 +184,7 @@ impl Recorder {
 
     /// The sample that a record with this intended time belongs to.
     pub fn sample(&mut self, intended: u64) -> &mut Sample {
-        if intended >= self.start() {
-            &mut self.measured
-        } else {
-            &mut self.warm_up
-        }
+        if intended >= self.start() { &mut self.measured } else { &mut self.warm_up }
     }
 
     /// Calls `each` for the warm-up and the measured part of sorted due times.
@@ -292,10 +275,7 @@ mod tests {
 
     #[test]
     fn warm_up_stays_out_record_by_record() {
-        let mut recorder = Recorder::new(Window {
-            start: 1_000,
-            end: 9_000,
-        });
+        let mut recorder = Recorder::new(Window { start: 1_000, end: 9_000 });
         recorder.acked(&[900, 990, 1_000, 1_500], 1_600, 2_000, 400);
         assert_eq!(recorder.measured.counters.acked_records, 2);
         assert_eq!(recorder.measured.counters.acked_bytes, 200);

@@ -16,10 +16,9 @@ use kafka_protocol::messages::metadata_response::{
 };
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsResponse, BrokerId, CreateTopicsRequest, CreateTopicsResponse,
-    DeleteTopicsRequest, DeleteTopicsResponse, InitProducerIdResponse, MetadataRequest,
-    MetadataResponse, ProduceRequest, ProduceResponse, ProducerId, RequestHeader, ResponseHeader,
-    TopicName,
+    ApiKey, ApiVersionsResponse, BrokerId, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
+    DeleteTopicsResponse, InitProducerIdResponse, MetadataRequest, MetadataResponse, ProduceRequest, ProduceResponse,
+    ProducerId, RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use uuid::Uuid;
@@ -61,15 +60,8 @@ impl NullBroker {
         let cpu_ns = Arc::new(AtomicU64::new(0));
         let (stopped, cpu) = (Arc::clone(&stop), Arc::clone(&cpu_ns));
         let body = move || Server::new(listener, address, delay_ns)?.serve(&stopped, &cpu);
-        let thread = std::thread::Builder::new()
-            .name("null-broker".to_owned())
-            .spawn(body)?;
-        Ok(Self {
-            address,
-            stop,
-            cpu_ns,
-            thread: Some(thread),
-        })
+        let thread = std::thread::Builder::new().name("null-broker".to_owned()).spawn(body)?;
+        Ok(Self { address, stop, cpu_ns, thread: Some(thread) })
     }
 
     /// CPU time of its thread so far.
@@ -156,11 +148,7 @@ impl Server {
             let token = self.next_token;
             self.next_token += 1;
             self.epoll.add(&stream, token, Interest::Read)?;
-            let peer = Peer {
-                stream,
-                input: BytesMut::new(),
-                output: BytesMut::new(),
-            };
+            let peer = Peer { stream, input: BytesMut::new(), output: BytesMut::new() };
             self.peers.insert(token, peer);
         }
         Ok(())
@@ -181,9 +169,7 @@ impl Server {
         while let Some(frame) = next_frame(&mut peer.input)? {
             let start = peer.output.len();
             peer.output.put_u32(0);
-            let answered = self
-                .answer(frame, &mut peer.output)
-                .map_err(io::Error::other)?;
+            let answered = self.answer(frame, &mut peer.output).map_err(io::Error::other)?;
             if answered {
                 let length = (peer.output.len() - start - 4) as u32;
                 peer.output[start..start + 4].copy_from_slice(&length.to_be_bytes());
@@ -208,23 +194,16 @@ impl Server {
 
     /// Appends the answer. False: this request has none (acks=0).
     fn answer(&mut self, mut frame: Bytes, out: &mut BytesMut) -> Result<bool, String> {
-        let key = frame
-            .get(..2)
-            .map(|key| i16::from_be_bytes([key[0], key[1]]));
-        let version = frame
-            .get(2..4)
-            .map(|version| i16::from_be_bytes([version[0], version[1]]));
+        let key = frame.get(..2).map(|key| i16::from_be_bytes([key[0], key[1]]));
+        let version = frame.get(2..4).map(|version| i16::from_be_bytes([version[0], version[1]]));
         let (Some(key), Some(version)) = (key, version) else {
             return Err("a short request".to_owned());
         };
-        let known = APIS
-            .iter()
-            .find(|(api, low, high)| *api as i16 == key && (*low..=*high).contains(&version));
+        let known = APIS.iter().find(|(api, low, high)| *api as i16 == key && (*low..=*high).contains(&version));
         let Some((api, _, _)) = known else {
             return Err(format!("API {key} version {version}"));
         };
-        let header =
-            RequestHeader::decode(&mut frame, api.request_header_version(version)).map_err(text)?;
+        let header = RequestHeader::decode(&mut frame, api.request_header_version(version)).map_err(text)?;
         ResponseHeader::default()
             .with_correlation_id(header.correlation_id)
             .encode(out, api.response_header_version(version))
@@ -265,19 +244,11 @@ impl Server {
     fn produce(&mut self, request: &ProduceRequest) -> ProduceResponse {
         let mut response = ProduceResponse::default();
         for data in &request.topic_data {
-            let name = self
-                .names
-                .get(&data.topic_id)
-                .cloned()
-                .unwrap_or_else(|| data.name.to_string());
-            let mut answered = TopicProduceResponse::default()
-                .with_name(data.name.clone())
-                .with_topic_id(data.topic_id);
+            let name = self.names.get(&data.topic_id).cloned().unwrap_or_else(|| data.name.to_string());
+            let mut answered =
+                TopicProduceResponse::default().with_name(data.name.clone()).with_topic_id(data.topic_id);
             for partition in &data.partition_data {
-                let offset = self
-                    .topics
-                    .get_mut(&name)
-                    .and_then(|t| t.offsets.get_mut(partition.index as usize));
+                let offset = self.topics.get_mut(&name).and_then(|t| t.offsets.get_mut(partition.index as usize));
                 let answer = PartitionProduceResponse::default().with_index(partition.index);
                 answered.partition_responses.push(match offset {
                     Some(offset) => {
@@ -298,11 +269,7 @@ impl Server {
             .with_node_id(BrokerId(1))
             .with_host(StrBytes::from_string(self.address.ip().to_string()))
             .with_port(i32::from(self.address.port()));
-        let wanted = request
-            .topics
-            .iter()
-            .flatten()
-            .filter_map(|topic| topic.name.as_ref());
+        let wanted = request.topics.iter().flatten().filter_map(|topic| topic.name.as_ref());
         let topics = wanted.map(|name| {
             let answer = MetadataResponseTopic::default().with_name(Some(name.clone()));
             let Some(topic) = self.topics.get(name.as_str()) else {
@@ -314,9 +281,7 @@ impl Server {
                     .with_leader_id(BrokerId(1))
                     .with_leader_epoch(0)
             });
-            answer
-                .with_topic_id(topic.id)
-                .with_partitions(partitions.collect())
+            answer.with_topic_id(topic.id).with_partitions(partitions.collect())
         });
         MetadataResponse::default()
             .with_topics(topics.collect())
@@ -329,27 +294,17 @@ impl Server {
         let made = request.topics.iter().map(|wanted| {
             let id = Uuid::from_u128(0x100 + self.topics.len() as u128);
             let partitions = wanted.num_partitions.clamp(1, 100_000);
-            let topic = Topic {
-                id,
-                partitions,
-                offsets: vec![0; partitions as usize],
-            };
+            let topic = Topic { id, partitions, offsets: vec![0; partitions as usize] };
             self.names.insert(id, wanted.name.to_string());
             self.topics.insert(wanted.name.to_string(), topic);
-            CreatableTopicResult::default()
-                .with_name(wanted.name.clone())
-                .with_topic_id(id)
+            CreatableTopicResult::default().with_name(wanted.name.clone()).with_topic_id(id)
         });
         let made = made.collect();
         CreateTopicsResponse::default().with_topics(made)
     }
 
     fn delete(&mut self, request: &DeleteTopicsRequest) -> DeleteTopicsResponse {
-        let named: Vec<TopicName> = request
-            .topics
-            .iter()
-            .filter_map(|topic| topic.name.clone())
-            .collect();
+        let named: Vec<TopicName> = request.topics.iter().filter_map(|topic| topic.name.clone()).collect();
         let names = named.into_iter().chain(request.topic_names.iter().cloned());
         let deleted = names.map(|name| {
             self.topics.remove(name.as_str());
@@ -367,10 +322,7 @@ fn text(error: impl std::fmt::Display) -> String {
 
 fn versions() -> ApiVersionsResponse {
     let keys = APIS.iter().map(|(api, low, high)| {
-        ApiVersion::default()
-            .with_api_key(*api as i16)
-            .with_min_version(*low)
-            .with_max_version(*high)
+        ApiVersion::default().with_api_key(*api as i16).with_min_version(*low).with_max_version(*high)
     });
     ApiVersionsResponse::default().with_api_keys(keys.collect())
 }
@@ -378,9 +330,7 @@ fn versions() -> ApiVersionsResponse {
 /// The record count of a batch's header.
 fn record_count(records: Option<&Bytes>) -> i64 {
     let count = records.and_then(|bytes| bytes.get(57..61));
-    count.map_or(0, |count| {
-        i64::from(i32::from_be_bytes([count[0], count[1], count[2], count[3]]))
-    })
+    count.map_or(0, |count| i64::from(i32::from_be_bytes([count[0], count[1], count[2], count[3]])))
 }
 
 fn next_frame(input: &mut BytesMut) -> io::Result<Option<Bytes>> {

@@ -117,9 +117,7 @@ impl Producer {
             ledger,
             schedule,
             picker,
-            queues: std::iter::repeat_with(Queue::default)
-                .take(partitions)
-                .collect(),
+            queues: std::iter::repeat_with(Queue::default).take(partitions).collect(),
             leaders: vec![None; partitions],
             lanes: BTreeMap::new(),
             lingering: VecDeque::new(),
@@ -213,10 +211,7 @@ impl Producer {
         let has_slot = |lane: &Lane, limit| lane.connected && lane.in_flight.len() < limit;
         while self.buffered < BUFFER_BYTES_MAX {
             let limit = self.settings.in_flight;
-            let wants = self
-                .lanes
-                .values()
-                .any(|lane| has_slot(lane, limit) && lane.ready.is_empty());
+            let wants = self.lanes.values().any(|lane| has_slot(lane, limit) && lane.ready.is_empty());
             if !wants {
                 return;
             }
@@ -244,11 +239,7 @@ impl Producer {
         let partition = draw.partition;
         let room = draw.value_bytes + RECORD_OVERHEAD_MAX + draw.key.map_or(0, |key| key.len());
         let is_full = |open: &Open| open.writer.len() + room > settings.batch_bytes;
-        if self.queues[partition as usize]
-            .open
-            .as_ref()
-            .is_some_and(is_full)
-        {
+        if self.queues[partition as usize].open.as_ref().is_some_and(is_full) {
             self.close(partition, intended);
         }
         if self.queues[partition as usize].open.is_none() {
@@ -259,20 +250,15 @@ impl Producer {
         let stamp =
             Stamp { run: settings.run, producer: self.id, sequence: queue.next_sequence, intended_ns: intended };
         queue.next_sequence += 1;
-        let payload = settings
-            .payload
-            .slice(self.picker.rng(), draw.value_bytes - STAMP_BYTES);
+        let payload = settings.payload.slice(self.picker.rng(), draw.value_bytes - STAMP_BYTES);
         let timestamp_ms = (intended as i64 + settings.wall_offset_ns) / 1_000_000;
         let before = open.writer.len();
         let key = draw.key.as_ref().map(|key| key.as_slice());
-        open.writer
-            .push(timestamp_ms, key, &stamp.encode(), payload);
+        open.writer.push(timestamp_ms, key, &stamp.encode(), payload);
         open.intended.push(intended);
         open.value_bytes += draw.value_bytes as u64;
         self.buffered += open.writer.len() - before;
-        if open.writer.count() >= settings.batch_records
-            || open.writer.len() >= settings.batch_bytes
-        {
+        if open.writer.count() >= settings.batch_records || open.writer.len() >= settings.batch_bytes {
             self.close(partition, intended);
         }
     }
@@ -285,11 +271,7 @@ impl Producer {
         self.buffered += HEADER_BYTES;
         // In a closed loop only full batches leave.
         let is_closed_loop = self.schedule.is_closed();
-        let ready_at = if is_closed_loop {
-            u64::MAX
-        } else {
-            intended + self.settings.linger_ns
-        };
+        let ready_at = if is_closed_loop { u64::MAX } else { intended + self.settings.linger_ns };
         let queue = &mut self.queues[partition as usize];
         queue.open =
             Some(Open { writer, intended: times, first_sequence: queue.next_sequence, ready_at, value_bytes: 0 });
@@ -321,29 +303,17 @@ impl Producer {
         }
         if let Some(leader) = self.leaders[partition as usize] {
             queue.is_queued = true;
-            self.lanes
-                .entry(leader)
-                .or_default()
-                .ready
-                .push_back(partition);
+            self.lanes.entry(leader).or_default().ready.push_back(partition);
         }
     }
 
     /// The next request to this broker, if a slot is free and something is ready. It counts as sent at `now`.
-    pub fn next_request(
-        &mut self,
-        broker: i32,
-        now: u64,
-        recorder: &mut Recorder,
-    ) -> Option<&Sent> {
+    pub fn next_request(&mut self, broker: i32, now: u64, recorder: &mut Recorder) -> Option<&Sent> {
         if self.needs_identity || (self.settings.idempotence && self.identity.is_none()) {
             return None;
         }
         let lane = self.lanes.get(&broker)?;
-        if !lane.connected
-            || lane.ready.is_empty()
-            || lane.in_flight.len() >= self.settings.in_flight
-        {
+        if !lane.connected || lane.ready.is_empty() || lane.in_flight.len() >= self.settings.in_flight {
             return None;
         }
         let free_since = lane.free_since;
@@ -356,10 +326,7 @@ impl Producer {
         }
         recorder.at(now).produce_requests += 1;
         let lane = self.lanes.get_mut(&broker).expect("looked up above");
-        lane.in_flight.push_back(Sent {
-            batches,
-            sent_at: now,
-        });
+        lane.in_flight.push_back(Sent { batches, sent_at: now });
         lane.in_flight.back()
     }
 
@@ -367,10 +334,7 @@ impl Producer {
     fn gather(&mut self, broker: i32, now: u64) -> Vec<Batch> {
         let mut batches = Vec::new();
         let mut bytes = 0;
-        let lane = self
-            .lanes
-            .get_mut(&broker)
-            .expect("the caller has looked it up");
+        let lane = self.lanes.get_mut(&broker).expect("the caller has looked it up");
         let mut candidates = std::mem::take(&mut lane.ready);
         let mut again = Vec::new();
         while let Some(partition) = candidates.pop_front() {
@@ -415,11 +379,7 @@ impl Producer {
                 Some((producer_id, producer_epoch)) if self.settings.idempotence => {
                     let base_sequence = queue.next_base;
                     queue.next_base = advance_sequence(base_sequence, batch.count());
-                    Identity {
-                        producer_id,
-                        producer_epoch,
-                        base_sequence,
-                    }
+                    Identity { producer_id, producer_epoch, base_sequence }
                 }
                 Some(_) | None => Identity::NONE,
             };
@@ -438,11 +398,7 @@ impl Producer {
 
     /// With acks=0 nothing answers: what was just sent counts as acknowledged at `now`.
     pub fn settle_unanswered(&mut self, broker: i32, now: u64, recorder: &mut Recorder) {
-        let Some(sent) = self
-            .lanes
-            .get_mut(&broker)
-            .and_then(|lane| lane.in_flight.pop_back())
-        else {
+        let Some(sent) = self.lanes.get_mut(&broker).and_then(|lane| lane.in_flight.pop_back()) else {
             return;
         };
         for batch in sent.batches {
@@ -465,21 +421,11 @@ impl Producer {
             lane.free_since = now;
         }
         for (at, batch) in sent.batches.into_iter().enumerate() {
-            let in_place = answers
-                .get(at)
-                .filter(|answer| answer.partition == batch.partition);
+            let in_place = answers.get(at).filter(|answer| answer.partition == batch.partition);
             let answer = in_place
-                .or_else(|| {
-                    answers
-                        .iter()
-                        .find(|answer| answer.partition == batch.partition)
-                })
+                .or_else(|| answers.iter().find(|answer| answer.partition == batch.partition))
                 .copied()
-                .unwrap_or(Answer {
-                    partition: batch.partition,
-                    code: -1,
-                    base_offset: -1,
-                });
+                .unwrap_or(Answer { partition: batch.partition, code: -1, base_offset: -1 });
             self.on_answer(batch, answer, now, recorder);
         }
     }
@@ -547,8 +493,7 @@ impl Producer {
             return self.lose(batch);
         }
         *recorder.at(now).retries.entry(code).or_default() += 1;
-        let wait =
-            (BACK_OFF_FIRST_NS << (batch.attempts.saturating_sub(1)).min(8)).min(BACK_OFF_MAX_NS);
+        let wait = (BACK_OFF_FIRST_NS << (batch.attempts.saturating_sub(1)).min(8)).min(BACK_OFF_MAX_NS);
         let partition = batch.partition;
         let queue = &mut self.queues[partition as usize];
         queue.in_flight -= 1;
@@ -556,9 +501,7 @@ impl Producer {
         queue.is_recovering |= self.settings.idempotence;
         let until = queue.held_until;
         queue.put_back(batch);
-        let at = self
-            .backing_off
-            .partition_point(|(other, _)| *other <= until);
+        let at = self.backing_off.partition_point(|(other, _)| *other <= until);
         self.backing_off.insert(at, (until, partition));
     }
 
@@ -627,20 +570,13 @@ impl Producer {
 
     fn expire_partition(&mut self, partition: u32, horizon: u64, recorder: &mut Recorder) {
         let queue = &self.queues[partition as usize];
-        let open_due = queue
-            .open
-            .as_ref()
-            .and_then(|open| open.intended.first().copied());
+        let open_due = queue.open.as_ref().and_then(|open| open.intended.first().copied());
         if open_due.is_some_and(|due| due <= horizon) {
             self.close(partition, horizon);
         }
         let is_old = |batch: &mut Batch| batch.first_due() <= horizon;
         while let Some(batch) = self.queues[partition as usize].closed.pop_front_if(is_old) {
-            recorder.timed_out(
-                &batch.intended,
-                self.settings.timeout_ns,
-                codes::REQUEST_TIMED_OUT,
-            );
+            recorder.timed_out(&batch.intended, self.settings.timeout_ns, codes::REQUEST_TIMED_OUT);
             if self.settings.idempotence && batch.sent_at.is_some() {
                 self.needs_identity = true;
             }
@@ -650,11 +586,7 @@ impl Producer {
 
     /// When the oldest unanswered request to this broker was sent.
     pub fn oldest_sent(&self, broker: i32) -> Option<u64> {
-        self.lanes
-            .get(&broker)?
-            .in_flight
-            .front()
-            .map(|sent| sent.sent_at)
+        self.lanes.get(&broker)?.in_flight.front().map(|sent| sent.sent_at)
     }
 
     /// When `advance` next has something to do; far away when only replies can help.
@@ -664,8 +596,7 @@ impl Producer {
             Some(_) | None => u64::MAX,
         };
         let front = |list: &VecDeque<(u64, u32)>| list.front().map_or(u64::MAX, |(at, _)| *at);
-        due.min(front(&self.lingering))
-            .min(front(&self.backing_off))
+        due.min(front(&self.lingering)).min(front(&self.backing_off))
     }
 
     /// When `advance` looks for what has waited too long.
@@ -693,10 +624,7 @@ impl Producer {
     pub fn give_up(&mut self, now: u64, recorder: &mut Recorder) {
         let timeout = self.settings.timeout_ns;
         let lanes = std::mem::take(&mut self.lanes);
-        let in_flight = lanes
-            .into_values()
-            .flat_map(|lane| lane.in_flight)
-            .flat_map(|sent| sent.batches);
+        let in_flight = lanes.into_values().flat_map(|lane| lane.in_flight).flat_map(|sent| sent.batches);
         for batch in in_flight {
             recorder.timed_out(&batch.intended, timeout, codes::REQUEST_TIMED_OUT);
         }

@@ -17,11 +17,7 @@ pub struct Progress {
 impl Progress {
     /// Progress goes to standard error, so that standard output is the result alone.
     pub fn new(is_quiet: bool) -> Self {
-        Self {
-            is_quiet,
-            is_terminal: std::io::stderr().is_terminal(),
-            line_open: false,
-        }
+        Self { is_quiet, is_terminal: std::io::stderr().is_terminal(), line_open: false }
     }
 
     pub fn tell(&mut self, news: &News<'_>) {
@@ -30,11 +26,7 @@ impl Progress {
         }
         match news {
             News::Note(text) => self.print(text, false),
-            News::Second {
-                row,
-                totals,
-                left_ns,
-            } => {
+            News::Second { row, totals, left_ns } => {
                 let line = second_line(row, totals, *left_ns);
                 self.print(&line, true);
             }
@@ -62,8 +54,7 @@ impl Progress {
 }
 
 fn second_line(row: &Row, totals: &Sample, left_ns: u64) -> String {
-    let per_second =
-        |count: u64| show_count((count as f64 / row.duration_s.max(1e-3)).round() as u64);
+    let per_second = |count: u64| show_count((count as f64 / row.duration_s.max(1e-3)).round() as u64);
     let phase = if row.measured { "" } else { " warm-up" };
     let mut line = format!("{:>4}s{phase}", row.second + 1);
     if row.acked_records + row.failed_records > 0 || row.consumed_records == 0 {
@@ -72,11 +63,7 @@ fn second_line(row: &Row, totals: &Sample, left_ns: u64) -> String {
     if row.consumed_records > 0 {
         line.push_str(&format!("  read {}/s", per_second(row.consumed_records)));
     }
-    let metric = if totals.histogram(Metric::Latency).is_empty() {
-        Metric::EndToEnd
-    } else {
-        Metric::Latency
-    };
+    let metric = if totals.histogram(Metric::Latency).is_empty() { Metric::EndToEnd } else { Metric::Latency };
     let histogram = totals.histogram(metric);
     if !histogram.is_empty() {
         line.push_str(&format!(
@@ -87,10 +74,6 @@ fn second_line(row: &Row, totals: &Sample, left_ns: u64) -> String {
     }
     let counters = &totals.counters;
     let errors = counters.failed_records + counters.timed_out_records;
-    line.push_str(&format!(
-        "  errors {}  left {} s",
-        show_count(errors),
-        left_ns.div_ceil(1_000_000_000)
-    ));
+    line.push_str(&format!("  errors {}  left {} s", show_count(errors), left_ns.div_ceil(1_000_000_000)));
     line
 }

@@ -56,14 +56,8 @@ impl Proxy {
                 }
             }
         };
-        let thread = std::thread::Builder::new()
-            .name("proxy".to_owned())
-            .spawn(body)?;
-        Ok(Self {
-            address,
-            stop,
-            thread: Some(thread),
-        })
+        let thread = std::thread::Builder::new().name("proxy".to_owned()).spawn(body)?;
+        Ok(Self { address, stop, thread: Some(thread) })
     }
 }
 

@@ -21,14 +21,12 @@ pub fn write_file(path: &Path, content: &str) -> Result<(), Failure> {
         file.write_all(content.as_bytes())?;
         file.sync_data()
     });
-    written
-        .and_then(|()| fs::rename(&part, path))
-        .map_err(|error| {
-            // What was written stays as .part: a partial report is better than none.
-            Failure(format!(
-                "cannot write {}: {error}; what fitted is in {}. Give another place with --out",
-                path.display(),
-                part.display()
-            ))
-        })
+    written.and_then(|()| fs::rename(&part, path)).map_err(|error| {
+        // What was written stays as .part: a partial report is better than none.
+        Failure(format!(
+            "cannot write {}: {error}; what fitted is in {}. Give another place with --out",
+            path.display(),
+            part.display()
+        ))
+    })
 }

@@ -33,7 +33,9 @@ pub struct Schedule {
 #[derive(Clone, Debug)]
 enum Pace {
     /// No schedule: a record is due whenever there is room for it, until `left` have been taken.
-    Closed { left: u64 },
+    Closed {
+        left: u64,
+    },
     Constant {
         interval: f64,
         phase: f64,
@@ -56,12 +58,7 @@ impl Schedule {
 
     /// A closed loop that also ends after `count` records.
     pub fn closed_count(start: u64, end: u64, count: u64) -> Self {
-        Self {
-            pace: Pace::Closed { left: count },
-            start,
-            end,
-            next: (count > 0).then_some(start),
-        }
+        Self { pace: Pace::Closed { left: count }, start, end, next: (count > 0).then_some(start) }
     }
 
     /// `per_second` records a second from `start` until `end`. `phase` in 0..1 shifts a constant schedule by a part of its
@@ -78,25 +75,10 @@ impl Schedule {
         let share = burst.map_or(1.0, |b| b.on_ns as f64 / (b.on_ns + b.off_ns) as f64);
         let interval = 1e9 / per_second * share;
         let pace = match arrival {
-            Arrival::Constant => Pace::Constant {
-                interval,
-                phase,
-                drawn: 0,
-                burst,
-            },
-            Arrival::Poisson => Pace::Poisson {
-                interval,
-                at: 0.0,
-                rng,
-                burst,
-            },
+            Arrival::Constant => Pace::Constant { interval, phase, drawn: 0, burst },
+            Arrival::Poisson => Pace::Poisson { interval, at: 0.0, rng, burst },
         };
-        let mut schedule = Self {
-            pace,
-            start,
-            end,
-            next: None,
-        };
+        let mut schedule = Self { pace, start, end, next: None };
         schedule.draw();
         schedule
     }
@@ -142,32 +124,20 @@ impl Schedule {
     fn draw(&mut self) {
         let (offset, burst) = match &mut self.pace {
             Pace::Closed { .. } => return,
-            Pace::Constant {
-                interval,
-                phase,
-                drawn,
-                burst,
-            } => {
+            Pace::Constant { interval, phase, drawn, burst } => {
                 // From the count and not from the previous time: rounding must not add up over hours.
                 let offset = (*drawn as f64 + *phase) * *interval;
                 *drawn += 1;
                 (offset, *burst)
             }
-            Pace::Poisson {
-                interval,
-                at,
-                rng,
-                burst,
-            } => {
+            Pace::Poisson { interval, at, rng, burst } => {
                 *at += rng.exponential() * *interval;
                 (*at, *burst)
             }
         };
         let offset = offset as u64;
         let offset = match burst {
-            Some(burst) => {
-                offset / burst.on_ns * (burst.on_ns + burst.off_ns) + offset % burst.on_ns
-            }
+            Some(burst) => offset / burst.on_ns * (burst.on_ns + burst.off_ns) + offset % burst.on_ns,
             None => offset,
         };
         let due = self.start + offset;
@@ -209,29 +179,15 @@ mod tests {
 
     #[test]
     fn bursts_keep_the_average_and_leave_the_gaps_empty() {
-        let burst = Burst {
-            on_ns: SECOND / 10,
-            off_ns: 9 * SECOND / 10,
-        };
+        let burst = Burst { on_ns: SECOND / 10, off_ns: 9 * SECOND / 10 };
         let times = times(Arrival::Constant, 1_000.0, Some(burst), 10);
         assert_eq!(times.len(), 10_000);
-        assert!(
-            times
-                .iter()
-                .all(|t| (t - 5 * SECOND) % SECOND < SECOND / 10)
-        );
+        assert!(times.iter().all(|t| (t - 5 * SECOND) % SECOND < SECOND / 10));
     }
 
     #[test]
     fn a_stopped_schedule_is_due_no_more() {
-        let mut schedule = Schedule::open(
-            Arrival::Constant,
-            10.0,
-            None,
-            (0, 100 * SECOND),
-            0.0,
-            Rng::new(1, 1),
-        );
+        let mut schedule = Schedule::open(Arrival::Constant, 10.0, None, (0, 100 * SECOND), 0.0, Rng::new(1, 1));
         assert_eq!(schedule.take(0), Some(0));
         schedule.stop(SECOND / 4);
         let rest: Vec<u64> = std::iter::from_fn(|| schedule.take(0)).collect();
@@ -247,9 +203,6 @@ mod tests {
         assert_eq!(schedule.due(), None);
 
         let mut counted = Schedule::closed_count(0, 100, 2);
-        assert_eq!(
-            [counted.take(1), counted.take(1), counted.take(1)],
-            [Some(1), Some(1), None]
-        );
+        assert_eq!([counted.take(1), counted.take(1), counted.take(1)], [Some(1), Some(1), None]);
     }
 }

@@ -67,16 +67,12 @@ pub fn run() -> Result<SelfTest, Failure> {
     let mut cases = Vec::new();
     for (name, toml) in CASES {
         let workload = Workload::resolve(&Shape::from_toml(toml)?)?;
-        let broker = NullBroker::start(0, 0)
-            .map_err(|error| Failure(format!("cannot start the null broker: {error}")))?;
+        let broker =
+            NullBroker::start(0, 0).map_err(|error| Failure(format!("cannot start the null broker: {error}")))?;
         let outcome = engine::run(&workload, &[broker.address.to_string()], &mut |_| {})?;
         cases.push(case(name, &outcome, broker.cpu_ns()));
     }
-    Ok(SelfTest {
-        schema: "ringtail-loadgen/self-test/1",
-        encoded_records_per_s,
-        cases,
-    })
+    Ok(SelfTest { schema: "ringtail-loadgen/self-test/1", encoded_records_per_s, cases })
 }
 
 fn case(name: &'static str, outcome: &Outcome, broker_cpu_ns: u64) -> Case {
@@ -106,18 +102,11 @@ fn encode_rate() -> f64 {
     while sys::monotonic_ns() < start + ENCODE_NS {
         let mut writer = BatchWriter::start(buffer, 1);
         while writer.len() < 256 << 10 {
-            let stamp = Stamp {
-                run: 1,
-                producer: 1,
-                sequence: records,
-                intended_ns: records,
-            };
+            let stamp = Stamp { run: 1, producer: 1, sequence: records, intended_ns: records };
             writer.push(1, None, &stamp.encode(), &payload);
             records += 1;
         }
-        let bytes = writer
-            .finish(Codec::None, &mut scratch)
-            .expect("nothing is compressed");
+        let bytes = writer.finish(Codec::None, &mut scratch).expect("nothing is compressed");
         let sealed = std::hint::black_box(seal(bytes, Identity::NONE));
         buffer = sealed.try_into_mut().unwrap_or_default();
     }
@@ -136,13 +125,7 @@ pub fn text(result: &SelfTest) -> String {
         writeln!(
             text,
             "{:<46}{:>12}{:>12}{:>10}{:>10}{:>10}{:>14}",
-            "against the built-in null broker",
-            "records/s",
-            "requests/s",
-            "p50",
-            "p99",
-            "late p99",
-            "CPU/request"
+            "against the built-in null broker", "records/s", "requests/s", "p50", "p99", "late p99", "CPU/request"
         )?;
         for case in &result.cases {
             writeln!(
@@ -160,12 +143,7 @@ pub fn text(result: &SelfTest) -> String {
         writeln!(
             text,
             "\nThe null broker runs on the same machine and takes CPU too ({} a small request): floors are upper bounds.",
-            show_ns(
-                result
-                    .cases
-                    .get(1)
-                    .map_or(0.0, |case| case.null_broker_cpu_ns_per_request)
-            )
+            show_ns(result.cases.get(1).map_or(0.0, |case| case.null_broker_cpu_ns_per_request))
         )
     };
     write().expect("writing to a string does not fail");

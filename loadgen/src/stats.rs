@@ -37,9 +37,8 @@ fn trimmed_mean_in_place(values: &mut [f64]) -> f64 {
     if cut == 1 {
         // The usual number of pairs, some 10^5 times over: no need to sort.
         let start = (f64::INFINITY, f64::NEG_INFINITY, 0.0);
-        let (low, high, sum) = values.iter().fold(start, |(low, high, sum), value| {
-            (value.min(low), value.max(high), sum + value)
-        });
+        let (low, high, sum) =
+            values.iter().fold(start, |(low, high, sum), value| (value.min(low), value.max(high), sum + value));
         return (sum - low - high) / (values.len() - 2) as f64;
     }
     if cut > 0 {
@@ -74,11 +73,7 @@ pub fn sign_flip(differences: &[f64], location: f64, side: Side, rng: &mut Rng) 
             if at % 64 == 0 && at > 0 {
                 bits = refill();
             }
-            *out = if bits >> (at % 64) & 1 == 0 {
-                *value
-            } else {
-                -*value
-            };
+            *out = if bits >> (at % 64) & 1 == 0 { *value } else { -*value };
         }
         trimmed_mean_in_place(&mut flipped) >= at_least
     };
@@ -124,10 +119,7 @@ pub fn interval(differences: &[f64], confidence: f64, rng: &mut Rng) -> (f64, f6
         .collect();
     deviations.sort_unstable_by(f64::total_cmp);
     let tail = (1.0 - confidence) / 2.0;
-    (
-        centre - error * quantile(&deviations, 1.0 - tail),
-        centre - error * quantile(&deviations, tail),
-    )
+    (centre - error * quantile(&deviations, 1.0 - tail), centre - error * quantile(&deviations, tail))
 }
 
 /// Of the trimmed mean, from the winsorised spread (Tukey and McLaughlin).
@@ -142,11 +134,7 @@ pub fn standard_error(values: &[f64]) -> f64 {
     let (low, high) = (sorted[cut], sorted[n - 1 - cut]);
     let winsorised: Vec<f64> = sorted.iter().map(|value| value.clamp(low, high)).collect();
     let mean = winsorised.iter().sum::<f64>() / n as f64;
-    let variance = winsorised
-        .iter()
-        .map(|value| (value - mean).powi(2))
-        .sum::<f64>()
-        / (n - 1) as f64;
+    let variance = winsorised.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1) as f64;
     let kept = (n - 2 * cut) as f64 / n as f64;
     variance.sqrt() / (kept * (n as f64).sqrt())
 }

@@ -48,22 +48,15 @@ impl Target {
         if parts.iter().all(|part| is_address(part)) {
             return Ok(Self::Address(parts));
         }
-        Err(Failure(format!(
-            "{text:?} is neither host:port nor a command with {{port}} in it"
-        )))
+        Err(Failure(format!("{text:?} is neither host:port nor a command with {{port}} in it")))
     }
 
     /// Starts the command, or takes the address as it is. Returns when a record was acknowledged.
     pub fn start(&self, parent: &Path, cpus: &str) -> Result<Running, Failure> {
         match self {
             Self::Address(bootstrap) => {
-                probe(bootstrap)
-                    .map_err(|error| Failure(format!("the target is not ready: {error}")))?;
-                Ok(Running {
-                    bootstrap: bootstrap.clone(),
-                    process: None,
-                    cold_start_ns: None,
-                })
+                probe(bootstrap).map_err(|error| Failure(format!("the target is not ready: {error}")))?;
+                Ok(Running { bootstrap: bootstrap.clone(), process: None, cold_start_ns: None })
             }
             Self::Command(command) => start_command(command, parent, cpus),
         }
@@ -95,9 +88,7 @@ pub struct Usage {
 impl Running {
     /// None for an address: the process may be anywhere.
     pub fn usage(&self) -> Option<Usage> {
-        self.process
-            .as_ref()
-            .map(|process| group_usage(process.child.id()))
+        self.process.as_ref().map(|process| group_usage(process.child.id()))
     }
 
     /// # Errors  a started broker that has ended by itself, with the end of its output.
@@ -150,22 +141,13 @@ impl Drop for Running {
 impl Process {
     fn died(&self, how: &str) -> Failure {
         let log = fs::read(&self.log).unwrap_or_default();
-        let tail =
-            String::from_utf8_lossy(&log[log.len().saturating_sub(LOG_TAIL_BYTES)..]).into_owned();
-        Failure(format!(
-            "the broker {how}; its output ends with:\n{}",
-            tail.trim_end()
-        ))
+        let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(LOG_TAIL_BYTES)..]).into_owned();
+        Failure(format!("the broker {how}; its output ends with:\n{}", tail.trim_end()))
     }
 }
 
 fn start_command(template: &str, parent: &Path, cpus: &str) -> Result<Running, Failure> {
-    let cannot = |error: io::Error| {
-        Failure(format!(
-            "cannot start a round in {}: {error}",
-            parent.display()
-        ))
-    };
+    let cannot = |error: io::Error| Failure(format!("cannot start a round in {}: {error}", parent.display()));
     let (port, port2) = free_ports().map_err(cannot)?;
     let directory = parent.join(format!("round-{port}-{}", sys::monotonic_ns()));
     fs::create_dir_all(&directory).map_err(cannot)?;
@@ -187,15 +169,7 @@ fn start_command(template: &str, parent: &Path, cpus: &str) -> Result<Running, F
         .spawn()
         .map_err(cannot)?;
     let bootstrap = vec![format!("127.0.0.1:{port}")];
-    let mut running = Running {
-        bootstrap,
-        process: Some(Process {
-            child,
-            directory,
-            log,
-        }),
-        cold_start_ns: None,
-    };
+    let mut running = Running { bootstrap, process: Some(Process { child, directory, log }), cold_start_ns: None };
     loop {
         running.check_alive()?;
         match probe(&running.bootstrap) {
@@ -214,10 +188,7 @@ fn start_command(template: &str, parent: &Path, cpus: &str) -> Result<Running, F
 /// Two ports that were free a moment ago. The broker binds them itself, so another process could be quicker: then the round
 /// fails with the broker's own message.
 fn free_ports() -> io::Result<(u16, u16)> {
-    let (first, second) = (
-        TcpListener::bind("127.0.0.1:0")?,
-        TcpListener::bind("127.0.0.1:0")?,
-    );
+    let (first, second) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
     Ok((first.local_addr()?.port(), second.local_addr()?.port()))
 }
 
@@ -227,44 +198,25 @@ fn probe(bootstrap: &[String]) -> Result<(), ClientError> {
     let topic = PROBE_TOPIC.to_owned();
     admin.create_topic(&topic, 1, -1, &[])?;
     let metadata = admin.settled_metadata(std::slice::from_ref(&topic))?;
-    let id = metadata
-        .topics
-        .first()
-        .map_or(uuid::Uuid::nil(), |topic| topic.topic_id);
+    let id = metadata.topics.first().map_or(uuid::Uuid::nil(), |topic| topic.topic_id);
     let mut writer = BatchWriter::start(BytesMut::new(), 0);
     writer.push_parts((sys::wall_ns() / 1_000_000) as i64, None, b"probe", b"");
-    let batch = writer
-        .finish(Codec::None, &mut Vec::new())
-        .expect("nothing is compressed");
+    let batch = writer.finish(Codec::None, &mut Vec::new()).expect("nothing is compressed");
     let data = PartitionProduceData::default().with_records(Some(seal(batch, Identity::NONE)));
     let link = admin.link()?;
-    let version = link
-        .versions()
-        .pick_at_most::<ProduceRequest>(if id.is_nil() { 12 } else { i16::MAX })?;
+    let version = link.versions().pick_at_most::<ProduceRequest>(if id.is_nil() { 12 } else { i16::MAX })?;
     let named = TopicProduceData::default().with_partition_data(vec![data]);
     let named = if version >= crate::fetch::TOPIC_ID_VERSION {
         named.with_topic_id(id)
     } else {
-        named.with_name(kafka_protocol::messages::TopicName(
-            kafka_protocol::protocol::StrBytes::from_string(topic),
-        ))
+        named.with_name(kafka_protocol::messages::TopicName(kafka_protocol::protocol::StrBytes::from_string(topic)))
     };
-    let request = ProduceRequest::default()
-        .with_acks(-1)
-        .with_timeout_ms(5_000)
-        .with_topic_data(vec![named]);
+    let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(5_000).with_topic_data(vec![named]);
     let response = link.call_at("Produce", version, &request)?;
-    let answers = response
-        .responses
-        .iter()
-        .flat_map(|topic| &topic.partition_responses);
+    let answers = response.responses.iter().flat_map(|topic| &topic.partition_responses);
     let code = answers.map(|answer| answer.error_code).next().unwrap_or(-1);
     if code != codes::NONE {
-        return Err(ClientError::Code {
-            doing: "the first record".to_owned(),
-            code,
-            message: String::new(),
-        });
+        return Err(ClientError::Code { doing: "the first record".to_owned(), code, message: String::new() });
     }
     Ok(())
 }
@@ -297,14 +249,10 @@ fn group_stats(group: u32) -> Vec<Stat> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
-    let processes = entries.flatten().filter(|entry| {
-        entry
-            .file_name()
-            .to_str()
-            .is_some_and(|name| name.bytes().all(|b| b.is_ascii_digit()))
-    });
-    let stats = processes
-        .filter_map(|entry| parse_stat(&fs::read_to_string(entry.path().join("stat")).ok()?));
+    let processes = entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_str().is_some_and(|name| name.bytes().all(|b| b.is_ascii_digit())));
+    let stats = processes.filter_map(|entry| parse_stat(&fs::read_to_string(entry.path().join("stat")).ok()?));
     stats.filter(|stat| stat.group == group).collect()
 }
 
@@ -329,17 +277,9 @@ mod tests {
 
     #[test]
     fn targets() {
-        assert!(matches!(
-            Target::parse("localhost:9092").unwrap(),
-            Target::Address(_)
-        ));
-        assert!(
-            matches!(Target::parse("a:1,b:2").unwrap(), Target::Address(list) if list.len() == 2)
-        );
-        assert!(matches!(
-            Target::parse("broker --port {port}").unwrap(),
-            Target::Command(_)
-        ));
+        assert!(matches!(Target::parse("localhost:9092").unwrap(), Target::Address(_)));
+        assert!(matches!(Target::parse("a:1,b:2").unwrap(), Target::Address(list) if list.len() == 2));
+        assert!(matches!(Target::parse("broker --port {port}").unwrap(), Target::Command(_)));
         assert!(Target::parse("broker --port 9092").is_err());
         assert!(Target::parse("localhost").is_err());
     }
@@ -348,15 +288,7 @@ mod tests {
     fn a_name_with_spaces_and_parentheses_parses() {
         let text = "12 (a ) b) S 1 77 77 0 -1 0 0 0 0 0 5 6 1 2 20 0 1 0 100 1000 33 0";
         let stat = parse_stat(text).unwrap();
-        assert_eq!(
-            (
-                stat.group,
-                stat.user_ticks,
-                stat.system_ticks,
-                stat.children_ticks
-            ),
-            (77, 5, 6, 3)
-        );
+        assert_eq!((stat.group, stat.user_ticks, stat.system_ticks, stat.children_ticks), (77, 5, 6, 3));
         assert_eq!((stat.rss_pages, stat.state), (33, 'S'));
     }
 }

@@ -91,15 +91,11 @@ struct Track {
 
 impl Ledger {
     pub fn new(partitions: usize) -> Self {
-        Self {
-            partitions: (0..partitions).map(|_| Mutex::default()).collect(),
-        }
+        Self { partitions: (0..partitions).map(|_| Mutex::default()).collect() }
     }
 
     fn book(&self, partition: u32) -> MutexGuard<'_, PartitionBook> {
-        self.partitions[partition as usize]
-            .lock()
-            .expect("no holder of a book panics")
+        self.partitions[partition as usize].lock().expect("no holder of a book panics")
     }
 
     /// The broker has promised to keep these.
@@ -123,10 +119,7 @@ impl Ledger {
             return;
         }
         for stretch in stretches {
-            book.tracks
-                .entry(stretch.producer)
-                .or_default()
-                .consumed(*stretch);
+            book.tracks.entry(stretch.producer).or_default().consumed(*stretch);
         }
     }
 
@@ -137,10 +130,7 @@ impl Ledger {
 
     /// Acknowledged records that no consumer has reached yet.
     pub fn outstanding(&self) -> u64 {
-        let books = self
-            .partitions
-            .iter()
-            .map(|book| book.lock().expect("no holder of a book panics"));
+        let books = self.partitions.iter().map(|book| book.lock().expect("no holder of a book panics"));
         books
             .map(|book| {
                 let pending = book.tracks.values().flat_map(|track| &track.pending);
@@ -175,10 +165,7 @@ impl Track {
         }
         // The consumer was faster than the acknowledgement; only numbers in its gaps are still of interest.
         let passed_end = stretch.end().min(self.next);
-        let passed = Stretch {
-            count: passed_end - stretch.first,
-            ..stretch
-        };
+        let passed = Stretch { count: passed_end - stretch.first, ..stretch };
         self.suspect(passed);
         if stretch.end() > self.next {
             let skipped = self.next - stretch.first;
@@ -193,16 +180,13 @@ impl Track {
 
     fn keep(&mut self, stretch: Stretch) {
         if let Some(last) = self.pending.back_mut() {
-            let follows =
-                last.end() == stretch.first && last.offset + last.count as i64 == stretch.offset;
+            let follows = last.end() == stretch.first && last.offset + last.count as i64 == stretch.offset;
             if follows {
                 last.count += stretch.count;
                 return;
             }
             if last.first > stretch.first {
-                let at = self
-                    .pending
-                    .partition_point(|kept| kept.first < stretch.first);
+                let at = self.pending.partition_point(|kept| kept.first < stretch.first);
                 return self.pending.insert(at, stretch);
             }
         }
@@ -214,12 +198,7 @@ impl Track {
             let (first, last) = (passed.first.max(*start), passed.end().min(*end));
             if first < last {
                 let offset = passed.offset + (first - passed.first) as i64;
-                let lost = Stretch {
-                    first,
-                    count: last - first,
-                    offset,
-                    ..passed
-                };
+                let lost = Stretch { first, count: last - first, offset, ..passed };
                 self.suspects.push(lost);
             }
         }
@@ -245,10 +224,7 @@ impl Track {
                 break;
             }
             self.pending.pop_front();
-            let passed = Stretch {
-                count: front.end().min(next) - front.first,
-                ..front
-            };
+            let passed = Stretch { count: front.end().min(next) - front.first, ..front };
             self.suspect(passed);
             if front.end() > next {
                 let skipped = next - front.first;
@@ -275,19 +251,13 @@ impl Track {
                 continue;
             }
             late += last - first;
-            gaps.extend(
-                [(start, first), (last, stop)]
-                    .into_iter()
-                    .filter(|(a, b)| a < b),
-            );
+            gaps.extend([(start, first), (last, stop)].into_iter().filter(|(a, b)| a < b));
         }
         self.gaps = gaps;
-        self.suspects
-            .retain(|lost| !(stretch.first <= lost.first && lost.end() <= end));
+        self.suspects.retain(|lost| !(stretch.first <= lost.first && lost.end() <= end));
         self.reordered += late;
         self.duplicates += (end - stretch.first) - late;
-        self.first_disorder
-            .get_or_insert((stretch.offset, stretch.first, self.next));
+        self.first_disorder.get_or_insert((stretch.offset, stretch.first, self.next));
     }
 
     fn judge(&self, name: &str, producer: u32, verdict: &mut Verdict) {
@@ -334,12 +304,7 @@ mod tests {
             }
         }
         let v = ledger.verdict(|_| "t-0".to_owned());
-        let found = (
-            v.lost_records,
-            v.duplicate_records,
-            v.reordered_records,
-            v.unacknowledged_gaps,
-        );
+        let found = (v.lost_records, v.duplicate_records, v.reordered_records, v.unacknowledged_gaps);
         assert_eq!(found, expected, "{script}: {v:?}");
     }
 
@@ -360,39 +325,17 @@ mod tests {
     #[test]
     fn a_loss_names_partition_and_offset() {
         let ledger = Ledger::new(2);
-        ledger.acked(
-            1,
-            Stretch {
-                producer: 4,
-                first: 0,
-                count: 10,
-                offset: 70,
-            },
-        );
-        ledger.consumed(
-            1,
-            &[Stretch {
-                producer: 4,
-                first: 0,
-                count: 8,
-                offset: 70,
-            }],
-        );
+        ledger.acked(1, Stretch { producer: 4, first: 0, count: 10, offset: 70 });
+        ledger.consumed(1, &[Stretch { producer: 4, first: 0, count: 8, offset: 70 }]);
         assert_eq!(ledger.outstanding(), 2);
         let verdict = ledger.verdict(|partition| format!("topic-{partition}"));
         assert!(verdict.is_broken(false));
-        assert!(
-            verdict.findings[0].contains("topic-1 offset 78"),
-            "{verdict:?}"
-        );
+        assert!(verdict.findings[0].contains("topic-1 offset 78"), "{verdict:?}");
     }
 
     #[test]
     fn repetition_is_only_forbidden_to_idempotent_producers() {
-        let verdict = Verdict {
-            duplicate_records: 1,
-            ..Verdict::default()
-        };
+        let verdict = Verdict { duplicate_records: 1, ..Verdict::default() };
         assert!(verdict.is_broken(true) && !verdict.is_broken(false));
     }
 }

@@ -80,12 +80,7 @@ pub fn run(job: Job) -> io::Result<()> {
     sys::tighten_timers();
     let epoll = Epoll::new()?;
     epoll.add(job.shared.waker(job.index), WAKER_TOKEN, Interest::Read)?;
-    let lines = Lines::new(
-        job.client_id.clone(),
-        job.acks,
-        job.has_topic_ids,
-        job.topics.clone(),
-    );
+    let lines = Lines::new(job.client_id.clone(), job.acks, job.has_topic_ids, job.topics.clone());
     let mut worker = Worker {
         recorder: Recorder::new(job.window),
         wakeups: BinaryHeap::new(),
@@ -222,11 +217,7 @@ impl Worker {
             // Read again for each request: encoding one takes time, and that time is the generator's.
             while let Some(sent) = producer.next_request(*broker, sys::monotonic_ns(), &mut self.recorder) {
                 sent_any = true;
-                if self
-                    .lines
-                    .send_produce(token, sent, self.job.request_timeout_ns)
-                    .is_err()
-                {
+                if self.lines.send_produce(token, sent, self.job.request_timeout_ns).is_err() {
                     failed = Some((token, *broker));
                     break;
                 }
@@ -305,14 +296,12 @@ impl Worker {
     fn connect_missing(&mut self, now: u64) {
         for (at, brokers) in self.brokers_of.iter().enumerate() {
             for broker in brokers {
-                self.lines
-                    .connect(Owner::Producer(at), *broker, now, &self.epoll);
+                self.lines.connect(Owner::Producer(at), *broker, now, &self.epoll);
             }
         }
         for (at, consumer) in self.job.consumers.iter().enumerate() {
             for broker in consumer.brokers() {
-                self.lines
-                    .connect(Owner::Consumer(at), broker, now, &self.epoll);
+                self.lines.connect(Owner::Consumer(at), broker, now, &self.epoll);
             }
         }
     }
@@ -326,10 +315,7 @@ impl Worker {
                     self.job.producers[producer].set_identity(identity, now);
                     self.pump_producer(producer, now);
                 }
-                Tell::Assignment {
-                    consumer,
-                    partitions,
-                } => {
+                Tell::Assignment { consumer, partitions } => {
                     self.job.consumers[consumer].assign(partitions);
                     self.connect_missing(now);
                     self.pump_consumer(consumer, now);
@@ -354,10 +340,7 @@ impl Worker {
             let producer = &mut self.job.producers[at];
             wants_metadata |= std::mem::take(&mut producer.wants_metadata);
             if producer.awaits_identity() && self.asked_identity.insert(at) {
-                let ask = Ask::ProducerId {
-                    worker: self.job.index,
-                    producer: at,
-                };
+                let ask = Ask::ProducerId { worker: self.job.index, producer: at };
                 self.job.shared.ask(ask);
             }
             if now >= producer.next_expiry() || producer.is_closed_loop() {

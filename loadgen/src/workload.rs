@@ -122,9 +122,7 @@ impl Workload {
         let rate = parse_rate(shape.rate.as_deref().unwrap_or("1000"))?;
         let acks = parse_acks(shape.acks.as_deref().unwrap_or("all"))?;
         let idempotence = shape.idempotence.unwrap_or(acks == -1);
-        let seed = shape
-            .seed
-            .unwrap_or_else(|| crate::sys::wall_ns() / 1_000 % 1_000_000_000);
+        let seed = shape.seed.unwrap_or_else(|| crate::sys::wall_ns() / 1_000 % 1_000_000_000);
         let workload = Self {
             name: shape.name.clone().unwrap_or_else(|| "custom".to_owned()),
             mode,
@@ -142,16 +140,8 @@ impl Workload {
             topic_configs: parse_configs(shape.topic_config.as_deref().unwrap_or_default())?,
             create: shape.create.unwrap_or(true),
             keep_topics: shape.keep_topics.unwrap_or(false),
-            producers: if mode.produces() {
-                shape.producers.unwrap_or(1)
-            } else {
-                0
-            },
-            consumers: if mode.fetches() {
-                shape.consumers.unwrap_or(1)
-            } else {
-                0
-            },
+            producers: if mode.produces() { shape.producers.unwrap_or(1) } else { 0 },
+            consumers: if mode.fetches() { shape.consumers.unwrap_or(1) } else { 0 },
             group: shape.group.unwrap_or(false),
             acks,
             idempotence,
@@ -165,12 +155,10 @@ impl Workload {
             warm_up_ns: duration(&shape.warm_up, "5s", "warm-up")?,
             timeout_ns: duration(&shape.timeout, "60s", "timeout")?,
             request_timeout_ns: duration(&shape.request_timeout, "30s", "request-timeout")?,
-            fetch_max_wait_ms: (duration(&shape.fetch_max_wait, "500ms", "fetch-max-wait")?
-                / 1_000_000) as i32,
+            fetch_max_wait_ms: (duration(&shape.fetch_max_wait, "500ms", "fetch-max-wait")? / 1_000_000) as i32,
             fetch_min_bytes: bytes(&shape.fetch_min_bytes, "1", "fetch-min-bytes")? as i32,
             fetch_max_bytes: bytes(&shape.fetch_max_bytes, "50MiB", "fetch-max-bytes")? as i32,
-            partition_max_bytes: bytes(&shape.partition_max_bytes, "1MiB", "partition-max-bytes")?
-                as i32,
+            partition_max_bytes: bytes(&shape.partition_max_bytes, "1MiB", "partition-max-bytes")? as i32,
             prefill_bytes: bytes(&shape.prefill, "0", "prefill")?,
             verify: shape.verify.unwrap_or(true),
             threads: shape.threads.unwrap_or(1),
@@ -189,7 +177,9 @@ impl Workload {
         let rules = [
             (
                 smallest < STAMP_BYTES,
-                format!("record-bytes: at least {STAMP_BYTES} (the stamp that latency and verification need), not {smallest}"),
+                format!(
+                    "record-bytes: at least {STAMP_BYTES} (the stamp that latency and verification need), not {smallest}"
+                ),
             ),
             (
                 self.idempotence && self.acks != -1,
@@ -201,30 +191,18 @@ impl Workload {
             ),
             (!(0.0..=1.0).contains(&self.randomness), "randomness: between 0 and 1".to_owned()),
             (self.partitions == 0 || self.topics == 0, "partitions and topics: at least 1".to_owned()),
-            (
-                self.mode.produces() && self.producers == 0,
-                "producers: at least 1 (or --mode fetch)".to_owned(),
-            ),
-            (
-                self.mode.fetches() && self.consumers == 0,
-                "consumers: at least 1 (or --mode produce)".to_owned(),
-            ),
+            (self.mode.produces() && self.producers == 0, "producers: at least 1 (or --mode fetch)".to_owned()),
+            (self.mode.fetches() && self.consumers == 0, "consumers: at least 1 (or --mode produce)".to_owned()),
             (self.in_flight == 0, "in-flight: at least 1".to_owned()),
             (self.batch_records == 0, "batch-records: at least 1".to_owned()),
             (self.threads == 0 || self.threads > 64, "threads: between 1 and 64".to_owned()),
             (self.duration_ns == 0, "duration: more than 0".to_owned()),
-            (
-                self.timeout_ns > 600_000_000_000,
-                "timeout: at most 10m, the histograms' range".to_owned(),
-            ),
+            (self.timeout_ns > 600_000_000_000, "timeout: at most 10m, the histograms' range".to_owned()),
             (
                 self.partitioner == Partitioner::Key && self.keys == 0,
                 "partitioner key needs --keys of at least 1".to_owned(),
             ),
-            (
-                self.group && self.consumers > 64,
-                "consumers: at most 64 in a group".to_owned(),
-            ),
+            (self.group && self.consumers > 64, "consumers: at most 64 in a group".to_owned()),
             (
                 self.burst.is_some() && self.rate == Rate::Max,
                 "burst needs a rate; --rate max has no schedule".to_owned(),
@@ -260,10 +238,7 @@ pub fn load(name_or_path: &str) -> Result<Shape, String> {
     let path = Path::new(name_or_path);
     let text = std::fs::read_to_string(path).map_err(|error| {
         let names: Vec<&str> = READY.iter().map(|(name, _)| *name).collect();
-        format!(
-            "workload {name_or_path}: {error}; give a TOML file or one of {}",
-            names.join(", ")
-        )
+        format!("workload {name_or_path}: {error}; give a TOML file or one of {}", names.join(", "))
     })?;
     Shape::from_toml(&text).map_err(|error| format!("workload {name_or_path}: {error}"))
 }
@@ -272,10 +247,7 @@ pub fn load(name_or_path: &str) -> Result<Shape, String> {
 pub const READY: &[(&str, &str)] = &[
     ("trickle", include_str!("../workloads/trickle.toml")),
     ("fan-in", include_str!("../workloads/fan-in.toml")),
-    (
-        "many-partitions",
-        include_str!("../workloads/many-partitions.toml"),
-    ),
+    ("many-partitions", include_str!("../workloads/many-partitions.toml")),
     ("streaming", include_str!("../workloads/streaming.toml")),
     ("tail-read", include_str!("../workloads/tail-read.toml")),
     ("catch-up", include_str!("../workloads/catch-up.toml")),
@@ -336,22 +308,17 @@ fn parse_partitioner(text: Option<&str>, keys: u64) -> Result<Partitioner, Strin
         Some("round-robin") => Ok(Partitioner::RoundRobin),
         Some("random") => Ok(Partitioner::Random),
         Some("key") => Ok(Partitioner::Key),
-        Some(other) => Err(format!(
-            "partitioner: sticky, round-robin, random or key, not {other:?}"
-        )),
+        Some(other) => Err(format!("partitioner: sticky, round-robin, random or key, not {other:?}")),
     }
 }
 
 fn parse_codec(text: &str) -> Result<Codec, String> {
-    Codec::parse(text)
-        .ok_or_else(|| format!("compression: none, gzip, snappy, lz4 or zstd, not {text:?}"))
+    Codec::parse(text).ok_or_else(|| format!("compression: none, gzip, snappy, lz4 or zstd, not {text:?}"))
 }
 
 fn parse_configs(list: &[String]) -> Result<Vec<(String, String)>, String> {
     let pairs = list.iter().map(|text| {
-        let (key, value) = text
-            .split_once('=')
-            .ok_or_else(|| format!("topic-config: key=value, not {text:?}"))?;
+        let (key, value) = text.split_once('=').ok_or_else(|| format!("topic-config: key=value, not {text:?}"))?;
         Ok((key.trim().to_owned(), value.trim().to_owned()))
     });
     pairs.collect()
@@ -361,11 +328,8 @@ fn parse_cores(text: Option<&str>) -> Result<Vec<usize>, String> {
     let Some(text) = text else {
         return Ok(Vec::new());
     };
-    let cores = text.split(',').map(|core| {
-        core.trim()
-            .parse()
-            .map_err(|_| format!("pin: core numbers as 0,1, not {text:?}"))
-    });
+    let cores =
+        text.split(',').map(|core| core.trim().parse().map_err(|_| format!("pin: core numbers as 0,1, not {text:?}")));
     cores.collect()
 }
 

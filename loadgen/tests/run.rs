@@ -8,11 +8,7 @@ use ringtail_loadgen::null_broker::NullBroker;
 
 fn loadgen(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringtail-loadgen"));
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .expect("the program was built for this test")
+    command.args(arguments).stdin(Stdio::null()).output().expect("the program was built for this test")
 }
 
 fn error_of(output: &Output) -> String {
@@ -60,23 +56,16 @@ fn a_run_reports_every_record_and_leaves_three_files() {
         &out,
     ]);
     assert!(output.status.success(), "{}", error_of(&output));
-    let report: serde_json::Value =
-        serde_json::from_slice(&output.stdout).expect("JSON on standard output");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON on standard output");
     assert_eq!(report["schema"], "ringtail-loadgen/run/1");
-    assert_eq!(
-        report["counters"]["acked_records"], 200,
-        "200 records a second for one second"
-    );
+    assert_eq!(report["counters"]["acked_records"], 200, "200 records a second for one second");
     assert_eq!(report["columns"]["latency"]["samples"], 200);
     assert_eq!(report["workload"]["seed"], 7);
     for file in ["report.json", "report.html", "latency.hlog"] {
         assert!(directory.join(file).exists(), "{file}");
     }
     let page = std::fs::read_to_string(directory.join("report.html")).expect("written above");
-    assert!(
-        !page.contains("http://") && !page.contains("https://"),
-        "readable without network"
-    );
+    assert!(!page.contains("http://") && !page.contains("https://"), "readable without network");
 }
 
 #[test]
@@ -87,19 +76,11 @@ fn bad_input_is_one_line_that_says_what_to_do() {
     let broker = NullBroker::start(0, 0).expect("a null broker");
     let null = broker.address.to_string();
     let cases: [(&[&str], &str); 7] = [
-        (
-            &["run", "trickle", "-b", "127.0.0.1:1"],
-            "cannot reach a broker",
-        ),
+        (&["run", "trickle", "-b", "127.0.0.1:1"], "cannot reach a broker"),
         (&["run", "trickle", "-b", &http], "HTTP"),
         (&["run", "trickle", "-b", &tls], "TLS"),
         (&["run", "trickle", "-b", &silent], "closed the connection"),
-        (
-            &[
-                "run", "trickle", "-b", &null, "--topic", "nope", "--create", "false",
-            ],
-            "does not exist",
-        ),
+        (&["run", "trickle", "-b", &null, "--topic", "nope", "--create", "false"], "does not exist"),
         (&["run", "trickle", "-b", &null, "--rate", "fast"], "rate"),
         (&["gate", "localhost:1"], "two targets"),
     ];
@@ -108,10 +89,7 @@ fn bad_input_is_one_line_that_says_what_to_do() {
         let error = error_of(&output);
         assert_eq!(output.status.code(), Some(3), "{arguments:?}: {error}");
         assert!(error.contains(expected), "{arguments:?}: {error}");
-        let lines = error
-            .lines()
-            .filter(|line| line.starts_with("error:"))
-            .count();
+        let lines = error.lines().filter(|line| line.starts_with("error:")).count();
         assert_eq!(lines, 1, "{error}");
     }
 }
@@ -143,14 +121,9 @@ fn a_broker_that_dies_is_awaited_up_to_the_time_out_and_reported() {
         "-q",
     ]);
     killer.join().expect("it only sleeps and drops");
-    let report: serde_json::Value =
-        serde_json::from_slice(&output.stdout).expect("a report all the same");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a report all the same");
     let of = |name: &str| report["counters"][name].as_u64().expect("a count");
-    assert_eq!(
-        of("acked_records") + of("timed_out_records"),
-        400,
-        "no record leaves the percentiles"
-    );
+    assert_eq!(of("acked_records") + of("timed_out_records"), 400, "no record leaves the percentiles");
     assert!(of("timed_out_records") > 50, "{report:#}");
     assert_eq!(report["columns"]["latency"]["samples"], 400);
 }
@@ -184,18 +157,8 @@ fn a_slowed_broker_is_a_regression_and_a_dead_one_an_error() {
         loadgen(&arguments)
     };
     let output = gate(&slowed);
-    assert_eq!(
-        output.status.code(),
-        Some(1),
-        "{} {}",
-        String::from_utf8_lossy(&output.stdout),
-        error_of(&output)
-    );
+    assert_eq!(output.status.code(), Some(1), "{} {}", String::from_utf8_lossy(&output.stdout), error_of(&output));
     let output = gate("echo {port} is taken; exit 5");
     assert_eq!(output.status.code(), Some(3));
-    assert!(
-        error_of(&output).contains("is taken"),
-        "{}",
-        error_of(&output)
-    );
+    assert!(error_of(&output).contains("is taken"), "{}", error_of(&output));
 }

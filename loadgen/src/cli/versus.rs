@@ -81,18 +81,12 @@ impl VersusArgs {
             }
             None => base.clone(),
         };
-        let seed = self
-            .shape
-            .seed
-            .unwrap_or_else(|| sys::wall_ns() / 1_000 % 1_000_000_000);
+        let seed = self.shape.seed.unwrap_or_else(|| sys::wall_ns() / 1_000 % 1_000_000_000);
         let workloads: Result<Vec<Workload>, String> = self
             .workload
             .iter()
             .map(|name| {
-                let shape = Shape {
-                    seed: Some(seed),
-                    ..self.shape.clone()
-                };
+                let shape = Shape { seed: Some(seed), ..self.shape.clone() };
                 Workload::resolve(&shape.or(workload::load(name)?))
             })
             .collect();
@@ -151,10 +145,7 @@ pub fn compare(args: &VersusArgs) -> Result<i32, Failure> {
     let text = report::markdown(&findings, &rounds);
     print!("{text}");
     let json = report::json(&findings, &rounds, &setting());
-    args.write(&[
-        ("compare.md", text),
-        ("compare.json", format!("{json:#}\n")),
-    ])?;
+    args.write(&[("compare.md", text), ("compare.json", format!("{json:#}\n"))])?;
     Ok(Exit::Good as i32)
 }
 
@@ -168,10 +159,7 @@ pub fn gate(args: &GateArgs) -> Result<i32, Failure> {
         let text = calibrate::markdown(&calibration);
         print!("{text}");
         let json = serde_json::json!(calibration);
-        versus.write(&[
-            ("calibration.md", text),
-            ("calibration.json", format!("{json:#}\n")),
-        ])?;
+        versus.write(&[("calibration.md", text), ("calibration.json", format!("{json:#}\n"))])?;
         return Ok(Exit::Good as i32);
     }
     let verdict = gate::run(versus.plan(true)?, &limits, &mut versus.tell())?;
@@ -182,10 +170,7 @@ pub fn gate(args: &GateArgs) -> Result<i32, Failure> {
         ("gate.md", text),
         ("gate.xml", gate::report::junit(&verdict)),
         ("gate.html", gate::report::html(&verdict, &setting)),
-        (
-            "gate.json",
-            format!("{:#}\n", gate::report::json(&verdict, &setting)),
-        ),
+        ("gate.json", format!("{:#}\n", gate::report::json(&verdict, &setting))),
     ])?;
     Ok(match verdict.look.decision {
         Decision::Pass => 0,

@@ -10,8 +10,7 @@ use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
     ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
-    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse, ProducerId,
-    TopicName,
+    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse, ProducerId, TopicName,
 };
 use kafka_protocol::protocol::{Request, StrBytes};
 
@@ -45,13 +44,7 @@ pub struct BrokerSetting {
 
 impl Admin {
     pub fn new(bootstrap: &[String], client_id: &str) -> Self {
-        Self {
-            addresses: bootstrap.to_vec(),
-            client_id: client_id.to_owned(),
-            link: None,
-            next_address: 0,
-            via: None,
-        }
+        Self { addresses: bootstrap.to_vec(), client_id: client_id.to_owned(), link: None, next_address: 0, via: None }
     }
 
     /// The same client, for which every broker is reached through one address.
@@ -71,9 +64,7 @@ impl Admin {
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
         let response = self.call("ApiVersions", &request)?;
         let features = response.finalized_features.iter();
-        Ok(features
-            .map(|f| format!("{}={}", f.name.as_str(), f.max_version_level))
-            .collect())
+        Ok(features.map(|f| format!("{}={}", f.name.as_str(), f.max_version_level)).collect())
     }
 
     /// The open connection, or a new one to the first address that answers.
@@ -95,18 +86,11 @@ impl Admin {
                 return Err(error);
             }
         }
-        Ok(self
-            .link
-            .as_mut()
-            .expect("at least one address was tried and none failed"))
+        Ok(self.link.as_mut().expect("at least one address was tried and none failed"))
     }
 
     /// One call, without a second try.
-    pub fn call<R: Request>(
-        &mut self,
-        what: &'static str,
-        request: &R,
-    ) -> Result<R::Response, ClientError> {
+    pub fn call<R: Request>(&mut self, what: &'static str, request: &R) -> Result<R::Response, ClientError> {
         let result = self.link()?.call(what, request);
         if result.as_ref().is_err_and(breaks_link) {
             self.link = None;
@@ -117,12 +101,9 @@ impl Admin {
 
     /// Metadata of the named topics; never creates one. Retries until each has a leader or an error that stays.
     pub fn metadata(&mut self, topics: &[String]) -> Result<MetadataResponse, ClientError> {
-        let wanted = topics
-            .iter()
-            .map(|name| MetadataRequestTopic::default().with_name(Some(topic_name(name))));
-        let request = MetadataRequest::default()
-            .with_topics(Some(wanted.collect()))
-            .with_allow_auto_topic_creation(false);
+        let wanted = topics.iter().map(|name| MetadataRequestTopic::default().with_name(Some(topic_name(name))));
+        let request =
+            MetadataRequest::default().with_topics(Some(wanted.collect())).with_allow_auto_topic_creation(false);
         self.call("Metadata", &request)
     }
 
@@ -161,9 +142,7 @@ impl Admin {
             .with_num_partitions(partitions)
             .with_replication_factor(replication)
             .with_configs(configs.collect());
-        let request = CreateTopicsRequest::default()
-            .with_topics(vec![topic])
-            .with_timeout_ms(TOPIC_TIMEOUT_MS);
+        let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(TOPIC_TIMEOUT_MS);
         let response = self.call("CreateTopics", &request)?;
         let result = response.topics.first();
         let (code, message) = result.map_or((-1, String::new()), |result| {
@@ -173,11 +152,7 @@ impl Admin {
         match code {
             codes::NONE => Ok(true),
             codes::TOPIC_ALREADY_EXISTS => Ok(false),
-            _ => Err(ClientError::Code {
-                doing: format!("creating topic {name}"),
-                code,
-                message,
-            }),
+            _ => Err(ClientError::Code { doing: format!("creating topic {name}"), code, message }),
         }
     }
 
@@ -199,9 +174,7 @@ impl Admin {
         let version = self.link()?.versions().pick::<DeleteTopicsRequest>()?;
         let request = DeleteTopicsRequest::default().with_timeout_ms(TOPIC_TIMEOUT_MS);
         let request = if version >= DELETE_BY_STATE_VERSION {
-            let states = names
-                .iter()
-                .map(|name| DeleteTopicState::default().with_name(Some(topic_name(name))));
+            let states = names.iter().map(|name| DeleteTopicState::default().with_name(Some(topic_name(name))));
             request.with_topics(states.collect())
         } else {
             request.with_topic_names(names.iter().map(|name| topic_name(name)).collect())
@@ -210,10 +183,7 @@ impl Admin {
         for result in &response.responses {
             let code = result.error_code;
             if code != codes::NONE && code != codes::UNKNOWN_TOPIC_OR_PARTITION {
-                let name = result
-                    .name
-                    .as_ref()
-                    .map_or("?".to_owned(), |name| name.to_string());
+                let name = result.name.as_ref().map_or("?".to_owned(), |name| name.to_string());
                 let message = result.error_message.as_ref().map(ToString::to_string);
                 return Err(ClientError::Code {
                     doing: format!("deleting topic {name}"),
@@ -268,18 +238,12 @@ impl Admin {
             if request.topics.is_empty() {
                 continue;
             }
-            let address = addresses
-                .first()
-                .expect("brokers without an address are left out");
+            let address = addresses.first().expect("brokers without an address are left out");
             let mut link = Link::connect(&address.to_string(), &self.client_id, CALL_TIMEOUT)?;
             let response = link.call("ListOffsets", &request)?;
             for topic in &response.topics {
                 for partition in &topic.partitions {
-                    let number = numbers.find(
-                        topic.name.as_str(),
-                        uuid::Uuid::nil(),
-                        partition.partition_index,
-                    );
+                    let number = numbers.find(topic.name.as_str(), uuid::Uuid::nil(), partition.partition_index);
                     let Some(number) = number else { continue };
                     if partition.error_code != codes::NONE {
                         return Err(ClientError::Code {
@@ -312,10 +276,7 @@ impl Admin {
             .filter(|setting| !setting.is_sensitive)
             .map(|setting| BrokerSetting {
                 name: setting.name.to_string(),
-                value: setting
-                    .value
-                    .as_ref()
-                    .map_or(String::new(), ToString::to_string),
+                value: setting.value.as_ref().map_or(String::new(), ToString::to_string),
                 is_default: setting.config_source == SOURCE_DEFAULT,
             })
             .collect()
@@ -331,27 +292,15 @@ impl Admin {
 
     /// Who leads what, read once.
     pub fn leaders(&mut self, layout: &Layout) -> Result<Leaders, ClientError> {
-        let names: Vec<String> = layout
-            .topics
-            .iter()
-            .map(|topic| topic.name.to_string())
-            .collect();
+        let names: Vec<String> = layout.topics.iter().map(|topic| topic.name.to_string()).collect();
         let response = self.metadata(&names)?;
         Ok(self.leaders_of(&response, layout))
     }
 }
 
-fn offsets_request(
-    layout: &Layout,
-    leaders: &Leaders,
-    broker: i32,
-    timestamp: i64,
-) -> ListOffsetsRequest {
-    let mut topics: Vec<ListOffsetsTopic> = layout
-        .topics
-        .iter()
-        .map(|topic| ListOffsetsTopic::default().with_name(topic.name.clone()))
-        .collect();
+fn offsets_request(layout: &Layout, leaders: &Leaders, broker: i32, timestamp: i64) -> ListOffsetsRequest {
+    let mut topics: Vec<ListOffsetsTopic> =
+        layout.topics.iter().map(|topic| ListOffsetsTopic::default().with_name(topic.name.clone())).collect();
     for (partition, leader) in layout.partitions.iter().zip(&leaders.leader) {
         if *leader == Some(broker) {
             let wanted = ListOffsetsPartition::default()
@@ -362,24 +311,16 @@ fn offsets_request(
         }
     }
     topics.retain(|topic| !topic.partitions.is_empty());
-    ListOffsetsRequest::default()
-        .with_replica_id(BrokerId(-1))
-        .with_topics(topics)
+    ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(topics)
 }
 
 fn unsettled(response: &MetadataResponse) -> Option<ClientError> {
     for topic in &response.topics {
-        let name = topic
-            .name
-            .as_ref()
-            .map_or("?".to_owned(), |name| name.to_string());
+        let name = topic.name.as_ref().map_or("?".to_owned(), |name| name.to_string());
         let mut code = topic.error_code;
         if code == codes::NONE {
             let partitions = topic.partitions.iter();
-            code = partitions
-                .map(|p| p.error_code)
-                .find(|code| *code != codes::NONE)
-                .unwrap_or(0);
+            code = partitions.map(|p| p.error_code).find(|code| *code != codes::NONE).unwrap_or(0);
         }
         if code != codes::NONE {
             return Some(ClientError::Code {
@@ -399,9 +340,7 @@ fn breaks_link(error: &ClientError) -> bool {
         | ClientError::Closed { .. }
         | ClientError::TimedOut { .. }
         | ClientError::Garbled { .. } => true,
-        ClientError::Unsupported { .. }
-        | ClientError::Code { .. }
-        | ClientError::Unencodable(_) => false,
+        ClientError::Unsupported { .. } | ClientError::Code { .. } | ClientError::Unencodable(_) => false,
     }
 }
 

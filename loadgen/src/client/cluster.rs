@@ -34,28 +34,15 @@ impl Layout {
     pub fn from_metadata(response: &MetadataResponse, names: &[String], limit: usize) -> Self {
         let mut layout = Self::default();
         for name in names {
-            let found = response.topics.iter().find(|topic| {
-                topic
-                    .name
-                    .as_ref()
-                    .is_some_and(|found| found.as_str() == name)
-            });
+            let found =
+                response.topics.iter().find(|topic| topic.name.as_ref().is_some_and(|found| found.as_str() == name));
             let Some(found) = found else { continue };
             let topic = layout.topics.len() as u32;
-            layout.topics.push(Topic {
-                name: TopicName(StrBytes::from_string(name.clone())),
-                id: found.topic_id,
-            });
-            let mut indexes: Vec<i32> = found
-                .partitions
-                .iter()
-                .map(|partition| partition.partition_index)
-                .collect();
+            layout.topics.push(Topic { name: TopicName(StrBytes::from_string(name.clone())), id: found.topic_id });
+            let mut indexes: Vec<i32> = found.partitions.iter().map(|partition| partition.partition_index).collect();
             indexes.sort_unstable();
             let partitions = indexes.into_iter().take(limit);
-            layout
-                .partitions
-                .extend(partitions.map(|index| Partition { topic, index }));
+            layout.partitions.extend(partitions.map(|index| Partition { topic, index }));
         }
         layout
     }
@@ -67,11 +54,7 @@ impl Layout {
     /// `topic-3`, for messages.
     pub fn name(&self, partition: u32) -> String {
         let partition = self.partitions[partition as usize];
-        format!(
-            "{}-{}",
-            self.topics[partition.topic as usize].name.as_str(),
-            partition.index
-        )
+        format!("{}-{}", self.topics[partition.topic as usize].name.as_str(), partition.index)
     }
 
     /// From (topic's place, partition index) to the partition's number.
@@ -114,11 +97,7 @@ impl Numbers {
     }
 
     pub fn find(&self, name: &str, id: Uuid, index: i32) -> Option<u32> {
-        let place = if id.is_nil() {
-            self.by_name.get(name)
-        } else {
-            self.by_id.get(&id)
-        };
+        let place = if id.is_nil() { self.by_name.get(name) } else { self.by_id.get(&id) };
         let index = usize::try_from(index).ok()?;
         let number = *self.topics.get(*place?)?.get(index)?;
         (number != ABSENT).then_some(number)
@@ -170,9 +149,5 @@ impl Leaders {
 }
 
 fn bracketed(host: &str) -> String {
-    if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host.to_owned()
-    }
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }

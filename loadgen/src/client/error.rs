@@ -66,10 +66,7 @@ impl fmt::Display for ClientError {
                 "cannot reach a broker at {address}: {error}; is it running, and is the address right (--bootstrap host:port)?"
             ),
             Self::NotKafka { address, hint } => {
-                write!(
-                    f,
-                    "{address} does not speak the Kafka protocol in plain text: {hint}"
-                )
+                write!(f, "{address} does not speak the Kafka protocol in plain text: {hint}")
             }
             Self::Closed { address, during } => write!(
                 f,
@@ -85,11 +82,7 @@ impl fmt::Display for ClientError {
             Self::Unsupported { api, detail } => {
                 write!(f, "the broker cannot do API {api}: {detail}")
             }
-            Self::Code {
-                doing,
-                code,
-                message,
-            } => {
+            Self::Code { doing, code, message } => {
                 write!(f, "{doing}: {}", code_name(*code))?;
                 if !message.is_empty() {
                     write!(f, ": {message}")?;

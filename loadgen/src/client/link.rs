@@ -56,17 +56,11 @@ impl Link {
     }
 
     pub fn versions(&self) -> &Versions {
-        self.wire
-            .versions()
-            .expect("connect returns after the handshake")
+        self.wire.versions().expect("connect returns after the handshake")
     }
 
     /// Sends the request at the newest version in common and waits for its reply.
-    pub fn call<R: Request>(
-        &mut self,
-        what: &'static str,
-        request: &R,
-    ) -> Result<R::Response, ClientError> {
+    pub fn call<R: Request>(&mut self, what: &'static str, request: &R) -> Result<R::Response, ClientError> {
         let version = self.versions().pick::<R>()?;
         self.call_at(what, version, request)
     }
@@ -82,8 +76,7 @@ impl Link {
         self.flush(deadline, what)?;
         loop {
             if let Some(body) = self.next_reply()? {
-                return decode_body::<R>(body, version)
-                    .map_err(|error| self.garbled(&error.to_string()));
+                return decode_body::<R>(body, version).map_err(|error| self.garbled(&error.to_string()));
             }
             self.receive(deadline, what)?;
         }

@@ -84,11 +84,7 @@ impl<T> Socket<T> {
 
     fn watch_writes(&mut self, epoll: &Epoll, wanted: bool) -> io::Result<()> {
         if self.waits_for_write != wanted {
-            let interest = if wanted {
-                Interest::ReadWrite
-            } else {
-                Interest::Read
-            };
+            let interest = if wanted { Interest::ReadWrite } else { Interest::Read };
             epoll.modify(&self.stream, self.token, interest)?;
             self.waits_for_write = wanted;
         }

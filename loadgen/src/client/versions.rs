@@ -36,10 +36,7 @@ impl Versions {
         let announced = usize::try_from(R::KEY).ok().and_then(|key| self.ranges.get(key).copied().flatten());
         let Some((min, max)) = announced else {
             let detail = "it does not announce it".to_owned();
-            return Err(ClientError::Unsupported {
-                api: R::KEY,
-                detail,
-            });
+            return Err(ClientError::Unsupported { api: R::KEY, detail });
         };
         let best = max.min(R::VERSIONS.max).min(cap);
         if best < min.max(R::VERSIONS.min) {
@@ -48,10 +45,7 @@ impl Versions {
                 R::VERSIONS.min,
                 R::VERSIONS.max.min(cap)
             );
-            return Err(ClientError::Unsupported {
-                api: R::KEY,
-                detail,
-            });
+            return Err(ClientError::Unsupported { api: R::KEY, detail });
         }
         Ok(best)
     }
@@ -77,12 +71,7 @@ mod tests {
     fn newest_in_common_is_taken() {
         assert_eq!(announced(0, 0, 99).pick::<ProduceRequest>().unwrap(), 13);
         assert_eq!(announced(0, 0, 7).pick::<ProduceRequest>().unwrap(), 7);
-        assert_eq!(
-            announced(1, 4, 18)
-                .pick_at_most::<FetchRequest>(12)
-                .unwrap(),
-            12
-        );
+        assert_eq!(announced(1, 4, 18).pick_at_most::<FetchRequest>(12).unwrap(), 12);
     }
 
     #[test]

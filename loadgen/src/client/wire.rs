@@ -55,11 +55,7 @@ pub struct Reply<T> {
 #[derive(Debug)]
 enum Due<T> {
     Handshake,
-    Request {
-        token: T,
-        version: i16,
-        has_tags: bool,
-    },
+    Request { token: T, version: i16, has_tags: bool },
 }
 
 /// The sans-socket part of a connection. `T` is what the owner wants back with the reply.
@@ -102,14 +98,8 @@ impl<T> Wire<T> {
             .with_client_software_name(StrBytes::from_static_str("ringtail-loadgen"))
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
         let correlation = self.correlation();
-        encode_request(
-            &mut self.output,
-            correlation,
-            version,
-            &self.client_id,
-            &request,
-        )
-        .expect("our own ApiVersions request encodes at versions 0 and 3");
+        encode_request(&mut self.output, correlation, version, &self.client_id, &request)
+            .expect("our own ApiVersions request encodes at versions 0 and 3");
         self.due.push_back((correlation, Due::Handshake));
     }
 
@@ -121,28 +111,12 @@ impl<T> Wire<T> {
 
     /// Appends a request to `output`. With `expects_reply` false (acks=0) nothing is remembered for it.
     /// # Errors  a text, when the request does not encode at `version`; then `output` is as before.
-    pub fn send<R: Request>(
-        &mut self,
-        token: T,
-        version: i16,
-        request: &R,
-        expects_reply: bool,
-    ) -> Result<(), String> {
+    pub fn send<R: Request>(&mut self, token: T, version: i16, request: &R, expects_reply: bool) -> Result<(), String> {
         let correlation = self.correlation();
-        encode_request(
-            &mut self.output,
-            correlation,
-            version,
-            &self.client_id,
-            request,
-        )?;
+        encode_request(&mut self.output, correlation, version, &self.client_id, request)?;
         if expects_reply {
             let has_tags = R::Response::header_version(version) >= 1;
-            let due = Due::Request {
-                token,
-                version,
-                has_tags,
-            };
+            let due = Due::Request { token, version, has_tags };
             self.due.push_back((correlation, due));
         }
         Ok(())
@@ -165,9 +139,7 @@ impl<T> Wire<T> {
     pub fn next_reply(&mut self) -> Result<Option<Reply<T>>, WireError> {
         while let Some(mut frame) = self.next_frame()? {
             if frame.len() < 4 {
-                return Err(WireError::Garbled(
-                    "a reply of fewer than 4 bytes".to_owned(),
-                ));
+                return Err(WireError::Garbled("a reply of fewer than 4 bytes".to_owned()));
             }
             let found = frame.get_i32();
             let (expected, due) = self.due.pop_front().ok_or(WireError::Unasked)?;
@@ -176,19 +148,11 @@ impl<T> Wire<T> {
             }
             match due {
                 Due::Handshake => self.finish_handshake(frame)?,
-                Due::Request {
-                    token,
-                    version,
-                    has_tags,
-                } => {
+                Due::Request { token, version, has_tags } => {
                     if has_tags {
                         skip_tags(&mut frame)?;
                     }
-                    return Ok(Some(Reply {
-                        token,
-                        version,
-                        body: frame,
-                    }));
+                    return Ok(Some(Reply { token, version, body: frame }));
                 }
             }
         }
@@ -223,9 +187,7 @@ impl<T> Wire<T> {
 
     fn finish_handshake(&mut self, frame: Bytes) -> Result<(), WireError> {
         // An unknown version is answered in the body format of version 0, with code 35 (KIP-511).
-        let code = frame
-            .first_chunk::<2>()
-            .map_or(0, |code| i16::from_be_bytes(*code));
+        let code = frame.first_chunk::<2>().map_or(0, |code| i16::from_be_bytes(*code));
         if code == codes::UNSUPPORTED_VERSION {
             self.handshake(0);
             return Ok(());
@@ -249,9 +211,7 @@ fn decode_versions(frame: Bytes) -> Result<Versions, WireError> {
             return Ok(Versions::from_response(&response));
         }
     }
-    Err(WireError::NotKafka(
-        "the answer to ApiVersions does not decode".to_owned(),
-    ))
+    Err(WireError::NotKafka("the answer to ApiVersions does not decode".to_owned()))
 }
 
 /// The codec reserves room for as many entries as the wire announces, which a stranger's bytes could abuse.
@@ -274,10 +234,7 @@ fn guard_apiversions(body: &Bytes, version: i16) -> bool {
 fn foreign_hint(head: [u8; 4]) -> String {
     match &head {
         b"HTTP" => "it answers in HTTP; give the broker's Kafka port".to_owned(),
-        [0x15, 0x03, ..] => {
-            "it answers with a TLS alert; give a plain-text listener (TLS is not supported)"
-                .to_owned()
-        }
+        [0x15, 0x03, ..] => "it answers with a TLS alert; give a plain-text listener (TLS is not supported)".to_owned(),
         _ => format!("its first bytes are {head:02x?}"),
     }
 }
@@ -327,9 +284,7 @@ pub fn encode_request<R: Request>(
         .with_request_api_version(version)
         .with_correlation_id(correlation)
         .with_client_id(Some(client_id.clone()));
-    let result = header
-        .encode(buffer, R::header_version(version))
-        .and_then(|()| request.encode(buffer, version));
+    let result = header.encode(buffer, R::header_version(version)).and_then(|()| request.encode(buffer, version));
     if let Err(error) = result {
         buffer.truncate(start);
         return Err(error.to_string());

@@ -25,23 +25,15 @@ pub fn show(name: &str, value: f64) -> String {
 pub fn words(finding: &Finding) -> String {
     if finding.differs {
         let change = (finding.ratio - 1.0) * 100.0;
-        format!(
-            "{} by {:.1} %",
-            if change > 0.0 { "higher" } else { "lower" },
-            change.abs()
-        )
+        format!("{} by {:.1} %", if change > 0.0 { "higher" } else { "lower" }, change.abs())
     } else {
-        format!(
-            "no difference seen; smallest detectable {:.1} %",
-            finding.smallest_detectable * 100.0
-        )
+        format!("no difference seen; smallest detectable {:.1} %", finding.smallest_detectable * 100.0)
     }
 }
 
 pub fn markdown(findings: &[Finding], rounds: &Rounds) -> String {
-    let mut text = String::from(
-        "| | base | candidate | ratio | 95 % interval | p | |\n|---|--:|--:|--:|---|--:|---|\n",
-    );
+    let mut text =
+        String::from("| | base | candidate | ratio | 95 % interval | p | |\n|---|--:|--:|--:|---|--:|---|\n");
     let mut write = || -> std::fmt::Result {
         for f in findings {
             writeln!(

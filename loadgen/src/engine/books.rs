@@ -97,31 +97,24 @@ impl Books {
         let elapsed = handover.end - handover.start;
         self.totals.add(&handover.measured);
         self.warm_up.add(&handover.warm_up);
-        if handover.measured.counters.due_records() + handover.measured.counters.consumed_records
-            > 0
-        {
+        if handover.measured.counters.due_records() + handover.measured.counters.consumed_records > 0 {
             let (cpu, wall) = &mut self.cpu[handover.worker];
             *cpu += handover.cpu_ns;
             *wall += elapsed;
         }
         self.finished += usize::from(handover.is_last);
-        let pending = self
-            .pending
-            .entry(handover.index)
-            .or_insert_with(|| Pending {
-                measured: Sample::default(),
-                warm_up: Sample::default(),
-                start: handover.start,
-                end: handover.end,
-                cpu: 0.0,
-                reports: 0,
-            });
+        let pending = self.pending.entry(handover.index).or_insert_with(|| Pending {
+            measured: Sample::default(),
+            warm_up: Sample::default(),
+            start: handover.start,
+            end: handover.end,
+            cpu: 0.0,
+            reports: 0,
+        });
         pending.measured.add(&handover.measured);
         pending.warm_up.add(&handover.warm_up);
         pending.end = pending.end.max(handover.end);
-        pending.cpu = pending
-            .cpu
-            .max(handover.cpu_ns as f64 / elapsed.max(1) as f64);
+        pending.cpu = pending.cpu.max(handover.cpu_ns as f64 / elapsed.max(1) as f64);
         pending.reports += 1;
         for mut sample in [handover.measured, handover.warm_up] {
             sample.clear();
@@ -149,18 +142,11 @@ impl Books {
     fn row(&mut self, second: u64, pending: &Pending) -> Row {
         // Replies that cross the border by a hair do not make a second of warm-up a measured one.
         let measured = pending.end > self.measured_from;
-        let sample = if measured {
-            &pending.measured
-        } else {
-            &pending.warm_up
-        };
+        let sample = if measured { &pending.measured } else { &pending.warm_up };
         let offset = pending.start.saturating_sub(self.start);
-        self.log
-            .add(offset, pending.end - pending.start, &pending.measured);
+        self.log.add(offset, pending.end - pending.start, &pending.measured);
         let counters = &sample.counters;
-        let histograms = Metric::ALL
-            .into_iter()
-            .map(|metric| (metric, sample.histogram(metric)));
+        let histograms = Metric::ALL.into_iter().map(|metric| (metric, sample.histogram(metric)));
         let filled = histograms.filter(|(_, histogram)| !histogram.is_empty());
         Row {
             second,
@@ -173,19 +159,14 @@ impl Books {
             consumed_bytes: counters.consumed_bytes,
             produce_requests: counters.produce_requests,
             retries: counters.retries.values().sum(),
-            latencies: filled
-                .map(|(metric, histogram)| (metric.name(), Points::of(histogram)))
-                .collect(),
+            latencies: filled.map(|(metric, histogram)| (metric.name(), Points::of(histogram))).collect(),
             cpu: pending.cpu,
         }
     }
 
     /// CPU of the busiest thread while measured, as a share of a core.
     pub fn busiest_worker(&self) -> f64 {
-        let shares = self
-            .cpu
-            .iter()
-            .map(|(cpu, wall)| *cpu as f64 / (*wall).max(1) as f64);
+        let shares = self.cpu.iter().map(|(cpu, wall)| *cpu as f64 / (*wall).max(1) as f64);
         shares.fold(0.0, f64::max)
     }
 

@@ -50,30 +50,21 @@ pub struct Ground {
 
 impl Ground {
     pub fn topics(&self) -> TopicNames {
-        TopicNames {
-            layout: Arc::clone(&self.layout),
-            numbers: Arc::clone(&self.numbers),
-        }
+        TopicNames { layout: Arc::clone(&self.layout), numbers: Arc::clone(&self.numbers) }
     }
 
     /// The ends of the log when first asked; empty if the broker does not answer.
     pub fn ends_now(&self) -> Vec<i64> {
         let ends = self.ends.get_or_init(|| {
             let mut admin = Admin::new(&self.bootstrap, "ringtail-loadgen");
-            admin
-                .list_offsets(&self.layout, &self.leaders, END_OF_LOG)
-                .unwrap_or_default()
+            admin.list_offsets(&self.layout, &self.leaders, END_OF_LOG).unwrap_or_default()
         });
         ends.clone()
     }
 }
 
 /// Makes or finds the topics.
-pub fn prepare(
-    workload: &Workload,
-    admin: &mut Admin,
-    news: &mut dyn FnMut(News<'_>),
-) -> Result<Ground, Failure> {
+pub fn prepare(workload: &Workload, admin: &mut Admin, news: &mut dyn FnMut(News<'_>)) -> Result<Ground, Failure> {
     let run = (workload.seed ^ sys::wall_ns() ^ u64::from(std::process::id())) as u32 | 1;
     let names = names(workload, run);
     let mut made = Vec::new();
@@ -84,20 +75,13 @@ pub fn prepare(
                 "{} topic(s), {} partition(s), {}",
                 ground.layout.topics.len(),
                 ground.layout.partitions.len(),
-                if ground.made.is_empty() {
-                    "found there"
-                } else {
-                    "made for this run"
-                },
+                if ground.made.is_empty() { "found there" } else { "made for this run" },
             )));
             Ok(ground)
         }
         Err(failure) => {
             if !made.is_empty() && admin.delete_topics(&made).is_err() {
-                return Err(Failure(format!(
-                    "{failure}; the topics {} are left",
-                    made.join(", ")
-                )));
+                return Err(Failure(format!("{failure}; the topics {} are left", made.join(", "))));
             }
             Err(failure)
         }
@@ -105,15 +89,10 @@ pub fn prepare(
 }
 
 fn names(workload: &Workload, run: u32) -> Vec<String> {
-    let base = workload
-        .topic
-        .clone()
-        .unwrap_or_else(|| format!("loadgen-{}-{run:08x}", workload.name));
+    let base = workload.topic.clone().unwrap_or_else(|| format!("loadgen-{}-{run:08x}", workload.name));
     match workload.topics {
         1 => vec![base],
-        count => (0..count)
-            .map(|number| format!("{base}-{number}"))
-            .collect(),
+        count => (0..count).map(|number| format!("{base}-{number}")).collect(),
     }
 }
 
@@ -124,19 +103,12 @@ fn find_or_make(
     run: u32,
     made: &mut Vec<String>,
 ) -> Result<Ground, Failure> {
-    if workload
-        .producers
-        .saturating_mul(workload.partitions * workload.topics)
-        > QUEUES_MAX
-    {
+    if workload.producers.saturating_mul(workload.partitions * workload.topics) > QUEUES_MAX {
         return Err("producers × partitions is above 4,000,000; use fewer of one".into());
     }
     let found = admin.metadata(names)?;
     for name in names {
-        let topic = found
-            .topics
-            .iter()
-            .find(|t| t.name.as_ref().is_some_and(|n| n.as_str() == name));
+        let topic = found.topics.iter().find(|t| t.name.as_ref().is_some_and(|n| n.as_str() == name));
         let code = topic.map_or(codes::UNKNOWN_TOPIC_OR_PARTITION, |topic| topic.error_code);
         let partitions = topic.map_or(0, |topic| topic.partitions.len());
         match code {
@@ -149,12 +121,7 @@ fn find_or_make(
             codes::NONE => {}
             codes::UNKNOWN_TOPIC_OR_PARTITION if workload.create => {
                 let partitions = workload.partitions as i32;
-                if admin.create_topic(
-                    name,
-                    partitions,
-                    workload.replication,
-                    &workload.topic_configs,
-                )? {
+                if admin.create_topic(name, partitions, workload.replication, &workload.topic_configs)? {
                     made.push(name.clone());
                 }
             }
@@ -169,22 +136,14 @@ fn find_or_make(
     let metadata = admin.settled_metadata(names)?;
     let layout = Layout::from_metadata(&metadata, names, workload.partitions);
     let leaders = admin.leaders_of(&metadata, &layout);
-    if let Some(unreachable) = metadata
-        .brokers
-        .iter()
-        .find(|b| !leaders.brokers.contains_key(&b.node_id.0))
-    {
+    if let Some(unreachable) = metadata.brokers.iter().find(|b| !leaders.brokers.contains_key(&b.node_id.0)) {
         return Err(Failure(format!(
             "the broker advertises {}:{}, which has no address here; mend its advertised.listeners",
             unreachable.host.as_str(),
             unreachable.port
         )));
     }
-    let start = if workload.mode == Mode::Fetch {
-        START_OF_LOG
-    } else {
-        END_OF_LOG
-    };
+    let start = if workload.mode == Mode::Fetch { START_OF_LOG } else { END_OF_LOG };
     let start_offsets = if workload.mode.fetches() {
         offsets(admin, &layout, &leaders, start)?
     } else {
@@ -202,18 +161,11 @@ fn find_or_make(
     })
 }
 
-fn offsets(
-    admin: &mut Admin,
-    layout: &Layout,
-    leaders: &Leaders,
-    timestamp: i64,
-) -> Result<Vec<i64>, ClientError> {
+fn offsets(admin: &mut Admin, layout: &Layout, leaders: &Leaders, timestamp: i64) -> Result<Vec<i64>, ClientError> {
     const ATTEMPTS_MAX: usize = 20;
     for _ in 0..ATTEMPTS_MAX {
         match admin.list_offsets(layout, leaders, timestamp) {
-            Err(error) if error.is_retriable() => {
-                std::thread::sleep(std::time::Duration::from_millis(100))
-            }
+            Err(error) if error.is_retriable() => std::thread::sleep(std::time::Duration::from_millis(100)),
             result => return result,
         }
     }
@@ -221,11 +173,7 @@ fn offsets(
 }
 
 /// Removes the topics that this run made, and no others.
-pub fn clean_up(
-    workload: &Workload,
-    admin: &mut Admin,
-    ground: &Ground,
-) -> Result<(), ClientError> {
+pub fn clean_up(workload: &Workload, admin: &mut Admin, ground: &Ground) -> Result<(), ClientError> {
     if ground.made.is_empty() || workload.keep_topics {
         return Ok(());
     }
@@ -252,11 +200,7 @@ pub fn producers(
     };
     let mut producers = Vec::with_capacity(workload.producers);
     for number in 0..workload.producers {
-        let identity = if workload.idempotence {
-            Some(admin.producer_id()?)
-        } else {
-            None
-        };
+        let identity = if workload.idempotence { Some(admin.producer_id()?) } else { None };
         let rng = |stream: u64| Rng::new(workload.seed, number as u64 * 4 + stream);
         let schedule = match (phase, workload.records_per_second()) {
             (Phase::Prefill, _) => {
@@ -267,27 +211,13 @@ pub fn producers(
             (Phase::Measure, Some(rate)) => {
                 let share = rate / workload.producers as f64;
                 let phase = (number as f64 + 0.5) / workload.producers as f64;
-                Schedule::open(
-                    workload.arrival,
-                    share,
-                    workload.burst,
-                    (start, end),
-                    phase,
-                    rng(1),
-                )
+                Schedule::open(workload.arrival, share, workload.burst, (start, end), phase, rng(1))
             }
         };
         let picker = Picker::new(rng(2), settings.partitions);
         let id = first_id + number as u32;
         let ledger = ledger.clone().filter(|_| workload.verify);
-        producers.push(Some(Producer::new(
-            id,
-            Arc::clone(&settings),
-            ledger,
-            schedule,
-            picker,
-            identity,
-        )));
+        producers.push(Some(Producer::new(id, Arc::clone(&settings), ledger, schedule, picker, identity)));
     }
     Ok(producers)
 }
@@ -298,11 +228,7 @@ fn settings(workload: &Workload, ground: &Ground) -> Settings {
         sizes: workload.record_bytes.clone(),
         keys: workload.keys,
         partitioner: workload.partitioner,
-        payload: Payload::new(
-            workload.seed,
-            workload.randomness,
-            workload.record_bytes.largest(),
-        ),
+        payload: Payload::new(workload.seed, workload.randomness, workload.record_bytes.largest()),
         batch_bytes: workload.batch_bytes,
         batch_records: workload.batch_records,
         request_bytes: workload.request_bytes,
@@ -317,11 +243,7 @@ fn settings(workload: &Workload, ground: &Ground) -> Settings {
     }
 }
 
-pub fn fetch_settings(
-    workload: &Workload,
-    ground: &Ground,
-    window: Window,
-) -> Arc<fetch::Settings> {
+pub fn fetch_settings(workload: &Workload, ground: &Ground, window: Window) -> Arc<fetch::Settings> {
     Arc::new(fetch::Settings {
         layout: Arc::clone(&ground.layout),
         numbers: ground.layout.numbers(),
@@ -331,17 +253,9 @@ pub fn fetch_settings(
         partition_max_bytes: workload.partition_max_bytes,
         check_crc: workload.verify,
         run: ground.run,
-        positions: ground
-            .start_offsets
-            .iter()
-            .map(|offset| AtomicI64::new(*offset))
-            .collect(),
+        positions: ground.start_offsets.iter().map(|offset| AtomicI64::new(*offset)).collect(),
         // Beside producers the consumers wait at the end of the log before the first record is due.
-        start_at: if workload.mode == Mode::Fetch {
-            window.start
-        } else {
-            0
-        },
+        start_at: if workload.mode == Mode::Fetch { window.start } else { 0 },
         last_read: AtomicU64::new(0),
     })
 }
@@ -355,16 +269,9 @@ pub fn consumers(
 ) -> Consumers {
     let partitions = ground.layout.partitions.len();
     let make = |number| {
-        let assigned = if workload.group {
-            BTreeSet::new()
-        } else {
-            plain_assignment(partitions, number, workload.consumers)
-        };
-        Some(Consumer::new(
-            Arc::clone(settings),
-            ledger.clone(),
-            assigned,
-        ))
+        let assigned =
+            if workload.group { BTreeSet::new() } else { plain_assignment(partitions, number, workload.consumers) };
+        Some(Consumer::new(Arc::clone(settings), ledger.clone(), assigned))
     };
     (0..workload.consumers).map(make).collect()
 }
@@ -387,9 +294,7 @@ pub fn join_group(
             shared: Arc::clone(shared),
         };
         let name = format!("member-{consumer}");
-        let spawned = std::thread::Builder::new()
-            .name(name)
-            .spawn(move || member.run());
+        let spawned = std::thread::Builder::new().name(name).spawn(move || member.run());
         threads.push(spawned.map_err(|error| Failure(format!("cannot start a thread: {error}")))?);
     }
     Ok(threads)

@@ -13,13 +13,8 @@ use crate::records::compress::Codec;
 
 fn consumer(partitions: i32, ledger: &Arc<Ledger>) -> Consumer {
     let layout = Layout {
-        topics: vec![Topic {
-            name: TopicName(StrBytes::from_static_str("t")),
-            id: Uuid::from_u128(5),
-        }],
-        partitions: (0..partitions)
-            .map(|index| Partition { topic: 0, index })
-            .collect(),
+        topics: vec![Topic { name: TopicName(StrBytes::from_static_str("t")), id: Uuid::from_u128(5) }],
+        partitions: (0..partitions).map(|index| Partition { topic: 0, index }).collect(),
     };
     let numbers = layout.numbers();
     let settings = Settings {
@@ -45,12 +40,7 @@ fn consumer(partitions: i32, ledger: &Arc<Ledger>) -> Consumer {
 fn batch(base_offset: i64, sequences: std::ops::Range<u64>) -> bytes::Bytes {
     let mut writer = BatchWriter::start(BytesMut::new(), 5);
     for sequence in sequences {
-        let stamp = Stamp {
-            run: 9,
-            producer: 3,
-            sequence,
-            intended_ns: 1_000,
-        };
+        let stamp = Stamp { run: 9, producer: 3, sequence, intended_ns: 1_000 };
         writer.push(6, None, &stamp.encode(), b"payload");
     }
     let mut bytes = writer.finish(Codec::None, &mut Vec::new()).unwrap();
@@ -59,18 +49,12 @@ fn batch(base_offset: i64, sequences: std::ops::Range<u64>) -> bytes::Bytes {
 }
 
 fn reply(session: i32, data: Vec<PartitionData>) -> FetchResponse {
-    let topic = FetchableTopicResponse::default()
-        .with_topic_id(Uuid::from_u128(5))
-        .with_partitions(data);
-    FetchResponse::default()
-        .with_session_id(session)
-        .with_responses(vec![topic])
+    let topic = FetchableTopicResponse::default().with_topic_id(Uuid::from_u128(5)).with_partitions(data);
+    FetchResponse::default().with_session_id(session).with_responses(vec![topic])
 }
 
 fn data(partition: i32, records: bytes::Bytes) -> PartitionData {
-    PartitionData::default()
-        .with_partition_index(partition)
-        .with_records(Some(records))
+    PartitionData::default().with_partition_index(partition).with_records(Some(records))
 }
 
 fn named(request: &FetchRequest) -> Vec<(i32, i64)> {
@@ -86,17 +70,9 @@ fn a_session_names_only_what_changed() {
     let first = consumer.next_request(1, 18, 0).unwrap();
     assert_eq!((first.session_id, first.session_epoch), (0, 0));
     assert_eq!(named(&first), [(0, 0), (1, 0), (2, 0)]);
-    assert!(
-        consumer.next_request(1, 18, 0).is_none(),
-        "one fetch at a time"
-    );
+    assert!(consumer.next_request(1, 18, 0).is_none(), "one fetch at a time");
 
-    consumer.on_reply(
-        1,
-        5_000,
-        &reply(77, vec![data(1, batch(0, 0..4))]),
-        &mut recorder,
-    );
+    consumer.on_reply(1, 5_000, &reply(77, vec![data(1, batch(0, 0..4))]), &mut recorder);
     let second = consumer.next_request(1, 18, 0).unwrap();
     assert_eq!((second.session_id, second.session_epoch), (77, 1));
     assert_eq!(named(&second), [(1, 4)]);
@@ -135,10 +111,7 @@ fn a_corrupt_batch_is_found_and_passed() {
     let verdict = ledger.verdict(|_| "t-0".to_owned());
     assert_eq!(verdict.corrupt_batches, 1);
     assert!(consumer.next_request(1, 18, 1).is_none(), "held");
-    assert_eq!(
-        named(&consumer.next_request(1, 18, HOLD_NS + 1).unwrap()),
-        [(0, 1)]
-    );
+    assert_eq!(named(&consumer.next_request(1, 18, HOLD_NS + 1).unwrap()), [(0, 1)]);
 }
 
 #[test]

@@ -34,24 +34,11 @@ pub struct Calibration {
 }
 
 /// Collects `units` times four rounds (A, A again, A delayed, A with a slow tail), in an order drawn each time.
-pub fn run(
-    plan: &Plan,
-    limits: &[Limit],
-    units: usize,
-    tell: &mut dyn FnMut(&str),
-) -> Result<Calibration, Failure> {
+pub fn run(plan: &Plan, limits: &[Limit], units: usize, tell: &mut dyn FnMut(&str)) -> Result<Calibration, Failure> {
     std::fs::create_dir_all(&plan.directory)
         .map_err(|error| Failure(format!("cannot make {}: {error}", plan.directory.display())))?;
     let (names, shares) = gated(plan, limits);
-    let measure = |delays| {
-        measure_round(
-            &plan.base,
-            &plan.workloads,
-            &plan.directory,
-            &plan.cpus,
-            Some(delays),
-        )
-    };
+    let measure = |delays| measure_round(&plan.base, &plan.workloads, &plan.directory, &plan.cpus, Some(delays));
     let first = measure(Delays::default())?.numbers;
     let delays = delays_for(&first, &names, &shares, plan.seed)?;
     let mut rng = Rng::new(plan.seed, 4);
@@ -61,11 +48,7 @@ pub fn run(
         rng.shuffle(&mut order);
         let mut rounds: [Option<crate::compare::Round>; 4] = [const { None }; 4];
         for slot in order {
-            let arm = if slot == 0 {
-                Delays::default()
-            } else {
-                delays[slot - 1]
-            };
+            let arm = if slot == 0 { Delays::default() } else { delays[slot - 1] };
             rounds[slot] = Some(measure(arm)?);
         }
         let [base, arms @ ..] = rounds;
@@ -85,29 +68,18 @@ pub fn run(
     }
     let rules = rules(plan.pairs, shares);
     let mut rng = Rng::new(plan.seed, 5);
-    let arms = ["no delay", "every reply delayed", "slow tail"]
-        .into_iter()
-        .zip(delays)
-        .zip(pools);
+    let arms = ["no delay", "every reply delayed", "slow tail"].into_iter().zip(delays).zip(pools);
     let arms = arms.map(|((name, delays), pairs)| {
         let pool: Vec<Vec<f64>> = names.iter().map(|name| differences(&pairs, name)).collect();
         Arm {
             name,
             delays,
-            measured_shift: pool
-                .iter()
-                .map(|list| trimmed_mean(list).exp_m1())
-                .collect(),
+            measured_shift: pool.iter().map(|list| trimmed_mean(list).exp_m1()).collect(),
             rates: rates(&pool, &rules, &mut rng),
             pairs,
         }
     });
-    Ok(Calibration {
-        schema: "ringtail-loadgen/calibration/1",
-        gate_pairs: plan.pairs,
-        arms: arms.collect(),
-        names,
-    })
+    Ok(Calibration { schema: "ringtail-loadgen/calibration/1", gate_pairs: plan.pairs, arms: arms.collect(), names })
 }
 
 /// Twice the limit of the first gated number on every reply, and a tail of as much as the slowest gated number itself.
@@ -119,33 +91,18 @@ fn delays_for(
 ) -> Result<[Delays; 3], Failure> {
     let value = |name: &String| {
         first.get(name).copied().ok_or_else(|| {
-            Failure(format!(
-                "{name} had fewer than 100 samples beyond it: give more --duration or --rate"
-            ))
+            Failure(format!("{name} had fewer than 100 samples beyond it: give more --duration or --rate"))
         })
     };
-    let (Some(name), Some(share), Some(slowest)) = (names.first(), shares.first(), names.last())
-    else {
+    let (Some(name), Some(share), Some(slowest)) = (names.first(), shares.first(), names.last()) else {
         return Err("no gated numbers".into());
     };
     let uniform_ns = (value(name)? * share * 2.0) as u64;
     let tail_ns = value(slowest)? as u64;
     Ok([
-        Delays {
-            seed,
-            ..Delays::default()
-        },
-        Delays {
-            uniform_ns,
-            seed,
-            ..Delays::default()
-        },
-        Delays {
-            tail_every: TAIL_EVERY,
-            tail_ns,
-            seed,
-            ..Delays::default()
-        },
+        Delays { seed, ..Delays::default() },
+        Delays { uniform_ns, seed, ..Delays::default() },
+        Delays { tail_every: TAIL_EVERY, tail_ns, seed, ..Delays::default() },
     ])
 }
 
@@ -164,12 +121,7 @@ pub fn markdown(calibration: &Calibration) -> String {
             .map(|(name, shift)| format!("{name} {:+.1} %", shift * 100.0))
             .collect();
         let rate = |rate: crate::stats::calibration::Rate| {
-            format!(
-                "{:.0} % ({:.0}–{:.0})",
-                rate.estimate * 100.0,
-                rate.low * 100.0,
-                rate.high * 100.0
-            )
+            format!("{:.0} % ({:.0}–{:.0})", rate.estimate * 100.0, rate.low * 100.0, rate.high * 100.0)
         };
         writeln!(
             text,

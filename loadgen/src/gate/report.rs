@@ -17,9 +17,7 @@ fn headline(verdict: &Verdict) -> &'static str {
     match verdict.look.decision {
         Decision::Pass => "pass: every gated latency is within its limit",
         Decision::Regression => "regression: a gated latency is slower than its limit",
-        Decision::Inconclusive => {
-            "inconclusive: too much noise to tell; more pairs or a quieter machine are needed"
-        }
+        Decision::Inconclusive => "inconclusive: too much noise to tell; more pairs or a quieter machine are needed",
     }
 }
 
@@ -34,18 +32,13 @@ fn standing(evidence: &Evidence) -> &'static str {
 /// Name, evidence and limit of each gated number.
 fn rows(verdict: &Verdict) -> impl Iterator<Item = (&String, &Evidence, f64)> {
     let names = verdict.names.iter().zip(&verdict.look.metrics);
-    names
-        .zip(&verdict.rules.limits)
-        .map(|((name, evidence), limit)| (name, evidence, *limit))
+    names.zip(&verdict.rules.limits).map(|((name, evidence), limit)| (name, evidence, *limit))
 }
 
 pub fn markdown(verdict: &Verdict) -> String {
     let mut text = format!("## Latency gate: {}\n\n", headline(verdict));
     let mut write = || -> std::fmt::Result {
-        writeln!(
-            text,
-            "| | slowdown | limit | p (above) | p (below) | |\n|---|--:|--:|--:|--:|---|"
-        )?;
+        writeln!(text, "| | slowdown | limit | p (above) | p (below) | |\n|---|--:|--:|--:|--:|---|")?;
         for (name, evidence, limit) in rows(verdict) {
             writeln!(
                 text,
@@ -80,33 +73,21 @@ pub fn markdown(verdict: &Verdict) -> String {
 pub fn junit(verdict: &Verdict) -> String {
     let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     let mut write = || -> std::fmt::Result {
-        let failures = rows(verdict)
-            .filter(|(_, evidence, _)| evidence.is_above)
-            .count();
-        let skipped = rows(verdict)
-            .filter(|(_, evidence, _)| !evidence.is_above && !evidence.is_below)
-            .count();
+        let failures = rows(verdict).filter(|(_, evidence, _)| evidence.is_above).count();
+        let skipped = rows(verdict).filter(|(_, evidence, _)| !evidence.is_above && !evidence.is_below).count();
         writeln!(
             text,
             "<testsuite name=\"latency gate\" tests=\"{}\" failures=\"{failures}\" skipped=\"{skipped}\">",
             verdict.names.len()
         )?;
         for (name, evidence, limit) in rows(verdict) {
-            let body = format!(
-                "{:+.2} % (limit {:.1} %)",
-                evidence.slowdown * 100.0,
-                limit * 100.0
-            );
+            let body = format!("{:+.2} % (limit {:.1} %)", evidence.slowdown * 100.0, limit * 100.0);
             let element = match (evidence.is_above, evidence.is_below) {
                 (true, _) => format!("<failure message=\"{body}\"/>"),
                 (false, true) => String::new(),
                 (false, false) => format!("<skipped message=\"undecided: {body}\"/>"),
             };
-            writeln!(
-                text,
-                "  <testcase classname=\"latency\" name=\"{}\">{element}</testcase>",
-                escape(name)
-            )?;
+            writeln!(text, "  <testcase classname=\"latency\" name=\"{}\">{element}</testcase>", escape(name))?;
         }
         writeln!(text, "</testsuite>")
     };
@@ -130,30 +111,15 @@ pub fn json(verdict: &Verdict, setting: &Setting) -> Value {
 }
 
 pub fn html(verdict: &Verdict, setting: &Setting) -> String {
-    let class = if verdict.look.decision == Decision::Pass {
-        "verdict"
-    } else {
-        "verdict bad"
-    };
-    let mut body = format!(
-        "<h1>Latency gate</h1><div class=\"{class}\">{}</div>",
-        headline(verdict)
-    );
+    let class = if verdict.look.decision == Decision::Pass { "verdict" } else { "verdict bad" };
+    let mut body = format!("<h1>Latency gate</h1><div class=\"{class}\">{}</div>", headline(verdict));
     let mut write = || -> std::fmt::Result {
         body.push_str("<div class=\"wide\"><table><tr><th></th><th>base</th><th>candidate</th><th>slowdown</th><th>limit</th><th></th></tr>");
         for (name, evidence, limit) in rows(verdict) {
             let middle = |candidate: bool| {
                 let rounds = verdict.rounds.pairs.iter();
                 let mut values: Vec<f64> = rounds
-                    .filter_map(|pair| {
-                        if candidate {
-                            &pair.candidate
-                        } else {
-                            &pair.base
-                        }
-                        .get(name)
-                        .copied()
-                    })
+                    .filter_map(|pair| if candidate { &pair.candidate } else { &pair.base }.get(name).copied())
                     .collect();
                 values.sort_unstable_by(f64::total_cmp);
                 show(name, crate::stats::quantile(&values, 0.5))
@@ -191,17 +157,9 @@ pub fn html(verdict: &Verdict, setting: &Setting) -> String {
 /// Candidate over base, pair by pair, beside the limit.
 fn pairs_plot(verdict: &Verdict, name: &str, limit: f64) -> Plot {
     let ratios = verdict.rounds.differences(name);
-    let points: Vec<(f64, f64)> = ratios
-        .iter()
-        .enumerate()
-        .map(|(at, d)| ((at + 1) as f64, d.exp()))
-        .collect();
+    let points: Vec<(f64, f64)> = ratios.iter().enumerate().map(|(at, d)| ((at + 1) as f64, d.exp())).collect();
     let last = points.len() as f64;
-    let level = |name: &str, colour, y| Line {
-        name: name.to_owned(),
-        colour,
-        points: vec![(1.0, y), (last, y)],
-    };
+    let level = |name: &str, colour, y| Line { name: name.to_owned(), colour, points: vec![(1.0, y), (last, y)] };
     Plot {
         title: format!("{}: candidate over base", escape(name)),
         x_label: "pair".to_owned(),
@@ -209,11 +167,7 @@ fn pairs_plot(verdict: &Verdict, name: &str, limit: f64) -> Plot {
         x_scale: Scale::Linear,
         y_scale: Scale::Log,
         lines: vec![
-            Line {
-                name: "pairs".to_owned(),
-                colour: 1,
-                points,
-            },
+            Line { name: "pairs".to_owned(), colour: 1, points },
             level("limit", 2, 1.0 + limit),
             level("equal", 3, 1.0),
         ],

@@ -70,11 +70,7 @@ impl Picker {
                 (murmur2(&key) & 0x7fff_ffff) % partitions
             }
         };
-        Draw {
-            partition,
-            key,
-            value_bytes,
-        }
+        Draw { partition, key, value_bytes }
     }
 
     /// A sticky partition ends with its batch.
@@ -140,10 +136,7 @@ mod tests {
             (b"21", -973_932_308),
             (b"foobar", -790_332_482),
             (b"a-little-bit-long-string", -985_981_536),
-            (
-                b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
-                -58_897_971,
-            ),
+            (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
             (b"abc", 479_470_107),
         ];
         for (key, hash) in cases {

@@ -143,9 +143,7 @@ pub struct Queue {
 impl Queue {
     /// Puts a batch back where its number belongs.
     pub fn put_back(&mut self, batch: Batch) {
-        let at = self
-            .closed
-            .partition_point(|kept| kept.first_sequence < batch.first_sequence);
+        let at = self.closed.partition_point(|kept| kept.first_sequence < batch.first_sequence);
         self.closed.insert(at, batch);
     }
 
@@ -160,10 +158,7 @@ impl Queue {
 
     /// A batch was acknowledged; the recovery ends when none is left that was sent before.
     pub fn settle(&mut self) {
-        self.is_recovering &= self
-            .closed
-            .front()
-            .is_some_and(|batch| batch.sent_at.is_some());
+        self.is_recovering &= self.closed.front().is_some_and(|batch| batch.sent_at.is_some());
     }
 
     pub fn is_empty(&self) -> bool {

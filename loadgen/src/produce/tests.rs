@@ -45,10 +45,7 @@ impl Server {
             let bytes = batch.sealed();
             i32::from_be_bytes(bytes[53..57].try_into().unwrap())
         };
-        let seen = sent
-            .batches
-            .iter()
-            .map(|batch| (base(batch), batch.first_sequence));
+        let seen = sent.batches.iter().map(|batch| (base(batch), batch.first_sequence));
         self.received.push((now, seen.collect()));
         let answers = sent.batches.iter().map(|batch| {
             let code = match self.next_base {
@@ -56,19 +53,13 @@ impl Server {
                 Some(_) | None => self.codes.pop_front().unwrap_or(0),
             };
             if code == 0 {
-                self.next_base = self
-                    .next_base
-                    .map(|next| advance_sequence(next, batch.count()));
+                self.next_base = self.next_base.map(|next| advance_sequence(next, batch.count()));
             }
             let base_offset = if code == 0 { self.next_offset } else { -1 };
             if code == 0 {
                 self.next_offset += batch.count() as i64;
             }
-            Answer {
-                partition: batch.partition,
-                code,
-                base_offset,
-            }
+            Answer { partition: batch.partition, code, base_offset }
         });
         self.answers.push_back((done, answers.collect()));
     }
@@ -109,10 +100,7 @@ fn producer(settings: Settings, rate: f64, seconds: u64) -> Producer {
 
 /// Runs both in virtual time until all is answered. `oversleep` makes the generator late at each wake-up.
 fn simulate(producer: &mut Producer, server: &mut Server, oversleep: u64) -> Recorder {
-    let mut recorder = Recorder::new(Window {
-        start: SECOND,
-        end: 1_000 * SECOND,
-    });
+    let mut recorder = Recorder::new(Window { start: SECOND, end: 1_000 * SECOND });
     let mut now = 0;
     while !producer.is_drained() {
         producer.advance(now, &mut recorder);
@@ -139,10 +127,7 @@ fn simulate(producer: &mut Producer, server: &mut Server, oversleep: u64) -> Rec
 /// The correction test: 1,000 requests a second, and a broker that stalls for a second.
 #[test]
 fn a_stall_of_a_second_is_seen_by_a_thousand_records() {
-    let one_each = Settings {
-        batch_records: 1,
-        ..settings()
-    };
+    let one_each = Settings { batch_records: 1, ..settings() };
     let mut server = Server::new(MS / 5);
     server.stall = Some((5 * SECOND, 6 * SECOND));
     let recorder = simulate(&mut producer(one_each, 1_000.0, 10), &mut server, 0);
@@ -174,18 +159,11 @@ fn the_generators_own_delay_is_lateness() {
 
 #[test]
 fn linger_gathers_and_is_not_lateness() {
-    let lingering = Settings {
-        linger_ns: 10 * MS,
-        ..settings()
-    };
+    let lingering = Settings { linger_ns: 10 * MS, ..settings() };
     let mut server = Server::new(MS / 5);
     let recorder = simulate(&mut producer(lingering, 1_000.0, 2), &mut server, 0);
     assert_eq!(recorder.measured.counters.acked_records, 2_000);
-    assert!(
-        (180..230).contains(&server.received.len()),
-        "{}",
-        server.received.len()
-    );
+    assert!((180..230).contains(&server.received.len()), "{}", server.received.len());
     assert!(recorder.measured.histogram(Metric::Lateness).max() <= 1_000);
     let latency = recorder.measured.histogram(Metric::Latency);
     assert!(latency.max() >= 10 * MS && latency.min() < 2 * MS);
@@ -219,11 +197,7 @@ fn fatal_errors_are_counted_and_stay_in_the_percentiles() {
 
 #[test]
 fn an_idempotent_batch_keeps_its_sequence_and_order_when_sent_again() {
-    let idempotent = Settings {
-        idempotence: true,
-        batch_records: 1,
-        ..settings()
-    };
+    let idempotent = Settings { idempotence: true, batch_records: 1, ..settings() };
     let mut server = Server::new(20 * MS);
     // Number 1 fails; those in flight behind it are then out of sequence.
     server.next_base = Some(0);
@@ -232,18 +206,10 @@ fn an_idempotent_batch_keeps_its_sequence_and_order_when_sent_again() {
     assert_eq!(recorder.measured.counters.acked_records, 200);
     for (_, batches) in &server.received {
         for (base, sequence) in batches {
-            assert_eq!(
-                *base as u64, *sequence,
-                "a batch is sent again under its own sequence"
-            );
+            assert_eq!(*base as u64, *sequence, "a batch is sent again under its own sequence");
         }
     }
-    let resent: Vec<u64> = server
-        .received
-        .iter()
-        .flat_map(|(_, b)| b)
-        .map(|(_, s)| *s)
-        .collect();
+    let resent: Vec<u64> = server.received.iter().flat_map(|(_, b)| b).map(|(_, s)| *s).collect();
     let mut last_of = BTreeMap::new();
     for (at, sequence) in resent.iter().enumerate() {
         last_of.insert(*sequence, at);
@@ -254,11 +220,7 @@ fn an_idempotent_batch_keeps_its_sequence_and_order_when_sent_again() {
 /// Replies slower than the back-off: what is sent meanwhile must not overtake what is on its way back, for ever.
 #[test]
 fn one_refused_batch_does_not_disorder_a_slow_broker_for_ever() {
-    let idempotent = Settings {
-        idempotence: true,
-        batch_records: 1,
-        ..settings()
-    };
+    let idempotent = Settings { idempotence: true, batch_records: 1, ..settings() };
     let mut server = Server::new(300 * MS);
     server.next_base = Some(0);
     server.codes = VecDeque::from([0, 6]);
@@ -271,36 +233,20 @@ fn one_refused_batch_does_not_disorder_a_slow_broker_for_ever() {
 
 #[test]
 fn after_a_lost_batch_an_idempotent_producer_starts_over() {
-    let idempotent = Settings {
-        idempotence: true,
-        batch_records: 1,
-        in_flight: 1,
-        ..settings()
-    };
+    let idempotent = Settings { idempotence: true, batch_records: 1, in_flight: 1, ..settings() };
     let mut server = Server::new(MS);
     server.codes = VecDeque::from([0, 87]);
     let recorder = simulate(&mut producer(idempotent, 100.0, 1), &mut server, 0);
     assert_eq!(recorder.measured.counters.acked_records, 99);
-    let bases: Vec<i32> = server
-        .received
-        .iter()
-        .flat_map(|(_, b)| b)
-        .map(|(base, _)| *base)
-        .collect();
+    let bases: Vec<i32> = server.received.iter().flat_map(|(_, b)| b).map(|(base, _)| *base).collect();
     assert_eq!(bases[..4], [0, 1, 0, 1], "fresh sequences under the new id");
 }
 
 #[test]
 fn what_is_never_answered_counts_as_its_time_out() {
-    let short = Settings {
-        timeout_ns: 2 * SECOND,
-        ..settings()
-    };
+    let short = Settings { timeout_ns: 2 * SECOND, ..settings() };
     let mut producer = producer(short, 100.0, 3);
-    let mut recorder = Recorder::new(Window {
-        start: SECOND,
-        end: 4 * SECOND,
-    });
+    let mut recorder = Recorder::new(Window { start: SECOND, end: 4 * SECOND });
     for now in (0..8 * SECOND).step_by(10 * MS as usize) {
         producer.advance(now, &mut recorder);
         while producer.next_request(1, now, &mut recorder).is_some() {}
@@ -317,34 +263,22 @@ fn what_is_never_answered_counts_as_its_time_out() {
 #[test]
 fn a_lost_connection_is_retried() {
     let mut producer = producer(settings(), 10.0, 1);
-    let mut recorder = Recorder::new(Window {
-        start: SECOND,
-        end: 2 * SECOND,
-    });
+    let mut recorder = Recorder::new(Window { start: SECOND, end: 2 * SECOND });
     producer.advance(SECOND, &mut recorder);
     assert!(producer.next_request(1, SECOND, &mut recorder).is_some());
     producer.on_disconnect(1, codes::NETWORK_EXCEPTION, SECOND + MS, &mut recorder);
     producer.connected(1, SECOND + 2 * MS);
     let later = SECOND + 110 * MS;
     producer.advance(later, &mut recorder);
-    let sent = producer
-        .next_request(1, later, &mut recorder)
-        .expect("sent again after the back-off");
+    let sent = producer.next_request(1, later, &mut recorder).expect("sent again after the back-off");
     assert_eq!(sent.batches[0].first_sequence, 0);
-    assert_eq!(
-        recorder.measured.counters.retries,
-        BTreeMap::from([(13, 1)])
-    );
+    assert_eq!(recorder.measured.counters.retries, BTreeMap::from([(13, 1)]));
 }
 
 #[test]
 fn a_closed_loop_fills_its_batches_and_its_slots() {
     let mut recorder = Recorder::default();
-    let settings = Settings {
-        partitions: 3,
-        partitioner: Partitioner::RoundRobin,
-        ..settings()
-    };
+    let settings = Settings { partitions: 3, partitioner: Partitioner::RoundRobin, ..settings() };
     let schedule = Schedule::closed(0, SECOND);
     let picker = Picker::new(Rng::new(1, 2), 3);
     let mut producer = Producer::new(0, Arc::new(settings), None, schedule, picker, None);
@@ -364,18 +298,9 @@ fn a_closed_loop_fills_its_batches_and_its_slots() {
 
 #[test]
 fn many_partitions_share_requests() {
-    let settings = Settings {
-        partitions: 100,
-        partitioner: Partitioner::RoundRobin,
-        linger_ns: 50 * MS,
-        ..settings()
-    };
+    let settings = Settings { partitions: 100, partitioner: Partitioner::RoundRobin, linger_ns: 50 * MS, ..settings() };
     let mut server = Server::new(50 * MS);
     let recorder = simulate(&mut producer(settings, 1_000.0, 1), &mut server, 0);
     assert_eq!(recorder.measured.counters.acked_records, 1_000);
-    assert!(
-        server.received.len() < 300,
-        "{} requests",
-        server.received.len()
-    );
+    assert!(server.received.len() < 300, "{} requests", server.received.len());
 }

@@ -21,11 +21,7 @@ pub struct Identity {
 
 impl Identity {
     /// A producer without idempotence.
-    pub const NONE: Self = Self {
-        producer_id: -1,
-        producer_epoch: -1,
-        base_sequence: -1,
-    };
+    pub const NONE: Self = Self { producer_id: -1, producer_epoch: -1, base_sequence: -1 };
 }
 
 /// A batch under construction: the header's room, then the records.
@@ -59,13 +55,7 @@ impl BatchWriter {
     }
 
     /// Appends a record whose value is `stamp` followed by `payload`.
-    pub fn push(
-        &mut self,
-        timestamp_ms: i64,
-        key: Option<&[u8]>,
-        stamp: &[u8; STAMP_BYTES],
-        payload: &[u8],
-    ) {
+    pub fn push(&mut self, timestamp_ms: i64, key: Option<&[u8]>, stamp: &[u8; STAMP_BYTES], payload: &[u8]) {
         self.push_parts(timestamp_ms, key, stamp, payload);
     }
 
@@ -166,14 +156,7 @@ mod tests {
 
     #[test]
     fn varint_lengths() {
-        for (value, length) in [
-            (0, 1),
-            (127, 1),
-            (128, 2),
-            (16_383, 2),
-            (16_384, 3),
-            (u64::MAX, 10),
-        ] {
+        for (value, length) in [(0, 1), (127, 1), (128, 2), (16_383, 2), (16_384, 3), (u64::MAX, 10)] {
             assert_eq!(varint_length(value), length, "{value}");
             let mut buffer = BytesMut::new();
             put_varint(&mut buffer, value);
@@ -189,11 +172,7 @@ mod tests {
         writer.push_parts(1_300, Some(b"key"), b"", &[7; 300]);
         writer.push_parts(990, Some(b""), b"x", b"");
         let batch = writer.finish(Codec::None, &mut Vec::new()).unwrap();
-        let identity = Identity {
-            producer_id: 42,
-            producer_epoch: 3,
-            base_sequence: 17,
-        };
+        let identity = Identity { producer_id: 42, producer_epoch: 3, base_sequence: 17 };
         let mut bytes = seal(batch, identity);
         let set = RecordBatchDecoder::decode(&mut bytes).unwrap();
         let records = &set.records;

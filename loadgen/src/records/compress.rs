@@ -19,9 +19,7 @@ const GZIP_LEVEL: u32 = 6;
 const ZSTD_LEVEL: i32 = 3;
 const SNAPPY_BLOCK_BYTES: usize = 32 << 10;
 /// The header of snappy-java's stream: magic, version 1, compatible with 1.
-const SNAPPY_HEADER: [u8; 16] = [
-    0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1,
-];
+const SNAPPY_HEADER: [u8; 16] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1];
 
 impl Codec {
     pub fn from_attributes(attributes: i16) -> Option<Self> {
@@ -63,9 +61,7 @@ pub fn pack(codec: Codec, plain: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
             for block in plain.chunks(SNAPPY_BLOCK_BYTES) {
                 let start = out.len();
                 out.resize(start + 4 + snap::raw::max_compress_len(block.len()), 0);
-                let length = encoder
-                    .compress(block, &mut out[start + 4..])
-                    .map_err(io::Error::other)?;
+                let length = encoder.compress(block, &mut out[start + 4..]).map_err(io::Error::other)?;
                 out[start..start + 4].copy_from_slice(&(length as u32).to_be_bytes());
                 out.truncate(start + 4 + length);
             }
@@ -99,9 +95,7 @@ pub fn unpack(codec: Codec, packed: &[u8], out: &mut Vec<u8>) -> io::Result<()> 
 }
 
 fn read_bounded(reader: impl Read, out: &mut Vec<u8>) -> io::Result<()> {
-    reader
-        .take(UNPACKED_BYTES_MAX as u64 + 1)
-        .read_to_end(out)?;
+    reader.take(UNPACKED_BYTES_MAX as u64 + 1).read_to_end(out)?;
     if out.len() > UNPACKED_BYTES_MAX {
         return Err(invalid("a batch unpacks to more than 256 MiB"));
     }
@@ -109,17 +103,12 @@ fn read_bounded(reader: impl Read, out: &mut Vec<u8>) -> io::Result<()> {
 }
 
 fn unpack_snappy(packed: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-    let Some(mut blocks) = packed
-        .strip_prefix(&SNAPPY_HEADER[..8])
-        .and_then(|rest| rest.get(8..))
-    else {
+    let Some(mut blocks) = packed.strip_prefix(&SNAPPY_HEADER[..8]).and_then(|rest| rest.get(8..)) else {
         return unpack_snappy_block(packed, out);
     };
     while let Some((length, rest)) = blocks.split_first_chunk::<4>() {
         let length = u32::from_be_bytes(*length) as usize;
-        let block = rest
-            .get(..length)
-            .ok_or_else(|| invalid("a snappy block is cut off"))?;
+        let block = rest.get(..length).ok_or_else(|| invalid("a snappy block is cut off"))?;
         unpack_snappy_block(block, out)?;
         blocks = &rest[length..];
     }
@@ -133,9 +122,7 @@ fn unpack_snappy_block(block: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
         return Err(invalid("a batch unpacks to more than 256 MiB"));
     }
     out.resize(start + length, 0);
-    snap::raw::Decoder::new()
-        .decompress(block, &mut out[start..])
-        .map_err(io::Error::other)?;
+    snap::raw::Decoder::new().decompress(block, &mut out[start..]).map_err(io::Error::other)?;
     Ok(())
 }
 
@@ -149,16 +136,8 @@ mod tests {
 
     #[test]
     fn every_codec_gives_back_what_it_took() {
-        let plain: Vec<u8> = (0..200_000u32)
-            .map(|i| (i.wrapping_mul(i) >> 7) as u8)
-            .collect();
-        for codec in [
-            Codec::None,
-            Codec::Gzip,
-            Codec::Snappy,
-            Codec::Lz4,
-            Codec::Zstd,
-        ] {
+        let plain: Vec<u8> = (0..200_000u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
+        for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
             let (mut packed, mut back) = (Vec::new(), Vec::new());
             pack(codec, &plain, &mut packed).unwrap();
             unpack(codec, &packed, &mut back).unwrap();

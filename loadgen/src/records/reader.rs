@@ -64,11 +64,7 @@ pub fn read_batches(
         if last_delta < 0 {
             return Err(malformed);
         }
-        summary.next_offset = Some(
-            base_offset
-                .checked_add(i64::from(last_delta) + 1)
-                .ok_or(malformed)?,
-        );
+        summary.next_offset = Some(base_offset.checked_add(i64::from(last_delta) + 1).ok_or(malformed)?);
     }
     Ok(summary)
 }
@@ -171,22 +167,12 @@ mod tests {
 
     #[test]
     fn reads_what_the_writer_wrote_in_every_codec() {
-        for codec in [
-            Codec::None,
-            Codec::Gzip,
-            Codec::Snappy,
-            Codec::Lz4,
-            Codec::Zstd,
-        ] {
+        for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
             let mut bytes = batch(codec, 100, &[b"a", b"bb", b"ccc"]);
             let second = batch(codec, 103, &[b"d"]);
             bytes.extend_from_slice(&second[..second.len() - 1]);
             let (summary, seen) = read(&bytes, 101);
-            assert_eq!(
-                summary.unwrap().next_offset,
-                Some(103),
-                "{codec:?}: cut batch waits"
-            );
+            assert_eq!(summary.unwrap().next_offset, Some(103), "{codec:?}: cut batch waits");
             assert_eq!(seen, [(101, b"bb".to_vec()), (102, b"ccc".to_vec())]);
         }
     }
@@ -195,10 +181,7 @@ mod tests {
     fn a_flipped_bit_is_found() {
         let mut bytes = batch(Codec::None, 7, &[b"abcdef"]);
         *bytes.last_mut().unwrap() ^= 1;
-        assert_eq!(
-            read(&bytes, 0).0,
-            Err(ReadError::Checksum { base_offset: 7 })
-        );
+        assert_eq!(read(&bytes, 0).0, Err(ReadError::Checksum { base_offset: 7 }));
     }
 
     #[test]

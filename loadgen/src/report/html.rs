@@ -38,10 +38,7 @@ pub fn page(title: &str, body: &str) -> String {
 pub fn run_page(outcome: &Outcome, setting: &Setting) -> String {
     let mut body = String::new();
     write_run(&mut body, outcome, setting).expect("writing to a string does not fail");
-    page(
-        &format!("{} – {}", outcome.workload.name, setting.broker.kind),
-        &body,
-    )
+    page(&format!("{} – {}", outcome.workload.name, setting.broker.kind), &body)
 }
 
 fn write_run(body: &mut String, outcome: &Outcome, setting: &Setting) -> std::fmt::Result {
@@ -54,11 +51,7 @@ fn write_run(body: &mut String, outcome: &Outcome, setting: &Setting) -> std::fm
         escape(&broker.kind),
         escape(&broker.bootstrap),
         escape(&broker.durability),
-        if workload.acks == -1 {
-            "all".to_owned()
-        } else {
-            workload.acks.to_string()
-        },
+        if workload.acks == -1 { "all".to_owned() } else { workload.acks.to_string() },
         workload.seed,
     )?;
     write_verdict(body, outcome)?;
@@ -72,36 +65,21 @@ fn write_run(body: &mut String, outcome: &Outcome, setting: &Setting) -> std::fm
 }
 
 fn write_verdict(body: &mut String, outcome: &Outcome) -> std::fmt::Result {
-    let broken = outcome
-        .verdict
-        .as_ref()
-        .filter(|v| v.is_broken(outcome.workload.idempotence));
+    let broken = outcome.verdict.as_ref().filter(|v| v.is_broken(outcome.workload.idempotence));
     let mut lines = Vec::new();
     if let Some(verdict) = broken {
         lines.push("<b>The broker broke its word.</b>".to_owned());
         lines.extend(verdict.findings.iter().map(|finding| escape(finding)));
     }
-    lines.extend(
-        outcome
-            .invalid
-            .iter()
-            .map(|reason| format!("<b>Invalid run:</b> {}", escape(reason))),
-    );
+    lines.extend(outcome.invalid.iter().map(|reason| format!("<b>Invalid run:</b> {}", escape(reason))));
     if rate(outcome).sustained == Some(false) {
-        lines.push(
-            "<b>Rate not sustained:</b> the broker fell behind; latencies include the waiting."
-                .to_owned(),
-        );
+        lines.push("<b>Rate not sustained:</b> the broker fell behind; latencies include the waiting.".to_owned());
     }
     if outcome.interrupted {
         lines.push("Interrupted: the report so far.".to_owned());
     }
     lines.extend(outcome.notes.iter().map(|note| escape(note)));
-    let class = if lines.is_empty() {
-        "verdict"
-    } else {
-        "verdict bad"
-    };
+    let class = if lines.is_empty() { "verdict" } else { "verdict bad" };
     if lines.is_empty() {
         lines.push("Valid run.".to_owned());
     }
@@ -129,7 +107,9 @@ fn write_rate(body: &mut String, outcome: &Outcome) -> std::fmt::Result {
                 show_count(offered.round() as u64),
                 offered * outcome.workload.record_bytes.mean() / 1e6
             )?,
-            None => body.push_str("<tr><td>closed loop (--rate max): latencies are those of a full pipeline</td><td></td><td></td></tr>"),
+            None => body.push_str(
+                "<tr><td>closed loop (--rate max): latencies are those of a full pipeline</td><td></td><td></td></tr>",
+            ),
         }
         write!(
             body,
@@ -164,21 +144,12 @@ fn write_table(body: &mut String, outcome: &Outcome) -> std::fmt::Result {
         write!(body, "<tr><td>{}</td>", metric.title())?;
         for (_, quantile) in QUANTILES {
             if is_backed(quantile, histogram.len()) {
-                write!(
-                    body,
-                    "<td>{}</td>",
-                    show_ns(histogram.value_at_quantile(quantile) as f64)
-                )?;
+                write!(body, "<td>{}</td>", show_ns(histogram.value_at_quantile(quantile) as f64))?;
             } else {
                 body.push_str("<td title=\"fewer than 100 samples beyond it\">–</td>");
             }
         }
-        write!(
-            body,
-            "<td>{}</td><td>{}</td></tr>",
-            show_ns(histogram.max() as f64),
-            show_count(histogram.len())
-        )?;
+        write!(body, "<td>{}</td><td>{}</td></tr>", show_ns(histogram.max() as f64), show_count(histogram.len()))?;
     }
     body.push_str("</table></div><p class=\"dim\">– fewer than 100 samples beyond it. Latency counts from the moment at which a record was due, whatever the broker did meanwhile.</p>");
     Ok(())
@@ -197,11 +168,7 @@ fn plots(outcome: &Outcome) -> Vec<Plot> {
     let series = |name: &str, colour, value: fn(&crate::engine::books::Row) -> u64| {
         let rows = outcome.books.rows.iter().filter(|row| row.duration_s > 0.5);
         let points = rows.map(|row| (row.second as f64, value(row) as f64 / row.duration_s));
-        Line {
-            name: name.to_owned(),
-            colour,
-            points: points.collect(),
-        }
+        Line { name: name.to_owned(), colour, points: points.collect() }
     };
     plots.push(Plot {
         title: "Throughput".to_owned(),
@@ -226,24 +193,11 @@ fn percentile_plot(outcome: &Outcome) -> Plot {
     let line = |(at, metric): (usize, Metric)| {
         let histogram = outcome.books.totals.histogram(metric);
         let name = metric.title().to_owned();
-        (!histogram.is_empty()).then(|| Line {
-            name,
-            colour: at + 1,
-            points: hdr_points(histogram),
-        })
+        (!histogram.is_empty()).then(|| Line { name, colour: at + 1, points: hdr_points(histogram) })
     };
-    let metrics = [
-        Metric::Latency,
-        Metric::Service,
-        Metric::EndToEnd,
-        Metric::Lateness,
-    ];
+    let metrics = [Metric::Latency, Metric::Service, Metric::EndToEnd, Metric::Lateness];
     let lines: Vec<Line> = metrics.into_iter().enumerate().filter_map(line).collect();
-    let furthest = lines
-        .iter()
-        .flat_map(|line| &line.points)
-        .map(|(x, _)| *x)
-        .fold(2.0, f64::max);
+    let furthest = lines.iter().flat_map(|line| &line.points).map(|(x, _)| *x).fold(2.0, f64::max);
     let marks = [
         (1.0, "0"),
         (2.0, "50 %"),
@@ -261,11 +215,7 @@ fn percentile_plot(outcome: &Outcome) -> Plot {
         x_scale: Scale::Log,
         y_scale: Scale::Log,
         lines,
-        x_marks: marks
-            .into_iter()
-            .filter(|(x, _)| *x <= furthest)
-            .map(|(x, text)| (x, text.to_owned()))
-            .collect(),
+        x_marks: marks.into_iter().filter(|(x, _)| *x <= furthest).map(|(x, text)| (x, text.to_owned())).collect(),
         show_y: show_ns,
         shaded_until: None,
     }
@@ -277,10 +227,7 @@ pub fn hdr_points(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
     for step in histogram.iter_quantiles(20) {
         let quantile = step.quantile();
         let rest = (1.0 - quantile).max(1.0 / histogram.len() as f64);
-        points.push((
-            1.0 / rest,
-            step.value_iterated_to().min(histogram.max()) as f64,
-        ));
+        points.push((1.0 / rest, step.value_iterated_to().min(histogram.max()) as f64));
     }
     points
 }
@@ -296,17 +243,10 @@ fn over_time(outcome: &Outcome, metric: Metric, shaded_until: Option<f64>) -> Pl
     let lines = picks.map(|(name, colour, pick, enough)| {
         let rows = outcome.books.rows.iter();
         let points = rows.filter_map(|row| {
-            let points = row
-                .latencies
-                .get(metric.name())
-                .filter(|points| points.count >= enough)?;
+            let points = row.latencies.get(metric.name()).filter(|points| points.count >= enough)?;
             Some((row.second as f64, pick(points) as f64))
         });
-        Line {
-            name: name.to_owned(),
-            colour,
-            points: points.collect(),
-        }
+        Line { name: name.to_owned(), colour, points: points.collect() }
     });
     Plot {
         title: format!("{}, second by second", metric.title()),
@@ -314,10 +254,7 @@ fn over_time(outcome: &Outcome, metric: Metric, shaded_until: Option<f64>) -> Pl
         y_label: "time".to_owned(),
         x_scale: Scale::Linear,
         y_scale: Scale::Log,
-        lines: lines
-            .into_iter()
-            .filter(|line| !line.points.is_empty())
-            .collect(),
+        lines: lines.into_iter().filter(|line| !line.points.is_empty()).collect(),
         x_marks: Vec::new(),
         show_y: show_ns,
         shaded_until,
@@ -329,19 +266,14 @@ fn write_errors(body: &mut String, outcome: &Outcome) -> std::fmt::Result {
     if counters.errors.is_empty() && counters.retries.is_empty() {
         return Ok(());
     }
-    body.push_str("<h2>Errors</h2><table><tr><th>Kafka code</th><th>records failed</th><th>batches or fetches retried</th></tr>");
-    let mut codes: Vec<i16> = counters
-        .errors
-        .keys()
-        .chain(counters.retries.keys())
-        .copied()
-        .collect();
+    body.push_str(
+        "<h2>Errors</h2><table><tr><th>Kafka code</th><th>records failed</th><th>batches or fetches retried</th></tr>",
+    );
+    let mut codes: Vec<i16> = counters.errors.keys().chain(counters.retries.keys()).copied().collect();
     codes.sort_unstable();
     codes.dedup();
     for code in codes {
-        let of = |map: &std::collections::BTreeMap<i16, u64>| {
-            show_count(map.get(&code).copied().unwrap_or(0))
-        };
+        let of = |map: &std::collections::BTreeMap<i16, u64>| show_count(map.get(&code).copied().unwrap_or(0));
         write!(
             body,
             "<tr><td>{}</td><td>{}</td><td>{}</td></tr>",
@@ -357,52 +289,17 @@ fn write_errors(body: &mut String, outcome: &Outcome) -> std::fmt::Result {
 fn write_setting(body: &mut String, outcome: &Outcome, setting: &Setting) -> std::fmt::Result {
     let machine = &setting.machine;
     let workload = &outcome.workload;
-    let pins = if workload.pin.is_empty() {
-        "not pinned".to_owned()
-    } else {
-        format!("pinned to {:?}", workload.pin)
-    };
-    let changed: Vec<String> = setting
-        .broker
-        .settings
-        .iter()
-        .map(|setting| format!("{}={}", setting.name, setting.value))
-        .collect();
+    let pins = if workload.pin.is_empty() { "not pinned".to_owned() } else { format!("pinned to {:?}", workload.pin) };
+    let changed: Vec<String> =
+        setting.broker.settings.iter().map(|setting| format!("{}={}", setting.name, setting.value)).collect();
     let rows = [
-        (
-            "machine",
-            format!(
-                "{} · {} × {}",
-                machine.host, machine.cpus_online, machine.cpu_model
-            ),
-        ),
+        ("machine", format!("{} · {} × {}", machine.host, machine.cpus_online, machine.cpu_model)),
         ("kernel", machine.kernel.clone()),
-        (
-            "cores",
-            format!(
-                "{} thread(s), {pins}, allowed {}",
-                workload.threads, machine.cpus_allowed
-            ),
-        ),
+        ("cores", format!("{} thread(s), {pins}, allowed {}", workload.threads, machine.cpus_allowed)),
         ("governor", machine.governor.clone()),
-        (
-            "memory",
-            format!(
-                "{:.1} GiB",
-                machine.memory_bytes as f64 / f64::from(1 << 30)
-            ),
-        ),
-        (
-            "file system (of the generator)",
-            machine.file_system.clone(),
-        ),
-        (
-            "generator CPU",
-            format!(
-                "{:.0} % of a core in its busiest thread",
-                outcome.books.busiest_worker() * 100.0
-            ),
-        ),
+        ("memory", format!("{:.1} GiB", machine.memory_bytes as f64 / f64::from(1 << 30))),
+        ("file system (of the generator)", machine.file_system.clone()),
+        ("generator CPU", format!("{:.0} % of a core in its busiest thread", outcome.books.busiest_worker() * 100.0)),
         (
             "broker",
             format!(
@@ -422,17 +319,10 @@ fn write_setting(body: &mut String, outcome: &Outcome, setting: &Setting) -> std
     }
     write!(body, "</dl><pre>{}</pre>", escape(&setting.command))?;
     let workload = serde_json::to_string_pretty(workload).unwrap_or_default();
-    write!(
-        body,
-        "<details><summary>Workload</summary><pre>{}</pre></details>",
-        escape(&workload)
-    )
+    write!(body, "<details><summary>Workload</summary><pre>{}</pre></details>", escape(&workload))
 }
 
 /// Text for HTML: names and messages come from the command line and from the broker.
 pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -14,13 +14,8 @@ use crate::measure::{Metric, is_backed};
 use crate::workload::Mode;
 
 pub const SCHEMA: &str = "ringtail-loadgen/run/1";
-pub const QUANTILES: [(&str, f64); 5] = [
-    ("p50", 0.5),
-    ("p90", 0.9),
-    ("p99", 0.99),
-    ("p99.9", 0.999),
-    ("p99.99", 0.9999),
-];
+pub const QUANTILES: [(&str, f64); 5] =
+    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
 
 /// What surrounds a result.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -84,9 +79,7 @@ pub fn rate(outcome: &Outcome) -> RateResult {
     let due = counters.due_records();
     // A short run is judged with room for the few that are always on their way.
     let missing = due.saturating_sub(counters.acked_in_window);
-    let allowed = ((1.0 - SUSTAINED_SHARE) * due as f64)
-        .max(100.0)
-        .min(due as f64 / 2.0);
+    let allowed = ((1.0 - SUSTAINED_SHARE) * due as f64).max(100.0).min(due as f64 / 2.0);
     RateResult {
         offered_records_per_s: offered,
         due_records_per_s: due as f64 / seconds,
@@ -102,10 +95,7 @@ pub fn rate(outcome: &Outcome) -> RateResult {
 pub fn report(outcome: &Outcome, setting: &Setting) -> Value {
     let totals = &outcome.books.totals;
     let named = |codes: &BTreeMap<i16, u64>| -> BTreeMap<String, u64> {
-        codes
-            .iter()
-            .map(|(code, count)| (code_name(*code), *count))
-            .collect()
+        codes.iter().map(|(code, count)| (code_name(*code), *count)).collect()
     };
     let columns: BTreeMap<&str, Value> = Metric::ALL
         .into_iter()

@@ -68,22 +68,14 @@ impl Axis {
 impl Plot {
     /// The SVG, or a sentence if there is nothing to draw.
     pub fn draw(&self) -> String {
-        let points = || {
-            self.lines
-                .iter()
-                .flat_map(|line| line.points.iter().copied())
-        };
+        let points = || self.lines.iter().flat_map(|line| line.points.iter().copied());
         if points().next().is_none() {
-            return format!(
-                "<figure><figcaption>{}</figcaption><p>no data</p></figure>",
-                self.title
-            );
+            return format!("<figure><figcaption>{}</figcaption><p>no data</p></figure>", self.title);
         }
         let x = axis(points().map(|(x, _)| x), self.x_scale, LEFT, WIDTH - RIGHT);
         let y = axis(points().map(|(_, y)| y), self.y_scale, HEIGHT - BOTTOM, TOP);
         let mut svg = String::new();
-        self.write(&mut svg, &x, &y)
-            .expect("writing to a string does not fail");
+        self.write(&mut svg, &x, &y).expect("writing to a string does not fail");
         svg
     }
 
@@ -113,10 +105,7 @@ impl Plot {
             )?;
         }
         let marks: Vec<(f64, String)> = if self.x_marks.is_empty() {
-            x.marks()
-                .into_iter()
-                .map(|value| (value, format!("{value}")))
-                .collect()
+            x.marks().into_iter().map(|value| (value, format!("{value}"))).collect()
         } else {
             self.x_marks.clone()
         };
@@ -144,11 +133,7 @@ impl Plot {
         )?;
         svg.push_str("<p class=\"legend\">");
         for line in &self.lines {
-            write!(
-                svg,
-                "<span class=\"c{}\"><i></i>{}</span>",
-                line.colour, line.name
-            )?;
+            write!(svg, "<span class=\"c{}\"><i></i>{}</span>", line.colour, line.name)?;
         }
         svg.push_str("</p></figure>");
         Ok(())
@@ -157,8 +142,7 @@ impl Plot {
     fn write_line(&self, svg: &mut String, line: &Line, x: &Axis, y: &Axis) -> std::fmt::Result {
         // Every n-th point would hide peaks: of each stretch the highest is kept.
         let stretch = line.points.len().div_ceil(POINTS_MAX).max(1);
-        let highest =
-            |points: &[(f64, f64)]| points.iter().copied().max_by(|a, b| a.1.total_cmp(&b.1));
+        let highest = |points: &[(f64, f64)]| points.iter().copied().max_by(|a, b| a.1.total_cmp(&b.1));
         let kept: Vec<(f64, f64)> = line.points.chunks(stretch).filter_map(highest).collect();
         if let [(px, py)] = kept.as_slice() {
             return write!(
@@ -191,29 +175,18 @@ fn axis(values: impl Iterator<Item = f64>, scale: Scale, from: f64, to: f64) -> 
             (low, (high * 1.1).max(low * 2.0))
         }
     };
-    Axis {
-        low,
-        high,
-        scale,
-        from,
-        to,
-    }
+    Axis { low, high, scale, from, to }
 }
 
 fn linear_marks(low: f64, high: f64) -> Vec<f64> {
     let rough = (high - low) / 6.0;
     let power = 10f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0]
-        .map(|factor| factor * power)
-        .into_iter()
-        .find(|step| *step >= rough);
+    let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power).into_iter().find(|step| *step >= rough);
     let step = step.unwrap_or(power * 10.0);
     let first = (low / step).ceil() as i64;
     let last = (high / step).floor() as i64;
     // Rounded to the step, so that 0.30000000000000004 is 0.3.
-    (first..=last)
-        .map(|n| (n as f64 * step * 1e9).round() / 1e9)
-        .collect()
+    (first..=last).map(|n| (n as f64 * step * 1e9).round() / 1e9).collect()
 }
 
 fn log_marks(low: f64, high: f64) -> Vec<f64> {
@@ -238,11 +211,7 @@ mod tests {
     fn thinning_keeps_the_peak() {
         let mut points: Vec<(f64, f64)> = (0..10_000).map(|x| (f64::from(x), 1.0)).collect();
         points[7_777].1 = 99.0;
-        let line = Line {
-            name: "l".to_owned(),
-            colour: 1,
-            points,
-        };
+        let line = Line { name: "l".to_owned(), colour: 1, points };
         let plot = Plot {
             title: "t".to_owned(),
             x_label: String::new(),

@@ -27,11 +27,7 @@ fn write(text: &mut String, outcome: &Outcome, setting: &Setting) -> std::fmt::R
         broker.kind,
         broker.bootstrap,
         broker.durability,
-        broker
-            .features
-            .iter()
-            .find(|f| f.starts_with("metadata.version"))
-            .map_or("no features announced", |f| f),
+        broker.features.iter().find(|f| f.starts_with("metadata.version")).map_or("no features announced", |f| f),
     )?;
     if workload.mode.produces() {
         let loop_kind = match workload.rate {
@@ -42,22 +38,13 @@ fn write(text: &mut String, outcome: &Outcome, setting: &Setting) -> std::fmt::R
                 format!("offered {} records/s, open loop", show_count(rate.offered_records_per_s.unwrap_or(0.0) as u64))
             }
         };
-        writeln!(
-            text,
-            "  {loop_kind}; acks={}, seed {}",
-            show_acks(workload.acks),
-            workload.seed
-        )?;
+        writeln!(text, "  {loop_kind}; acks={}, seed {}", show_acks(workload.acks), workload.seed)?;
         writeln!(
             text,
             "  acknowledged  {} records/s, {:.2} MB/s{}",
             show_count(rate.achieved_records_per_s.round() as u64),
             rate.achieved_bytes_per_s / 1e6,
-            if rate.sustained == Some(false) {
-                "   RATE NOT SUSTAINED: the broker fell behind"
-            } else {
-                ""
-            },
+            if rate.sustained == Some(false) { "   RATE NOT SUSTAINED: the broker fell behind" } else { "" },
         )?;
     }
     if workload.mode.fetches() {
@@ -119,12 +106,7 @@ fn table(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
             };
             write!(text, "{cell:>10}")?;
         }
-        writeln!(
-            text,
-            "{:>10}{:>13}",
-            show_ns(histogram.max() as f64),
-            show_count(histogram.len())
-        )?;
+        writeln!(text, "{:>10}{:>13}", show_ns(histogram.max() as f64), show_count(histogram.len()))?;
     }
     writeln!(text, "  (– fewer than 100 samples beyond it)\n")
 }
@@ -132,27 +114,13 @@ fn table(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
 fn errors(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
     let counters = &outcome.books.totals.counters;
     for (code, count) in &counters.errors {
-        writeln!(
-            text,
-            "  failed        {} records: {}",
-            show_count(*count),
-            code_name(*code)
-        )?;
+        writeln!(text, "  failed        {} records: {}", show_count(*count), code_name(*code))?;
     }
     for (code, count) in &counters.retries {
-        writeln!(
-            text,
-            "  retried       {} times: {}",
-            show_count(*count),
-            code_name(*code)
-        )?;
+        writeln!(text, "  retried       {} times: {}", show_count(*count), code_name(*code))?;
     }
     if counters.reconnects > 0 {
-        writeln!(
-            text,
-            "  reconnected   {} times",
-            show_count(counters.reconnects)
-        )?;
+        writeln!(text, "  reconnected   {} times", show_count(counters.reconnects))?;
     }
     Ok(())
 }
@@ -160,10 +128,7 @@ fn errors(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
 fn verdict(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
     let Some(verdict) = &outcome.verdict else {
         if outcome.workload.mode == Mode::Produce {
-            writeln!(
-                text,
-                "  verified      nothing: no consumer (--mode both reads back)"
-            )?;
+            writeln!(text, "  verified      nothing: no consumer (--mode both reads back)")?;
         }
         return Ok(());
     };

@@ -95,12 +95,7 @@ mod tests {
     }
 
     fn rules() -> Rules {
-        Rules {
-            alpha_regression: 0.01,
-            alpha_pass: 0.05,
-            looks: vec![12],
-            limits: vec![0.05],
-        }
+        Rules { alpha_regression: 0.01, alpha_pass: 0.05, looks: vec![12], limits: vec![0.05] }
     }
 
     #[test]
@@ -109,20 +104,14 @@ mod tests {
         let drawn = draw_blocks(&pool, 40, &mut Rng::new(1, 1));
         assert_eq!(drawn[0].len(), 40);
         for block in drawn[0].chunks(BLOCK_PAIRS) {
-            assert!(
-                block.windows(2).all(|w| (w[0] + 1.0) % 100.0 == w[1]),
-                "{block:?}"
-            );
+            assert!(block.windows(2).all(|w| (w[0] + 1.0) % 100.0 == w[1]), "{block:?}");
         }
     }
 
     #[test]
     fn a_quiet_pool_passes_and_a_shifted_one_does_not() {
         let quiet = rates(&pool(0.0, 0.01, 40, 1), &rules(), &mut Rng::new(1, 1));
-        assert!(
-            quiet.pass.estimate > 0.95 && quiet.regression.high == 0.0,
-            "{quiet:?}"
-        );
+        assert!(quiet.pass.estimate > 0.95 && quiet.regression.high == 0.0, "{quiet:?}");
         let shifted = rates(&pool(0.1, 0.01, 40, 1), &rules(), &mut Rng::new(1, 1));
         assert!(shifted.regression.estimate > 0.95, "{shifted:?}");
     }

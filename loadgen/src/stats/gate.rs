@@ -51,10 +51,7 @@ pub struct Look {
 impl Rules {
     /// Looks at half, three quarters and all of the pairs; never with fewer than sign flips can decide with.
     pub fn looks_for(pairs: usize) -> Vec<usize> {
-        let mut looks: Vec<usize> = [pairs / 2, pairs * 3 / 4, pairs]
-            .into_iter()
-            .filter(|at| *at >= 8)
-            .collect();
+        let mut looks: Vec<usize> = [pairs / 2, pairs * 3 / 4, pairs].into_iter().filter(|at| *at >= 8).collect();
         if looks.is_empty() {
             looks.push(pairs);
         }
@@ -74,9 +71,7 @@ impl Rules {
         let (alpha_regression, alpha_pass) = (part(self.alpha_regression), part(self.alpha_pass));
         let mut test = |side| -> Vec<f64> {
             let pairs = differences.iter().zip(&self.limits);
-            pairs
-                .map(|(list, limit)| sign_flip(list, limit.ln_1p(), side, rng))
-                .collect()
+            pairs.map(|(list, limit)| sign_flip(list, limit.ln_1p(), side, rng)).collect()
         };
         let (above, below) = (test(Side::Above), test(Side::Below));
         let is_above = holm(&above, alpha_regression);
@@ -95,32 +90,22 @@ impl Rules {
             is_above: is_above[at],
             is_below: is_below[at],
         });
-        Look {
-            pairs: differences.first().map_or(0, Vec::len),
-            decision,
-            metrics: metrics.collect(),
-        }
+        Look { pairs: differences.first().map_or(0, Vec::len), decision, metrics: metrics.collect() }
     }
 
     /// The whole gate over pairs that are all there already: the first look that decides ends it.
     pub fn judge(&self, differences: &[Vec<f64>], rng: &mut Rng) -> Look {
         let mut last = None;
         for (number, pairs) in self.looks.iter().enumerate() {
-            let so_far: Vec<Vec<f64>> = differences
-                .iter()
-                .map(|list| list[..(*pairs).min(list.len())].to_vec())
-                .collect();
+            let so_far: Vec<Vec<f64>> =
+                differences.iter().map(|list| list[..(*pairs).min(list.len())].to_vec()).collect();
             let look = self.look(number, &so_far, rng);
             if look.decision != Decision::Inconclusive {
                 return look;
             }
             last = Some(look);
         }
-        last.unwrap_or(Look {
-            pairs: 0,
-            decision: Decision::Inconclusive,
-            metrics: Vec::new(),
-        })
+        last.unwrap_or(Look { pairs: 0, decision: Decision::Inconclusive, metrics: Vec::new() })
     }
 }
 
@@ -140,11 +125,7 @@ mod tests {
         for _ in 0..invocations {
             let differences: Vec<Vec<f64>> = shifts
                 .iter()
-                .map(|shift| {
-                    (0..pairs)
-                        .map(|_| shift.ln_1p() + spread * rng.normal())
-                        .collect()
-                })
+                .map(|shift| (0..pairs).map(|_| shift.ln_1p() + spread * rng.normal()).collect())
                 .collect();
             counts[rules.judge(&differences, &mut rng).decision as usize] += 1.0;
         }
@@ -170,10 +151,7 @@ mod tests {
     #[test]
     fn too_much_noise_is_inconclusive_and_not_a_verdict() {
         let [pass, regression, inconclusive] = rates([0.0, 0.0], 0.5, 12, 100);
-        assert!(
-            regression <= 0.02 && inconclusive >= 0.8,
-            "{pass} {regression} {inconclusive}"
-        );
+        assert!(regression <= 0.02 && inconclusive >= 0.8, "{pass} {regression} {inconclusive}");
     }
 
     #[test]

@@ -23,11 +23,7 @@ fn pairs(trouble: &str, n: usize, shift: f64, rng: &mut Rng) -> Vec<f64> {
         if trouble == "drift" {
             second += 0.6 / n as f64 * (1.0 + pair as f64 / n as f64);
         }
-        let (base, candidate) = if rng.unit() < 0.5 {
-            (first, second)
-        } else {
-            (second, first)
-        };
+        let (base, candidate) = if rng.unit() < 0.5 { (first, second) } else { (second, first) };
         differences.push(candidate + shift - base);
     }
     differences
@@ -57,12 +53,7 @@ fn the_test_holds_its_level_under_every_trouble() {
 
 #[test]
 fn a_real_shift_is_found() {
-    for (trouble, n, shift) in [
-        ("normal", 30, 0.05),
-        ("bimodal", 30, 0.1),
-        ("heavy", 30, 0.15),
-        ("drift", 30, 0.05),
-    ] {
+    for (trouble, n, shift) in [("normal", 30, 0.05), ("bimodal", 30, 0.1), ("heavy", 30, 0.15), ("drift", 30, 0.05)] {
         let mut rng = Rng::new(12, 1);
         let found = (0..60)
             .filter(|_| {
@@ -79,10 +70,7 @@ fn exact_p_values_are_the_known_ones() {
     let mut rng = Rng::new(1, 1);
     let differences = [0.1, 0.2, 0.3, 0.4, 0.5];
     // Only the pattern that was seen is as large: 1 of 32.
-    assert_eq!(
-        sign_flip(&differences, 0.0, Side::Above, &mut rng),
-        1.0 / 32.0
-    );
+    assert_eq!(sign_flip(&differences, 0.0, Side::Above, &mut rng), 1.0 / 32.0);
     assert_eq!(sign_flip(&differences, 0.0, Side::Below, &mut rng), 1.0);
     assert_eq!(sign_flip(&[0.0; 5], 0.0, Side::Above, &mut rng), 1.0);
     assert_eq!(sign_flip(&[], 0.0, Side::Above, &mut rng), 1.0);

@@ -97,16 +97,12 @@ impl Lines {
     }
 
     pub fn all(&self) -> Vec<(u64, Owner, i32)> {
-        self.by_owner
-            .iter()
-            .map(|((owner, broker), token)| (*token, *owner, *broker))
-            .collect()
+        self.by_owner.iter().map(|((owner, broker), token)| (*token, *owner, *broker)).collect()
     }
 
     /// Whether the handshake is done.
     pub fn is_ready(&mut self, token: u64) -> bool {
-        self.line(token)
-            .is_some_and(|line| line.socket.wire.versions().is_some())
+        self.line(token).is_some_and(|line| line.socket.wire.versions().is_some())
     }
 
     /// Connects unless there is a connection, or it is too early to try again.
@@ -120,8 +116,7 @@ impl Lines {
             return;
         };
         let address = addresses[attempts % addresses.len()];
-        self.retries
-            .insert(key, (now + RECONNECT_PAUSE_NS, attempts + 1));
+        self.retries.insert(key, (now + RECONNECT_PAUSE_NS, attempts + 1));
         let place = self.free.pop().unwrap_or_else(|| {
             self.lines.push(None);
             self.generations.push(0);
@@ -130,13 +125,7 @@ impl Lines {
         let token = u64::from(self.generations[place]) << 32 | place as u64;
         match Socket::connect(address, &self.client_id, token, epoll) {
             Ok(socket) => {
-                let line = Line {
-                    owner,
-                    broker,
-                    socket,
-                    produce_version: None,
-                    fetch_version: None,
-                };
+                let line = Line { owner, broker, socket, produce_version: None, fetch_version: None };
                 self.lines[place] = Some(line);
                 self.by_owner.insert(key, token);
             }
@@ -154,28 +143,20 @@ impl Lines {
         self.generations[place] = self.generations[place].wrapping_add(1);
         self.free.push(place);
         self.by_owner.remove(&(owner, broker));
-        let attempts = self
-            .retries
-            .get(&(owner, broker))
-            .map_or(0, |(_, attempts)| *attempts);
-        self.retries
-            .insert((owner, broker), (now + RECONNECT_PAUSE_NS, attempts));
+        let attempts = self.retries.get(&(owner, broker)).map_or(0, |(_, attempts)| *attempts);
+        self.retries.insert((owner, broker), (now + RECONNECT_PAUSE_NS, attempts));
     }
 
     pub fn on_writable(&mut self, token: u64, epoll: &Epoll) -> Result<(), Lost> {
-        self.line(token).map_or(Ok(()), |line| {
-            line.socket.on_writable(epoll).map_err(|_| Lost)
-        })
+        self.line(token).map_or(Ok(()), |line| line.socket.on_writable(epoll).map_err(|_| Lost))
     }
 
     pub fn on_readable(&mut self, token: u64) -> Result<(), Lost> {
-        self.line(token)
-            .map_or(Ok(()), |line| line.socket.on_readable().map_err(|_| Lost))
+        self.line(token).map_or(Ok(()), |line| line.socket.on_readable().map_err(|_| Lost))
     }
 
     pub fn flush(&mut self, token: u64, epoll: &Epoll) -> io::Result<()> {
-        self.line(token)
-            .map_or(Ok(()), |line| line.socket.flush(epoll))
+        self.line(token).map_or(Ok(()), |line| line.socket.flush(epoll))
     }
 
     fn next_reply(&mut self, token: u64) -> Result<Option<Reply<()>>, Lost> {
@@ -189,9 +170,7 @@ impl Lines {
         {
             let cap = |before: i16| if has_topic_ids { i16::MAX } else { before };
             line.produce_version = versions.pick_at_most::<ProduceRequest>(cap(12)).ok();
-            line.fetch_version = versions
-                .pick_at_most::<FetchRequest>(cap(TOPIC_ID_VERSION - 1))
-                .ok();
+            line.fetch_version = versions.pick_at_most::<FetchRequest>(cap(TOPIC_ID_VERSION - 1)).ok();
         }
         Ok(reply)
     }
@@ -201,15 +180,11 @@ impl Lines {
         let Some(reply) = self.next_reply(token)? else {
             return Ok(None);
         };
-        let response =
-            decode_body::<ProduceRequest>(reply.body, reply.version).map_err(|_| Lost)?;
+        let response = decode_body::<ProduceRequest>(reply.body, reply.version).map_err(|_| Lost)?;
         self.answers.clear();
         for topic in &response.responses {
             for partition in &topic.partition_responses {
-                let number =
-                    self.topics
-                        .numbers
-                        .find(topic.name.as_str(), topic.topic_id, partition.index);
+                let number = self.topics.numbers.find(topic.name.as_str(), topic.topic_id, partition.index);
                 self.answers.extend(number.map(|number| Answer {
                     partition: number,
                     code: partition.error_code,
@@ -223,9 +198,7 @@ impl Lines {
     /// The next fetch reply.
     pub fn next_fetched(&mut self, token: u64) -> Result<Option<FetchResponse>, Lost> {
         match self.next_reply(token)? {
-            Some(reply) => decode_body::<FetchRequest>(reply.body, reply.version)
-                .map(Some)
-                .map_err(|_| Lost),
+            Some(reply) => decode_body::<FetchRequest>(reply.body, reply.version).map(Some).map_err(|_| Lost),
             None => Ok(None),
         }
     }
@@ -239,10 +212,7 @@ impl Lines {
             return Err(Lost);
         };
         let version = line.fetch_version.ok_or(Lost)?;
-        line.socket
-            .wire
-            .send((), version, request, true)
-            .map_err(|_| Lost)
+        line.socket.wire.send((), version, request, true).map_err(|_| Lost)
     }
 
     pub fn send_produce(&mut self, token: u64, sent: &Sent, timeout_ns: u64) -> Result<(), Lost> {
@@ -256,10 +226,7 @@ impl Lines {
             .with_acks(acks)
             .with_timeout_ms((timeout_ns / 1_000_000) as i32)
             .with_topic_data(topic_data(sent, &layout, version));
-        line.socket
-            .wire
-            .send((), version, &request, acks != 0)
-            .map_err(|_| Lost)
+        line.socket.wire.send((), version, &request, acks != 0).map_err(|_| Lost)
     }
 }
 
@@ -267,14 +234,9 @@ fn topic_data(sent: &Sent, layout: &Layout, version: i16) -> Vec<TopicProduceDat
     let mut topics: Vec<(u32, TopicProduceData)> = Vec::with_capacity(1);
     for batch in &sent.batches {
         let partition = layout.partitions[batch.partition as usize];
-        let data = PartitionProduceData::default()
-            .with_index(partition.index)
-            .with_records(Some(batch.sealed()));
+        let data = PartitionProduceData::default().with_index(partition.index).with_records(Some(batch.sealed()));
         // Kafka answers a topic that is named twice in one request with an error, so each is gathered.
-        if let Some((_, topic)) = topics
-            .iter_mut()
-            .find(|(place, _)| *place == partition.topic)
-        {
+        if let Some((_, topic)) = topics.iter_mut().find(|(place, _)| *place == partition.topic) {
             topic.partition_data.push(data);
             continue;
         }

@@ -34,23 +34,16 @@ impl Sizes {
             None => Self::Fixed(size(text)?),
             Some(("uniform", range)) => {
                 let (min, max) = range.split_once('-').ok_or("uniform:MIN-MAX")?;
-                Self::Uniform {
-                    min: size(min)?,
-                    max: size(max)?,
-                }
+                Self::Uniform { min: size(min)?, max: size(max)? }
             }
             Some(("lognormal", list)) => parse_lognormal(list)?,
             Some(("mix", list)) => parse_mix(list)?,
             Some((other, _)) => {
-                return Err(format!(
-                    "a size, uniform:…, lognormal:… or mix:…, not {other:?}"
-                ));
+                return Err(format!("a size, uniform:…, lognormal:… or mix:…, not {other:?}"));
             }
         };
         if sizes.largest() > SIZE_MAX || sizes.smallest() > sizes.largest() {
-            return Err(format!(
-                "sizes from small to large, at most 64MiB, not {text:?}"
-            ));
+            return Err(format!("sizes from small to large, at most 64MiB, not {text:?}"));
         }
         Ok(sizes)
     }
@@ -59,12 +52,7 @@ impl Sizes {
         match self {
             Self::Fixed(size) => *size,
             Self::Uniform { min, max } => min + rng.below((max - min + 1) as u64) as usize,
-            Self::Lognormal {
-                median,
-                sigma,
-                min,
-                max,
-            } => {
+            Self::Lognormal { median, sigma, min, max } => {
                 let size = median * (sigma * rng.normal()).exp();
                 (size as usize).clamp(*min, *max)
             }
@@ -120,29 +108,20 @@ fn parse_lognormal(list: &str) -> Result<Sizes, String> {
     let (mut median, mut sigma) = (None, None);
     let (mut min, mut max) = (crate::records::stamp::STAMP_BYTES, 1 << 20);
     for part in list.split(',') {
-        let (key, value) = part
-            .split_once('=')
-            .ok_or("lognormal:median=…,sigma=…[,min=…][,max=…]")?;
+        let (key, value) = part.split_once('=').ok_or("lognormal:median=…,sigma=…[,min=…][,max=…]")?;
         match key.trim() {
             "median" => median = Some(size(value)? as f64),
             "sigma" => sigma = Some(value.trim().parse::<f64>().map_err(|_| "sigma: a number")?),
             "min" => min = size(value)?,
             "max" => max = size(value)?,
             other => {
-                return Err(format!(
-                    "lognormal has median, sigma, min and max, not {other:?}"
-                ));
+                return Err(format!("lognormal has median, sigma, min and max, not {other:?}"));
             }
         }
     }
     let median = median.ok_or("lognormal needs a median")?;
     let sigma = sigma.ok_or("lognormal needs a sigma")?;
-    Ok(Sizes::Lognormal {
-        median,
-        sigma,
-        min,
-        max,
-    })
+    Ok(Sizes::Lognormal { median, sigma, min, max })
 }
 
 fn parse_mix(list: &str) -> Result<Sizes, String> {
@@ -165,39 +144,19 @@ mod tests {
 
     #[test]
     fn draws_have_the_stated_mean_and_bounds() {
-        for text in [
-            "300",
-            "uniform:100-2000",
-            "lognormal:median=200,sigma=1,max=5000",
-            "mix:100*0.9,10000*0.1",
-        ] {
+        for text in ["300", "uniform:100-2000", "lognormal:median=200,sigma=1,max=5000", "mix:100*0.9,10000*0.1"] {
             let sizes = Sizes::parse(text).unwrap();
             let mut rng = Rng::new(9, 9);
             let drawn: Vec<usize> = (0..50_000).map(|_| sizes.draw(&mut rng)).collect();
             let mean = drawn.iter().sum::<usize>() as f64 / drawn.len() as f64;
-            assert!(
-                (mean / sizes.mean() - 1.0).abs() < 0.03,
-                "{text}: {mean} {}",
-                sizes.mean()
-            );
-            assert!(
-                drawn
-                    .iter()
-                    .all(|size| (sizes.smallest()..=sizes.largest()).contains(size))
-            );
+            assert!((mean / sizes.mean() - 1.0).abs() < 0.03, "{text}: {mean} {}", sizes.mean());
+            assert!(drawn.iter().all(|size| (sizes.smallest()..=sizes.largest()).contains(size)));
         }
     }
 
     #[test]
     fn refusals() {
-        for text in [
-            "uniform:5",
-            "mix:100*0.9",
-            "lognormal:median=3",
-            "weibull:1",
-            "uniform:900-100",
-            "1GiB",
-        ] {
+        for text in ["uniform:5", "mix:100*0.9", "lognormal:median=3", "weibull:1", "uniform:900-100", "1GiB"] {
             assert!(Sizes::parse(text).is_err(), "{text}");
         }
     }

@@ -14,9 +14,7 @@ pub fn parse_duration(text: &str) -> Result<u64, String> {
         "h" => 3600e9,
         _ if number == 0.0 => 0.0,
         _ => {
-            return Err(format!(
-                "a duration as 250us, 10ms, 30s or 2m, not {text:?}"
-            ));
+            return Err(format!("a duration as 250us, 10ms, 30s or 2m, not {text:?}"));
         }
     };
     Ok((number * scale).round() as u64)
@@ -25,8 +23,7 @@ pub fn parse_duration(text: &str) -> Result<u64, String> {
 /// `100`, `16KiB`, `1MB` in bytes.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let (number, unit) = split(text)?;
-    let scale =
-        byte_scale(unit).ok_or_else(|| format!("a size as 100, 16KiB or 1MB, not {text:?}"))?;
+    let scale = byte_scale(unit).ok_or_else(|| format!("a size as 100, 16KiB or 1MB, not {text:?}"))?;
     Ok((number * scale).round() as u64)
 }
 
@@ -35,8 +32,7 @@ pub fn parse_rate(text: &str) -> Result<Rate, String> {
     if text == "max" {
         return Ok(Rate::Max);
     }
-    let error =
-        || format!("rate: max, records a second as 5000 or 50k, or bytes as 50MB/s, not {text:?}");
+    let error = || format!("rate: max, records a second as 5000 or 50k, or bytes as 50MB/s, not {text:?}");
     let (number, unit) = split(text).map_err(|_| error())?;
     if number <= 0.0 {
         return Err(error());
@@ -70,12 +66,8 @@ fn byte_scale(unit: &str) -> Option<f64> {
 
 fn split(text: &str) -> Result<(f64, &str), String> {
     let text = text.trim();
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let number: f64 = text[..end]
-        .parse()
-        .map_err(|_| format!("a number, not {text:?}"))?;
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..end].parse().map_err(|_| format!("a number, not {text:?}"))?;
     Ok((number, text[end..].trim()))
 }
 
@@ -87,11 +79,7 @@ pub fn show_ns(ns: f64) -> String {
         ns if ns < 1e9 => (ns / 1e6, "ms"),
         _ => (ns / 1e9, "s"),
     };
-    let digits = if value < 10.0 {
-        2
-    } else {
-        usize::from(value < 100.0)
-    };
+    let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
     format!("{value:.digits$} {unit}")
 }
 

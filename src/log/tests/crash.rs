@@ -109,7 +109,10 @@ fn half(odd: u64) {
             Err(_) => failed.push(seed),
         }
     }
-    assert!(failed.is_empty(), "replay with RINGTAIL_SEED=<seed> cargo test --locked --lib log::tests::crash: {failed:?}");
+    assert!(
+        failed.is_empty(),
+        "replay with RINGTAIL_SEED=<seed> cargo test --locked --lib log::tests::crash: {failed:?}"
+    );
     assert!(acks > seeds * 5, "the schedules hardly did anything: {acks} acknowledgements");
 }
 

@@ -62,19 +62,14 @@ fn replies_arrive_byte_by_byte() {
 #[test]
 fn handshake_falls_back_to_version_0() {
     let mut wire: Wire<u32> = Wire::new("test");
-    let refusal = [
-        0, 0, 0, 16, 0, 0, 0, 0, 0, 35, 0, 0, 0, 1, 0, 18, 0, 0, 0, 2,
-    ];
+    let refusal = [0, 0, 0, 16, 0, 0, 0, 0, 0, 35, 0, 0, 0, 1, 0, 18, 0, 0, 0, 2];
     wire.output.clear();
     feed(&mut wire, &refusal);
     assert!(wire.next_reply().unwrap().is_none());
     assert!(!wire.output.is_empty(), "a second handshake goes out");
     feed(&mut wire, &versions_reply(1, 0));
     assert!(wire.next_reply().unwrap().is_none());
-    assert_eq!(
-        wire.versions().unwrap().pick::<MetadataRequest>().unwrap(),
-        13
-    );
+    assert_eq!(wire.versions().unwrap().pick::<MetadataRequest>().unwrap(), 13);
 }
 
 #[test]
@@ -100,13 +95,7 @@ fn forged_and_unasked_replies_are_errors() {
     ask(&mut wire, 1);
     feed(&mut wire, &frame(77, 1, 12, &MetadataResponse::default()));
     let error = wire.next_reply().unwrap_err();
-    assert_eq!(
-        error,
-        WireError::Correlation {
-            expected: 1,
-            found: 77
-        }
-    );
+    assert_eq!(error, WireError::Correlation { expected: 1, found: 77 });
 
     let mut wire = ready();
     feed(&mut wire, &frame(1, 1, 12, &MetadataResponse::default()));
@@ -115,21 +104,12 @@ fn forged_and_unasked_replies_are_errors() {
     let mut wire = ready();
     ask(&mut wire, 1);
     feed(&mut wire, &[0, 0, 0, 2, 0, 0]);
-    assert!(matches!(
-        wire.next_reply().unwrap_err(),
-        WireError::Garbled(_)
-    ));
+    assert!(matches!(wire.next_reply().unwrap_err(), WireError::Garbled(_)));
 
     // A handshake that announces 2^31 entries in a few bytes must not reserve room for them.
     let mut wire: Wire<u32> = Wire::new("test");
-    feed(
-        &mut wire,
-        &[0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff],
-    );
-    assert!(matches!(
-        wire.next_reply().unwrap_err(),
-        WireError::NotKafka(_)
-    ));
+    feed(&mut wire, &[0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff]);
+    assert!(matches!(wire.next_reply().unwrap_err(), WireError::NotKafka(_)));
 }
 
 #[test]
@@ -140,10 +120,7 @@ fn a_lost_connection_returns_its_tokens_in_order() {
     }
     feed(&mut wire, &frame(1, 1, 12, &MetadataResponse::default()));
     assert_eq!(wire.next_reply().unwrap().unwrap().token, 5);
-    feed(
-        &mut wire,
-        &frame(2, 1, 12, &MetadataResponse::default())[..9],
-    );
+    feed(&mut wire, &frame(2, 1, 12, &MetadataResponse::default())[..9]);
     assert!(wire.next_reply().unwrap().is_none());
     assert_eq!(wire.abandon(), [6, 7, 8]);
 }
