@@ -6,6 +6,7 @@
 
 // The simulator stands above everything: it drives whole brokers.
 #[cfg(test)]
+#[allow(clippy::async_yields_async)] // the two stages of a request
 mod sim;
 
 // -- edges: sockets, threads, signals ---------------------------------------------------------------------------------

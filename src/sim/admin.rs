@@ -19,7 +19,7 @@ use crate::{
         connection::{Connection, Gone},
         consumer, member,
         member::text,
-        model::{Promised, Topic},
+        model::Topic,
         producer,
         world::World,
     },
@@ -108,7 +108,7 @@ impl Admin {
                 let key = PartitionKey { topic_id: topic.id, partition };
                 let mut partitions = model.partitions.borrow_mut();
                 let known = partitions.contains_key(&key);
-                let promised = partitions.entry(key).or_insert_with(Promised::default);
+                let promised = partitions.entry(key).or_default();
                 promised.flush = flush;
                 promised.retention |= retention;
                 drop(partitions);

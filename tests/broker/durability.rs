@@ -15,10 +15,13 @@ use super::{
     process::{Broker, fixed_port, fresh_directory},
 };
 
+/// Values by partition and offset.
+type Acknowledged = BTreeMap<(i32, i64), Vec<u8>>;
+
 #[test]
 fn acknowledged_records_survive_kill_9_under_load() {
     let directory = fresh_directory("kill-9");
-    let acknowledged: Arc<Mutex<BTreeMap<(i32, i64), Vec<u8>>>> = Arc::default();
+    let acknowledged: Arc<Mutex<Acknowledged>> = Arc::default();
     for round in 0..3 {
         // Another number of cores each time: nothing on disk depends on it.
         let cores = ["2", "1", "3"][round];
@@ -55,7 +58,7 @@ fn acknowledged_records_survive_kill_9_under_load() {
     let broker = Broker::start(&directory, &[]);
     let acknowledged = acknowledged.lock().expect("a healthy test");
     assert!(acknowledged.len() > 50, "only {} records were acknowledged", acknowledged.len());
-    let mut found: BTreeMap<(i32, i64), Vec<u8>> = BTreeMap::new();
+    let mut found = Acknowledged::new();
     for partition in 0..6 {
         for Message { offset, value, .. } in clients::read_all(broker.address(), "kept", partition) {
             found.insert((partition, offset), value.unwrap_or_default());
