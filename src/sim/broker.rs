@@ -13,7 +13,7 @@ use crate::{
     base::BrokerId,
     config::{self, BrokerConfig},
     io::{Io, channel::Notify, sim::Simulation},
-    log::{LogSettings, finish_clean_stop},
+    log::{LogSettings, finish_clean_stop, put_ballast},
     protocol::metadata_records::BrokerEndpoint,
     shard::{Broker, CoreSeed, Registration, Router, Started, recover, start},
 };
@@ -103,6 +103,7 @@ impl Life {
         let broker = Broker { id: BrokerId(1), cluster_id: "simulated".into() };
         let directory = Path::new(DIRECTORY);
         let (seeds, _) = recover(io, &broker, &settings.config, directory, &settings.log, self.cores).await?;
+        put_ballast(io, directory, settings.log.ballast_bytes).await;
         for (core, seed) in seeds.into_iter().enumerate() {
             let this = self.clone();
             self.sim.spawn_on(NODE, core, |io| async move {
