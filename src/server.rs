@@ -128,7 +128,17 @@ fn serve(options: &Options, config: BrokerConfig, stop: &Stop, began: Instant) -
 fn bind(config: &BrokerConfig) -> Result<Vec<(Endpoint, Listener)>, String> {
     let bind = |listener| {
         let endpoint = settings::endpoint(listener);
-        Listener::bind(&endpoint).map(|listener| (endpoint, listener)).map_err(|error| error.to_string())
+        // The kernel lets go of a killed broker's sockets a moment after the process is gone: its rings end by themselves.
+        let deadline = Instant::now() + std::time::Duration::from_secs(2);
+        let bound = loop {
+            match Listener::bind(&endpoint) {
+                Err(taken) if taken.error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+                bound => break bound,
+            }
+        };
+        bound.map(|listener| (endpoint, listener)).map_err(|error| error.to_string())
     };
     config.listeners.iter().map(bind).collect()
 }
