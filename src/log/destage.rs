@@ -256,9 +256,8 @@ struct Piece {
 }
 
 async fn write_log(core: &Rc<Core>, log: &Rc<Log>, what: What) -> Result<(), LogError> {
-    log.set_writing(true);
+    let _busy = log.busy();
     let written = write_pieces(core, log, what).await;
-    log.set_writing(false);
     // What fails on a partition that was deleted meanwhile is of no concern.
     log.state().alive().and(written)
 }

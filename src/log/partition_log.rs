@@ -36,8 +36,8 @@ pub struct Log {
     high_watermark: Cell<Option<Offset>>,
     /// Those who wait for the tail to be loaded, and their turn.
     loading: Cell<bool>,
-    /// Its chunks are on their way into segments.
-    writing: Cell<bool>,
+    /// How many work on the partition's files at the moment.
+    busy: Cell<usize>,
     changed: Notify,
     line: RefCell<VecDeque<u64>>,
     next_ticket: Cell<u64>,
@@ -207,7 +207,7 @@ impl Log {
             state: RefCell::new(state),
             high_watermark: Cell::new(None),
             loading: Cell::new(false),
-            writing: Cell::new(false),
+            busy: Cell::new(0),
             changed: Notify::new(),
             line: RefCell::default(),
             next_ticket: Cell::new(0),
@@ -566,15 +566,16 @@ impl Log {
         self.core.memory.freed.notify_all();
     }
 
-    /// Marks the beginning and the end of writing to the partition's files.
-    pub(super) fn set_writing(&self, writing: bool) {
-        self.writing.set(writing);
-        self.changed.notify_all();
+    /// Says that somebody works on the partition's files by their names, until the guard is dropped. A deletion waits
+    /// for it: afterwards the names may be a newer topic's.
+    pub(super) fn busy(self: &Rc<Self>) -> Busy {
+        self.busy.set(self.busy.get() + 1);
+        Busy { log: self.clone() }
     }
 
-    /// Waits until nobody writes to the partition's files.
-    pub(super) async fn written(&self) {
-        while self.writing.get() {
+    /// Waits until nobody works on the partition's files.
+    pub(super) async fn at_rest(&self) {
+        while self.busy.get() > 0 {
             self.changed.notified().await;
         }
     }
@@ -626,6 +627,18 @@ impl Drop for Loading<'_> {
     fn drop(&mut self) {
         self.0.loading.set(false);
         self.0.changed.notify_all();
+    }
+}
+
+/// See [`Log::busy`].
+pub(super) struct Busy {
+    log: Rc<Log>,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.log.busy.set(self.log.busy.get() - 1);
+        self.log.changed.notify_all();
     }
 }
 

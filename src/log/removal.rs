@@ -27,6 +27,23 @@ const DIRECTORY_DELAY: Duration = Duration::from_secs(60);
 /// Drops the segments that lie wholly below the log start. The active one stays unless all of it is below, and then
 /// gives way to an empty one.
 pub fn drop_segments(core: &Rc<Core>, log: &Rc<Log>) {
+    let dropped = forget_segments(core, log);
+    let delay = Duration::from_millis(log.state().config.file_delete_delay_ms.max(0) as u64);
+    let with_files: Vec<Segment> = dropped.into_iter().filter(|segment| segment.written > 0).collect();
+    if !with_files.is_empty() {
+        let busy = log.busy();
+        let (io, directory) = (core.io.clone(), log.directory());
+        core.io.spawner.spawn(async move {
+            let renamed = rename_segments(&io, &directory, &with_files).await;
+            drop(busy);
+            io.clock.sleep(delay).await;
+            remove_files(&io, renamed).await;
+        });
+    }
+}
+
+/// As [`drop_segments`], but leaves the files to be swept later.
+pub fn forget_segments(core: &Rc<Core>, log: &Rc<Log>) -> Vec<Segment> {
     let mut dropped = Vec::new();
     let mut state = log.state_mut();
     let (start, end) = (state.log_start, state.end);
@@ -43,7 +60,6 @@ pub fn drop_segments(core: &Rc<Core>, log: &Rc<Log>) {
         capacity += chunk.capacity();
         dirty += chunk.tail.published() - chunk.written;
     }
-    let delay = Duration::from_millis(state.config.file_delete_delay_ms.max(0) as u64);
     drop(state);
     core.memory.chunk_dropped(capacity);
     core.memory.cleaned(dirty);
@@ -51,15 +67,12 @@ pub fn drop_segments(core: &Rc<Core>, log: &Rc<Log>) {
         core.files.forget(log.key(), Some(segment.base));
         core.cold.forget(log.key(), Some(segment.base));
     }
-    let with_files: Vec<Segment> = dropped.into_iter().filter(|segment| segment.written > 0).collect();
-    if !with_files.is_empty() {
-        let (io, directory) = (core.io.clone(), log.directory());
-        core.io.spawner.spawn(async move { remove_segments(&io, &directory, &with_files, delay).await });
-    }
+    dropped
 }
 
-/// Renames first, so that nobody takes the files for a part of the log, and removes when readers have gone.
-async fn remove_segments(io: &Io, directory: &Path, segments: &[Segment], delay: Duration) {
+/// Renames first, so that nobody takes the files for a part of the log. Returns what is to be removed when readers have
+/// gone.
+async fn rename_segments(io: &Io, directory: &Path, segments: &[Segment]) -> Vec<PathBuf> {
     let mut renamed = Vec::new();
     for segment in segments {
         for suffix in SUFFIXES {
@@ -71,10 +84,16 @@ async fn remove_segments(io: &Io, directory: &Path, segments: &[Segment], delay:
             }
         }
     }
-    io.clock.sleep(delay).await;
-    for path in renamed {
-        if let Err(error) = io.disk.remove_file(&path).await {
-            tracing::warn!(path = %path.display(), %error, "a deleted segment could not be removed");
+    renamed
+}
+
+async fn remove_files(io: &Io, paths: Vec<PathBuf>) {
+    for path in paths {
+        match io.disk.remove_file(&path).await {
+            Ok(()) => {}
+            // Removed with the whole topic meanwhile.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(path = %path.display(), %error, "a deleted segment could not be removed"),
         }
     }
 }
@@ -96,7 +115,7 @@ impl CoreLog {
         core.files.forget(key, None);
         core.cold.forget(key, None);
         // A write under way would land in the directory of the next topic of this name.
-        log.written().await;
+        log.at_rest().await;
         let path = log.directory();
         if !log.state().has_directory && !directory::belongs_to(&core.io, &path, key.topic_id).await {
             return;
@@ -125,7 +144,12 @@ pub async fn remove_directories(io: &Io, paths: Vec<PathBuf>) {
 }
 
 /// Removes `.deleted` files and segments below the log start that an earlier life left in a partition's directory.
-pub async fn sweep(core: &Core, log: &Log) -> std::io::Result<()> {
+pub async fn sweep(core: &Core, log: &Rc<Log>) -> std::io::Result<()> {
+    if log.state().dead.is_some() {
+        return Ok(());
+    }
+    // Otherwise the topic might be deleted and made again while we look, and we would remove the new one's records.
+    let _busy = log.busy();
     let directory = log.directory();
     let first = log.state().segments[0].base;
     for entry in core.io.disk.read_dir(&directory).await? {

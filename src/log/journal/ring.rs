@@ -9,6 +9,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     rc::Rc,
+    time::Duration,
 };
 
 use crate::{
@@ -18,6 +19,10 @@ use crate::{
 
 /// Zeros are written in pieces of this size.
 const ZERO_BYTES: usize = 1 << 20;
+
+/// How long a lock is waited for that recovery or a killed process has held.
+const LOCK_TRIES: usize = 200;
+const LOCK_DELAY: Duration = Duration::from_millis(5);
 
 /// A journal file with both of its descriptors.
 pub struct RingFile {
@@ -106,8 +111,24 @@ impl Ring {
     async fn open_file(&self, number: usize, path: PathBuf, size: u64) -> io::Result<RingFile> {
         let disk = &self.io.disk;
         let durable = disk.open(&path, OpenOptions { create: false, durable: true }).await?;
+        self.lock(&durable).await?;
         let plain = disk.open(&path, OpenOptions { create: false, durable: false }).await?;
         Ok(RingFile { number, path, size, durable, plain })
+    }
+
+    /// Held until the last write in flight is done, also when the process is killed: whoever comes next waits for it.
+    async fn lock(&self, file: &File) -> io::Result<()> {
+        let mut tries = 0;
+        loop {
+            match file.try_lock_exclusive() {
+                // Recovery held the lock until a moment ago, and closing a file takes its time.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && tries < LOCK_TRIES => {
+                    tries += 1;
+                    self.io.clock.sleep(LOCK_DELAY).await;
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Makes a file of zeros and adds it to the free ones.

@@ -223,7 +223,8 @@ impl Replay {
         let mut seeds = Vec::with_capacity(live.len());
         for (key, partition) in std::mem::take(&mut self.partitions) {
             partition.log.unpin();
-            removal::drop_segments(&self.core, &partition.log);
+            // Their files are swept later: names may not be touched any more when the new life has begun.
+            removal::forget_segments(&self.core, &partition.log);
             let mut state = partition.state.into_inner();
             state.log_start_offset = partition.log.log_start_offset();
             state.epochs.truncate_start(state.log_start_offset);

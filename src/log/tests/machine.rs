@@ -70,6 +70,9 @@ async fn life(io: Io, directory: PathBuf, found: Offset, batches: usize, stop: b
     if stop {
         let report = core_log.stop().await.unwrap();
         finish_clean_stop(&io, &directory, &[report]).await.unwrap();
+    } else {
+        // A process that dies gives up its locks; a thread of ours must let go of the files.
+        core_log.core.journal.ring.close().await.unwrap();
     }
 }
 
