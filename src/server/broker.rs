@@ -61,9 +61,9 @@ impl KafkaBroker {
         let (settings, broker) = (log_settings(context), broker(identity));
         let directory = &identity.data_dir;
         let (seeds, report) = shard::recover(io, &broker, &identity.config, directory, &settings, *cores).await?;
-        if report.fresh {
-            log::put_ballast(io, directory, settings.ballast_bytes).await;
-        } else {
+        // Also after a life that had to give it up.
+        log::put_ballast(io, directory, settings.ballast_bytes).await;
+        if !report.fresh {
             info!(
                 clean = report.clean,
                 partitions = report.partitions,

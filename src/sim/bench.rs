@@ -32,7 +32,11 @@ pub struct Bench {
 
 impl Bench {
     pub fn start(seed: u64, cores: usize) -> Self {
-        let (sim, settings) = (Simulation::new(seed), Settings::small());
+        Self::start_with(seed, cores, Settings::small())
+    }
+
+    pub fn start_with(seed: u64, cores: usize, settings: Settings) -> Self {
+        let sim = Simulation::new(seed);
         let life = Life::begin(&sim, &settings, cores);
         life.must_be_ready(STEPS_MAX);
         Self { sim, settings, life }

@@ -15,7 +15,7 @@ use crate::{
     io::sim::Faults,
     partition::Isolation,
     shard::OffsetsCall,
-    sim::broker::NODE,
+    sim::broker::{NODE, Settings},
 };
 
 const GROUP: &str = "g";
@@ -81,7 +81,10 @@ fn ask_later(
 #[test]
 fn on_a_full_disk_commits_are_refused_or_wait_and_what_was_refused_is_not_told() {
     for seed in 0..6 {
-        let bench = Bench::start(seed, 2);
+        let mut settings = Settings::small();
+        // Not more than what is never promised to appends, as in production: else giving it up would only let more in.
+        settings.log.ballast_bytes = settings.log.space_margin_bytes;
+        let bench = Bench::start_with(seed, 2, settings);
         bench.topic("kept", 1);
         assert_eq!(bench.commit(1), Some(0));
         bench.sim.set_faults(NODE, Faults { capacity: bench.sim.used_bytes(NODE), ..Faults::default() });
