@@ -18,7 +18,7 @@ use replay::Replay;
 
 use crate::{
     base::{METADATA_TOPIC_ID, Map, PartitionKey},
-    io::{DirEntry, Io, OpenOptions, Slice},
+    io::{DirEntry, Instant, Io, OpenOptions, Slice},
     log::{
         checkpoint::{
             BALLAST, CHECKPOINT_PREFIX, Checkpoint, MANIFEST, Manifest, checkpoint_name, encode_checkpoint, life,
@@ -87,6 +87,7 @@ pub async fn recover(
     let at = |error: std::io::Error| failed(directory, &error);
     io.disk.create_dir_all(directory).await.map_err(at)?;
     directory::mark(io, directory, true).await.map_err(at)?;
+    let mut phase = Phase::begin(io);
     let entries = io.disk.read_dir(directory).await.map_err(at)?;
     let manifest = read_manifest(io, directory, &entries).await?;
     let mut journals = Journals::open(io, directory, &entries).await?;
@@ -97,6 +98,7 @@ pub async fn recover(
     if let Some(manifest) = manifest.filter(|manifest| !manifest.clean) {
         journals.scan(&manifest.incarnation, &checkpoints).await?;
     }
+    phase.done("journals read");
     let images: Map<PartitionKey, LogImage> =
         checkpoints.into_iter().flat_map(|checkpoint| checkpoint.images).map(|image| (image.key, image)).collect();
     let incarnation: Incarnation = *io.rand.uuid().as_bytes();
@@ -104,6 +106,7 @@ pub async fn recover(
     let metadata = replay.metadata(&journals).await?;
     let mut live = live(metadata).map_err(RecoverError::Metadata)?;
     live.insert(METADATA_KEY, (METADATA_TOPIC.to_owned(), LogConfig::default()));
+    phase.done("metadata replayed");
     let dropped = replay.drop_dead(&live);
     replay.all(&journals, &live).await?;
     let report = RecoveryReport {
@@ -114,11 +117,33 @@ pub async fn recover(
         batches: replay.batches(),
         dropped: dropped.len(),
     };
+    phase.done("journals replayed");
     rename_dropped(io, directory, &dropped).await?;
     let found = replay.finish(&live).await?;
+    phase.done("segments written");
     let cores = begin_life(io, directory, settings, cores, incarnation, found, &journals).await?;
+    phase.done("new life begun");
     clean_up(io, directory, &incarnation, cores.len(), &journals, &entries).await?;
+    phase.done("cleaned up");
     Ok(Recovered { cores, report })
+}
+
+/// Says how long each phase took.
+struct Phase<'a> {
+    io: &'a Io,
+    since: Instant,
+}
+
+impl<'a> Phase<'a> {
+    fn begin(io: &'a Io) -> Self {
+        Self { io, since: io.clock.now() }
+    }
+
+    fn done(&mut self, name: &str) {
+        let now = self.io.clock.now();
+        tracing::debug!(ms = (now.0 - self.since.0) / 1_000_000, "recovery: {name}");
+        self.since = now;
+    }
 }
 
 async fn read_manifest(io: &Io, directory: &Path, entries: &[DirEntry]) -> Result<Option<Manifest>, RecoverError> {

@@ -110,11 +110,13 @@ impl Replay {
         }
         let concerned: Vec<Rc<Log>> =
             journals.appended.iter().filter_map(|key| self.partitions.get(key)).map(|it| it.log.clone()).collect();
+        let began = self.io.clock.now();
         for group in concerned.chunks(LOADS_MAX) {
             for loaded in join_all(group.iter().map(load)).await {
                 loaded?;
             }
         }
+        tracing::debug!(ms = (self.io.clock.now().0 - began.0) / 1_000_000, "recovery: tails loaded");
         for core in 0..journals.cores() {
             for index in 0..journals.len(core) {
                 let block = journals.block(core, index).await?;
@@ -125,6 +127,7 @@ impl Replay {
                 }
             }
         }
+        tracing::debug!(ms = (self.io.clock.now().0 - began.0) / 1_000_000, "recovery: entries applied");
         self.write_out().await
     }
 
