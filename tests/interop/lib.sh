@@ -64,3 +64,28 @@ need_command() { # need_command <command> <package>
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || skip "no $1"
     { apt-get install -y -q "$2" || { apt-get update -q && apt-get install -y -q "$2"; }; } >"$WORK/apt.log" 2>&1 || skip "$2 cannot be installed"
 }
+
+# A broker of the script's own: start_own <binary> <data> <arguments…>; BOOTSTRAP is its address then. Ends with the script.
+own_broker=
+start_own() {
+    local binary=$1 data=$2 log="$WORK/own-broker.log"
+    shift 2
+    "$binary" start --override "log.dirs=$data" --override "listeners=PLAINTEXT://127.0.0.1:${OWN_PORT:-0}" "$@" >"$log" 2>&1 &
+    own_broker=$!
+    trap 'if [ -n "$own_broker" ]; then kill -9 "$own_broker" 2>/dev/null; fi' EXIT
+    BOOTSTRAP=
+    for _ in $(seq 200); do
+        BOOTSTRAP=$(sed -n "s/.*listening=\"\?\([0-9.]*:[0-9]*\).*/\1/p" "$log" | head -1)
+        [ -n "$BOOTSTRAP" ] && return
+        sleep 0.1
+    done
+    cat "$log"
+    fail "the broker did not start"
+}
+stop_own() {
+    local pid=$own_broker code=0
+    own_broker=
+    kill "$pid"
+    wait "$pid" || code=$?
+    [ "$code" = 0 ] || { tail -20 "$WORK/own-broker.log"; fail "the broker did not stop cleanly: exit code $code"; }
+}
