@@ -15,7 +15,7 @@ import traceback
 import brokers
 import cases
 import differences
-from story import Story, Words
+from story import Story, Words, subject
 from wire import schemas
 
 LONGEST = 400  # characters of a value in a message
@@ -34,6 +34,9 @@ def offered(broker, messages):
 def tell(broker, chosen, common, messages, began_ms):
     """All stories of one world with one broker, in order."""
     lines, words = [], Words(began_ms, broker.port)
+    first = Story("first", ("127.0.0.1", broker.port), "low", common, messages, began_ms, words, lines)
+    first.coordinated()
+    first.end()
     for case in chosen:
         for level in case.levels:
             story = Story(case.name, ("127.0.0.1", broker.port), level, common, messages, began_ms, words, lines)
@@ -50,11 +53,14 @@ def tell(broker, chosen, common, messages, began_ms):
 
 
 def flat(value, path=""):
-    """{path: leaf} of an answer."""
+    """{path: leaf} of an answer. Structs of a list are named by what they are about, if that tells them apart."""
     if isinstance(value, dict) and value:
         return {key: leaf for name, inner in value.items() for key, leaf in flat(inner, f"{path}.{name}").items()}
     if isinstance(value, list) and value:
-        return {key: leaf for index, inner in enumerate(value) for key, leaf in flat(inner, f"{path}[{index}]").items()}
+        names = [subject(inner) for inner in value]
+        if not all(names) or len(set(names)) < len(names):
+            names = range(len(value))
+        return {key: leaf for name, inner in zip(names, value) for key, leaf in flat(inner, f"{path}[{name}]").items()}
     return {path: value}
 
 
@@ -121,7 +127,8 @@ def main():
                 case, label, path, one, other = difference
                 case, level = case.split("/")
                 label, version = label.rpartition(" v")[::2] if " · " in label else (label, "")
-                where = (case, label, path, json.dumps(one), json.dumps(other))
+                plain = [text.replace(f"-{level}", "") for text in (path, json.dumps(one), json.dumps(other))]
+                where = (case, label, *plain)
                 unexpected.setdefault(where, []).append(f"{level}{version and '=v'}{version}")
             else:
                 unused.discard(row)

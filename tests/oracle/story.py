@@ -5,6 +5,7 @@ words. Arrays of structs are sorted: their order means nothing to a client, exce
 """
 
 import json
+import os
 import re
 import socket
 import struct
@@ -14,9 +15,13 @@ import records
 from wire import ZERO_UUID, Malformed
 
 UUID_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+TIMES_TEXT = re.compile(r"-?\b\d{13,}\b")
 CLOCK_SLACK_MS = 600_000
 CLIENT = "oracle"
-ANSWER_SECONDS = 15
+ANSWER_SECONDS = 12
+POLLS_MAX = 500
+SUBJECTS = ("Name", "TopicName", "Topic", "GroupId", "ResourceName", "Key", "MemberId", "TopicId", "Index", "Partition", "PartitionIndex")
+SLOW_SECONDS = 1
 
 
 class Words:
@@ -48,12 +53,12 @@ class Words:
             return self.plain("Records", records.read(value))
         if isinstance(value, bytes):
             if len(value) == 16 and name.endswith(("Id", "Ids")):
-                return "<no id>" if value == ZERO_UUID else self.of("uuid", value)
+                return "<no id>" if value == ZERO_UUID else self.seen.get("uuid", {}).get(value, "<an id>")
             return value.hex()
         if isinstance(value, str):
             if name == "ClusterId":
                 return "<cluster>"
-            return UUID_TEXT.sub(lambda found: self.of("uuid", found[0]), value)
+            return TIMES_TEXT.sub("<time>", UUID_TEXT.sub(lambda found: self.of("text", found[0]), value))
         if isinstance(value, bool) or value is None:
             return value
         if name == "Port" or name == "port":
@@ -65,8 +70,14 @@ class Words:
         return self.time(value) if isinstance(value, int) and value > 1_000_000_000_000 else value
 
 
+def subject(value):
+    """What a struct is about."""
+    return " ".join(str(value[name]) for name in SUBJECTS if value.get(name) not in (None, "<no id>")) if isinstance(value, dict) else ""
+
+
 def canonical(value):
-    return json.dumps(value, sort_keys=True)
+    """Orders structs by what they are about, so that two lists can be laid side by side."""
+    return subject(value), json.dumps(value, sort_keys=True)
 
 
 class Story:
@@ -75,6 +86,8 @@ class Story:
     def __init__(self, name, address, level, common, messages, began_ms, words, lines):
         self.name, self.address, self.level, self.common, self.messages = name, address, level, common, messages
         self.began_ms, self.words, self.lines, self.connections, self.correlation = began_ms, words, lines, {}, 0
+        for counted in ("session", "text", "producer"):
+            words.seen.pop(counted, None)
 
     def topic(self, name):
         """A name that no other run of this case has."""
@@ -113,7 +126,7 @@ class Story:
 
     def answer(self, sent, seconds=ANSWER_SECONDS):
         label, api, version, on, correlation, drop = sent
-        values = None
+        values, began = None, time.time()
         try:
             self.connections[on].settimeout(seconds)
             size = struct.unpack(">i", self._take(on, 4))[0]
@@ -125,15 +138,20 @@ class Story:
                 words = self.words.plain("", {key: value for key, value in values.items() if key not in drop})
         except TimeoutError:
             words = "no answer"
+            self.hang_up(on)  # What comes later would be taken for the answer to something else.
         except (ConnectionError, OSError):
             words = "connection closed"
             self.hang_up(on)
         except Malformed as why:
             words = f"malformed: {why}"
         self.note(f"{label} · {api} v{version}", words)
+        if os.environ.get("SHOW") and time.time() - began > SLOW_SECONDS:
+            print(f"  slow: {label} · {api} v{version} took {self.address} {time.time() - began:.1f}s", flush=True)
         return values
 
     def note(self, label, words):
+        if isinstance(words, list) and words and isinstance(words[0], dict):
+            words = sorted(words, key=canonical)
         self.lines.append((f"{self.name}/{self.level}", label, words))
 
     def hang_up(self, on=""):
@@ -175,19 +193,43 @@ class Story:
         }], timeoutMs=10_000, drop=("Topics",) if quiet else ())
         return self.known(name, partitions)
 
+    def unheard(self, api, version, **fields):
+        """An answer that is not part of the story."""
+        kept, self.lines = self.lines, []
+        answer = self.ask("", api, version, **fields)
+        self.lines = kept
+        return answer
+
+    def until(self, what, wanted, api, version=None, **fields):
+        """Asks again and again, outside the story, until the answer is as wanted."""
+        for _ in range(POLLS_MAX):
+            answer = self.unheard(api, version, **fields)
+            if wanted(answer):
+                return answer
+            time.sleep(0.02)
+        raise AssertionError(f"never: {what}")
+
+    def coordinated(self):
+        """Waits for the offsets topic, which comes into being with the first question for a coordinator."""
+        for index in range(16):
+            self.until("coordinator", lambda answer: answer["ErrorCode"] == 0, "FindCoordinator", 0, Key=f"{index}")
+            self.until("coordinator loaded", lambda answer: answer["ErrorCode"] not in (14, 15, 16), "Heartbeat", 0,
+                       GroupId=f"{index}", GenerationId=1, MemberId="m")
+
     def known(self, name, partitions=1):
         """Waits for a topic's leaders; not part of the story."""
-        for _ in range(200):
-            kept, self.lines = self.lines, []
-            answer = self.ask("", "Metadata", 12, Topics=[{"TopicId": ZERO_UUID, "Name": name}], AllowAutoTopicCreation=False)
-            self.lines = kept
+        def ready(answer):
             topic = answer["Topics"][0]
-            ready = [part for part in topic["Partitions"] if part["ErrorCode"] == 0 and part["LeaderId"] >= 0]
-            if topic["ErrorCode"] == 0 and len(ready) >= partitions:
-                self.words.call("uuid", topic["TopicId"], f"<id of {name}>")
-                return topic["TopicId"]
-            time.sleep(0.02)
-        raise AssertionError(f"{name} never had leaders")
+            led = [part for part in topic["Partitions"] if part["ErrorCode"] == 0 and part["LeaderId"] >= 0]
+            return topic["ErrorCode"] == 0 and len(led) >= partitions
+
+        asked = [{"TopicId": ZERO_UUID, "Name": name}]
+        topic_id = self.until(f"leaders of {name}", ready, "Metadata", 12, Topics=asked)["Topics"][0]["TopicId"]
+        self.words.call("uuid", topic_id, f"<id of {name}>")
+        # Kafka's metadata knows the leader before the leader does.
+        self.until(f"{name} is led", lambda answer: all(part["ErrorCode"] == 0 for part in answer["Topics"][0]["Partitions"]), "ListOffsets", 5,
+                   ReplicaId=-1, Topics=[{"Name": name, "Partitions": [{"PartitionIndex": index, "Timestamp": -2} for index in range(partitions)]}])
+        return topic_id
 
     def batch(self, values, **more):
         return records.batch([value.encode() for value in values], more.pop("timestamp", self.began_ms), **more)

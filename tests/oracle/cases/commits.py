@@ -75,13 +75,7 @@ def commits(t):
     read("deleted", [(name, [0])], of=live)
     # Offsets of a deleted topic go with it.
     t.ask("delete the topic", "DeleteTopics", 1, TopicNames=[name], TimeoutMs=10_000)
-    for _ in range(50):
-        kept, t.lines = t.lines, []
-        answer = read("", None, version=7)
-        t.lines = kept
-        if not answer["Topics"]:
-            break
-        __import__("time").sleep(0.1)
+    t.until("offsets gone", lambda answer: not answer["Topics"], "OffsetFetch", 7, GroupId=group, Topics=None)
     read("offsets of a deleted topic", None, version=7)
 
 

@@ -37,8 +37,10 @@ def fetch(t):
             {"Partition": index, "FetchOffset": 0, "PartitionMaxBytes": 1 << 20} for index in (2, 1, 0)]}])
     t.ask("a partition twice", "Fetch", Topics=[{"Topic": name, "TopicId": topic_id, "Partitions": [
         {"Partition": 0, "FetchOffset": 0, "PartitionMaxBytes": 1000}, {"Partition": 0, "FetchOffset": 2, "PartitionMaxBytes": 1000}]}])
-    t.ask("an error does not wait", "Fetch", MaxWaitMs=12_000, MinBytes=1, Topics=[{"Topic": name, "TopicId": topic_id, "Partitions": [
-        {"Partition": 2, "FetchOffset": 0, "PartitionMaxBytes": 1000}, {"Partition": 7, "FetchOffset": 0, "PartitionMaxBytes": 1000}]}], seconds=8)
+    for label, second, offset, wait in (("unknown waits", 7, 0, 500), ("out of range does not wait", 0, 99, 12_000)):
+        t.ask(label, "Fetch", MaxWaitMs=wait, MinBytes=1, Topics=[{"Topic": name, "TopicId": topic_id, "Partitions": [
+            {"Partition": 2, "FetchOffset": 0, "PartitionMaxBytes": 1000}, {"Partition": second, "FetchOffset": offset, "PartitionMaxBytes": 1000}]}],
+            seconds=8)
     t.ask("no topics", "Fetch", MaxWaitMs=300, MinBytes=1, Topics=[])
 
 

@@ -55,7 +55,8 @@ def produce(t):
         ("an id, no sequence", t.batch(["a"], producer=4000, epoch=0, sequence=-1)), ("an id, epoch -1", t.batch(["a"], producer=4001, epoch=-1, sequence=0)),
         ("no id, a sequence", t.batch(["a"], producer=-1, epoch=-1, sequence=5)), ("too large", t.batch(["x" * 1_048_588])),
     ):
-        ask(label, data, partition=1)
+        # Kafka never answers a partition without records.
+        ask(label, data, partition=1, seconds=1 if data is None else 12)
     ask("unknown partition", good, partition=2)
     ask("partition -1", good, partition=-1)
     unknown = t.topic("unknown")
