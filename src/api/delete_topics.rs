@@ -9,10 +9,7 @@ use kafka_protocol::messages::{
 };
 
 use crate::{
-    api::{
-        Context, Outcome,
-        call::Call,
-    },
+    api::{Context, Outcome, call::Call},
     base::ErrorCode,
     shard::{ControlAnswer, ControlRequest},
 };

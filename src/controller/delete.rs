@@ -78,7 +78,7 @@ fn answer(asked: &DeleteTopicState, found: &Result<(TopicId, TopicName), Refusal
         Ok((id, name)) => result.with_name(Some(name.clone())).with_topic_id(id.0),
         Err(refusal) => result
             .with_name(asked.name.clone())
-            .with_topic_id(if asked.name.is_some() { Uuid::nil() } else { asked.topic_id })
+            .with_topic_id(asked.topic_id)
             .with_error_code(refusal.code.code())
             .with_error_message(refusal.message()),
     }
@@ -136,7 +136,7 @@ mod tests {
         check(6, vec![by_id(Uuid::from_u128(5))], &["- 5 100 This server does not host this topic ID.", "abc"]);
         check(6, vec![by_id(Uuid::nil())], &["- 0 42 Neither topic name nor id were specified.", "abc"]);
         let both = by_name("a").with_topic_id(Uuid::from_u128(1000));
-        check(6, vec![both], &["a 0 42 You may not specify both topic name and topic id.", "abc"]);
+        check(6, vec![both], &["a 1000 42 You may not specify both topic name and topic id.", "abc"]);
         check(6, vec![by_name("a"), by_id(Uuid::from_u128(1000))], &["a 0 42 Duplicate topic name.", "abc"]);
         check(5, vec![by_name("a"), by_name("a"), by_name("b")], &["a 0 42 Duplicate topic name.", "b 1001 0", "ac"]);
     }

@@ -71,8 +71,9 @@ class Words:
 
 
 def subject(value):
-    """What a struct is about."""
-    return " ".join(str(value[name]) for name in SUBJECTS if value.get(name) not in (None, "<no id>")) if isinstance(value, dict) else ""
+    """What a struct is about: the first of the names that it has."""
+    found = (value.get(name) for name in SUBJECTS) if isinstance(value, dict) else ()
+    return next((str(one) for one in found if one not in (None, "<no id>")), "")
 
 
 def canonical(value):
@@ -215,6 +216,7 @@ class Story:
             self.until("coordinator", lambda answer: answer["ErrorCode"] == 0, "FindCoordinator", 0, Key=f"{index}")
             self.until("coordinator loaded", lambda answer: answer["ErrorCode"] not in (14, 15, 16), "Heartbeat", 0,
                        GroupId=f"{index}", GenerationId=1, MemberId="m")
+        self.until("producer ids", lambda answer: answer["ErrorCode"] == 0, "InitProducerId", 0, TransactionalId=None, TransactionTimeoutMs=1000)
 
     def known(self, name, partitions=1):
         """Waits for a topic's leaders; not part of the story."""

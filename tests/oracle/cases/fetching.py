@@ -85,11 +85,11 @@ def sessions(t):
     ask("epoch without session", 0, 4, [(0, 0)])
     session = ask("create another", 0, 0, [(0, 0)])["SessionId"]
     ask("create again on it", session, 0, [(1, 0)])
-    ask("empty", 0, 0)
     if t.version("Fetch") >= 13:
         session = ask("by ids", 0, 0, [(0, 0)])["SessionId"]
         t.ask("then by names", "Fetch", 12, SessionId=session, SessionEpoch=1, Topics=[{"Topic": other, "Partitions": [part(0, 0)]}])
         t.ask("unknown id in a session", "Fetch", SessionId=session, SessionEpoch=1, Topics=[{"TopicId": b"\7" * 16, "Partitions": [part(0, 0)]}])
+    ask("empty", 0, 0)
 
 
 @case()

@@ -14,7 +14,7 @@ LOG_APPEND_TIME, TRANSACTIONAL, CONTROL, DELETE_HORIZON = 8, 16, 32, 64
 @case()
 def produce(t):
     name = t.topic("one")
-    topic_id = t.create(name, partitions=2)
+    topic_id = t.create(name, partitions=4)
 
     def ask(label, data, **more):
         return t.produce(label, name, topic_id, data, **more)
@@ -39,7 +39,6 @@ def produce(t):
         ("gzip of junk", t.batch(["a"], attributes=GZIP, body=gzip.compress(b"\xff" * 30, mtime=0))), ("junk for gzip", t.batch(["a"], attributes=GZIP, body=b"\xff" * 30)),
         ("junk for snappy", t.batch(["a"], attributes=SNAPPY, body=b"\xff" * 30)), ("junk for lz4", t.batch(["a"], attributes=LZ4, body=b"\xff" * 30)),
         ("junk for zstd", t.batch(["a"], attributes=ZSTD, body=b"\xff" * 30)),
-        ("gzip with inner offsets", t.batch(["a", "b"], attributes=GZIP, body=gzip.compress(records.record(3, b"a") + records.record(9, b"b"), mtime=0))),
         ("offsets from 3", t.batch(["a", "b"], body=records.record(3, b"a") + records.record(9, b"b"))),
         ("record longer than the batch", t.batch(["a"], body=records.varint(90) + b"\0" * 8)), ("record of -1", t.batch(["a"], body=records.varint(-1))),
         ("value longer than the record", t.batch(["a"], body=records.varint(6) + b"\0\0\0\x01" + records.varint(50) + b"\0")),
@@ -57,7 +56,10 @@ def produce(t):
     ):
         # Kafka never answers a partition without records.
         ask(label, data, partition=1, seconds=1 if data is None else 12)
-    ask("unknown partition", good, partition=2)
+    # Partitions of their own for what one of them takes and the other does not.
+    ask("gzip with inner offsets", t.batch(["a", "b"], attributes=GZIP, body=gzip.compress(
+        records.record(3, b"a") + records.record(9, b"b"), mtime=0)), partition=2)
+    ask("unknown partition", good, partition=4)
     ask("partition -1", good, partition=-1)
     unknown = t.topic("unknown")
     t.produce("unknown topic", unknown, b"\7" * 16, good)
@@ -66,7 +68,7 @@ def produce(t):
     t.ask("one good, one bad", "Produce", Acks=1, TimeoutMs=1000, TopicData=[{"Name": name, "TopicId": topic_id, "PartitionData": [
         {"Index": 0, "Records": good}, {"Index": 1, "Records": t.batch(["a"], crc=1)}, {"Index": 9, "Records": good}]}])
     t.ask("a partition twice", "Produce", Acks=1, TimeoutMs=1000, TopicData=[{"Name": name, "TopicId": topic_id, "PartitionData": [
-        {"Index": 0, "Records": good}, {"Index": 0, "Records": t.batch(["c"])}]}])
+        {"Index": 3, "Records": good}, {"Index": 3, "Records": t.batch(["c"])}]}])
     t.ask("no topics", "Produce", Acks=1, TimeoutMs=1000, TopicData=[])
     t.ask("internal topic", "Produce", 9, Acks=1, TimeoutMs=1000, TopicData=[
         {"Name": "__consumer_offsets", "PartitionData": [{"Index": 0, "Records": good}]}])
@@ -92,8 +94,8 @@ def produce_settings(t):
     topic("two replicas acks 1", t.batch(["a"]), {"min.insync.replicas": "2"}, acks=1)
     topic("append time", t.batch(["a", "b"], deltas=[0, 5]), {"message.timestamp.type": "LogAppendTime"})
     topic("append time far ahead", t.batch(["a"], timestamp=t.began_ms + (1 << 40)), {"message.timestamp.type": "LogAppendTime"})
-    topic("too old", t.batch(["a", "b", "c"], deltas=[0, -100_000, -200_000]), {"message.timestamp.before.max.ms": "10000"})
-    topic("not too old", t.batch(["a"], timestamp=-1), {"message.timestamp.before.max.ms": "10000"})
+    topic("too old", t.batch(["a", "b", "c"], deltas=[0, -7_200_000, -7_300_000]), {"message.timestamp.before.max.ms": "3600000"})
+    topic("not too old", t.batch(["a"], timestamp=-1), {"message.timestamp.before.max.ms": "3600000"})
     topic("compacted without key", t.batch(["a", "b"]), {"cleanup.policy": "compact"})
     topic("compacted with key", t.batch(["a", "b"], key=b"k"), {"cleanup.policy": "compact"})
     topic("limit", t.batch(["a" * 200]), {"max.message.bytes": "150"})
