@@ -9,10 +9,7 @@ use kafka_protocol::messages::{
 };
 
 use crate::{
-    api::{
-        Context, Outcome,
-        call::{Call, text},
-    },
+    api::{Context, Outcome, call::Call},
     base::ErrorCode,
     shard::{ControlAnswer, ControlRequest},
 };
@@ -38,16 +35,11 @@ fn asked(request: &DeleteTopicsRequest) -> Vec<DeleteTopicState> {
 }
 
 fn refused(asked: Vec<DeleteTopicState>, error: ErrorCode) -> DeleteTopicsResponse {
-    let message = match error {
-        ErrorCode::TopicDeletionDisabled => Some(text("Topic deletion is disabled.")),
-        _any_other => None,
-    };
     let result = |topic: DeleteTopicState| {
         DeletableTopicResult::default()
             .with_name(topic.name)
             .with_topic_id(topic.topic_id)
             .with_error_code(error.code())
-            .with_error_message(message.clone())
     };
     DeleteTopicsResponse::default().with_responses(asked.into_iter().map(result).collect())
 }
@@ -57,7 +49,7 @@ mod tests {
     use kafka_protocol::messages::TopicName;
 
     use super::*;
-    use crate::protocol::frame;
+    use crate::{api::call::text, protocol::frame};
 
     #[test]
     fn refusals_name_what_was_asked_in_every_version() {

@@ -33,7 +33,8 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeConfigsRequ
     let request = &call.request;
     let results = request.resources.iter().map(|asked| {
         let wanted = Wanted {
-            keys: asked.configuration_keys.as_deref(),
+            // Naming none is asking for all, as with Kafka.
+            keys: asked.configuration_keys.as_deref().filter(|keys| !keys.is_empty()),
             synonyms: request.include_synonyms,
             documentation: request.include_documentation,
         };

@@ -28,18 +28,13 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeTopicPartit
 fn describe(image: &Image, request: &DescribeTopicPartitionsRequest, largest: i32) -> DescribeTopicPartitionsResponse {
     let (start, start_index) = match &request.cursor {
         None => ("", 0),
-        Some(cursor) if cursor.partition_index < 0 => {
-            // There is no other place for an error of the whole request.
-            let refused = request.topics.iter().map(|topic| {
-                DescribeTopicPartitionsResponseTopic::default()
-                    .with_error_code(ErrorCode::InvalidRequest.code())
-                    .with_name(Some(topic.name.clone()))
-            });
-            return answer(refused.collect(), None);
-        }
+        Some(cursor) if cursor.partition_index < 0 => return refused(request),
         Some(cursor) => (cursor.topic_name.as_str(), cursor.partition_index),
     };
     let all = request.topics.is_empty();
+    if !all && request.cursor.is_some() && request.topics.iter().all(|topic| topic.name.as_str() != start) {
+        return refused(request);
+    }
     let mut names: Vec<&str> = match all {
         true => image.topics().map(|topic| &*topic.name).collect(),
         false => request.topics.iter().map(|topic| topic.name.as_str()).collect(),
@@ -101,6 +96,16 @@ fn describe_topic(topic: &Topic, from: i32, room: usize) -> (DescribeTopicPartit
     (described, next)
 }
 
+/// The whole request is wrong. There is no other place to say so.
+fn refused(request: &DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
+    let refused = request.topics.iter().map(|topic| {
+        DescribeTopicPartitionsResponseTopic::default()
+            .with_error_code(ErrorCode::InvalidRequest.code())
+            .with_name(Some(topic.name.clone()))
+    });
+    answer(refused.collect(), None)
+}
+
 fn absent(name: &str) -> DescribeTopicPartitionsResponseTopic {
     DescribeTopicPartitionsResponseTopic::default()
         .with_error_code(topics::why_absent(name).code())
@@ -157,5 +162,6 @@ mod tests {
         assert_eq!(show(&["nope", "a b", "b"], 4, None), "a b!17 b[0,1] nope!3");
         assert_eq!(show(&["a"], 4, Some(("a", 99))), "a[]");
         assert_eq!(show(&["a"], 4, Some(("a", -1))), "a!42");
+        assert_eq!(show(&["a", "b"], 4, Some(("aa", 0))), "a!42 b!42", "a cursor at a topic that is not asked for");
     }
 }

@@ -2,7 +2,8 @@
 //! v3 record batches v2 (KIP-98) · v5 log start offset (KIP-207) · v7 zstd (KIP-110) · v8 errors of single records (KIP-467) ·
 //! v10 leader hints (KIP-951; nothing to hint at with one broker) · v13 topic ids (KIP-516)
 //! acks=1 and acks=all both wait for the record to be durable; acks=0 has no answer, and closes the connection on an error.
-//! Differs from Kafka: transactional batches are refused with INVALID_TXN_STATE, there being no transactions yet; nobody may
+//! Differs from Kafka: transactional batches are refused with INVALID_TXN_STATE, there being no transactions yet (without a
+//! transactional id with Kafka's TRANSACTIONAL_ID_AUTHORIZATION_FAILED); refusals never carry the log start offset; nobody may
 //! write to internal topics, not even `__admin_client`; the time-out is at least a second.
 
 use std::{rc::Rc, time::Duration};
@@ -37,7 +38,13 @@ const VALIDATED_BEFORE_YIELD: usize = 256 << 10;
 pub(super) async fn begin(context: Rc<Context>, call: Call<ProduceRequest>) -> Pending {
     let (request, call) = call.take();
     let acks = request.acks;
-    let mut sorting = Sorting { now: context.io.clock.wall(), acks, version: call.version, ..Sorting::default() };
+    let mut sorting = Sorting {
+        now: context.io.clock.wall(),
+        acks,
+        version: call.version,
+        transactional_id: request.transactional_id.is_some(),
+        ..Sorting::default()
+    };
     let image = context.router.image();
     for topic in request.topic_data {
         sorting.topic(&context, &image, topic).await;
@@ -76,6 +83,8 @@ struct Sorting {
     now: Timestamp,
     acks: i16,
     version: i16,
+    /// Whether the request names one.
+    transactional_id: bool,
     topics: Vec<TopicProduceResponse>,
     parts: Vec<ProducePart>,
     /// Where in `topics` the outcome of each of `parts` goes.
@@ -126,8 +135,10 @@ impl Sorting {
             return Err(refusal(ErrorCode::InvalidRequiredAcks));
         }
         let view = context.router.topic(topic.id).ok_or_else(|| refusal(ErrorCode::UnknownTopicOrPartition))?;
-        let in_sync = topic.partition(data.index).map_or(0, |partition| partition.in_sync_replicas.len());
-        if self.acks == -1 && (in_sync as i64) < i64::from(view.config.min_insync_replicas) {
+        let (in_sync, replicas) = topic
+            .partition(data.index)
+            .map_or((0, 0), |partition| (partition.in_sync_replicas.len(), partition.replicas.len()));
+        if self.acks == -1 && in_sync < replicas_wanted(view.config.min_insync_replicas, replicas) {
             return Err(refusal(ErrorCode::NotEnoughReplicas));
         }
         let records = data.records.unwrap_or_default();
@@ -139,10 +150,20 @@ impl Sorting {
     fn batch(&self, records: Bytes, rules: &crate::partition::TopicRules) -> Result<ValidBatch, Refusal> {
         let batch = validate(records, rules, self.version, self.now)?;
         if batch.info.transactional {
-            return Err(refusal(ErrorCode::InvalidTxnState));
+            let named = self.transactional_id;
+            return Err(refusal(if named {
+                ErrorCode::InvalidTxnState
+            } else {
+                ErrorCode::TransactionalIdAuthorizationFailed
+            }));
         }
         Ok(batch)
     }
+}
+
+/// Never more than the partition has, as with Kafka: on one broker `min.insync.replicas=2` is 1.
+fn replicas_wanted(min_insync_replicas: i32, replicas: usize) -> usize {
+    usize::try_from(min_insync_replicas).unwrap_or(0).min(replicas).max(1)
 }
 
 fn refusal(code: ErrorCode) -> Refusal {
@@ -176,6 +197,13 @@ fn stored(answer: &mut PartitionProduceResponse, produced: &Produced) {
 mod tests {
     use super::*;
     use crate::base::Offset;
+
+    #[test]
+    fn no_more_replicas_are_wanted_than_there_are() {
+        for (min, replicas, expected) in [(1, 1, 1), (2, 1, 1), (2, 3, 2), (5, 3, 3), (0, 3, 1), (1, 0, 1)] {
+            assert_eq!(replicas_wanted(min, replicas), expected, "{min} of {replicas}");
+        }
+    }
 
     #[test]
     fn outcomes_of_a_partition() {

@@ -85,7 +85,7 @@ impl Controller {
                 let logger = resource.configs.first().map_or("", |config| config.name.as_str());
                 Err(Refusal::new(ErrorCode::InvalidConfig, format!("Logger {logger} does not exist!")))
             }
-            other => Err(invalid(format!("Unsupported resource type {other}."))),
+            other => Err(invalid(format!("Unknown resource type {other}"))),
         }
     }
 
@@ -107,7 +107,7 @@ impl Controller {
         let message = match name.parse::<i32>() {
             _ if name.is_empty() => return Ok(()),
             Ok(id) if id == own.0 => return Ok(()),
-            Ok(id) => format!("Unexpected broker id, expected {own} or empty string, but received {id}"),
+            Ok(id) => format!("Unexpected broker id, expected {own}, but received {id}"),
             Err(_) => format!("Node id must be an integer, but it is: {name}"),
         };
         Err(Refusal::new(ErrorCode::InvalidRequest, message))
@@ -165,7 +165,7 @@ impl Controller {
         appends: bool,
     ) -> Result<String, Refusal> {
         let Some(key) = key(name).filter(|key| key.kind == Kind::List) else {
-            let verb = if appends { "APPEND to" } else { "SUBTRACT from" };
+            let verb = if appends { "APPEND to" } else { "SUBTRACT to" };
             let message = format!("Can't {verb} key {name} because its type is not LIST.");
             return Err(Refusal::new(ErrorCode::InvalidConfig, message));
         };
@@ -365,11 +365,7 @@ mod tests {
     #[test]
     fn broker_settings() {
         let mut c = with_topic();
-        check(
-            &mut c,
-            "broker 77 log.retention.ms set 4",
-            "42 Unexpected broker id, expected 1 or empty string, but received 77",
-        );
+        check(&mut c, "broker 77 log.retention.ms set 4", "42 Unexpected broker id, expected 1, but received 77");
         check(&mut c, "broker abc log.retention.ms set 4", "42 Node id must be an integer, but it is: abc");
         check(&mut c, "broker 1 num.partitions set 4", "42 Cannot update these configs dynamically: [num.partitions]");
         check(&mut c, "broker '' num.partitions set 4", "42 Cannot update these configs dynamically: [num.partitions]");

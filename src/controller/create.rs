@@ -274,6 +274,7 @@ impl Controller {
             .with_topic_id(if validate_only { Uuid::nil() } else { plan.id.0 })
             .with_num_partitions(i32::try_from(plan.assignments.len()).expect("checked against a bound"))
             .with_replication_factor(i16::try_from(replicas).expect("never more than there are brokers"))
+            .with_error_message(None)
             .with_configs(Some(describe::created_topic(&self.layers().with_topic(&plan.overrides))))
     }
 }

@@ -10,6 +10,10 @@ use super::{Controller, Refusal, repeated};
 use crate::base::{ErrorCode, TopicId};
 use crate::protocol::metadata_records::MetadataRecord;
 
+/// Kafka's words for the two codes: tools print them.
+const NO_PARTITION: &str = "This server does not host this topic-partition.";
+const NO_TOPIC_ID: &str = "This server does not host this topic ID.";
+
 impl Controller {
     /// DeleteTopics, versions 1–6: names alone below 6.
     pub fn delete_topics(
@@ -57,13 +61,13 @@ impl Controller {
 
     fn find_topic(&self, topic: &DeleteTopicState) -> Result<(TopicId, TopicName), Refusal> {
         let invalid = |message: &str| Err(Refusal::new(ErrorCode::InvalidRequest, message));
-        let (found, code) = match (&topic.name, topic.topic_id) {
+        let (found, missing) = match (&topic.name, topic.topic_id) {
             (Some(_), id) if !id.is_nil() => return invalid("You may not specify both topic name and topic id."),
             (None, id) if id.is_nil() => return invalid("Neither topic name nor id were specified."),
-            (Some(name), _) => (self.image.topic(name.as_str()), ErrorCode::UnknownTopicOrPartition),
-            (None, id) => (self.image.topic_by_id(TopicId(id)), ErrorCode::UnknownTopicId),
+            (Some(name), _) => (self.image.topic(name.as_str()), (ErrorCode::UnknownTopicOrPartition, NO_PARTITION)),
+            (None, id) => (self.image.topic_by_id(TopicId(id)), (ErrorCode::UnknownTopicId, NO_TOPIC_ID)),
         };
-        let topic = found.ok_or_else(|| Refusal::bare(code))?;
+        let topic = found.ok_or_else(|| Refusal::new(missing.0, missing.1))?;
         Ok((topic.id, TopicName(topic.name.to_string().into())))
     }
 }
@@ -74,7 +78,7 @@ fn answer(asked: &DeleteTopicState, found: &Result<(TopicId, TopicName), Refusal
         Ok((id, name)) => result.with_name(Some(name.clone())).with_topic_id(id.0),
         Err(refusal) => result
             .with_name(asked.name.clone())
-            .with_topic_id(if asked.name.is_some() { Uuid::nil() } else { asked.topic_id })
+            .with_topic_id(asked.topic_id)
             .with_error_code(refusal.code.code())
             .with_error_message(refusal.message()),
     }
@@ -119,16 +123,20 @@ mod tests {
 
     #[test]
     fn topics_go_by_name_and_by_id() {
-        check(5, vec![by_name("b"), by_name("x")], &["b 1001 0", "x 0 3", "ac"]);
+        check(
+            5,
+            vec![by_name("b"), by_name("x")],
+            &["b 1001 0", "x 0 3 This server does not host this topic-partition.", "ac"],
+        );
         check(6, vec![by_id(Uuid::from_u128(1000)), by_name("c")], &["a 1000 0", "c 1002 0", "b"]);
     }
 
     #[test]
     fn what_is_wrong_with_ids_and_names() {
-        check(6, vec![by_id(Uuid::from_u128(5))], &["- 5 100", "abc"]);
+        check(6, vec![by_id(Uuid::from_u128(5))], &["- 5 100 This server does not host this topic ID.", "abc"]);
         check(6, vec![by_id(Uuid::nil())], &["- 0 42 Neither topic name nor id were specified.", "abc"]);
         let both = by_name("a").with_topic_id(Uuid::from_u128(1000));
-        check(6, vec![both], &["a 0 42 You may not specify both topic name and topic id.", "abc"]);
+        check(6, vec![both], &["a 1000 42 You may not specify both topic name and topic id.", "abc"]);
         check(6, vec![by_name("a"), by_id(Uuid::from_u128(1000))], &["a 0 42 Duplicate topic name.", "abc"]);
         check(5, vec![by_name("a"), by_name("a"), by_name("b")], &["a 0 42 Duplicate topic name.", "b 1001 0", "ac"]);
     }

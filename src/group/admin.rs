@@ -19,7 +19,7 @@ use crate::base::ErrorCode;
 /// From this version on a group that is not there is an error, not a dead group (KIP-1043).
 const NOT_FOUND_VERSION: i16 = 6;
 /// The type of every group here (KIP-848 has others).
-const GROUP_TYPE: &str = "Classic";
+const GROUP_TYPE: &str = "classic";
 
 pub(super) fn describe_nothing(group_id: GroupId, version: i16) -> GroupAnswer {
     let message = StrBytes::from_string(format!("Group {} not found.", &*group_id));
@@ -118,9 +118,9 @@ mod tests {
                 3000 a: synced 'x'
                 3000 + h:t/0=1
                 3000 -: commit ok
-                3000 list: [g:consumer:Stable:Classic h::Empty:Classic k:consumer:PreparingRebalance:Classic]
-                3000 list: [g:consumer:Stable:Classic h::Empty:Classic]
-                3000 list: [k:consumer:PreparingRebalance:Classic]
+                3000 list: [g:consumer:Stable:classic h::Empty:classic k:consumer:PreparingRebalance:classic]
+                3000 list: [g:consumer:Stable:classic h::Empty:classic]
+                3000 list: [k:consumer:PreparingRebalance:classic]
                 3000 list: []
                 3000 list: []
             "#]],

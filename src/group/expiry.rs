@@ -139,9 +139,9 @@ mod tests {
                 3000 a: commit ok
                 3000 + g gen=2 []
                 3000 a: leave ok [ok]
-                518403000 list: [g:consumer:Empty:Classic]
+                518403000 list: [g:consumer:Empty:classic]
                 518403000 fetch: ok [t/0=5@]
-                604803000 list: [g:consumer:Empty:Classic]
+                604803000 list: [g:consumer:Empty:classic]
                 605400000 - g:t/0
                 605400000 - g
                 606003000 list: []

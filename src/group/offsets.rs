@@ -299,7 +299,7 @@ mod tests {
             expect![[r#"
                 0 + g:t/0=5
                 0 -: commit ok
-                0 list: [g::Empty:Classic]
+                0 list: [g::Empty:classic]
                 0 a: commit UnknownMemberId
                 0 a: commit IllegalGeneration
                 0 a: commit GroupIdNotFound
@@ -384,7 +384,7 @@ mod tests {
                 0 - g:t/0
                 0 - g:t/1
                 0 - h:t/0
-                0 list: [g::Empty:Classic]
+                0 list: [g::Empty:classic]
                 0 fetch: ok [u/0=6@]
             "#]],
         );

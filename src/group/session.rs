@@ -278,7 +278,7 @@ mod tests {
                 6000 a: leave UnknownMemberId []
                 6000 d: join MemberIdRequired id=d-10
                 6000 d: leave ok [ok]
-                6000 list: [g:consumer:Empty:Classic]
+                6000 list: [g:consumer:Empty:classic]
                 6000 admin: leave ok [UnknownMemberId]
                 6000 a: leave InvalidGroupId []
             "#]],

@@ -4,19 +4,7 @@
 source "$(dirname "$0")/lib.sh"
 need_kafka
 need_command kcat kcat
-size=$((${CORPUS_MIB:-24} * 1024 * 1024))
-corpus="$WORK/corpus-$size.txt"
-if [ ! -f "$corpus" ]; then
-    # Sources and documentation of whatever is installed; valid UTF-8 without carriage returns, since Java's reader and
-    # kcat agree on nothing else. `head` ends the pipe early.
-    (find "$ROOT/src" "$ROOT/loadgen" /usr/share/doc /usr/include "${CARGO_HOME:-$HOME/.cargo}/registry/src" "$HOME/.pyenv/versions" \
-        /usr/local/go/src -type f -size -2M \( -name '*.rs' -o -name '*.md' -o -name '*.txt' -o -name '*.py' -o -name '*.h' \
-        -o -name '*.c' -o -name '*.go' -o -name copyright -o -name '*.html' \) -print0 2>/dev/null | sort -z | xargs -0 cat 2>/dev/null |
-        iconv -c -f UTF-8 -t UTF-8 | tr -d '\r\000' | awk 'length($0) > 0 && length($0) < 100000' |
-        head -c "$size" | sed '$d') >"$corpus.part" 2>/dev/null || true
-    mv "$corpus.part" "$corpus"
-fi
-[ -s "$corpus" ] || skip "no text on this machine"
+corpus=$(make_corpus $((${CORPUS_MIB:-24} * 1024 * 1024)))
 echo "$(stat -c %s "$corpus") bytes, $(wc -l <"$corpus") lines"
 wanted=$(sha256sum <"$corpus")
 for codec in none gzip snappy lz4 zstd; do

@@ -64,3 +64,51 @@ need_command() { # need_command <command> <package>
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || skip "no $1"
     { apt-get install -y -q "$2" || { apt-get update -q && apt-get install -y -q "$2"; }; } >"$WORK/apt.log" 2>&1 || skip "$2 cannot be installed"
 }
+
+# A broker of the script's own: start_own <binary> <data> <arguments…>; BOOTSTRAP is its address then. Ends with the script.
+own_broker=
+start_own() {
+    local binary=$1 data=$2 log="$WORK/own-broker.log"
+    shift 2
+    "$binary" start --override "log.dirs=$data" --override "listeners=PLAINTEXT://127.0.0.1:${OWN_PORT:-0}" "$@" >"$log" 2>&1 &
+    own_broker=$!
+    trap 'if [ -n "$own_broker" ]; then kill -9 "$own_broker" 2>/dev/null; fi' EXIT
+    BOOTSTRAP=
+    for _ in $(seq 200); do
+        BOOTSTRAP=$(sed -n "s/.*listening=\"\?\([0-9.]*:[0-9]*\).*/\1/p" "$log" | head -1)
+        [ -n "$BOOTSTRAP" ] && return
+        sleep 0.1
+    done
+    cat "$log"
+    fail "the broker did not start"
+}
+stop_own() {
+    local pid=$own_broker code=0
+    own_broker=
+    kill "$pid"
+    wait "$pid" || code=$?
+    [ "$code" = 0 ] || { tail -20 "$WORK/own-broker.log"; fail "the broker did not stop cleanly: exit code $code"; }
+}
+
+# make_corpus <bytes>: prints the path of a text of just under that size, made of what lies on this machine; from the start again if
+# there is not enough of it. Sources and documentation; valid UTF-8 without carriage returns, since Java's reader and kcat agree on
+# nothing else. `head` ends the pipe early.
+make_corpus() {
+    local size=$1 corpus="$WORK/corpus-$1.txt" before
+    if [ ! -f "$corpus" ]; then
+        : >"$corpus.part"
+        while [ "$(stat -c %s "$corpus.part")" -lt "$size" ]; do
+            before=$(stat -c %s "$corpus.part")
+            (find "$ROOT/src" "$ROOT/loadgen" /usr/share/doc /usr/include "${CARGO_HOME:-$HOME/.cargo}/registry/src" "$HOME/.pyenv/versions" \
+                /usr/local/go/src -type f -size -2M \( -name '*.rs' -o -name '*.md' -o -name '*.txt' -o -name '*.py' -o -name '*.h' \
+                -o -name '*.c' -o -name '*.go' -o -name copyright -o -name '*.html' \) -print0 2>/dev/null | sort -z | xargs -0 cat 2>/dev/null |
+                iconv -c -f UTF-8 -t UTF-8 | tr -d '\r\000' | awk 'length($0) > 0 && length($0) < 100000' |
+                head -c $((size - before))) >>"$corpus.part" 2>/dev/null || true
+            [ "$(stat -c %s "$corpus.part")" -gt "$before" ] || skip "no text on this machine" >&2
+        done
+        # The last line may be cut.
+        sed -i '$d' "$corpus.part"
+        mv "$corpus.part" "$corpus"
+    fi
+    echo "$corpus"
+}

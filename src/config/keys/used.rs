@@ -402,7 +402,7 @@ pub(super) const USED: &[Key] = &[
         AtLeast(1),
         ClusterWide,
         Used,
-        "Replicas that must have a record before acks=all is answered. With one broker only 1 can be reached. Topics: min.insync.replicas.",
+        "Replicas that must have a record before acks=all is answered. Never more than the topic has replicas. Topics: min.insync.replicas.",
     ),
     key(
         "offsets.topic.num.partitions",
