@@ -387,6 +387,7 @@ impl Log {
         let bytes = self.read_file(base, u64::from(start), filled).await?;
         let mut buffer = self.core.io.disk.allocate(BLOCK_BYTES);
         buffer.as_mut()[..filled].copy_from_slice(&bytes);
+        copied(filled);
         let mut state = self.state_mut();
         if state.active().base == base && state.active().size == size && !state.tail_is_loaded() {
             let end = state.end;
