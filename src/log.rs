@@ -15,8 +15,11 @@ mod destage;
 pub mod directory;
 mod files;
 mod image;
-mod index;
-mod journal;
+// Open for the benches alone.
+#[doc(hidden)]
+pub mod index;
+#[doc(hidden)]
+pub mod journal;
 mod locate;
 mod memory;
 mod offline;

@@ -2,8 +2,13 @@
 
 mod broker {
     pub mod clients;
+    pub mod confined;
+    pub mod cores;
     pub mod durability;
+    pub mod full;
     pub mod hostile;
+    pub mod mount;
     pub mod process;
+    pub mod refused;
     pub mod start;
 }

@@ -351,7 +351,7 @@ async fn open_for_write(core: &Rc<Core>, log: &Rc<Log>, base: Offset) -> Result<
 
 /// Makes the file long enough. A full disk gives up the ballast once.
 async fn grow(core: &Core, log: &Log, file: &File, base: Offset, needed: u64) -> Result<(), LogError> {
-    let (from, to) = {
+    let (from, mut to) = {
         let mut state = log.state_mut();
         let promised = state.promised;
         let is_active = state.active().base == base;
@@ -363,7 +363,13 @@ async fn grow(core: &Core, log: &Log, file: &File, base: Offset, needed: u64) ->
     let mut grown = file.allocate(from, to - from).await;
     if is_full(&grown) {
         give_up_ballast(core).await;
-        grown = file.allocate(from, to - from).await;
+        // No step ahead: others need of the little that there is now as well. ext4 keeps what it had found before it
+        // failed, so that is given back first.
+        to = needed;
+        grown = match file.truncate(from).await {
+            Ok(()) => file.allocate(from, to - from).await,
+            failed => failed,
+        };
     }
     grown.map_err(|error| log_error(log, base, &error))?;
     if let Some(segment) = log.state_mut().segment_mut(base) {

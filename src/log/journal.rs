@@ -18,13 +18,13 @@ use std::{
     task::{Poll, Waker},
 };
 
-use block::{BlockHeader, HEADER_BYTES, Incarnation, padded};
+use block::{BlockBuilder, HEADER_BYTES, Incarnation, padded};
 use entry::{AppendHead, Entry};
 use ring::Ring;
 
 use crate::{
     base::{Offset, copied},
-    io::{Buffer, Io, channel::Notify},
+    io::{Io, channel::Notify},
     log::{partition_log::Log, settings::Durability},
 };
 
@@ -59,9 +59,7 @@ struct State {
 
 /// A block that is being filled or waits.
 struct Block {
-    buffer: Buffer,
-    used: usize,
-    entries: u32,
+    bytes: BlockBuilder,
     durability: Durability,
     /// How far each partition has come with this block.
     marks: Vec<Mark>,
@@ -201,15 +199,16 @@ impl Journal {
     }
 
     async fn write(&self, mut block: Block, wanted: &impl Fn()) -> Result<Vec<Mark>, JournalFailure> {
-        let bytes = padded(block.used);
-        let (sequence, durable_below, unsynced, crc) = self.finish(&mut block);
+        let used = block.bytes.length();
+        let bytes = padded(used);
+        let (sequence, durable_below, unsynced, crc) = self.finish(&mut block.bytes);
         let place = self.ring.place(bytes as u64, sequence, wanted).await.map_err(|error| JournalFailure {
             path: "the journal".into(),
             position: 0,
             error,
         })?;
         let flush = block.durability == Durability::Flush;
-        let shared = block.buffer.share();
+        let shared = block.bytes.into_buffer().share();
         // After blocks that are only with the device, a flushed one takes them along: its successor would be of no
         // use after a power cut if one of them were missing.
         let written = if flush && !unsynced {
@@ -231,8 +230,8 @@ impl Journal {
         if flush {
             state.durable_below = sequence + 1;
         }
-        state.pending_bytes -= block.used;
-        state.capacity = (block.used * 2).next_power_of_two().clamp(BLOCK_MIN, BLOCK_MAX);
+        state.pending_bytes -= used;
+        state.capacity = (used * 2).next_power_of_two().clamp(BLOCK_MIN, BLOCK_MAX);
         drop(state);
         self.done_below.set(sequence + 1);
         self.done.notify_all();
@@ -240,24 +239,13 @@ impl Journal {
     }
 
     /// Writes the header. Returns sequence, what is durable below, whether blocks before are unsynced, and the sum.
-    fn finish(&self, block: &mut Block) -> (u64, u64, bool, u32) {
+    fn finish(&self, block: &mut BlockBuilder) -> (u64, u64, bool, u32) {
         let mut state = self.state.borrow_mut();
         let sequence = state.next_sequence;
         state.next_sequence += 1;
-        let header = BlockHeader {
-            crc: 0,
-            incarnation: self.incarnation,
-            sequence,
-            previous_crc: state.previous_crc,
-            length: block.used as u32,
-            durable_below: state.durable_below,
-            entries: block.entries,
-        };
-        let bytes = padded(block.used);
-        // The whole of a buffer goes through the ring, a part of one through a thread. What pads it is zero already.
-        block.buffer.truncate(bytes);
-        let crc = header.seal(block.buffer.as_mut());
-        (sequence, state.durable_below, state.durable_below < sequence, crc)
+        let durable_below = state.durable_below;
+        let crc = block.seal(self.incarnation, sequence, state.previous_crc, durable_below);
+        (sequence, durable_below, durable_below < sequence, crc)
     }
 
     /// Syncs the file just written and those that hold unsynced blocks before.
@@ -282,7 +270,7 @@ pub struct JournalFailure {
 impl State {
     fn add(&mut self, io: &Io, pieces: &[&[u8]], durability: Durability) {
         let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
-        if self.filling.as_ref().is_some_and(|block| block.used + bytes > block.buffer.len()) {
+        if self.filling.as_ref().is_some_and(|block| !block.bytes.fits(bytes)) {
             self.seal();
             self.capacity = (self.capacity * 2).min(BLOCK_MAX);
         }
@@ -290,12 +278,7 @@ impl State {
             self.filling = Some(self.fresh(io, bytes));
         }
         let block = self.filling.as_mut().expect("made above");
-        let memory = block.buffer.as_mut();
-        for piece in pieces {
-            memory[block.used..block.used + piece.len()].copy_from_slice(piece);
-            block.used += piece.len();
-        }
-        block.entries += 1;
+        block.bytes.add(pieces);
         if durability == Durability::Flush {
             block.durability = Durability::Flush;
         }
@@ -304,9 +287,9 @@ impl State {
 
     fn fresh(&mut self, io: &Io, bytes: usize) -> Block {
         let needed = padded(HEADER_BYTES + bytes).max(self.capacity);
-        let buffer = io.disk.allocate(needed);
         self.pending_bytes += HEADER_BYTES;
-        Block { buffer, used: HEADER_BYTES, entries: 0, durability: Durability::Write, marks: Vec::new() }
+        let bytes = BlockBuilder::new(io.disk.allocate(needed));
+        Block { bytes, durability: Durability::Write, marks: Vec::new() }
     }
 
     fn mark(&mut self, log: &Rc<Log>, end: Offset) {

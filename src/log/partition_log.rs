@@ -18,6 +18,7 @@ use crate::{
         image::{LogImage, SegmentImage},
         journal::entry::{AppendHead, Entry},
         memory::Memory,
+        recovery::METADATA_KEY,
         segment::{Segment, directory_name, grown},
         settings::{BLOCK_BYTES, LogConfig, LogError},
     },
@@ -332,7 +333,7 @@ impl Log {
         }
         let taken = Taken { memory: &core.memory, bytes };
         let growth = self.state().growth(bytes);
-        if growth > 0 && !core.space.promise(growth).await {
+        if growth > 0 && !self.promised(growth).await {
             return Err(LogError::Full);
         }
         std::mem::forget(taken);
@@ -343,6 +344,13 @@ impl Log {
             return Err(LogError::Stopping);
         }
         Ok(reservation)
+    }
+
+    /// Without the metadata's log no broker starts and no topic is deleted, which is what makes room: it may have of the
+    /// margin.
+    async fn promised(&self, growth: u64) -> bool {
+        let space = &self.core.space;
+        if self.key == METADATA_KEY { space.promise_from_margin(growth).await } else { space.promise(growth).await }
     }
 
     /// Waits until the calls before have been served.
@@ -387,6 +395,7 @@ impl Log {
         let bytes = self.read_file(base, u64::from(start), filled).await?;
         let mut buffer = self.core.io.disk.allocate(BLOCK_BYTES);
         buffer.as_mut()[..filled].copy_from_slice(&bytes);
+        copied(filled);
         let mut state = self.state_mut();
         if state.active().base == base && state.active().size == size && !state.tail_is_loaded() {
             let end = state.end;

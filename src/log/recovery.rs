@@ -285,10 +285,16 @@ async fn clean_up(
     Ok(())
 }
 
-/// Makes the ballast, unless there is one or no room for it. Not needed for recovery, so it may come later.
+/// Makes the ballast, unless there is one or no room for it. Not needed for recovery, so it may come later. As much again
+/// stays free, or a start on a full disk would give the last of it away before it can serve.
 pub async fn put_ballast(io: &Io, directory: &Path, bytes: u64) {
     let path = directory.join(BALLAST);
     if bytes == 0 || io.disk.exists(&path).await {
+        return;
+    }
+    let free = io.disk.free_bytes(directory).await.unwrap_or(u64::MAX);
+    if free < bytes.saturating_mul(2) {
+        tracing::warn!(free, bytes, "there is no room for the ballast");
         return;
     }
     let made = async {

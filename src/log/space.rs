@@ -63,6 +63,21 @@ impl Space {
         enough
     }
 
+    /// As [`promise`](Self::promise), for what a broker cannot do without on a full disk: it may have of the margin.
+    pub async fn promise_from_margin(&self, bytes: u64) -> bool {
+        if self.try_promise(bytes) {
+            return true;
+        }
+        let free = self.io.disk.free_bytes(&self.directory).await.unwrap_or(0);
+        let enough = free >= bytes;
+        if enough {
+            self.promised.set(self.promised.get() + bytes);
+        } else {
+            self.refuse();
+        }
+        enough
+    }
+
     /// Asks the file system how much room there is, unless that was done a moment ago.
     pub async fn refresh(&self) {
         // Whoever comes while the file system is being asked waits for what it says.
@@ -112,7 +127,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::io::{join_all, sim::Simulation};
+    use crate::io::{
+        join_all,
+        sim::{Faults, Simulation},
+    };
 
     #[test]
     fn two_who_ask_at_once_both_hear_how_much_there_is() {
@@ -122,5 +140,20 @@ mod tests {
             join_all([space.promise(4096), space.promise(4096)]).await
         });
         assert_eq!(promised, [true, true]);
+    }
+
+    #[test]
+    fn the_margin_is_for_those_who_may_have_of_it() {
+        let faults = Faults { capacity: 1 << 20, ..Faults::default() };
+        let simulation = Simulation::new(1);
+        simulation.set_faults(0, faults);
+        let (refused, promised, too_much) = simulation.block_on(0, 0, |io| async move {
+            io.disk.create_dir_all(Path::new("data")).await.expect("made");
+            let space = Space::new(&io, "data".into(), 1, 2 << 20);
+            let refused = !space.promise(4096).await && space.is_refusing();
+            (refused, space.promise_from_margin(4096).await, space.promise_from_margin(2 << 20).await)
+        });
+        assert!(refused, "the margin is larger than what is free");
+        assert!(promised && !too_much);
     }
 }

@@ -161,7 +161,7 @@ impl FrameReader {
         self.buffer.reserve(BUFFER_BYTES);
         self.buffer.resize(BUFFER_BYTES, 0);
         self.buffer[..self.filled].copy_from_slice(&arrived);
-        copied(self.filled);
+        copied(2 * self.filled);
     }
 
     async fn fill_to(&mut self, wanted: usize, announced: usize, source: &mut impl Source) -> Result<(), FrameError> {
@@ -241,6 +241,7 @@ mod tests {
     use futures_lite::future::block_on;
 
     use super::*;
+    use crate::base::copied_bytes;
 
     /// Gives its bytes in pieces of the given sizes, again and again, then ends.
     struct Script {
@@ -316,6 +317,31 @@ mod tests {
             let (frames, end) = read_all(wire.clone(), sizes, 2 << 20);
             assert_eq!(frames, bodies, "in pieces of {sizes:?}");
             assert!(matches!(end, FrameError::Closed), "{end}");
+        }
+    }
+
+    #[test]
+    fn frames_that_fit_are_handed_on_where_they_lie() {
+        let bodies = bodies(&[3000, 5000, 4000]);
+        let wire: Vec<u8> = bodies.iter().flat_map(|body| framed(body)).collect();
+        let before = copied_bytes();
+        let (frames, _) = read_all(wire, &[usize::MAX], 1 << 20);
+        assert_eq!(copied_bytes(), before);
+        // One behind the other in the buffer into which the socket wrote them, their lengths between them.
+        for pair in frames.windows(2) {
+            assert_eq!(pair[1].as_ptr() as usize, pair[0].as_ptr() as usize + pair[0].len() + LENGTH_BYTES);
+        }
+    }
+
+    #[test]
+    fn of_a_large_frame_only_what_came_along_is_moved() {
+        for first in [4, 100, BUFFER_BYTES] {
+            let wire = framed(&bodies(&[1 << 20])[0]);
+            let before = copied_bytes();
+            // The script's own turns: the beginning, then all the rest.
+            let (frames, _) = read_all(wire, &[first, usize::MAX, usize::MAX], 2 << 20);
+            assert_eq!(frames.len(), 1);
+            assert_eq!(copied_bytes() - before, (first - LENGTH_BYTES) as u64, "{first} bytes came first");
         }
     }
 

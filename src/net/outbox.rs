@@ -83,6 +83,14 @@ mod tests {
     }
 
     #[test]
+    fn pieces_are_sent_from_where_their_owner_left_them() {
+        let reply: Vec<Slice> = (1..5).map(|length| Slice::from(vec![7; length * 1000])).collect();
+        let mut outbox = Outbox::default();
+        outbox.push(reply.clone());
+        assert!(outbox.slices().zip(&reply).all(|(sent, piece)| sent.as_ptr() == piece.as_ptr()));
+    }
+
+    #[test]
     fn a_socket_that_takes_nothing_is_an_error() {
         let mut outbox = Outbox::default();
         outbox.push(vec![Slice::from(b"x".to_vec())]);

@@ -8,7 +8,7 @@ use rdkafka::{
     client::DefaultClientContext,
     consumer::{BaseConsumer, CommitMode, Consumer},
     error::KafkaError,
-    producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer},
+    producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer},
 };
 
 /// How long one call may take on a busy machine.
@@ -84,6 +84,11 @@ pub fn send(
     value: &[u8],
 ) -> Result<i64, KafkaError> {
     delivered(send_record(producer, topic, partition, key, value))
+}
+
+/// Fails at once whatever has no acknowledgement yet.
+pub fn give_up(producer: &Producer) {
+    producer.purge(PurgeConfig::default().queue().inflight());
 }
 
 pub fn admin(address: &str) -> AdminClient<DefaultClientContext> {

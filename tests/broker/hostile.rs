@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    clients,
+    clients, confined,
     process::{Broker, fresh_directory},
 };
 
@@ -207,5 +207,85 @@ fn a_damaged_batch_is_refused_with_the_right_code() {
     let at = 4 + 4 + 2 + 6 + 4 + 4;
     let code = i16::from_be_bytes([answer[at], answer[at + 1]]);
     assert_eq!(code, 2, "CORRUPT_MESSAGE");
+    broker.assert_alive();
+}
+
+#[test]
+fn those_who_say_nothing_or_half_a_frame_cost_others_nothing() {
+    let directory = fresh_directory("half");
+    let mut broker = Broker::start(&directory, &["--memory", "256MiB"]);
+    clients::create_topic(broker.address(), "busy", 2);
+    let whole = frame(18, 0, &[]);
+    let silent: Vec<TcpStream> = (0..600)
+        .map(|number| {
+            let mut stream = broker.connect();
+            // Nothing; a part of the length; a length and a part of the head; all but the last byte.
+            let part = [0, 2, 9, whole.len() - 1][number % 4];
+            stream.write_all(&whole[..part]).expect("sent");
+            stream
+        })
+        .collect();
+    let producer = clients::producer(broker.address(), &[]);
+    for number in 0..200 {
+        let value = number.to_string();
+        clients::send(&producer, "busy", number % 2, None, value.as_bytes()).expect("an ack beside the silent");
+    }
+    assert!(rss_kib(broker.pid()) < 256 * 1024, "{} KiB resident", rss_kib(broker.pid()));
+    // They were not forgotten: the last byte brings the answer.
+    for mut stream in silent.into_iter().skip(3).step_by(4).take(10) {
+        stream.write_all(&whole[whole.len() - 1..]).expect("sent");
+        let mut answer = [0; 8];
+        stream.read_exact(&mut answer).expect("an answer");
+        assert_eq!(answer[4..], 7i32.to_be_bytes());
+    }
+    broker.assert_alive();
+}
+
+#[test]
+fn a_client_that_only_listens_any_more_gets_its_answers() {
+    let directory = fresh_directory("listens");
+    let broker = Broker::start(&directory, &[]);
+    let mut stream = broker.connect();
+    for _ in 0..3 {
+        stream.write_all(&frame(18, 0, &[])).expect("sent");
+    }
+    stream.shutdown(std::net::Shutdown::Write).expect("half closed");
+    let mut answers = Vec::new();
+    stream.read_to_end(&mut answers).expect("answers, then the end");
+    let length = i32::from_be_bytes(answers[..4].try_into().expect("four bytes")) as usize + 4;
+    assert_eq!(answers.len(), 3 * length, "three answers to three requests");
+}
+
+#[test]
+fn clients_that_vanished_without_a_word_are_let_go() {
+    let directory = fresh_directory("vanished");
+    let mut broker = Broker::start(&directory, &["--override", "connections.max.idle.ms=2000"]);
+    let sockets = |broker: &Broker| {
+        let entries = std::fs::read_dir(format!("/proc/{}/fd", broker.pid())).expect("a live process");
+        let links = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
+    };
+    let before = sockets(&broker);
+    let streams: Vec<TcpStream> = (0..100)
+        .map(|_| {
+            let mut stream = broker.connect();
+            stream.write_all(&frame(18, 0, &[])).expect("sent");
+            stream.read_exact(&mut [0; 8]).expect("an answer");
+            stream
+        })
+        .collect();
+    assert!(sockets(&broker) >= before + 100, "they are connected");
+    for stream in streams {
+        if let Err(error) = confined::vanish(stream) {
+            eprintln!("skipped: connections cannot be ended silently here: {error}");
+            return;
+        }
+    }
+    assert!(sockets(&broker) >= before + 100, "nobody told the broker");
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while sockets(&broker) > before {
+        assert!(std::time::Instant::now() < deadline, "{} sockets are left of {before}", sockets(&broker));
+        std::thread::sleep(Duration::from_millis(50));
+    }
     broker.assert_alive();
 }

@@ -49,6 +49,16 @@ pub fn command(directory: &Path, extra: &[&str]) -> Command {
     command
 }
 
+/// Runs a command that must not start a broker. What it said, which is no panic.
+pub fn refused(command: &mut Command) -> String {
+    let output = command.output().expect("the broker's binary");
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(!output.status.success(), "it started:\n{text}");
+    assert!(output.status.code().is_some(), "it was killed by a signal:\n{text}");
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
 /// A running broker. Killed when dropped.
 pub struct Broker {
     child: Child,
@@ -60,10 +70,15 @@ pub struct Broker {
 impl Broker {
     /// Starts a broker and waits until it serves.
     pub fn start(directory: &Path, extra: &[&str]) -> Self {
+        Self::spawn(directory, command(directory, extra))
+    }
+
+    /// Runs a [`command`] for `directory`, and waits until it serves.
+    pub fn spawn(directory: &Path, mut command: Command) -> Self {
         static RUN: AtomicU32 = AtomicU32::new(0);
         let log = directory.join(format!("broker-{}.log", RUN.fetch_add(1, Ordering::Relaxed)));
         let output = File::create(&log).expect("a log file");
-        let child = command(directory, extra)
+        let child = command
             .stdout(output.try_clone().expect("a second handle"))
             .stderr(output)
             .spawn()

@@ -2,26 +2,16 @@
 
 use std::{
     fs,
-    process::Output,
     time::{Duration, Instant},
 };
 
 use super::{
     clients,
-    process::{Broker, command, fresh_directory},
+    process::{Broker, command, fresh_directory, refused},
 };
 
 /// `O_DIRECT` as `/proc/<pid>/fdinfo` shows flags, in octal.
 const O_DIRECT: u32 = 0o40000;
-
-fn refused(command: &mut std::process::Command) -> (Output, String) {
-    let output = command.output().expect("the broker's binary");
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(!output.status.success(), "it started:\n{text}");
-    assert!(output.status.code().is_some(), "it was killed by a signal:\n{text}");
-    assert!(!text.contains("panicked"), "{text}");
-    (output, text)
-}
 
 #[test]
 fn each_executor_is_pinned_to_a_cpu_of_its_own() {
@@ -102,7 +92,7 @@ fn open_files(pid: u32) -> Vec<(String, u32)> {
 fn a_second_broker_on_the_same_directory_is_refused() {
     let directory = fresh_directory("same-directory");
     let mut broker = Broker::start(&directory, &[]);
-    let (_, text) = refused(&mut command(&directory, &[]));
+    let text = refused(&mut command(&directory, &[]));
     assert!(text.contains("lock") || text.contains("in use"), "{text}");
     broker.assert_alive();
 }
@@ -112,7 +102,7 @@ fn a_second_broker_on_the_same_port_is_refused() {
     let directory = fresh_directory("port-a");
     let mut broker = Broker::start(&directory, &[]);
     let listeners = format!("listeners=PLAINTEXT://{}", broker.address());
-    let (_, text) = refused(&mut command(&fresh_directory("port-b"), &["--override", &listeners]));
+    let text = refused(&mut command(&fresh_directory("port-b"), &["--override", &listeners]));
     assert!(text.contains("taken by another process"), "{text}");
     broker.assert_alive();
 }
@@ -125,7 +115,7 @@ fn a_directory_of_somebody_else_is_refused_untouched() {
     fs::write(data.join("meta.properties"), "version=1\ncluster.id=abc\nnode.id=1\n").expect("a file");
     fs::write(data.join("orders-0/00000000000000000000.log"), b"not ours").expect("a file");
     let before = listing(&data);
-    let (_, text) = refused(&mut command(&directory, &[]));
+    let text = refused(&mut command(&directory, &[]));
     assert!(text.contains("left untouched") && text.contains("--data-dir"), "{text}");
     assert_eq!(listing(&data), before);
 }
@@ -162,12 +152,12 @@ fn wrong_settings_are_named_with_key_and_value() {
         fs::write(&file, text).expect("a file");
         let mut start = std::process::Command::new(env!("CARGO_BIN_EXE_ringtail"));
         start.current_dir(&directory).args(["start", "server.properties"]);
-        let (_, output) = refused(&mut start);
+        let output = refused(&mut start);
         for word in words {
             assert!(output.contains(word), "«{text}» gave:\n{output}");
         }
     }
-    let (_, output) = refused(command(&directory, &[]).args(["--override", "num.partition=3"]));
+    let output = refused(command(&directory, &[]).args(["--override", "num.partition=3"]));
     assert!(output.contains("num.partitions"), "the nearest name helps:\n{output}");
 }
 

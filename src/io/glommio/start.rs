@@ -21,7 +21,7 @@ use crate::io::{self as room, Io, Rand};
 const OFFLOAD_THREADS: usize = 2;
 
 /// Requests in a core's ring at once; more wait outside. Deep, because a full ring is one way into glommio's wrong park.
-const RING_DEPTH: usize = 1024;
+pub(super) const RING_DEPTH: usize = 1024;
 
 /// How long an executor may take to start; it takes milliseconds.
 const START_TIMEOUT: Duration = Duration::from_secs(20);

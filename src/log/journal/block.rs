@@ -8,10 +8,13 @@
 //! `durable_below` is the sequence below which every block was known to be on stable storage when this one was written.
 //! A block that is missing below it was lost; one that is missing at or above it was never promised to anybody.
 
-use crate::log::{
-    journal::entry::Entry,
-    settings::BLOCK_BYTES,
-    wire::{Damaged, Put, Reader},
+use crate::{
+    io::Buffer,
+    log::{
+        journal::entry::Entry,
+        settings::BLOCK_BYTES,
+        wire::{Damaged, Put, Reader},
+    },
 };
 
 pub const HEADER_BYTES: usize = 64;
@@ -36,6 +39,61 @@ pub struct BlockHeader {
 /// Bytes that a block of `length` takes on disk.
 pub const fn padded(length: usize) -> usize {
     length.next_multiple_of(BLOCK_BYTES)
+}
+
+/// A block in the making: entries one behind the other, with room for the header before them.
+pub struct BlockBuilder {
+    buffer: Buffer,
+    used: usize,
+    entries: u32,
+}
+
+impl BlockBuilder {
+    /// An empty block that may become as long as `buffer`, which is zero-filled and longer than a header.
+    pub fn new(buffer: Buffer) -> Self {
+        Self { buffer, used: HEADER_BYTES, entries: 0 }
+    }
+
+    /// Whether an entry of so many bytes fits.
+    pub fn fits(&self, bytes: usize) -> bool {
+        self.used + bytes <= self.buffer.len()
+    }
+
+    /// Copies one entry, given in pieces, behind the others. It must fit.
+    pub fn add(&mut self, pieces: &[&[u8]]) {
+        let memory = self.buffer.as_mut();
+        for piece in pieces {
+            memory[self.used..self.used + piece.len()].copy_from_slice(piece);
+            self.used += piece.len();
+        }
+        self.entries += 1;
+    }
+
+    /// Header and entries so far, in bytes, without the padding.
+    pub fn length(&self) -> usize {
+        self.used
+    }
+
+    /// Cuts the buffer to the padded length, writes the header and sums it all. Returns the sum.
+    pub fn seal(&mut self, incarnation: Incarnation, sequence: u64, previous_crc: u32, durable_below: u64) -> u32 {
+        let header = BlockHeader {
+            crc: 0,
+            incarnation,
+            sequence,
+            previous_crc,
+            length: self.used as u32,
+            durable_below,
+            entries: self.entries,
+        };
+        // The whole of a buffer goes through the ring, a part of one through a thread. What pads it is zero already.
+        self.buffer.truncate(padded(self.used));
+        header.seal(self.buffer.as_mut())
+    }
+
+    /// The block's bytes.
+    pub fn into_buffer(self) -> Buffer {
+        self.buffer
+    }
 }
 
 impl BlockHeader {

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{CompressionPolicy, REWRITTEN_BYTES_MAX, Refusal, TopicRules, scan::Scan};
 use crate::{
-    base::Timestamp,
+    base::{Timestamp, copied},
     protocol::{
         batch::{BatchBuilder, BatchHeader, HEADER_BYTES, Records, TimestampType, set_timestamp},
         compression::{Compression, decompress},
@@ -40,7 +40,10 @@ pub(super) fn as_topic_wants(
         return Ok(batch);
     }
     // Copies only if something else still holds the frame.
-    let mut batch = batch.try_into_mut().unwrap_or_else(|batch| BytesMut::from(&batch[..]));
+    let mut batch = batch.try_into_mut().unwrap_or_else(|batch| {
+        copied(batch.len());
+        BytesMut::from(&batch[..])
+    });
     set_timestamp(&mut batch, topic.timestamp_type, max_timestamp);
     Ok(batch.freeze())
 }
@@ -73,5 +76,7 @@ fn rebuilt(
         let timestamp = fixed.unwrap_or_else(|| record.timestamp(header.base_timestamp));
         builder.push_with_headers(timestamp, record.key, record.value, record.headers);
     }
-    Ok(builder.build())
+    let bytes = builder.build();
+    copied(bytes.len());
+    Ok(bytes)
 }

@@ -1,0 +1,74 @@
+//! A machine that does not let the broker be: one line that says what is wrong and what to do, or it does without.
+
+use std::{fs, os::unix::process::CommandExt};
+
+use super::{
+    clients, confined,
+    mount::Mount,
+    process::{Broker, command, fresh_directory, refused},
+};
+
+/// The broker's own last words: one line, and nothing of a panic.
+fn one_line(text: &str, word: &str) {
+    assert_eq!(text.lines().filter(|line| line.contains(word)).count(), 1, "«{word}» in one line of:\n{text}");
+}
+
+#[test]
+fn io_uring_refused_by_a_seccomp_filter() {
+    let directory = fresh_directory("seccomp");
+    let text = refused(confined::without_io_uring(&mut command(&directory, &[])));
+    one_line(&text, "seccomp");
+    assert!(text.contains("io_uring_setup"), "the remedy names the calls to allow:\n{text}");
+    assert!(!directory.join("data").exists(), "nothing is made before it is known that it can run");
+}
+
+#[test]
+fn too_little_memory_may_be_locked() {
+    let directory = fresh_directory("memlock");
+    let text = refused(confined::with_memlock(&mut command(&directory, &["--cores", "8"]), 1 << 20));
+    one_line(&text, "may be locked");
+    assert!(text.contains("--cores 2"), "the number that fits:\n{text}");
+    let text = refused(confined::with_memlock(&mut command(&directory, &["--cores", "1"]), 64 << 10));
+    assert!(text.contains("ulimit -l") && !text.contains("start with --cores"), "no number fits:\n{text}");
+    // What the message says is true.
+    let mut fits = command(&directory, &["--cores", "2"]);
+    confined::with_memlock(&mut fits, 1 << 20);
+    let broker = Broker::spawn(&directory, fits);
+    clients::create_topic(broker.address(), "small", 2);
+    let producer = clients::producer(broker.address(), &[]);
+    for partition in 0..2 {
+        assert_eq!(clients::send(&producer, "small", partition, None, b"fits").expect("an ack"), 0);
+    }
+}
+
+#[test]
+fn a_read_only_disk() {
+    let directory = fresh_directory("read-only");
+    let Some(mount) = Mount::new(&directory.join("disk"), 96) else { return };
+    let data = directory.join("disk/data");
+    let on_it = format!("log.dirs={}", data.display());
+    let start = || command(&directory, &["--override", &on_it]);
+    // A directory of ours, stopped in good order, and one that is still to be made.
+    let (status, _) = Broker::spawn(&directory, start()).terminate();
+    assert!(status.success(), "exit {status}");
+    mount.make_read_only();
+    one_line(&refused(&mut start()), "read-only");
+    let elsewhere = format!("log.dirs={}", directory.join("disk/other").display());
+    one_line(&refused(&mut command(&directory, &["--override", &elsewhere])), "read-only");
+}
+
+#[test]
+fn a_missing_right() {
+    let directory = fresh_directory("right");
+    let data = directory.join("data");
+    fs::create_dir_all(&data).expect("a directory");
+    fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("our own directory");
+    let mut start = command(&directory, &[]);
+    start.uid(65_534).gid(65_534);
+    match start.output() {
+        // Not root: this user cannot become another one. Or the other one does not reach the binary.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => eprintln!("skipped: {error}"),
+        Err(error) => panic!("{error}"),
+        Ok(_) => one_line(&refused(&mut start), "give this user the right to write there"),
+    }
+}
