@@ -1,7 +1,9 @@
 //! The producer against a simulated server in virtual time: known stalls must be seen in full.
 
 use super::*;
-use crate::measure::{Metric, Window};
+use crate::client::error::codes;
+use crate::measure::{Metric, Recorder, Window};
+use crate::produce::queue::advance_sequence;
 use crate::rng::Rng;
 use crate::schedule::Arrival;
 
