@@ -10,7 +10,7 @@ use crate::client::admin::Admin;
 use crate::engine::{self, Outcome};
 use crate::environment::{BrokerFacts, Machine};
 use crate::failure::{Exit, Failure};
-use crate::null_broker::NullBroker;
+use crate::null_broker::{Manners, NullBroker};
 use crate::progress::Progress;
 use crate::report::json::Setting;
 use crate::report::{html, json, text, write_file};
@@ -51,6 +51,9 @@ enum Command {
         /// Answer that much later, as 50us
         #[arg(long, default_value = "0us")]
         delay: String,
+        /// Ask producers for so much silence with every reply, as a broker with quotas does
+        #[arg(long, default_value = "0ms")]
+        throttle: String,
     },
 }
 
@@ -98,7 +101,7 @@ pub fn main() -> i32 {
             }
             Ok(Exit::Good as i32)
         }
-        Command::NullBroker { port, delay } => null_broker(port, &delay),
+        Command::NullBroker { port, delay, throttle } => null_broker(port, &delay, &throttle),
         Command::SelfTest { json } => self_test::run().map(|result| {
             if json {
                 println!("{:#}", serde_json::json!(result));
@@ -163,9 +166,13 @@ fn write_reports(
     write_file(&directory.join("report.html"), &html::run_page(outcome, setting))
 }
 
-fn null_broker(port: u16, delay: &str) -> Result<i32, Failure> {
-    let delay_ns = workload::units::parse_duration(delay)?;
-    let broker = NullBroker::start(port, delay_ns)
+fn null_broker(port: u16, delay: &str, throttle: &str) -> Result<i32, Failure> {
+    let throttle_ms = workload::units::parse_duration(throttle)? / 1_000_000;
+    let manners = Manners {
+        delay_ns: workload::units::parse_duration(delay)?,
+        throttle_ms: i32::try_from(throttle_ms).map_err(|_| Failure("throttle: too long".to_owned()))?,
+    };
+    let broker = NullBroker::start(port, manners)
         .map_err(|error| Failure(format!("cannot listen on 127.0.0.1:{port}: {error}")))?;
     println!("{}", broker.address);
     while !sys::interrupted() {

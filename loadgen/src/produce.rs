@@ -74,6 +74,8 @@ struct Lane {
     in_flight: VecDeque<Sent>,
     /// Since when there is a free slot.
     free_since: u64,
+    /// The broker wants silence until then (KIP-219); 0 if it does not.
+    throttled_until: u64,
     connected: bool,
 }
 
@@ -177,7 +179,8 @@ impl Producer {
             Some(_) | None => u64::MAX,
         };
         let front = |list: &VecDeque<(u64, u32)>| list.front().map_or(u64::MAX, |(at, _)| *at);
-        due.min(front(&self.lingering)).min(front(&self.backing_off))
+        let throttled = self.lanes.values().map(|lane| lane.throttled_until).filter(|until| *until > 0);
+        due.min(front(&self.lingering)).min(front(&self.backing_off)).min(throttled.min().unwrap_or(u64::MAX))
     }
 
     /// When `advance` looks for what has waited too long.

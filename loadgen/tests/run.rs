@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
-use ringtail_loadgen::null_broker::NullBroker;
+use ringtail_loadgen::null_broker::{Manners, NullBroker};
 
 fn loadgen(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringtail-loadgen"));
@@ -31,7 +31,7 @@ fn stranger(answer: &'static [u8]) -> String {
 
 #[test]
 fn a_run_reports_every_record_and_leaves_three_files() {
-    let broker = NullBroker::start(0, 0).expect("a null broker");
+    let broker = NullBroker::start(0, Manners::default()).expect("a null broker");
     let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("run-report");
     let address = broker.address.to_string();
     let out = directory.display().to_string();
@@ -73,7 +73,7 @@ fn bad_input_is_one_line_that_says_what_to_do() {
     let http = stranger(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     let tls = stranger(&[0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x46]);
     let silent = stranger(b"");
-    let broker = NullBroker::start(0, 0).expect("a null broker");
+    let broker = NullBroker::start(0, Manners::default()).expect("a null broker");
     let null = broker.address.to_string();
     let cases: [(&[&str], &str); 7] = [
         (&["run", "trickle", "-b", "127.0.0.1:1"], "cannot reach a broker"),
@@ -96,7 +96,7 @@ fn bad_input_is_one_line_that_says_what_to_do() {
 
 #[test]
 fn a_broker_that_dies_is_awaited_up_to_the_time_out_and_reported() {
-    let broker = NullBroker::start(0, 0).expect("a null broker");
+    let broker = NullBroker::start(0, Manners::default()).expect("a null broker");
     let address = broker.address.to_string();
     let killer = std::thread::spawn(move || {
         std::thread::sleep(std::time::Duration::from_millis(1_500));
@@ -126,6 +126,40 @@ fn a_broker_that_dies_is_awaited_up_to_the_time_out_and_reported() {
     assert_eq!(of("acked_records") + of("timed_out_records"), 400, "no record leaves the percentiles");
     assert!(of("timed_out_records") > 50, "{report:#}");
     assert_eq!(report["columns"]["latency"]["samples"], 400);
+}
+
+#[test]
+fn a_throttled_producer_keeps_silent_and_the_wait_is_latency() {
+    let broker = NullBroker::start(0, Manners { throttle_ms: 200, ..Manners::default() }).expect("a null broker");
+    let address = broker.address.to_string();
+    let output = loadgen(&[
+        "run",
+        "trickle",
+        "-b",
+        &address,
+        "--mode",
+        "produce",
+        "--rate",
+        "100",
+        "--in-flight",
+        "1",
+        "--batch-records",
+        "1000",
+        "--duration",
+        "2s",
+        "--warm-up",
+        "0s",
+        "--json",
+        "-q",
+    ]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON on standard output");
+    let requests = report["counters"]["produce_requests"].as_u64().expect("a count");
+    assert!((5..=12).contains(&requests), "one request in 200 ms for two seconds: {report:#}");
+    assert_eq!(report["counters"]["acked_records"], 200, "{report:#}");
+    assert!(report["counters"]["throttled_ns"].as_u64().expect("a count") >= 1_000_000_000, "{report:#}");
+    let late = |column: &str| report["columns"][column]["percentiles"]["p50"]["ns"].as_u64().expect("200 samples");
+    assert!(late("latency") > 50_000_000, "the wait is latency: {report:#}");
+    assert!(late("lateness") < 50_000_000, "and not the generator's fault: {report:#}");
 }
 
 #[test]

@@ -29,6 +29,15 @@ impl Producer {
         }
     }
 
+    /// The broker asks for silence on this connection until `until`, as its quotas demand.
+    pub fn throttle(&mut self, broker: i32, now: u64, until: u64, recorder: &mut Recorder) {
+        if let Some(lane) = self.lanes.get_mut(&broker).filter(|_| until > now) {
+            let from = now.max(lane.throttled_until);
+            recorder.at(now).throttled_ns += until.saturating_sub(from);
+            lane.throttled_until = lane.throttled_until.max(until);
+        }
+    }
+
     fn on_answer(&mut self, batch: Batch, answer: Answer, now: u64, recorder: &mut Recorder) {
         let sent_at = batch.sent_at.unwrap_or(now);
         let partition = batch.partition;

@@ -30,6 +30,13 @@ impl Producer {
             self.backing_off.pop_front();
             self.mark_ready(partition, now);
         }
+        for lane in self.lanes.values_mut() {
+            if lane.throttled_until > 0 && lane.throttled_until <= now {
+                // Until now it was the broker that kept us waiting.
+                lane.free_since = lane.free_since.max(lane.throttled_until);
+                lane.throttled_until = 0;
+            }
+        }
         if self.schedule.due().is_none() && self.schedule.is_closed() {
             self.flush_open(now);
         }
@@ -52,7 +59,7 @@ impl Producer {
 
     /// In a closed loop a batch is filled whenever there is a slot for it.
     fn pull_closed(&mut self, now: u64) {
-        let has_slot = |lane: &Lane, limit| lane.connected && lane.in_flight.len() < limit;
+        let has_slot = |lane: &Lane, limit| lane.connected && lane.throttled_until == 0 && lane.in_flight.len() < limit;
         while self.buffered < BUFFER_BYTES_MAX {
             let limit = self.settings.in_flight;
             let wants = self.lanes.values().any(|lane| has_slot(lane, limit) && lane.ready.is_empty());

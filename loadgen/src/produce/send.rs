@@ -12,7 +12,8 @@ impl Producer {
             return None;
         }
         let lane = self.lanes.get(&broker)?;
-        if !lane.connected || lane.ready.is_empty() || lane.in_flight.len() >= self.settings.in_flight {
+        let is_muted = !lane.connected || lane.throttled_until > now;
+        if is_muted || lane.ready.is_empty() || lane.in_flight.len() >= self.settings.in_flight {
             return None;
         }
         let free_since = lane.free_since;

@@ -278,6 +278,30 @@ fn a_lost_connection_is_retried() {
 }
 
 #[test]
+fn a_throttled_connection_stays_silent_and_the_wait_is_latency() {
+    let mut producer = producer(settings(), 10.0, 1);
+    let mut recorder = Recorder::new(Window { start: SECOND, end: 2 * SECOND });
+    producer.throttle(1, SECOND - MS, SECOND + 350 * MS, &mut recorder);
+    for now in (0..2 * SECOND).step_by(MS as usize) {
+        producer.advance(now, &mut recorder);
+        assert!(
+            producer.next_wakeup() <= SECOND + 350 * MS || now >= SECOND + 350 * MS,
+            "woken at the end of the silence"
+        );
+        if let Some(sent) = producer.next_request(1, now, &mut recorder) {
+            assert!(now >= SECOND + 350 * MS, "silent until then, not {now}");
+            let answer = Answer { partition: sent.batches[0].partition, code: 0, base_offset: 0 };
+            producer.on_reply(1, now, &[answer], &mut recorder);
+        }
+    }
+    assert!(producer.is_drained());
+    let latency = recorder.measured.histogram(Metric::Latency);
+    assert!((349 * MS..352 * MS).contains(&latency.max()), "{}", latency.max());
+    assert!(recorder.measured.histogram(Metric::Lateness).max() <= MS);
+    assert_eq!(recorder.warm_up.counters.throttled_ns, 351 * MS);
+}
+
+#[test]
 fn a_closed_loop_fills_its_batches_and_its_slots() {
     let mut recorder = Recorder::default();
     let settings = Settings { partitions: 3, partitioner: Partitioner::RoundRobin, ..settings() };

@@ -119,6 +119,9 @@ fn errors(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
     for (code, count) in &counters.retries {
         writeln!(text, "  retried       {} times: {}", show_count(*count), code_name(*code))?;
     }
+    if counters.throttled_ns > 0 {
+        writeln!(text, "  throttled     {} in all: the broker asked for it", show_ns(counters.throttled_ns as f64))?;
+    }
     if counters.reconnects > 0 {
         writeln!(text, "  reconnected   {} times", show_count(counters.reconnects))?;
     }
