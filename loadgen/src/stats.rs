@@ -14,6 +14,8 @@ const TRIM: f64 = 0.1;
 const EXACT_MAX: usize = 14;
 const FLIPS: usize = 20_000;
 const RESAMPLES: usize = 4_000;
+/// With five pairs even the most extreme signs have a two-sided p above 5 %.
+const INTERVAL_PAIRS_MIN: usize = 6;
 
 /// Which way a one-sided test looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,13 +101,16 @@ pub fn sign_flip_two_sided(differences: &[f64], rng: &mut Rng) -> f64 {
 }
 
 /// A confidence interval of the trimmed mean: whole pairs are resampled, and the deviations are studentised, which holds its
-/// level with few pairs better than plain percentiles.
-pub fn interval(differences: &[f64], confidence: f64, rng: &mut Rng) -> (f64, f64) {
+/// level with few pairs better than plain percentiles. None for so few pairs that they bound nothing.
+pub fn interval(differences: &[f64], confidence: f64, rng: &mut Rng) -> Option<(f64, f64)> {
     let n = differences.len();
     let centre = trimmed_mean(differences);
     let error = standard_error(differences);
-    if n < 2 || error == 0.0 {
-        return (centre, centre);
+    if n < INTERVAL_PAIRS_MIN {
+        return None;
+    }
+    if error == 0.0 {
+        return Some((centre, centre));
     }
     let mut sample = vec![0.0; n];
     let mut deviations: Vec<f64> = (0..RESAMPLES)
@@ -119,7 +124,7 @@ pub fn interval(differences: &[f64], confidence: f64, rng: &mut Rng) -> (f64, f6
         .collect();
     deviations.sort_unstable_by(f64::total_cmp);
     let tail = (1.0 - confidence) / 2.0;
-    (centre - error * quantile(&deviations, 1.0 - tail), centre - error * quantile(&deviations, tail))
+    Some((centre - error * quantile(&deviations, 1.0 - tail), centre - error * quantile(&deviations, tail)))
 }
 
 /// Of the trimmed mean, from the winsorised spread (Tukey and McLaughlin).

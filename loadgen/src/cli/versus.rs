@@ -144,8 +144,13 @@ pub fn compare(args: &VersusArgs) -> Result<i32, Failure> {
     let findings = compare::findings(&rounds);
     let text = report::markdown(&findings, &rounds);
     print!("{text}");
-    let json = report::json(&findings, &rounds, &setting());
-    args.write(&[("compare.md", text), ("compare.json", format!("{json:#}\n"))])?;
+    let setting = setting();
+    let json = report::json(&findings, &rounds, &setting);
+    args.write(&[
+        ("compare.md", text),
+        ("compare.html", report::html(&findings, &rounds, &setting)),
+        ("compare.json", format!("{json:#}\n")),
+    ])?;
     Ok(Exit::Good as i32)
 }
 

@@ -4,11 +4,10 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::compare::report::show;
+use crate::compare::report::{pairs_plot, show};
 use crate::gate::Verdict;
-use crate::report::html::{escape, page};
+use crate::report::html::{escape, page, setting_lines};
 use crate::report::json::Setting;
-use crate::report::plot::{Line, Plot, Scale};
 use crate::stats::gate::{Decision, Evidence};
 
 pub const SCHEMA: &str = "ringtail-loadgen/gate/1";
@@ -137,42 +136,11 @@ pub fn html(verdict: &Verdict, setting: &Setting) -> String {
         }
         body.push_str("</table></div>");
         for (name, _, limit) in rows(verdict) {
-            body.push_str(&pairs_plot(verdict, name, limit).draw());
+            body.push_str(&pairs_plot(&verdict.rounds, name, &[("limit", 1.0 + limit)]).draw());
         }
-        write!(
-            body,
-            "<h2>Where and how</h2><p>{} · {} × {} · kernel {} · governor {}</p><pre>{}</pre>",
-            escape(&setting.machine.host),
-            setting.machine.cpus_online,
-            escape(&setting.machine.cpu_model),
-            escape(&setting.machine.kernel),
-            escape(&setting.machine.governor),
-            escape(&setting.command)
-        )
+        body.push_str(&setting_lines(setting));
+        Ok(())
     };
     write().expect("writing to a string does not fail");
     page("Latency gate", &body)
-}
-
-/// Candidate over base, pair by pair, beside the limit.
-fn pairs_plot(verdict: &Verdict, name: &str, limit: f64) -> Plot {
-    let ratios = verdict.rounds.differences(name);
-    let points: Vec<(f64, f64)> = ratios.iter().enumerate().map(|(at, d)| ((at + 1) as f64, d.exp())).collect();
-    let last = points.len() as f64;
-    let level = |name: &str, colour, y| Line { name: name.to_owned(), colour, points: vec![(1.0, y), (last, y)] };
-    Plot {
-        title: format!("{}: candidate over base", escape(name)),
-        x_label: "pair".to_owned(),
-        y_label: "ratio".to_owned(),
-        x_scale: Scale::Linear,
-        y_scale: Scale::Log,
-        lines: vec![
-            Line { name: "pairs".to_owned(), colour: 1, points },
-            level("limit", 2, 1.0 + limit),
-            level("equal", 3, 1.0),
-        ],
-        x_marks: Vec::new(),
-        show_y: |y| format!("{y:.2}"),
-        shaded_until: None,
-    }
 }

@@ -84,12 +84,17 @@ fn intervals_cover_the_truth() {
         let covered = (0..rounds)
             .filter(|_| {
                 let differences = pairs(trouble, 20, 0.04, &mut rng);
-                let (low, high) = interval(&differences, 0.95, &mut rng);
+                let (low, high) = interval(&differences, 0.95, &mut rng).expect("20 pairs are enough");
                 (low..=high).contains(&0.04)
             })
             .count();
         assert!(covered >= 52, "{trouble}: {covered} of {rounds}");
     }
+}
+
+#[test]
+fn too_few_pairs_have_no_interval() {
+    assert_eq!(interval(&[0.1, 0.2, 0.3, 0.4, 0.5], 0.95, &mut Rng::new(1, 1)), None);
 }
 
 #[test]
