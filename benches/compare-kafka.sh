@@ -37,9 +37,9 @@ mkdir -p "$work"
 
 # Seconds of a window of the warm-up, windows at most, seconds of the loads, pairs of cold starts.
 if [ -n "$quick" ]; then
-  window=3 windows_max=10 trickle=20 steady=20 streaming=8 cold_pairs=6
+  window=3 windows_max=10 trickle=10 steady=20 streaming=8 cold_pairs=6
 else
-  window=5 windows_max=30 trickle=60 steady=600 streaming=20 cold_pairs=10
+  window=5 windows_max=30 trickle=120 steady=600 streaming=20 cold_pairs=10
 fi
 
 if [ -z "${LOADGEN:-}" ]; then
@@ -57,7 +57,7 @@ fi
 
 # The generator goes before both brokers where the system allows it: its own lateness is nobody's latency.
 load_command=("$LOADGEN")
-if [ "$(nice -n -15 nice 2>/dev/null)" = -15 ]; then load_command=(nice -n -15 "$LOADGEN"); fi
+if chrt -f 10 true 2>/dev/null; then load_command=(chrt -f 10 "$LOADGEN"); fi
 
 # The command that starts a broker: NAME MODE PORT PORT2 DIR.
 command_of() {
@@ -167,7 +167,7 @@ measure() {
     for name in $order; do
       case $workload in
         trickle)
-          load "$mode-trickle-$name" "$name" trickle --rate 500 --duration ${trickle}s --warm-up 2s
+          load "$mode-trickle-$name" "$name" trickle --rate 100 --duration ${trickle}s --warm-up 2s
           ;;
         steady)
           load "$mode-steady-$name" "$name" "$root/benches/kafka/steady.toml" \

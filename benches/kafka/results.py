@@ -17,7 +17,7 @@ MODES = (
 LOADS = (
     ("ceiling", "closed loop: 16 producers, 4 consumers, 16 partitions, batches of one record of 1 KiB"),
     ("steady", "the same shape in open loop, at the offered rate"),
-    ("trickle", "500 records/s on one connection"),
+    ("trickle", "100 records/s on one connection"),
     ("streaming", "closed loop: 2 producers and 2 consumers, batches of 256 KiB"),
 )
 HEAD = ["load", "broker", "records/s", "MB/s", "p50", "p99", "p99.9", "end to end p50", "p99", "broker CPU",

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::engine;
 use crate::failure::Failure;
@@ -36,7 +36,7 @@ pub struct Plan {
 }
 
 /// Two rounds, one workload after the other in each.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Pair {
     pub base: Numbers,
     pub candidate: Numbers,

@@ -4,8 +4,10 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
+use crate::compare::Numbers;
 use crate::compare::report::{pairs_plot, show};
 use crate::gate::Verdict;
+use crate::gate::baseline::Baseline;
 use crate::report::html::{escape, page, setting_lines};
 use crate::report::json::Setting;
 use crate::stats::gate::{Decision, Evidence};
@@ -36,6 +38,9 @@ fn rows(verdict: &Verdict) -> impl Iterator<Item = (&String, &Evidence, f64)> {
 
 pub fn markdown(verdict: &Verdict) -> String {
     let mut text = format!("## Latency gate: {}\n\n", headline(verdict));
+    if let Some(baseline) = &verdict.baseline {
+        text.push_str(&format!("**{}**\n\n", baseline.warning()));
+    }
     let mut write = || -> std::fmt::Result {
         writeln!(text, "| | slowdown | limit | p (above) | p (below) | |\n|---|--:|--:|--:|--:|---|")?;
         for (name, evidence, limit) in rows(verdict) {
@@ -104,6 +109,7 @@ pub fn json(verdict: &Verdict, setting: &Setting) -> Value {
         "rules": verdict.rules,
         "plan": verdict.rounds.plan(),
         "pairs": verdict.rounds.pairs,
+        "weaker_because": verdict.baseline.as_ref().map(Baseline::warning),
         "dropped_for_steal": verdict.rounds.dropped,
         "late_rounds": verdict.rounds.late_rounds(),
     })
@@ -112,30 +118,35 @@ pub fn json(verdict: &Verdict, setting: &Setting) -> Value {
 pub fn html(verdict: &Verdict, setting: &Setting) -> String {
     let class = if verdict.look.decision == Decision::Pass { "verdict" } else { "verdict bad" };
     let mut body = format!("<h1>Latency gate</h1><div class=\"{class}\">{}</div>", headline(verdict));
+    if let Some(baseline) = &verdict.baseline {
+        body.push_str(&format!("<p><b>{}</b></p>", escape(&baseline.warning())));
+    }
     let mut write = || -> std::fmt::Result {
         body.push_str("<div class=\"wide\"><table><tr><th></th><th>base</th><th>candidate</th><th>slowdown</th><th>limit</th><th></th></tr>");
         for (name, evidence, limit) in rows(verdict) {
-            let middle = |candidate: bool| {
-                let rounds = verdict.rounds.pairs.iter();
-                let mut values: Vec<f64> = rounds
-                    .filter_map(|pair| if candidate { &pair.candidate } else { &pair.base }.get(name).copied())
-                    .collect();
+            let middle = |rounds: &mut dyn Iterator<Item = &Numbers>| {
+                let mut values: Vec<f64> = rounds.filter_map(|numbers| numbers.get(name).copied()).collect();
                 values.sort_unstable_by(f64::total_cmp);
                 show(name, crate::stats::quantile(&values, 0.5))
+            };
+            let pairs = &verdict.rounds.pairs;
+            let base = match &verdict.baseline {
+                Some(baseline) => middle(&mut baseline.pairs.iter().map(|pair| &pair.candidate)),
+                None => middle(&mut pairs.iter().map(|pair| &pair.base)),
             };
             write!(
                 body,
                 "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:+.2} %</td><td>{:.1} %</td><td>{}</td></tr>",
                 escape(name),
-                middle(false),
-                middle(true),
+                base,
+                middle(&mut pairs.iter().map(|pair| &pair.candidate)),
                 evidence.slowdown * 100.0,
                 limit * 100.0,
                 standing(evidence)
             )?;
         }
         body.push_str("</table></div>");
-        for (name, _, limit) in rows(verdict) {
+        for (name, _, limit) in rows(verdict).filter(|_| verdict.baseline.is_none()) {
             body.push_str(&pairs_plot(&verdict.rounds, name, &[("limit", 1.0 + limit)]).draw());
         }
         body.push_str(&setting_lines(setting));

@@ -127,6 +127,7 @@ pub fn report(outcome: &Outcome, setting: &Setting) -> Value {
                 / (totals.counters.due_records() + totals.counters.consumed_records).max(1) as f64,
         },
         "verification": outcome.verdict,
+        "group": outcome.group,
         "columns": columns,
         "seconds": outcome.books.rows,
     })

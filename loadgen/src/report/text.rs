@@ -129,6 +129,19 @@ fn errors(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
 }
 
 fn verdict(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
+    if let Some(group) = &outcome.group {
+        let errors: Vec<String> =
+            group.commit_errors.iter().map(|(code, count)| format!(", {count} {}", code_name(*code))).collect();
+        writeln!(
+            text,
+            "  group         {} joins, {} commits{}; {} offsets read back, {} lost",
+            group.joins,
+            group.commits,
+            errors.concat(),
+            group.checked_offsets,
+            group.lost_offsets
+        )?;
+    }
     let Some(verdict) = &outcome.verdict else {
         if outcome.workload.mode == Mode::Produce {
             writeln!(text, "  verified      nothing: no consumer (--mode both reads back)")?;
