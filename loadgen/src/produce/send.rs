@@ -52,8 +52,12 @@ impl Producer {
                 continue;
             };
             if !batches.is_empty() && bytes + batch.bytes_len() > self.settings.request_bytes {
-                candidates.push_front(partition);
-                queue.is_queued = true;
+                // `close` may have queued it already. Twice in the list would be twice in one request, of which brokers
+                // take only the last.
+                if !queue.is_queued {
+                    candidates.push_front(partition);
+                    queue.is_queued = true;
+                }
                 break;
             }
             bytes += batch.bytes_len();

@@ -47,6 +47,9 @@ impl Server {
             let bytes = batch.sealed();
             i32::from_be_bytes(bytes[53..57].try_into().unwrap())
         };
+        let mut partitions: Vec<u32> = sent.batches.iter().map(|batch| batch.partition).collect();
+        partitions.sort_unstable();
+        assert!(partitions.is_sorted_by(|a, b| a < b), "a partition twice in one request: {partitions:?}");
         let seen = sent.batches.iter().map(|batch| (base(batch), batch.first_sequence));
         self.received.push((now, seen.collect()));
         let answers = sent.batches.iter().map(|batch| {
@@ -329,4 +332,23 @@ fn many_partitions_share_requests() {
     let recorder = simulate(&mut producer(settings, 1_000.0, 1), &mut server, 0);
     assert_eq!(recorder.measured.counters.acked_records, 1_000);
     assert!(server.received.len() < 300, "{} requests", server.received.len());
+}
+
+/// Batches of very different sizes, so that some do not fit into a request any more when they are closed for it.
+#[test]
+fn a_partition_is_never_twice_in_one_request() {
+    let settings = Settings {
+        partitions: 8,
+        partitioner: Partitioner::Random,
+        sizes: Sizes::Uniform { min: 30, max: 900 },
+        payload: Payload::new(1, 1.0, 900),
+        batch_bytes: 2 << 10,
+        request_bytes: 5 << 10,
+        linger_ns: 3 * MS,
+        in_flight: 2,
+        ..settings()
+    };
+    let mut server = Server::new(MS);
+    let recorder = simulate(&mut producer(settings, 10_000.0, 2), &mut server, MS / 3);
+    assert_eq!(recorder.measured.counters.acked_records, 20_000);
 }

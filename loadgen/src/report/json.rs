@@ -121,6 +121,11 @@ pub fn report(outcome: &Outcome, setting: &Setting) -> Value {
         "counters": totals.counters,
         "errors": named(&totals.counters.errors),
         "retries": named(&totals.counters.retries),
+        "warm_up": {
+            "counters": outcome.books.warm_up.counters,
+            "errors": named(&outcome.books.warm_up.counters.errors),
+            "retries": named(&outcome.books.warm_up.counters.retries),
+        },
         "generator_cpu": {
             "busiest_thread_share": outcome.books.busiest_worker(),
             "ns_per_record": outcome.books.cpu_ns() as f64

@@ -112,18 +112,22 @@ fn table(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
 }
 
 fn errors(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
-    let counters = &outcome.books.totals.counters;
-    for (code, count) in &counters.errors {
-        writeln!(text, "  failed        {} records: {}", show_count(*count), code_name(*code))?;
-    }
-    for (code, count) in &counters.retries {
-        writeln!(text, "  retried       {} times: {}", show_count(*count), code_name(*code))?;
-    }
-    if counters.throttled_ns > 0 {
-        writeln!(text, "  throttled     {} in all: the broker asked for it", show_ns(counters.throttled_ns as f64))?;
-    }
-    if counters.reconnects > 0 {
-        writeln!(text, "  reconnected   {} times", show_count(counters.reconnects))?;
+    let books = &outcome.books;
+    // What went wrong in the warm-up is no part of the numbers, but explains them.
+    for (counters, when) in [(&books.totals.counters, ""), (&books.warm_up.counters, " (in the warm-up)")] {
+        for (code, count) in &counters.errors {
+            writeln!(text, "  failed        {} records: {}{when}", show_count(*count), code_name(*code))?;
+        }
+        for (code, count) in &counters.retries {
+            writeln!(text, "  retried       {} times: {}{when}", show_count(*count), code_name(*code))?;
+        }
+        if counters.throttled_ns > 0 {
+            let silence = show_ns(counters.throttled_ns as f64);
+            writeln!(text, "  throttled     {silence} in all: the broker asked for it{when}")?;
+        }
+        if counters.reconnects > 0 {
+            writeln!(text, "  reconnected   {} times{when}", show_count(counters.reconnects))?;
+        }
     }
     Ok(())
 }
