@@ -10,10 +10,10 @@ use crate::client::admin::Admin;
 use crate::engine::{self, Outcome};
 use crate::environment::{BrokerFacts, Machine};
 use crate::failure::{Exit, Failure};
-use crate::null_broker::NullBroker;
+use crate::null_broker::{Manners, NullBroker};
 use crate::progress::Progress;
 use crate::report::json::Setting;
-use crate::report::{html, json, text, write_file};
+use crate::report::{html, json, print, text, write_file};
 use crate::self_test;
 use crate::sys;
 use crate::workload::shape::Shape;
@@ -51,6 +51,9 @@ enum Command {
         /// Answer that much later, as 50us
         #[arg(long, default_value = "0us")]
         delay: String,
+        /// Ask producers for so much silence with every reply, as a broker with quotas does
+        #[arg(long, default_value = "0ms")]
+        throttle: String,
     },
 }
 
@@ -92,20 +95,16 @@ pub fn main() -> i32 {
         Command::Compare(args) => versus::compare(&args),
         Command::Gate(args) => versus::gate(&args),
         Command::Workloads => {
-            for (name, toml) in workload::READY {
+            let lines = workload::READY.iter().map(|(name, toml)| {
                 let about = toml.lines().next().unwrap_or_default().trim_start_matches("# ");
-                println!("{name:<16} {about}");
-            }
-            Ok(Exit::Good as i32)
+                format!("{name:<16} {about}\n")
+            });
+            print(&lines.collect::<String>()).map(|()| Exit::Good as i32)
         }
-        Command::NullBroker { port, delay } => null_broker(port, &delay),
-        Command::SelfTest { json } => self_test::run().map(|result| {
-            if json {
-                println!("{:#}", serde_json::json!(result));
-            } else {
-                print!("{}", self_test::text(&result));
-            }
-            Exit::Good as i32
+        Command::NullBroker { port, delay, throttle } => null_broker(port, &delay, &throttle),
+        Command::SelfTest { json } => self_test::run().and_then(|result| {
+            let text = if json { format!("{:#}\n", serde_json::json!(result)) } else { self_test::text(&result) };
+            print(&text).map(|()| Exit::Good as i32)
         }),
     };
     result.unwrap_or_else(|failure| {
@@ -138,17 +137,14 @@ fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let outcome = engine::run(&workload, &args.bootstrap, &mut |news| progress.tell(&news))?;
     progress.finish();
     let report = json::report(&outcome, &setting);
-    if args.json {
-        println!("{report:#}");
-    } else {
-        print!("{}", text::summary(&outcome, &setting));
-    }
+    let printed = print(&if args.json { format!("{report:#}\n") } else { text::summary(&outcome, &setting) });
     if let Some(directory) = &args.out {
         write_reports(directory, &outcome, &setting, &report)?;
         if !args.quiet {
             eprintln!("  reports in {}", directory.display());
         }
     }
+    printed?;
     Ok(exit_of(&outcome))
 }
 
@@ -163,11 +159,15 @@ fn write_reports(
     write_file(&directory.join("report.html"), &html::run_page(outcome, setting))
 }
 
-fn null_broker(port: u16, delay: &str) -> Result<i32, Failure> {
-    let delay_ns = workload::units::parse_duration(delay)?;
-    let broker = NullBroker::start(port, delay_ns)
+fn null_broker(port: u16, delay: &str, throttle: &str) -> Result<i32, Failure> {
+    let throttle_ms = workload::units::parse_duration(throttle)? / 1_000_000;
+    let manners = Manners {
+        delay_ns: workload::units::parse_duration(delay)?,
+        throttle_ms: i32::try_from(throttle_ms).map_err(|_| Failure("throttle: too long".to_owned()))?,
+    };
+    let broker = NullBroker::start(port, manners)
         .map_err(|error| Failure(format!("cannot listen on 127.0.0.1:{port}: {error}")))?;
-    println!("{}", broker.address);
+    print(&format!("{}\n", broker.address))?;
     while !sys::interrupted() {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::engine;
 use crate::failure::Failure;
@@ -36,7 +36,7 @@ pub struct Plan {
 }
 
 /// Two rounds, one workload after the other in each.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Pair {
     pub base: Numbers,
     pub candidate: Numbers,
@@ -222,8 +222,9 @@ pub struct Finding {
     pub candidate_median: f64,
     /// Candidate over base.
     pub ratio: f64,
-    pub ratio_low: f64,
-    pub ratio_high: f64,
+    /// 95 % interval; none with so few pairs that they bound nothing.
+    pub ratio_low: Option<f64>,
+    pub ratio_high: Option<f64>,
     pub p_value: f64,
     /// The smallest true change, as a share, that as many such pairs would show.
     pub smallest_detectable: f64,
@@ -238,14 +239,14 @@ pub fn findings(rounds: &Rounds) -> Vec<Finding> {
         .into_iter()
         .map(|name| {
             let list = rounds.differences(&name);
-            let (low, high) = interval(&list, 0.95, &mut rng);
+            let bounds = interval(&list, 0.95, &mut rng);
             Finding {
                 pairs: list.len(),
                 base_median: median(rounds.pairs.iter().filter_map(|pair| pair.base.get(&name))),
                 candidate_median: median(rounds.pairs.iter().filter_map(|pair| pair.candidate.get(&name))),
                 ratio: trimmed_mean(&list).exp(),
-                ratio_low: low.exp(),
-                ratio_high: high.exp(),
+                ratio_low: bounds.map(|(low, _)| low.exp()),
+                ratio_high: bounds.map(|(_, high)| high.exp()),
                 p_value: sign_flip_two_sided(&list, &mut rng),
                 smallest_detectable: smallest_detectable(&list).exp_m1(),
                 differs: false,

@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::client::admin::Admin;
 use crate::client::cluster::{Layout, Leaders};
+use crate::group::offsets::GroupBooks;
 use crate::sys::Waker;
 
 /// Metadata is read at most this often.
@@ -41,6 +42,7 @@ pub struct Shared {
     version: AtomicU64,
     inboxes: Vec<Inbox>,
     asks: Mutex<Sender<Ask>>,
+    group: Mutex<GroupBooks>,
     /// Nothing more becomes due.
     pub stop: AtomicBool,
     /// Give up what is unanswered and end.
@@ -66,11 +68,17 @@ impl Shared {
             version: AtomicU64::new(1),
             inboxes,
             asks: Mutex::new(asks),
+            group: Mutex::default(),
             stop: AtomicBool::new(false),
             quit: AtomicBool::new(false),
             drained: (0..workers).map(|_| AtomicBool::new(false)).collect(),
         };
         Ok((Arc::new(shared), asked))
+    }
+
+    /// What the members of the group have done so far.
+    pub fn group(&self) -> MutexGuard<'_, GroupBooks> {
+        self.group.lock().expect("no holder of the group's books panics")
     }
 
     /// Grows with every change of the leaders.

@@ -16,6 +16,7 @@ use crate::engine::books::{Books, Row};
 use crate::engine::setup::{Ground, Phase};
 use crate::failure::Failure;
 use crate::fetch::Consumer;
+use crate::group::offsets::GroupBooks;
 use crate::measure::{Sample, Window};
 use crate::sys;
 use crate::verify::{Ledger, Verdict};
@@ -48,6 +49,8 @@ pub struct Outcome {
     pub interrupted: bool,
     pub books: Books,
     pub verdict: Option<Verdict>,
+    /// Of runs with consumers in a group.
+    pub group: Option<GroupBooks>,
     pub partitions: usize,
     pub prefilled_bytes: u64,
     /// Why the numbers must not be used; empty in a valid run.
@@ -106,6 +109,10 @@ fn run_prepared(
             outcome.notes.push("the end of the log was not reached; lost records are not judged".to_owned());
             verdict.lost_records = 0;
         }
+        if let Some(group) = &outcome.group {
+            verdict.lost_commits = group.lost_offsets;
+            verdict.findings.extend(group.findings.iter().cloned());
+        }
         outcome.verdict = Some(verdict);
     }
     judge(&mut outcome);
@@ -162,7 +169,7 @@ fn phase(
     drop(handovers);
     crew.start_control(&shared, asked, workload, bootstrap, ground)?;
     if workload.group && phase == Phase::Measure {
-        crew.helpers.extend(setup::join_group(workload, bootstrap, ground, &shared)?);
+        crew.helpers.extend(setup::join_group(workload, bootstrap, ground, &fetch, &shared)?);
     }
 
     let mut books = Books::new(start, window.start, threads);
@@ -179,6 +186,7 @@ fn phase(
         interrupted,
         books,
         verdict: None,
+        group: (workload.group && phase == Phase::Measure).then(|| shared.group().clone()),
         partitions: ground.layout.partitions.len(),
         prefilled_bytes: 0,
         invalid: Vec::new(),

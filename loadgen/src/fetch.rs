@@ -182,6 +182,11 @@ impl Consumer {
         };
         let sent_at = lane.in_flight.take().unwrap_or(now);
         recorder.at(now).fetch_requests += 1;
+        if response.throttle_time_ms > 0 {
+            let silence = response.throttle_time_ms as u64 * 1_000_000;
+            recorder.at(now).throttled_ns += silence;
+            lane.held_until = lane.held_until.max(now + silence);
+        }
         match response.error_code {
             codes::NONE => {
                 let session = &mut lane.session;
@@ -197,7 +202,7 @@ impl Consumer {
             }
             code => {
                 lane.session = Session::default();
-                lane.held_until = now + HOLD_NS;
+                lane.held_until = lane.held_until.max(now + HOLD_NS);
                 *recorder.at(now).retries.entry(code).or_default() += 1;
             }
         }
@@ -279,7 +284,7 @@ impl Consumer {
         let next = base_offset.saturating_add(1).max(position.load(Ordering::Relaxed).saturating_add(1));
         position.store(next, Ordering::Relaxed);
         if let Some(lane) = self.lanes.get_mut(&broker) {
-            lane.held_until = now + HOLD_NS;
+            lane.held_until = lane.held_until.max(now + HOLD_NS);
         }
     }
 
@@ -291,7 +296,7 @@ impl Consumer {
         }
         self.wants_metadata = true;
         if let Some(lane) = self.lanes.get_mut(&broker) {
-            lane.held_until = now + HOLD_NS;
+            lane.held_until = lane.held_until.max(now + HOLD_NS);
             // Named again in the next request, also when its offset stays.
             lane.session.known.remove(&partition);
         }

@@ -1,5 +1,6 @@
 //! The latency gate: base and candidate in pairs of rounds, a decision with stated error rates, reports for CI.
 
+pub mod baseline;
 pub mod calibrate;
 pub mod report;
 
@@ -7,7 +8,9 @@ use serde::Serialize;
 
 use crate::compare::{Plan, Rounds};
 use crate::failure::Failure;
+use crate::gate::baseline::Baseline;
 use crate::rng::Rng;
+use crate::stats::FLIPS;
 use crate::stats::gate::{Decision, Look, Rules};
 
 /// Chance of a false regression in a whole invocation.
@@ -45,7 +48,9 @@ pub struct Verdict {
     pub look: Look,
     pub names: Vec<String>,
     pub rules: Rules,
+    /// Against a stored baseline the null broker is the rounds' base, and the candidate their candidate.
     pub rounds: Rounds,
+    pub baseline: Option<Baseline>,
 }
 
 /// The gated numbers: each limit under each workload.
@@ -57,7 +62,13 @@ pub fn gated(plan: &Plan, limits: &[Limit]) -> (Vec<String>, Vec<f64>) {
 }
 
 pub fn rules(pairs: usize, limits: Vec<f64>) -> Rules {
-    Rules { alpha_regression: ALPHA_REGRESSION, alpha_pass: ALPHA_PASS, looks: Rules::looks_for(pairs), limits }
+    Rules {
+        alpha_regression: ALPHA_REGRESSION,
+        alpha_pass: ALPHA_PASS,
+        looks: Rules::looks_for(pairs),
+        limits,
+        flips: FLIPS,
+    }
 }
 
 /// Measures until a look decides or all pairs are in.
@@ -79,7 +90,7 @@ pub fn run(plan: Plan, limits: &[Limit], tell: &mut dyn FnMut(&str)) -> Result<V
         }
     }
     let look = last.ok_or_else(|| Failure("no pairs were asked for".to_owned()))?;
-    Ok(Verdict { look, names, rules, rounds })
+    Ok(Verdict { look, names, rules, rounds, baseline: None })
 }
 
 fn gated_differences(rounds: &Rounds, names: &[String]) -> Result<Vec<Vec<f64>>, Failure> {

@@ -1,5 +1,7 @@
 //! A member of a classic consumer group: joins, divides the partitions by range if it leads, and beats. One thread each;
-//! it only tells the consumer under measurement which partitions it has.
+//! it only tells the consumer under measurement which partitions it has, and commits where that one stands.
+
+pub mod offsets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,11 +23,14 @@ use crate::client::cluster::Layout;
 use crate::client::error::{ClientError, codes};
 use crate::client::link::Link;
 use crate::control::{Shared, Tell};
+use crate::fetch;
 
 const SESSION_TIMEOUT_MS: i32 = 30_000;
 const REBALANCE_TIMEOUT_MS: i32 = 60_000;
 const HEARTBEAT_STEP: Duration = Duration::from_millis(100);
 const HEARTBEAT_STEPS: usize = 10;
+/// Every fifth heartbeat, as the Java consumer's auto.commit.interval.ms of 5 s.
+const HEARTBEATS_PER_COMMIT: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
 const JOIN_TIMEOUT: Duration = Duration::from_secs(90);
 const PROTOCOL: &str = "range";
@@ -35,6 +40,8 @@ pub struct Member {
     pub bootstrap: Vec<String>,
     pub group: String,
     pub layout: Arc<Layout>,
+    /// Where the consumers stand.
+    pub fetch: Arc<fetch::Settings>,
     pub worker: usize,
     pub consumer: usize,
     pub shared: Arc<Shared>,
@@ -44,6 +51,7 @@ pub struct Member {
 struct Joined {
     member_id: StrBytes,
     generation: i32,
+    partitions: BTreeSet<u32>,
 }
 
 impl Member {
@@ -100,6 +108,11 @@ impl Member {
                 Err(error) => return Err(error),
             };
             self.beat(link, &joined)?;
+            // The partitions may go to somebody else now, or the run is over.
+            let committed = self.commit(link, &joined, &joined.partitions)?;
+            if self.is_over() {
+                self.check_committed(link, &committed)?;
+            }
         }
         Ok(())
     }
@@ -139,13 +152,15 @@ impl Member {
         let synced = link.call_at("SyncGroup", version, &sync)?;
         refuse("synchronising the group", synced.error_code)?;
         let partitions = self.parse_assignment(synced.assignment);
-        self.shared.tell(self.worker, Tell::Assignment { consumer: self.consumer, partitions });
-        Ok(Joined { member_id: response.member_id, generation: response.generation_id })
+        self.shared.group().joins += 1;
+        let tell = Tell::Assignment { consumer: self.consumer, partitions: partitions.clone() };
+        self.shared.tell(self.worker, tell);
+        Ok(Joined { member_id: response.member_id, generation: response.generation_id, partitions })
     }
 
     /// Beats until the group rebalances (Ok) or the membership is lost (an error or Ok, as the code says).
     fn beat(&self, link: &mut Link, joined: &Joined) -> Result<(), ClientError> {
-        loop {
+        for number in 1_u32.. {
             for _ in 0..HEARTBEAT_STEPS {
                 std::thread::sleep(HEARTBEAT_STEP);
                 if self.is_over() {
@@ -168,7 +183,11 @@ impl Member {
                 }
                 code => refuse("beating in the group", code)?,
             }
+            if number.is_multiple_of(HEARTBEATS_PER_COMMIT) {
+                self.commit(link, joined, &joined.partitions)?;
+            }
         }
+        Ok(())
     }
 
     fn leave(&self, link: &mut Link, member_id: &StrBytes) {

@@ -67,6 +67,8 @@ pub struct Counters {
     pub consumed_bytes: u64,
     pub fetch_requests: u64,
     pub reconnects: u64,
+    /// Silence that brokers asked for with throttle_time_ms, over all connections.
+    pub throttled_ns: u64,
     /// Failed records by Kafka code.
     pub errors: BTreeMap<i16, u64>,
     /// Batches sent again, and fetches answered with an error, by Kafka code.
@@ -86,6 +88,7 @@ impl Counters {
         self.consumed_bytes += other.consumed_bytes;
         self.fetch_requests += other.fetch_requests;
         self.reconnects += other.reconnects;
+        self.throttled_ns += other.throttled_ns;
         for (code, count) in &other.errors {
             *self.errors.entry(*code).or_default() += count;
         }

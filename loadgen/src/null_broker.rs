@@ -41,6 +41,16 @@ const APIS: [(ApiKey, i16, i16); 6] = [
     (ApiKey::InitProducerId, 0, 5),
 ];
 
+/// How a null broker answers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manners {
+    /// Every batch of requests that arrives together is answered that much later, with the CPU kept busy: a slower broker,
+    /// for tests of the gate.
+    pub delay_ns: u64,
+    /// Sent as throttle_time_ms with every produce reply, as a broker with quotas would.
+    pub throttle_ms: i32,
+}
+
 /// A running null broker; it ends when dropped.
 pub struct NullBroker {
     pub address: SocketAddr,
@@ -50,16 +60,15 @@ pub struct NullBroker {
 }
 
 impl NullBroker {
-    /// Starts on the loopback interface, in a thread of its own. Port 0 takes a free one. Every batch of requests that
-    /// arrives together is answered `delay_ns` later, with the CPU kept busy: a slower broker, for tests of the gate.
-    pub fn start(port: u16, delay_ns: u64) -> io::Result<Self> {
+    /// Starts on the loopback interface, in a thread of its own. Port 0 takes a free one.
+    pub fn start(port: u16, manners: Manners) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", port))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let stop = Arc::new(AtomicBool::new(false));
         let cpu_ns = Arc::new(AtomicU64::new(0));
         let (stopped, cpu) = (Arc::clone(&stop), Arc::clone(&cpu_ns));
-        let body = move || Server::new(listener, address, delay_ns)?.serve(&stopped, &cpu);
+        let body = move || Server::new(listener, address, manners)?.serve(&stopped, &cpu);
         let thread = std::thread::Builder::new().name("null-broker".to_owned()).spawn(body)?;
         Ok(Self { address, stop, cpu_ns, thread: Some(thread) })
     }
@@ -101,11 +110,11 @@ struct Server {
     topics: BTreeMap<String, Topic>,
     names: BTreeMap<Uuid, String>,
     next_producer: i64,
-    delay_ns: u64,
+    manners: Manners,
 }
 
 impl Server {
-    fn new(listener: TcpListener, address: SocketAddr, delay_ns: u64) -> io::Result<Self> {
+    fn new(listener: TcpListener, address: SocketAddr, manners: Manners) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         epoll.add(&listener, LISTENER_TOKEN, Interest::Read)?;
         Ok(Self {
@@ -117,7 +126,7 @@ impl Server {
             topics: BTreeMap::new(),
             names: BTreeMap::new(),
             next_producer: 1_000,
-            delay_ns,
+            manners,
         })
     }
 
@@ -177,8 +186,8 @@ impl Server {
                 peer.output.truncate(start);
             }
         }
-        let until = sys::monotonic_ns() + self.delay_ns;
-        while self.delay_ns > 0 && sys::monotonic_ns() < until {
+        let until = sys::monotonic_ns() + self.manners.delay_ns;
+        while self.manners.delay_ns > 0 && sys::monotonic_ns() < until {
             std::hint::spin_loop();
         }
         while !peer.output.is_empty() {
@@ -242,7 +251,7 @@ impl Server {
     }
 
     fn produce(&mut self, request: &ProduceRequest) -> ProduceResponse {
-        let mut response = ProduceResponse::default();
+        let mut response = ProduceResponse::default().with_throttle_time_ms(self.manners.throttle_ms);
         for data in &request.topic_data {
             let name = self.names.get(&data.topic_id).cloned().unwrap_or_else(|| data.name.to_string());
             let mut answered =

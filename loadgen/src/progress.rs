@@ -36,21 +36,25 @@ impl Progress {
     /// Ends a line that rewrites itself.
     pub fn finish(&mut self) {
         if std::mem::take(&mut self.line_open) {
-            eprintln!();
+            say("\n");
         }
     }
 
     fn print(&mut self, line: &str, rewrites: bool) {
         if self.is_terminal && rewrites {
-            eprint!("\r\x1b[K{line}");
-            // If standard error is gone there is nobody to tell.
-            let _ = std::io::stderr().flush();
+            say(&format!("\r\x1b[K{line}"));
             self.line_open = true;
         } else {
             self.finish();
-            eprintln!("{line}");
+            say(&format!("{line}\n"));
         }
     }
+}
+
+/// If standard error is gone there is nobody to tell, and no reason to end the run.
+fn say(text: &str) {
+    let mut output = std::io::stderr().lock();
+    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
 }
 
 fn second_line(row: &Row, totals: &Sample, left_ns: u64) -> String {

@@ -11,6 +11,16 @@ use std::path::Path;
 
 use crate::failure::Failure;
 
+/// Writes to standard output.
+/// # Errors  a disk that is full behind it, or a reader that is gone.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut output = std::io::stdout().lock();
+    let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+    written.map_err(|error| {
+        Failure(format!("cannot write the result to standard output: {error}; give a directory with room as --out"))
+    })
+}
+
 /// Writes a report file whole or not at all: beside its place first, then renamed.
 /// # Errors  names the file and what to do; the results are still on the terminal.
 pub fn write_file(path: &Path, content: &str) -> Result<(), Failure> {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::engine::{self, Outcome};
 use crate::failure::Failure;
 use crate::measure::Metric;
-use crate::null_broker::NullBroker;
+use crate::null_broker::{Manners, NullBroker};
 use crate::records::batch::{BatchWriter, Identity, seal};
 use crate::records::compress::Codec;
 use crate::records::stamp::Stamp;
@@ -67,8 +67,8 @@ pub fn run() -> Result<SelfTest, Failure> {
     let mut cases = Vec::new();
     for (name, toml) in CASES {
         let workload = Workload::resolve(&Shape::from_toml(toml)?)?;
-        let broker =
-            NullBroker::start(0, 0).map_err(|error| Failure(format!("cannot start the null broker: {error}")))?;
+        let broker = NullBroker::start(0, Manners::default())
+            .map_err(|error| Failure(format!("cannot start the null broker: {error}")))?;
         let outcome = engine::run(&workload, &[broker.address.to_string()], &mut |_| {})?;
         cases.push(case(name, &outcome, broker.cpu_ns()));
     }

@@ -12,8 +12,14 @@ use crate::rng::Rng;
 const TRIM: f64 = 0.1;
 /// Up to this many pairs all sign patterns are tried; above it they are drawn.
 const EXACT_MAX: usize = 14;
-const FLIPS: usize = 20_000;
+/// Sign patterns drawn when a real decision hangs on them; a p-value is honest with any number, and finer with more.
+pub const FLIPS: usize = 20_000;
+/// Enough where decisions are counted by the hundred.
+pub const FLIPS_FEW: usize = 2_000;
+const SHUFFLES: usize = 10_000;
 const RESAMPLES: usize = 4_000;
+/// With five pairs even the most extreme signs have a two-sided p above 5 %.
+const INTERVAL_PAIRS_MIN: usize = 6;
 
 /// Which way a one-sided test looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,11 +57,12 @@ fn trimmed_mean_in_place(values: &mut [f64]) -> f64 {
 }
 
 /// The p-value of a sign-flip test: under the hypothesis that the differences lie symmetrically about `location`, how often
-/// would flipped signs give a trimmed mean at least as extreme as the one seen?
+/// would flipped signs give a trimmed mean at least as extreme as the one seen? With many differences `flips` patterns are
+/// drawn, with few all are tried.
 ///
 /// With the order within each pair drawn at random, the differences of two equal arms *are* symmetric about 0, whatever the
 /// machine does: drift, two modes, heavy tails and correlation between pairs cannot make the test lie.
-pub fn sign_flip(differences: &[f64], location: f64, side: Side, rng: &mut Rng) -> f64 {
+pub fn sign_flip(differences: &[f64], location: f64, side: Side, flips: usize, rng: &mut Rng) -> f64 {
     if differences.is_empty() {
         return 1.0;
     }
@@ -83,29 +90,60 @@ pub fn sign_flip(differences: &[f64], location: f64, side: Side, rng: &mut Rng) 
         return hits as f64 / patterns as f64;
     }
     let mut hits = 0;
-    for _ in 0..FLIPS {
+    for _ in 0..flips {
         let bits = rng.next_u64();
         hits += usize::from(trial(bits, &mut || rng.next_u64()));
     }
     // The pattern that was seen is one of those possible; without it a p of 0 would claim too much.
-    (hits + 1) as f64 / (FLIPS + 1) as f64
+    (hits + 1) as f64 / (flips + 1) as f64
 }
 
 /// Two-sided p-value of no difference.
 pub fn sign_flip_two_sided(differences: &[f64], rng: &mut Rng) -> f64 {
-    let above = sign_flip(differences, 0.0, Side::Above, rng);
-    let below = sign_flip(differences, 0.0, Side::Below, rng);
+    let above = sign_flip(differences, 0.0, Side::Above, FLIPS, rng);
+    let below = sign_flip(differences, 0.0, Side::Below, FLIPS, rng);
     (2.0 * above.min(below)).min(1.0)
 }
 
+/// The p-value of a permutation test of two independent samples: under the hypothesis that they differ by `location` and
+/// are alike otherwise, how often would shuffled labels give a difference of trimmed means at least as extreme?
+///
+/// Nothing here makes the samples alike: what has changed between two sessions besides the broker is taken for the broker.
+pub fn two_sample(first: &[f64], second: &[f64], location: f64, side: Side, rng: &mut Rng) -> f64 {
+    if first.is_empty() || second.is_empty() {
+        return 1.0;
+    }
+    let sign = match side {
+        Side::Above => 1.0,
+        Side::Below => -1.0,
+    };
+    let mut pool: Vec<f64> = first.iter().map(|value| sign * (value - location)).collect();
+    pool.extend(second.iter().map(|value| sign * value));
+    let difference = |pool: &[f64]| {
+        let (first, second) = pool.split_at(first.len());
+        trimmed_mean(first) - trimmed_mean(second)
+    };
+    let seen = difference(&pool);
+    // Sums of the same numbers in another order differ in the last bits.
+    let at_least = seen - 1e-12 * seen.abs().max(1e-9);
+    let hits = (0..SHUFFLES).filter(|_| {
+        rng.shuffle(&mut pool);
+        difference(&pool) >= at_least
+    });
+    (hits.count() + 1) as f64 / (SHUFFLES + 1) as f64
+}
+
 /// A confidence interval of the trimmed mean: whole pairs are resampled, and the deviations are studentised, which holds its
-/// level with few pairs better than plain percentiles.
-pub fn interval(differences: &[f64], confidence: f64, rng: &mut Rng) -> (f64, f64) {
+/// level with few pairs better than plain percentiles. None for so few pairs that they bound nothing.
+pub fn interval(differences: &[f64], confidence: f64, rng: &mut Rng) -> Option<(f64, f64)> {
     let n = differences.len();
     let centre = trimmed_mean(differences);
     let error = standard_error(differences);
-    if n < 2 || error == 0.0 {
-        return (centre, centre);
+    if n < INTERVAL_PAIRS_MIN {
+        return None;
+    }
+    if error == 0.0 {
+        return Some((centre, centre));
     }
     let mut sample = vec![0.0; n];
     let mut deviations: Vec<f64> = (0..RESAMPLES)
@@ -119,7 +157,7 @@ pub fn interval(differences: &[f64], confidence: f64, rng: &mut Rng) -> (f64, f6
         .collect();
     deviations.sort_unstable_by(f64::total_cmp);
     let tail = (1.0 - confidence) / 2.0;
-    (centre - error * quantile(&deviations, 1.0 - tail), centre - error * quantile(&deviations, tail))
+    Some((centre - error * quantile(&deviations, 1.0 - tail), centre - error * quantile(&deviations, tail)))
 }
 
 /// Of the trimmed mean, from the winsorised spread (Tukey and McLaughlin).

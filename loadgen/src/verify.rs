@@ -40,6 +40,8 @@ pub struct Verdict {
     pub unacknowledged_gaps: u64,
     /// Batches whose bytes were wrong.
     pub corrupt_batches: u64,
+    /// Offsets that a group has committed and that did not come back.
+    pub lost_commits: u64,
     /// Partitions where the check gave up because the consumer was too far behind.
     pub unchecked_partitions: u64,
     /// One line each, the first ones only.
@@ -49,7 +51,7 @@ pub struct Verdict {
 impl Verdict {
     /// Whether the broker broke its word. Repetition and disorder are only forbidden to idempotent producers.
     pub fn is_broken(&self, idempotent: bool) -> bool {
-        let strict = self.lost_records + self.corrupt_batches;
+        let strict = self.lost_records + self.corrupt_batches + self.lost_commits;
         let ordered = self.duplicate_records + self.reordered_records;
         strict > 0 || (idempotent && ordered > 0)
     }

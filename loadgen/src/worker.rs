@@ -177,7 +177,8 @@ impl Worker {
         match owner {
             Owner::Producer(at) => {
                 let producer = &mut self.job.producers[at];
-                while let Some(answers) = self.lines.next_answers(token)? {
+                while let Some((answers, silence_ns)) = self.lines.next_answers(token)? {
+                    producer.throttle(broker, now, now + silence_ns, &mut self.recorder);
                     producer.on_reply(broker, now, answers, &mut self.recorder);
                 }
             }

@@ -8,9 +8,10 @@ use crate::cli::command_line;
 use crate::compare::{self, Plan, Rounds, report};
 use crate::environment::{BrokerFacts, Machine};
 use crate::failure::{Exit, Failure};
+use crate::gate::baseline::{self, Baseline};
 use crate::gate::{self, Limit, calibrate};
 use crate::report::json::Setting;
-use crate::report::write_file;
+use crate::report::{print, write_file};
 use crate::stats::gate::Decision;
 use crate::sys;
 use crate::target::Target;
@@ -60,6 +61,12 @@ pub struct GateArgs {
     /// What an inconclusive gate does
     #[arg(long, default_value = "fail")]
     inconclusive: OnInconclusive,
+    /// Judge the one target that is given against this stored baseline: weaker than two targets, and marked so
+    #[arg(long, conflicts_with_all = ["candidate", "calibrate"])]
+    baseline: Option<PathBuf>,
+    /// Instead of judging: measure the one target that is given, with a calibration run beside it, and store it here
+    #[arg(long, conflicts_with_all = ["candidate", "calibrate", "baseline"])]
+    save_baseline: Option<PathBuf>,
     /// Instead of judging: measure the gate's own error rates on this machine with so many units of four rounds of the base
     #[arg(long, num_args = 0..=1, default_missing_value = "20")]
     calibrate: Option<usize>,
@@ -143,9 +150,15 @@ pub fn compare(args: &VersusArgs) -> Result<i32, Failure> {
     rounds.measure_until(pairs, &mut args.tell())?;
     let findings = compare::findings(&rounds);
     let text = report::markdown(&findings, &rounds);
-    print!("{text}");
-    let json = report::json(&findings, &rounds, &setting());
-    args.write(&[("compare.md", text), ("compare.json", format!("{json:#}\n"))])?;
+    let printed = print(&text);
+    let setting = setting();
+    let json = report::json(&findings, &rounds, &setting);
+    args.write(&[
+        ("compare.md", text),
+        ("compare.html", report::html(&findings, &rounds, &setting)),
+        ("compare.json", format!("{json:#}\n")),
+    ])?;
+    printed?;
     Ok(Exit::Good as i32)
 }
 
@@ -157,14 +170,26 @@ pub fn gate(args: &GateArgs) -> Result<i32, Failure> {
         let plan = versus.plan(false)?;
         let calibration = calibrate::run(&plan, &limits, units, &mut versus.tell())?;
         let text = calibrate::markdown(&calibration);
-        print!("{text}");
+        let printed = print(&text);
         let json = serde_json::json!(calibration);
         versus.write(&[("calibration.md", text), ("calibration.json", format!("{json:#}\n"))])?;
+        printed?;
         return Ok(Exit::Good as i32);
     }
-    let verdict = gate::run(versus.plan(true)?, &limits, &mut versus.tell())?;
+    if let Some(path) = &args.save_baseline {
+        baseline::save(versus.plan(false)?, path, &mut versus.tell())?;
+        return Ok(Exit::Good as i32);
+    }
+    let verdict = match &args.baseline {
+        Some(path) => {
+            let plan = versus.plan(false)?;
+            let stored = Baseline::load(path, &plan)?;
+            baseline::judge(plan, &limits, stored, &mut versus.tell())?
+        }
+        None => gate::run(versus.plan(true)?, &limits, &mut versus.tell())?,
+    };
     let text = gate::report::markdown(&verdict);
-    print!("{text}");
+    let printed = print(&text);
     let setting = setting();
     versus.write(&[
         ("gate.md", text),
@@ -172,6 +197,7 @@ pub fn gate(args: &GateArgs) -> Result<i32, Failure> {
         ("gate.html", gate::report::html(&verdict, &setting)),
         ("gate.json", format!("{:#}\n", gate::report::json(&verdict, &setting))),
     ])?;
+    printed?;
     Ok(match verdict.look.decision {
         Decision::Pass => 0,
         Decision::Regression => 1,

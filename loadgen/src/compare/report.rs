@@ -1,11 +1,13 @@
-//! The result of a comparison as text, Markdown rows and JSON.
+//! The result of a comparison as Markdown, HTML and JSON.
 
 use std::fmt::Write;
 
 use serde_json::{Value, json};
 
 use crate::compare::{Finding, Rounds};
+use crate::report::html::{escape, page, setting_lines};
 use crate::report::json::Setting;
+use crate::report::plot::{Line, Plot, Scale};
 use crate::workload::units::{show_count, show_ns};
 
 pub const SCHEMA: &str = "ringtail-loadgen/compare/1";
@@ -31,6 +33,25 @@ pub fn words(finding: &Finding) -> String {
     }
 }
 
+fn show_interval(finding: &Finding) -> String {
+    match (finding.ratio_low, finding.ratio_high) {
+        (Some(low), Some(high)) => format!("{low:.3} – {high:.3}"),
+        _ => "– (too few pairs)".to_owned(),
+    }
+}
+
+/// What stands behind the rows.
+fn footing(rounds: &Rounds) -> String {
+    format!(
+        "{} pairs of rounds, {} dropped for CPU steal, {} of {} rounds with the generator late; order within pairs drawn from seed {}; sign-flip test, Holm over the rows.",
+        rounds.pairs.len(),
+        rounds.dropped,
+        rounds.late_rounds(),
+        rounds.pairs.len() * 2,
+        rounds.plan().seed
+    )
+}
+
 pub fn markdown(findings: &[Finding], rounds: &Rounds) -> String {
     let mut text =
         String::from("| | base | candidate | ratio | 95 % interval | p | |\n|---|--:|--:|--:|---|--:|---|\n");
@@ -38,26 +59,17 @@ pub fn markdown(findings: &[Finding], rounds: &Rounds) -> String {
         for f in findings {
             writeln!(
                 text,
-                "| {} | {} | {} | {:.3} | {:.3} – {:.3} | {:.4} | {} |",
+                "| {} | {} | {} | {:.3} | {} | {:.4} | {} |",
                 f.name,
                 show(&f.name, f.base_median),
                 show(&f.name, f.candidate_median),
                 f.ratio,
-                f.ratio_low,
-                f.ratio_high,
+                show_interval(f),
                 f.p_value,
                 words(f)
             )?;
         }
-        writeln!(
-            text,
-            "\n{} pairs of rounds, {} dropped for CPU steal, {} of {} rounds with the generator late; order within pairs drawn from seed {}; sign-flip test, Holm over the rows.",
-            rounds.pairs.len(),
-            rounds.dropped,
-            rounds.late_rounds(),
-            rounds.pairs.len() * 2,
-            rounds.plan().seed
-        )
+        writeln!(text, "\n{}", footing(rounds))
     };
     write().expect("writing to a string does not fail");
     text
@@ -72,4 +84,113 @@ pub fn json(findings: &[Finding], rounds: &Rounds, setting: &Setting) -> Value {
         "dropped_for_steal": rounds.dropped,
         "findings": findings,
     })
+}
+
+/// One page: the table, every ratio with its interval, and the pairs one by one.
+pub fn html(findings: &[Finding], rounds: &Rounds, setting: &Setting) -> String {
+    let mut body = String::from("<h1>Comparison</h1>");
+    let mut write = || -> std::fmt::Result {
+        let describe = |target| escape(&serde_json::to_string(target).unwrap_or_default());
+        let plan = rounds.plan();
+        write!(body, "<p class=\"dim\">base {}<br>candidate {}</p>", describe(&plan.base), describe(&plan.candidate))?;
+        body.push_str("<div class=\"wide\"><table><tr><th></th><th>base</th><th>candidate</th><th>ratio</th><th>95 % interval</th><th>p</th><th></th></tr>");
+        for f in findings {
+            write!(
+                body,
+                "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.3}</td><td>{}</td><td>{:.4}</td><td>{}</td></tr>",
+                escape(&f.name),
+                show(&f.name, f.base_median),
+                show(&f.name, f.candidate_median),
+                f.ratio,
+                show_interval(f),
+                f.p_value,
+                words(f)
+            )?;
+        }
+        write!(body, "</table></div><p class=\"dim\">{}</p>", footing(rounds))?;
+        body.push_str(&forest(findings));
+        for finding in findings.iter().filter(|finding| finding.name.contains("latency")) {
+            body.push_str(&pairs_plot(rounds, &finding.name, &[]).draw());
+        }
+        body.push_str(&setting_lines(setting));
+        Ok(())
+    };
+    write().expect("writing to a string does not fail");
+    page("Comparison", &body)
+}
+
+/// Candidate over base, pair by pair, beside equality and `levels` of a name and a ratio.
+pub fn pairs_plot(rounds: &Rounds, name: &str, levels: &[(&str, f64)]) -> Plot {
+    let ratios = rounds.differences(name);
+    let points: Vec<(f64, f64)> = ratios.iter().enumerate().map(|(at, d)| ((at + 1) as f64, d.exp())).collect();
+    let last = points.len() as f64;
+    let level = |name: &str, colour, y| Line { name: name.to_owned(), colour, points: vec![(1.0, y), (last, y)] };
+    let mut lines = vec![Line { name: "pairs".to_owned(), colour: 1, points }, level("equal", 3, 1.0)];
+    lines.extend(levels.iter().map(|(name, ratio)| level(name, 2, *ratio)));
+    Plot {
+        title: format!("{}: candidate over base", escape(name)),
+        x_label: "pair".to_owned(),
+        y_label: "ratio".to_owned(),
+        x_scale: Scale::Linear,
+        y_scale: Scale::Log,
+        lines,
+        x_marks: Vec::new(),
+        show_y: |y| format!("{y:.2}"),
+        shaded_until: None,
+    }
+}
+
+/// Every ratio as a dot on its interval, on one logarithmic scale around 1.
+fn forest(findings: &[Finding]) -> String {
+    const ROW: f64 = 24.0;
+    const LEFT: f64 = 260.0;
+    const WIDTH: f64 = 860.0;
+    let furthest = findings
+        .iter()
+        .flat_map(|f| [Some(f.ratio), f.ratio_low, f.ratio_high])
+        .flatten()
+        .filter(|ratio| *ratio > 0.0)
+        .map(|ratio| ratio.ln().abs())
+        .fold(0.05, f64::max);
+    let at = |ratio: f64| LEFT + (ratio.ln() / furthest * 0.95 + 1.0) / 2.0 * (WIDTH - LEFT - 20.0);
+    let height = ROW * (findings.len() as f64 + 1.5);
+    let mut svg = format!(
+        "<figure><figcaption>Candidate over base, with 95 % intervals</figcaption><svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"ratios\"><line class=\"c3\" x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"4\" y2=\"{1:.1}\"/>",
+        at(1.0),
+        height - ROW * 1.2
+    );
+    let mut write = || -> std::fmt::Result {
+        for (row, f) in findings.iter().enumerate().filter(|(_, f)| f.ratio > 0.0) {
+            let y = ROW * (row as f64 + 0.7);
+            let colour = if f.differs { "c2" } else { "c1" };
+            write!(
+                svg,
+                "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+                LEFT - 10.0,
+                y + 4.0,
+                escape(&f.name)
+            )?;
+            if let (Some(low), Some(high)) = (f.ratio_low, f.ratio_high) {
+                write!(
+                    svg,
+                    "<line class=\"{colour}\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>",
+                    at(low),
+                    at(high)
+                )?;
+            }
+            write!(svg, "<circle class=\"{colour} dot\" cx=\"{:.1}\" cy=\"{y:.1}\" r=\"4\"/>", at(f.ratio))?;
+        }
+        for ratio in [(-furthest).exp(), 1.0, furthest.exp()] {
+            write!(
+                svg,
+                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{ratio:.2}</text>",
+                at(ratio),
+                height - 8.0
+            )?;
+        }
+        Ok(())
+    };
+    write().expect("writing to a string does not fail");
+    svg.push_str("</svg><p class=\"legend\"><span class=\"c2\"><i></i>differs</span><span class=\"c1\"><i></i>no difference seen</span><span class=\"c3\"><i></i>equal</span></p></figure>");
+    svg
 }

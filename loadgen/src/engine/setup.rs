@@ -281,6 +281,7 @@ pub fn join_group(
     workload: &Workload,
     bootstrap: &[String],
     ground: &Ground,
+    fetch: &Arc<fetch::Settings>,
     shared: &Arc<Shared>,
 ) -> Result<Vec<JoinHandle<()>>, Failure> {
     let mut threads = Vec::new();
@@ -289,6 +290,7 @@ pub fn join_group(
             bootstrap: bootstrap.to_vec(),
             group: format!("loadgen-{:08x}", ground.run),
             layout: Arc::clone(&ground.layout),
+            fetch: Arc::clone(fetch),
             worker: consumer % workload.threads,
             consumer: consumer / workload.threads,
             shared: Arc::clone(shared),

@@ -9,7 +9,8 @@ use crate::gate::{Limit, gated, rules};
 use crate::proxy::Delays;
 use crate::rng::Rng;
 use crate::stats::calibration::{Rates, rates};
-use crate::stats::trimmed_mean;
+use crate::stats::gate::Rules;
+use crate::stats::{FLIPS_FEW, trimmed_mean};
 
 const TAIL_EVERY: u64 = 50;
 
@@ -66,7 +67,7 @@ pub fn run(plan: &Plan, limits: &[Limit], units: usize, tell: &mut dyn FnMut(&st
         }
         tell(&format!("unit {} of {units}", unit + 1));
     }
-    let rules = rules(plan.pairs, shares);
+    let rules = Rules { flips: FLIPS_FEW, ..rules(plan.pairs, shares) };
     let mut rng = Rng::new(plan.seed, 5);
     let arms = ["no delay", "every reply delayed", "slow tail"].into_iter().zip(delays).zip(pools);
     let arms = arms.map(|((name, delays), pairs)| {

@@ -4,11 +4,12 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::compare::report::show;
+use crate::compare::Numbers;
+use crate::compare::report::{pairs_plot, show};
 use crate::gate::Verdict;
-use crate::report::html::{escape, page};
+use crate::gate::baseline::Baseline;
+use crate::report::html::{escape, page, setting_lines};
 use crate::report::json::Setting;
-use crate::report::plot::{Line, Plot, Scale};
 use crate::stats::gate::{Decision, Evidence};
 
 pub const SCHEMA: &str = "ringtail-loadgen/gate/1";
@@ -37,6 +38,9 @@ fn rows(verdict: &Verdict) -> impl Iterator<Item = (&String, &Evidence, f64)> {
 
 pub fn markdown(verdict: &Verdict) -> String {
     let mut text = format!("## Latency gate: {}\n\n", headline(verdict));
+    if let Some(baseline) = &verdict.baseline {
+        text.push_str(&format!("**{}**\n\n", baseline.warning()));
+    }
     let mut write = || -> std::fmt::Result {
         writeln!(text, "| | slowdown | limit | p (above) | p (below) | |\n|---|--:|--:|--:|--:|---|")?;
         for (name, evidence, limit) in rows(verdict) {
@@ -105,6 +109,7 @@ pub fn json(verdict: &Verdict, setting: &Setting) -> Value {
         "rules": verdict.rules,
         "plan": verdict.rounds.plan(),
         "pairs": verdict.rounds.pairs,
+        "weaker_because": verdict.baseline.as_ref().map(Baseline::warning),
         "dropped_for_steal": verdict.rounds.dropped,
         "late_rounds": verdict.rounds.late_rounds(),
     })
@@ -113,66 +118,40 @@ pub fn json(verdict: &Verdict, setting: &Setting) -> Value {
 pub fn html(verdict: &Verdict, setting: &Setting) -> String {
     let class = if verdict.look.decision == Decision::Pass { "verdict" } else { "verdict bad" };
     let mut body = format!("<h1>Latency gate</h1><div class=\"{class}\">{}</div>", headline(verdict));
+    if let Some(baseline) = &verdict.baseline {
+        body.push_str(&format!("<p><b>{}</b></p>", escape(&baseline.warning())));
+    }
     let mut write = || -> std::fmt::Result {
         body.push_str("<div class=\"wide\"><table><tr><th></th><th>base</th><th>candidate</th><th>slowdown</th><th>limit</th><th></th></tr>");
         for (name, evidence, limit) in rows(verdict) {
-            let middle = |candidate: bool| {
-                let rounds = verdict.rounds.pairs.iter();
-                let mut values: Vec<f64> = rounds
-                    .filter_map(|pair| if candidate { &pair.candidate } else { &pair.base }.get(name).copied())
-                    .collect();
+            let middle = |rounds: &mut dyn Iterator<Item = &Numbers>| {
+                let mut values: Vec<f64> = rounds.filter_map(|numbers| numbers.get(name).copied()).collect();
                 values.sort_unstable_by(f64::total_cmp);
                 show(name, crate::stats::quantile(&values, 0.5))
+            };
+            let pairs = &verdict.rounds.pairs;
+            let base = match &verdict.baseline {
+                Some(baseline) => middle(&mut baseline.pairs.iter().map(|pair| &pair.candidate)),
+                None => middle(&mut pairs.iter().map(|pair| &pair.base)),
             };
             write!(
                 body,
                 "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:+.2} %</td><td>{:.1} %</td><td>{}</td></tr>",
                 escape(name),
-                middle(false),
-                middle(true),
+                base,
+                middle(&mut pairs.iter().map(|pair| &pair.candidate)),
                 evidence.slowdown * 100.0,
                 limit * 100.0,
                 standing(evidence)
             )?;
         }
         body.push_str("</table></div>");
-        for (name, _, limit) in rows(verdict) {
-            body.push_str(&pairs_plot(verdict, name, limit).draw());
+        for (name, _, limit) in rows(verdict).filter(|_| verdict.baseline.is_none()) {
+            body.push_str(&pairs_plot(&verdict.rounds, name, &[("limit", 1.0 + limit)]).draw());
         }
-        write!(
-            body,
-            "<h2>Where and how</h2><p>{} · {} × {} · kernel {} · governor {}</p><pre>{}</pre>",
-            escape(&setting.machine.host),
-            setting.machine.cpus_online,
-            escape(&setting.machine.cpu_model),
-            escape(&setting.machine.kernel),
-            escape(&setting.machine.governor),
-            escape(&setting.command)
-        )
+        body.push_str(&setting_lines(setting));
+        Ok(())
     };
     write().expect("writing to a string does not fail");
     page("Latency gate", &body)
-}
-
-/// Candidate over base, pair by pair, beside the limit.
-fn pairs_plot(verdict: &Verdict, name: &str, limit: f64) -> Plot {
-    let ratios = verdict.rounds.differences(name);
-    let points: Vec<(f64, f64)> = ratios.iter().enumerate().map(|(at, d)| ((at + 1) as f64, d.exp())).collect();
-    let last = points.len() as f64;
-    let level = |name: &str, colour, y| Line { name: name.to_owned(), colour, points: vec![(1.0, y), (last, y)] };
-    Plot {
-        title: format!("{}: candidate over base", escape(name)),
-        x_label: "pair".to_owned(),
-        y_label: "ratio".to_owned(),
-        x_scale: Scale::Linear,
-        y_scale: Scale::Log,
-        lines: vec![
-            Line { name: "pairs".to_owned(), colour: 1, points },
-            level("limit", 2, 1.0 + limit),
-            level("equal", 3, 1.0),
-        ],
-        x_marks: Vec::new(),
-        show_y: |y| format!("{y:.2}"),
-        shaded_until: None,
-    }
 }

@@ -1,7 +1,9 @@
 //! The producer against a simulated server in virtual time: known stalls must be seen in full.
 
 use super::*;
-use crate::measure::{Metric, Window};
+use crate::client::error::codes;
+use crate::measure::{Metric, Recorder, Window};
+use crate::produce::queue::advance_sequence;
 use crate::rng::Rng;
 use crate::schedule::Arrival;
 
@@ -45,6 +47,9 @@ impl Server {
             let bytes = batch.sealed();
             i32::from_be_bytes(bytes[53..57].try_into().unwrap())
         };
+        let mut partitions: Vec<u32> = sent.batches.iter().map(|batch| batch.partition).collect();
+        partitions.sort_unstable();
+        assert!(partitions.is_sorted_by(|a, b| a < b), "a partition twice in one request: {partitions:?}");
         let seen = sent.batches.iter().map(|batch| (base(batch), batch.first_sequence));
         self.received.push((now, seen.collect()));
         let answers = sent.batches.iter().map(|batch| {
@@ -276,6 +281,30 @@ fn a_lost_connection_is_retried() {
 }
 
 #[test]
+fn a_throttled_connection_stays_silent_and_the_wait_is_latency() {
+    let mut producer = producer(settings(), 10.0, 1);
+    let mut recorder = Recorder::new(Window { start: SECOND, end: 2 * SECOND });
+    producer.throttle(1, SECOND - MS, SECOND + 350 * MS, &mut recorder);
+    for now in (0..2 * SECOND).step_by(MS as usize) {
+        producer.advance(now, &mut recorder);
+        assert!(
+            producer.next_wakeup() <= SECOND + 350 * MS || now >= SECOND + 350 * MS,
+            "woken at the end of the silence"
+        );
+        if let Some(sent) = producer.next_request(1, now, &mut recorder) {
+            assert!(now >= SECOND + 350 * MS, "silent until then, not {now}");
+            let answer = Answer { partition: sent.batches[0].partition, code: 0, base_offset: 0 };
+            producer.on_reply(1, now, &[answer], &mut recorder);
+        }
+    }
+    assert!(producer.is_drained());
+    let latency = recorder.measured.histogram(Metric::Latency);
+    assert!((349 * MS..352 * MS).contains(&latency.max()), "{}", latency.max());
+    assert!(recorder.measured.histogram(Metric::Lateness).max() <= MS);
+    assert_eq!(recorder.warm_up.counters.throttled_ns, 351 * MS);
+}
+
+#[test]
 fn a_closed_loop_fills_its_batches_and_its_slots() {
     let mut recorder = Recorder::default();
     let settings = Settings { partitions: 3, partitioner: Partitioner::RoundRobin, ..settings() };
@@ -303,4 +332,23 @@ fn many_partitions_share_requests() {
     let recorder = simulate(&mut producer(settings, 1_000.0, 1), &mut server, 0);
     assert_eq!(recorder.measured.counters.acked_records, 1_000);
     assert!(server.received.len() < 300, "{} requests", server.received.len());
+}
+
+/// Batches of very different sizes, so that some do not fit into a request any more when they are closed for it.
+#[test]
+fn a_partition_is_never_twice_in_one_request() {
+    let settings = Settings {
+        partitions: 8,
+        partitioner: Partitioner::Random,
+        sizes: Sizes::Uniform { min: 30, max: 900 },
+        payload: Payload::new(1, 1.0, 900),
+        batch_bytes: 2 << 10,
+        request_bytes: 5 << 10,
+        linger_ns: 3 * MS,
+        in_flight: 2,
+        ..settings()
+    };
+    let mut server = Server::new(MS);
+    let recorder = simulate(&mut producer(settings, 10_000.0, 2), &mut server, MS / 3);
+    assert_eq!(recorder.measured.counters.acked_records, 20_000);
 }

@@ -322,6 +322,20 @@ fn write_setting(body: &mut String, outcome: &Outcome, setting: &Setting) -> std
     write!(body, "<details><summary>Workload</summary><pre>{}</pre></details>", escape(&workload))
 }
 
+/// Machine and command of a comparison.
+pub fn setting_lines(setting: &Setting) -> String {
+    format!(
+        "<h2>Where and how</h2><p>{} · {} × {} · kernel {} · governor {} · {}</p><pre>{}</pre>",
+        escape(&setting.machine.host),
+        setting.machine.cpus_online,
+        escape(&setting.machine.cpu_model),
+        escape(&setting.machine.kernel),
+        escape(&setting.machine.governor),
+        escape(&setting.machine.file_system),
+        escape(&setting.command)
+    )
+}
+
 /// Text for HTML: names and messages come from the command line and from the broker.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")

@@ -121,12 +121,18 @@ pub fn report(outcome: &Outcome, setting: &Setting) -> Value {
         "counters": totals.counters,
         "errors": named(&totals.counters.errors),
         "retries": named(&totals.counters.retries),
+        "warm_up": {
+            "counters": outcome.books.warm_up.counters,
+            "errors": named(&outcome.books.warm_up.counters.errors),
+            "retries": named(&outcome.books.warm_up.counters.retries),
+        },
         "generator_cpu": {
             "busiest_thread_share": outcome.books.busiest_worker(),
             "ns_per_record": outcome.books.cpu_ns() as f64
                 / (totals.counters.due_records() + totals.counters.consumed_records).max(1) as f64,
         },
         "verification": outcome.verdict,
+        "group": outcome.group,
         "columns": columns,
         "seconds": outcome.books.rows,
     })

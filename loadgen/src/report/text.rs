@@ -112,20 +112,40 @@ fn table(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
 }
 
 fn errors(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
-    let counters = &outcome.books.totals.counters;
-    for (code, count) in &counters.errors {
-        writeln!(text, "  failed        {} records: {}", show_count(*count), code_name(*code))?;
-    }
-    for (code, count) in &counters.retries {
-        writeln!(text, "  retried       {} times: {}", show_count(*count), code_name(*code))?;
-    }
-    if counters.reconnects > 0 {
-        writeln!(text, "  reconnected   {} times", show_count(counters.reconnects))?;
+    let books = &outcome.books;
+    // What went wrong in the warm-up is no part of the numbers, but explains them.
+    for (counters, when) in [(&books.totals.counters, ""), (&books.warm_up.counters, " (in the warm-up)")] {
+        for (code, count) in &counters.errors {
+            writeln!(text, "  failed        {} records: {}{when}", show_count(*count), code_name(*code))?;
+        }
+        for (code, count) in &counters.retries {
+            writeln!(text, "  retried       {} times: {}{when}", show_count(*count), code_name(*code))?;
+        }
+        if counters.throttled_ns > 0 {
+            let silence = show_ns(counters.throttled_ns as f64);
+            writeln!(text, "  throttled     {silence} in all: the broker asked for it{when}")?;
+        }
+        if counters.reconnects > 0 {
+            writeln!(text, "  reconnected   {} times{when}", show_count(counters.reconnects))?;
+        }
     }
     Ok(())
 }
 
 fn verdict(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
+    if let Some(group) = &outcome.group {
+        let errors: Vec<String> =
+            group.commit_errors.iter().map(|(code, count)| format!(", {count} {}", code_name(*code))).collect();
+        writeln!(
+            text,
+            "  group         {} joins, {} commits{}; {} offsets read back, {} lost",
+            group.joins,
+            group.commits,
+            errors.concat(),
+            group.checked_offsets,
+            group.lost_offsets
+        )?;
+    }
     let Some(verdict) = &outcome.verdict else {
         if outcome.workload.mode == Mode::Produce {
             writeln!(text, "  verified      nothing: no consumer (--mode both reads back)")?;

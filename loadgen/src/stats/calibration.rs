@@ -88,6 +88,7 @@ pub fn rates(pool: &[Vec<f64>], rules: &Rules, rng: &mut Rng) -> Rates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::FLIPS_FEW;
 
     fn pool(shift: f64, spread: f64, pairs: usize, seed: u64) -> Vec<Vec<f64>> {
         let mut rng = Rng::new(seed, 5);
@@ -95,7 +96,7 @@ mod tests {
     }
 
     fn rules() -> Rules {
-        Rules { alpha_regression: 0.01, alpha_pass: 0.05, looks: vec![12], limits: vec![0.05] }
+        Rules { alpha_regression: 0.01, alpha_pass: 0.05, looks: vec![12], limits: vec![0.05], flips: FLIPS_FEW }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::rng::Rng;
-use crate::stats::{Side, holm, sign_flip, spend, trimmed_mean};
+use crate::stats::{Side, holm, sign_flip, spend, trimmed_mean, two_sample};
 
 /// What the gate says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -25,6 +25,8 @@ pub struct Rules {
     pub looks: Vec<usize>,
     /// By metric: the slowdown that is not tolerated, as a share (0.05 is 5 %).
     pub limits: Vec<f64>,
+    /// Sign patterns drawn for each test.
+    pub flips: usize,
 }
 
 /// One metric's evidence at a look.
@@ -71,26 +73,25 @@ impl Rules {
         let (alpha_regression, alpha_pass) = (part(self.alpha_regression), part(self.alpha_pass));
         let mut test = |side| -> Vec<f64> {
             let pairs = differences.iter().zip(&self.limits);
-            pairs.map(|(list, limit)| sign_flip(list, limit.ln_1p(), side, rng)).collect()
+            pairs.map(|(list, limit)| sign_flip(list, limit.ln_1p(), side, self.flips, rng)).collect()
         };
         let (above, below) = (test(Side::Above), test(Side::Below));
-        let is_above = holm(&above, alpha_regression);
-        let is_below: Vec<bool> = below.iter().map(|p| *p <= alpha_pass).collect();
-        let decision = if is_above.contains(&true) {
-            Decision::Regression
-        } else if !is_below.is_empty() && is_below.iter().all(|below| *below) {
-            Decision::Pass
-        } else {
-            Decision::Inconclusive
+        let centres = differences.iter().map(|list| trimmed_mean(list)).collect();
+        let pairs = differences.first().map_or(0, Vec::len);
+        decide(pairs, centres, (above, alpha_regression), (below, alpha_pass))
+    }
+
+    /// The same decision from two independent lists a metric: of the candidate now and of the base then. One look, which
+    /// spends everything.
+    pub fn look_unpaired(&self, now: &[Vec<f64>], then: &[Vec<f64>], rng: &mut Rng) -> Look {
+        let mut test = |side| -> Vec<f64> {
+            let lists = now.iter().zip(then).zip(&self.limits);
+            lists.map(|((now, then), limit)| two_sample(now, then, limit.ln_1p(), side, rng)).collect()
         };
-        let metrics = (0..differences.len()).map(|at| Evidence {
-            slowdown: trimmed_mean(&differences[at]).exp_m1(),
-            p_above_limit: above[at],
-            p_below_limit: below[at],
-            is_above: is_above[at],
-            is_below: is_below[at],
-        });
-        Look { pairs: differences.first().map_or(0, Vec::len), decision, metrics: metrics.collect() }
+        let (above, below) = (test(Side::Above), test(Side::Below));
+        let centres = now.iter().zip(then).map(|(now, then)| trimmed_mean(now) - trimmed_mean(then)).collect();
+        let pairs = now.first().map_or(0, Vec::len);
+        decide(pairs, centres, (above, self.alpha_regression), (below, self.alpha_pass))
     }
 
     /// The whole gate over pairs that are all there already: the first look that decides ends it.
@@ -109,12 +110,45 @@ impl Rules {
     }
 }
 
+/// From p-values with their levels to a decision.
+fn decide(
+    pairs: usize,
+    centres: Vec<f64>,
+    (above, alpha_regression): (Vec<f64>, f64),
+    (below, alpha_pass): (Vec<f64>, f64),
+) -> Look {
+    let is_above = holm(&above, alpha_regression);
+    let is_below: Vec<bool> = below.iter().map(|p| *p <= alpha_pass).collect();
+    let decision = if is_above.contains(&true) {
+        Decision::Regression
+    } else if !is_below.is_empty() && is_below.iter().all(|below| *below) {
+        Decision::Pass
+    } else {
+        Decision::Inconclusive
+    };
+    let metrics = centres.into_iter().enumerate().map(|(at, centre)| Evidence {
+        slowdown: centre.exp_m1(),
+        p_above_limit: above[at],
+        p_below_limit: below[at],
+        is_above: is_above[at],
+        is_below: is_below[at],
+    });
+    Look { pairs, decision, metrics: metrics.collect() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::FLIPS_FEW;
 
     fn rules(pairs: usize) -> Rules {
-        Rules { alpha_regression: 0.01, alpha_pass: 0.05, looks: Rules::looks_for(pairs), limits: vec![0.025, 0.05] }
+        Rules {
+            alpha_regression: 0.01,
+            alpha_pass: 0.05,
+            looks: Rules::looks_for(pairs),
+            limits: vec![0.025, 0.05],
+            flips: FLIPS_FEW,
+        }
     }
 
     /// Counts decisions over invocations with two metrics of the given shifts and spread.
@@ -159,5 +193,17 @@ mod tests {
         let mut rng = Rng::new(1, 1);
         let look = rules(20).judge(&[Vec::new(), Vec::new()], &mut rng);
         assert_eq!(look.decision, Decision::Inconclusive);
+    }
+
+    #[test]
+    fn unpaired_lists_decide_too_and_an_empty_one_does_not() {
+        let mut rng = Rng::new(4, 1);
+        let rules = Rules { looks: vec![20], limits: vec![0.05], ..rules(20) };
+        let mut list = |shift: f64| vec![(0..20).map(|_| shift + 0.02 * rng.normal()).collect::<Vec<f64>>()];
+        let (then, same, slower) = (list(1.0), list(1.0), list(1.2));
+        let mut rng = Rng::new(4, 2);
+        assert_eq!(rules.look_unpaired(&same, &then, &mut rng).decision, Decision::Pass);
+        assert_eq!(rules.look_unpaired(&slower, &then, &mut rng).decision, Decision::Regression);
+        assert_eq!(rules.look_unpaired(&slower, &[Vec::new()], &mut rng).decision, Decision::Inconclusive);
     }
 }

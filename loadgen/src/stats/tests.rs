@@ -40,7 +40,7 @@ fn the_test_holds_its_level_under_every_trouble() {
             let false_alarms = (0..rounds)
                 .filter(|_| {
                     let differences = pairs(trouble, n, 0.0, &mut rng);
-                    sign_flip(&differences, 0.0, Side::Above, &mut rng) <= 0.05
+                    sign_flip(&differences, 0.0, Side::Above, FLIPS_FEW, &mut rng) <= 0.05
                 })
                 .count();
             let rate = false_alarms as f64 / f64::from(rounds);
@@ -52,13 +52,30 @@ fn the_test_holds_its_level_under_every_trouble() {
 }
 
 #[test]
+fn the_test_of_two_samples_holds_its_level_and_finds_a_shift() {
+    let mut rng = Rng::new(14, 1);
+    let mut sample = |shift: f64| -> Vec<f64> { (0..12).map(|_| shift + 0.02 * rng.normal()).collect() };
+    let runs = 200;
+    let samples: Vec<[Vec<f64>; 3]> = (0..runs).map(|_| [sample(0.3), sample(0.3), sample(0.35)]).collect();
+    let mut rng = Rng::new(14, 2);
+    let mut count = |now: usize, then: usize| {
+        let p_values = samples.iter().map(|lists| two_sample(&lists[now], &lists[then], 0.0, Side::Above, &mut rng));
+        p_values.filter(|p| *p <= 0.05).count()
+    };
+    let (false_alarms, found) = (count(0, 1), count(2, 1));
+    // Three standard errors above 5 % of 200.
+    assert!(false_alarms <= 19, "{false_alarms} of {runs}");
+    assert!(found >= 190, "{found} of {runs}");
+}
+
+#[test]
 fn a_real_shift_is_found() {
     for (trouble, n, shift) in [("normal", 30, 0.05), ("bimodal", 30, 0.1), ("heavy", 30, 0.15), ("drift", 30, 0.05)] {
         let mut rng = Rng::new(12, 1);
         let found = (0..60)
             .filter(|_| {
                 let differences = pairs(trouble, n, shift, &mut rng);
-                sign_flip(&differences, 0.0, Side::Above, &mut rng) <= 0.05
+                sign_flip(&differences, 0.0, Side::Above, FLIPS_FEW, &mut rng) <= 0.05
             })
             .count();
         assert!(found >= 54, "{trouble}: {found} of 60");
@@ -70,10 +87,10 @@ fn exact_p_values_are_the_known_ones() {
     let mut rng = Rng::new(1, 1);
     let differences = [0.1, 0.2, 0.3, 0.4, 0.5];
     // Only the pattern that was seen is as large: 1 of 32.
-    assert_eq!(sign_flip(&differences, 0.0, Side::Above, &mut rng), 1.0 / 32.0);
-    assert_eq!(sign_flip(&differences, 0.0, Side::Below, &mut rng), 1.0);
-    assert_eq!(sign_flip(&[0.0; 5], 0.0, Side::Above, &mut rng), 1.0);
-    assert_eq!(sign_flip(&[], 0.0, Side::Above, &mut rng), 1.0);
+    assert_eq!(sign_flip(&differences, 0.0, Side::Above, FLIPS_FEW, &mut rng), 1.0 / 32.0);
+    assert_eq!(sign_flip(&differences, 0.0, Side::Below, FLIPS_FEW, &mut rng), 1.0);
+    assert_eq!(sign_flip(&[0.0; 5], 0.0, Side::Above, FLIPS_FEW, &mut rng), 1.0);
+    assert_eq!(sign_flip(&[], 0.0, Side::Above, FLIPS_FEW, &mut rng), 1.0);
 }
 
 #[test]
@@ -84,12 +101,17 @@ fn intervals_cover_the_truth() {
         let covered = (0..rounds)
             .filter(|_| {
                 let differences = pairs(trouble, 20, 0.04, &mut rng);
-                let (low, high) = interval(&differences, 0.95, &mut rng);
+                let (low, high) = interval(&differences, 0.95, &mut rng).expect("20 pairs are enough");
                 (low..=high).contains(&0.04)
             })
             .count();
         assert!(covered >= 52, "{trouble}: {covered} of {rounds}");
     }
+}
+
+#[test]
+fn too_few_pairs_have_no_interval() {
+    assert_eq!(interval(&[0.1, 0.2, 0.3, 0.4, 0.5], 0.95, &mut Rng::new(1, 1)), None);
 }
 
 #[test]

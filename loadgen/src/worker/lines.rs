@@ -15,6 +15,9 @@ use crate::fetch::TOPIC_ID_VERSION;
 use crate::produce::{Answer, Sent};
 use crate::sys::Epoll;
 
+/// From these versions on the broker answers at once and leaves the waiting to the client (KIP-219).
+const PRODUCE_THROTTLE_VERSION: i16 = 6;
+const FETCH_THROTTLE_VERSION: i16 = 8;
 const RECONNECT_PAUSE_NS: u64 = 100_000_000;
 
 /// The connection is of no use any more: closed, reset, or it broke the protocol.
@@ -175,8 +178,8 @@ impl Lines {
         Ok(reply)
     }
 
-    /// The answers of the next produce reply.
-    pub fn next_answers(&mut self, token: u64) -> Result<Option<&[Answer]>, Lost> {
+    /// The answers of the next produce reply, and for how many nanoseconds the broker wants silence.
+    pub fn next_answers(&mut self, token: u64) -> Result<Option<(&[Answer], u64)>, Lost> {
         let Some(reply) = self.next_reply(token)? else {
             return Ok(None);
         };
@@ -192,13 +195,21 @@ impl Lines {
                 }));
             }
         }
-        Ok(Some(&self.answers))
+        let wants_silence = reply.version >= PRODUCE_THROTTLE_VERSION && response.throttle_time_ms > 0;
+        let silence_ns = if wants_silence { response.throttle_time_ms as u64 * 1_000_000 } else { 0 };
+        Ok(Some((&self.answers, silence_ns)))
     }
 
     /// The next fetch reply.
     pub fn next_fetched(&mut self, token: u64) -> Result<Option<FetchResponse>, Lost> {
         match self.next_reply(token)? {
-            Some(reply) => decode_body::<FetchRequest>(reply.body, reply.version).map(Some).map_err(|_| Lost),
+            Some(reply) => {
+                let mut response = decode_body::<FetchRequest>(reply.body, reply.version).map_err(|_| Lost)?;
+                if reply.version < FETCH_THROTTLE_VERSION {
+                    response.throttle_time_ms = 0;
+                }
+                Ok(Some(response))
+            }
             None => Ok(None),
         }
     }
