@@ -3,6 +3,7 @@
 import time
 
 from cases import case
+from cases.configs import BROKER, DELETE, SET, alter
 
 
 @case(levels=("high",), world="strict")
@@ -19,3 +20,8 @@ def connections(t):
         time.sleep(1)
         t.ask("in use", "ApiVersions", 0, on="5", drop=("ApiKeys",), seconds=5)
     t.ask("idle for too long", "ApiVersions", 0, on="0", drop=("ApiKeys",), seconds=5)
+    alter(t, "raised", BROKER, "", ("max.connections.per.ip", SET, "6"), on="5")
+    time.sleep(1.5)
+    for index in range(6, 12):
+        t.ask(f"connection {index}", "ApiVersions", 0, on=f"{index}", drop=("ApiKeys",), seconds=5)
+    alter(t, "as it was", BROKER, "", ("max.connections.per.ip", DELETE, None), on="5")
