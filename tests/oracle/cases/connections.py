@@ -24,4 +24,9 @@ def connections(t):
     time.sleep(1.5)
     for index in range(6, 12):
         t.ask(f"connection {index}", "ApiVersions", 0, on=f"{index}", drop=("ApiKeys",), seconds=5)
+    for index in range(6, 12):
+        t.hang_up(f"{index}")
+    time.sleep(1)  # Kafka counts a connection until its threads have seen the end of it.
     alter(t, "as it was", BROKER, "", ("max.connections.per.ip", DELETE, None), on="5")
+    t.end()
+    time.sleep(1)
