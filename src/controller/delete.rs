@@ -4,7 +4,6 @@ use kafka_protocol::messages::{
     DeleteTopicsRequest, DeleteTopicsResponse, TopicName, delete_topics_request::DeleteTopicState,
     delete_topics_response::DeletableTopicResult,
 };
-use uuid::Uuid;
 
 use super::{Controller, Refusal, repeated};
 use crate::base::{ErrorCode, TopicId};
@@ -86,6 +85,8 @@ fn answer(asked: &DeleteTopicState, found: &Result<(TopicId, TopicName), Refusal
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
     use crate::controller::tests::{controller, ids, replays};
 

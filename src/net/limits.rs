@@ -9,13 +9,13 @@ use std::{
 /// Counts the broker's connections. Shared by all cores: taken on the acceptor's, given back wherever a connection ends.
 #[derive(Debug)]
 pub struct ConnectionLimits {
-    connections_max: usize,
-    per_address_max: usize,
     counts: Mutex<Counts>,
 }
 
 #[derive(Debug, Default)]
 struct Counts {
+    connections_max: usize,
+    per_address_max: usize,
     total: usize,
     // Not iterated, so std's hashing cannot change the order of anything; addresses come from strangers.
     by_address: HashMap<IpAddr, usize>,
@@ -43,8 +43,15 @@ impl ConnectionLimits {
     /// Limits for a whole broker, which spreads its connections over `cores`.
     #[must_use]
     pub fn new(connections_max: usize, per_address_max: usize, cores: usize) -> Arc<Self> {
-        let counts = Counts { by_core: vec![0; cores], ..Counts::default() };
-        Arc::new(Self { connections_max, per_address_max, counts: Mutex::new(counts) })
+        let by_core = vec![0; cores];
+        let counts = Counts { connections_max, per_address_max, by_core, ..Counts::default() };
+        Arc::new(Self { counts: Mutex::new(counts) })
+    }
+
+    /// Other limits from now on. Who is connected already stays.
+    pub fn set(&self, connections_max: usize, per_address_max: usize) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        (counts.connections_max, counts.per_address_max) = (connections_max, per_address_max);
     }
 
     /// Counts one more connection from `address` and gives it to the core that has fewest.
@@ -52,12 +59,13 @@ impl ConnectionLimits {
     /// # Errors  The limit that is reached.
     pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Ticket, Refused> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.total >= self.connections_max {
-            return Err(Refused::Connections(self.connections_max));
+        let (connections_max, per_address_max) = (counts.connections_max, counts.per_address_max);
+        if counts.total >= connections_max {
+            return Err(Refused::Connections(connections_max));
         }
         let of_address = counts.by_address.entry(address).or_default();
-        if *of_address >= self.per_address_max {
-            let refused = Refused::PerAddress(self.per_address_max);
+        if *of_address >= per_address_max {
+            let refused = Refused::PerAddress(per_address_max);
             if *of_address == 0 {
                 counts.by_address.remove(&address);
             }
@@ -115,6 +123,11 @@ mod tests {
         drop(first);
         assert_eq!(limits.open(), 2);
         let _again = limits.admit(here).expect("room again");
+        limits.set(5, 1);
+        assert_eq!(limits.admit(here).err(), Some(Refused::PerAddress(1)));
+        limits.set(5, 9);
+        let _more = [here, there].map(|address| limits.admit(address).expect("more room"));
+        assert_eq!(limits.admit(there).err(), Some(Refused::Connections(5)));
     }
 
     #[test]

@@ -107,6 +107,11 @@ impl Shard for KafkaBroker {
         service.started.stop().await
     }
 
+    fn connection_limits(&self, service: &KafkaService) -> Option<(usize, usize)> {
+        let config = service.started.router.config();
+        Some((config.connections_max as usize, config.connections_per_ip_max as usize))
+    }
+
     async fn finish(&self, context: &CoreContext, stopped: Vec<StopReport>) -> Result<(), String> {
         let finished = log::finish_clean_stop(&context.io, &context.identity.data_dir, &stopped).await;
         finished.map_err(|error| error.to_string())

@@ -58,6 +58,10 @@ pub trait Shard: Clone + Send + 'static {
     fn announce(&self, context: &CoreContext, service: &Self::Service) -> impl Future<Output = Result<(), String>>;
     /// Stops this core's part, after the last connection of all cores is gone.
     fn stop(&self, service: Self::Service) -> impl Future<Output = Result<Self::Stopped, String>>;
+    /// `max.connections` and `max.connections.per.ip` as they are now; none: as they were at the start.
+    fn connection_limits(&self, _service: &Self::Service) -> Option<(usize, usize)> {
+        None
+    }
     /// The last step of an orderly stop, on the first core alone, given what every core has left, in order.
     fn finish(&self, context: &CoreContext, stopped: Vec<Self::Stopped>) -> impl Future<Output = Result<(), String>>;
 }
@@ -70,6 +74,8 @@ struct Shared<S: Shard> {
     shard: S,
     net: NetSettings,
     limits: Arc<ConnectionLimits>,
+    /// Connections that `--memory` allows.
+    affordable: usize,
     mailboxes: Vec<Mailbox<Accepted>>,
     started: Gate,
     announced: Gate,
@@ -84,6 +90,7 @@ impl<S: Shard> Clone for Shared<S> {
             shard: self.shard.clone(),
             net: self.net.clone(),
             limits: self.limits.clone(),
+            affordable: self.affordable,
             mailboxes: self.mailboxes.clone(),
             started: self.started.clone(),
             announced: self.announced.clone(),
@@ -105,10 +112,16 @@ pub(super) fn run<S: Shard>(
 ) -> Result<(), String> {
     let cores = machine.cores();
     let config = &identity.config;
+    let affordable = machine.connections_affordable();
     let shared = Shared {
         shard: shard.clone(),
         net: machine.net_settings(config),
-        limits: ConnectionLimits::new(machine.connections_max(config), config.connections_per_ip_max as usize, cores),
+        limits: ConnectionLimits::new(
+            affordable.min(config.connections_max as usize),
+            config.connections_per_ip_max as usize,
+            cores,
+        ),
+        affordable,
         mailboxes: (0..cores).map(|_| Mailbox::default()).collect(),
         started: Gate::new(cores),
         announced: Gate::new(cores),
@@ -177,8 +190,16 @@ async fn serve<S: Shard>(
     listeners: Vec<(Endpoint, Listener)>,
 ) -> Result<(), String> {
     let clock = &context.io.clock;
-    let net = NetCore::new(service, shared.net.clone(), clock.clone());
-    let sweeper = glommio::spawn_local(sweep(net.clone(), clock.clone()));
+    let net = NetCore::new(service.clone(), shared.net.clone(), clock.clone());
+    // The first core accepts, so it is the one that looks whether the limits were changed.
+    let (shared_limits, first) = (shared.clone(), context.core == 0);
+    let adapt = move || match shared_limits.shard.connection_limits(&service) {
+        Some((in_all, per_address)) if first => {
+            shared_limits.limits.set(in_all.min(shared_limits.affordable), per_address);
+        }
+        Some(_) | None => (),
+    };
+    let sweeper = glommio::spawn_local(sweep(net.clone(), clock.clone(), adapt));
     let receiver = glommio::spawn_local(receive(net.clone(), shared.mailboxes[context.core].clone()));
     let opened = open(context, shared, listeners);
     if opened.is_err() {
@@ -244,11 +265,12 @@ async fn receive<S: Service>(net: Rc<NetCore<S>>, mailbox: Mailbox<Accepted>) {
     }
 }
 
-async fn sweep<S: Service>(net: Rc<NetCore<S>>, clock: Clock) {
+async fn sweep<S: Service>(net: Rc<NetCore<S>>, clock: Clock, adapt: impl Fn()) {
     let began = clock.now();
     loop {
         clock.sleep(SWEEP_PERIOD).await;
         net.sweep(clock.now().since(began));
+        adapt();
     }
 }
 

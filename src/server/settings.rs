@@ -112,10 +112,9 @@ impl Machine {
         }
     }
 
-    /// How many connections there may be in all.
-    pub(super) fn connections_max(&self, config: &BrokerConfig) -> usize {
-        let affordable = (self.memory_bytes / CONNECTION_SHARE) as usize / CONNECTION_BUFFER_BYTES;
-        affordable.min(config.connections_max as usize)
+    /// How many connections the memory allows in all.
+    pub(super) fn connections_affordable(&self) -> usize {
+        (self.memory_bytes / CONNECTION_SHARE) as usize / CONNECTION_BUFFER_BYTES
     }
 }
 

@@ -16,7 +16,7 @@ rm -rf "$data"
 # Kills the broker whenever its topic has grown for a while, and starts it again, until the producer is done.
 kills() { # kills <producer's process> <how many>
     local producer=$1 killed=0
-    while [ "$killed" -lt "$2" ] && sleep "${KILL_AFTER:-1}" && kill -0 "$producer" 2>/dev/null; do
+    while [ "$killed" -lt "$2" ] && sleep "${KILL_AFTER:-0.4}" && kill -0 "$producer" 2>/dev/null; do
         kill -9 "$own_broker"
         wait "$own_broker" 2>/dev/null || true
         killed=$((killed + 1))

@@ -92,7 +92,7 @@ stop_own() {
 
 # make_corpus <bytes>: prints the path of a text of just under that size, made of what lies on this machine; from the start again if
 # there is not enough of it. Sources and documentation; valid UTF-8 without carriage returns, since Java's reader and kcat agree on
-# nothing else. `head` ends the pipe early.
+# nothing else (iconv lets code points beyond Unicode through, Java does not). `head` ends the pipe early.
 make_corpus() {
     local size=$1 corpus="$WORK/corpus-$1.txt" before
     if [ ! -f "$corpus" ]; then
@@ -102,7 +102,8 @@ make_corpus() {
             (find "$ROOT/src" "$ROOT/loadgen" /usr/share/doc /usr/include "${CARGO_HOME:-$HOME/.cargo}/registry/src" "$HOME/.pyenv/versions" \
                 /usr/local/go/src -type f -size -2M \( -name '*.rs' -o -name '*.md' -o -name '*.txt' -o -name '*.py' -o -name '*.h' \
                 -o -name '*.c' -o -name '*.go' -o -name copyright -o -name '*.html' \) -print0 2>/dev/null | sort -z | xargs -0 cat 2>/dev/null |
-                iconv -c -f UTF-8 -t UTF-8 | tr -d '\r\000' | awk 'length($0) > 0 && length($0) < 100000' |
+                iconv -c -f UTF-8 -t UTF-8 | tr -d '\r\000' |
+                LC_ALL=C awk 'length($0) > 0 && length($0) < 100000 && !/[\365-\377]|\364[\220-\277]/' |
                 head -c $((size - before))) >>"$corpus.part" 2>/dev/null || true
             [ "$(stat -c %s "$corpus.part")" -gt "$before" ] || skip "no text on this machine" >&2
         done

@@ -82,7 +82,7 @@ def canonical(value):
 
 
 class Story:
-    """A conversation with one broker. `level` chooses among the versions that both brokers have."""
+    """A conversation with one broker. `level` chooses among the versions that both brokers have: a name, or the nearest to a number."""
 
     def __init__(self, name, address, level, common, messages, began_ms, words, lines):
         self.name, self.address, self.level, self.common, self.messages = name, address, level, common, messages
@@ -96,7 +96,8 @@ class Story:
 
     def version(self, api):
         low, high = self.common[self.messages[api][0].key]
-        return {"low": low, "middle": (low + high + 1) // 2, "high": high}.get(self.level, self.level)
+        named = {"low": low, "middle": (low + high + 1) // 2, "high": high}
+        return named[self.level] if self.level in named else max(low, min(high, self.level))
 
     def ask(self, label, api, version=None, on="", seconds=ANSWER_SECONDS, drop=(), **fields):
         """Asks, writes the answer down under a label, gives it back undisguised (None if there was none)."""

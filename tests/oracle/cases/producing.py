@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import time
 
 import records
 from cases import case
@@ -164,6 +165,7 @@ def narrow(t):
     t.produce("one more", name, topic_id, t.batch(["x" * (2000 - len(t.batch([""])) - 1)]))
     t.ask("raised", "IncrementalAlterConfigs", Resources=[{"ResourceType": 2, "ResourceName": name, "Configs": [
         {"Name": "max.message.bytes", "ConfigOperation": 0, "Value": "3000"}]}])
+    time.sleep(1)  # Kafka's logs learn of their settings a moment after the answer.
     t.produce("raised", name, topic_id, t.batch(["x" * 2500]))
     t.fetch("fetch.max.bytes", name, topic_id, 0)
     t.fetch("fetch.max.bytes, further", name, topic_id, 1)
