@@ -74,6 +74,9 @@ pub struct GateArgs {
     /// With --calibrate: keep the rounds here and add to those that are there; --calibrate 0 only draws from them again
     #[arg(long, requires = "calibrate")]
     pool: Option<PathBuf>,
+    /// With --pool: only measure; the drawing takes minutes of CPU and needs no quiet machine
+    #[arg(long, requires = "pool")]
+    measure_only: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -173,10 +176,11 @@ pub fn gate(args: &GateArgs) -> Result<i32, Failure> {
     if let Some(units) = args.calibrate {
         let plan = versus.plan(false)?;
         let mut pool = args.pool.as_deref().map_or_else(|| Ok(Pool::default()), Pool::load)?;
-        let calibration = calibrate::run(&plan, &limits, &mut pool, units, &mut versus.tell())?;
-        if let Some(path) = &args.pool {
-            pool.save(path)?;
+        if args.measure_only {
+            pool.add_units(&plan, &limits, units, &mut versus.tell())?;
+            return Ok(Exit::Good as i32);
         }
+        let calibration = calibrate::run(&plan, &limits, &mut pool, units, &mut versus.tell())?;
         let text = calibrate::markdown(&calibration);
         let printed = print(&text);
         let json = serde_json::json!(calibration);

@@ -1,13 +1,14 @@
 //! The pool of a calibration: real rounds, which can be added to in several sittings.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 use crate::compare::{Numbers, Pair, Plan, Round, measure_round};
 use crate::failure::Failure;
+use crate::gate::{Limit, gated};
 use crate::proxy::Delays;
 use crate::report::write_file;
 use crate::rng::Rng;
@@ -25,6 +26,9 @@ pub struct Pool {
     pub pairs: [Vec<Pair>; 3],
     /// What all rounds took.
     pub seconds: f64,
+    /// Where it is kept, unit by unit.
+    #[serde(skip)]
+    path: Option<PathBuf>,
 }
 
 impl Default for Pool {
@@ -35,15 +39,16 @@ impl Default for Pool {
             delays: [Delays::default(); 3],
             pairs: [const { Vec::new() }; 3],
             seconds: 0.0,
+            path: None,
         }
     }
 }
 
 impl Pool {
-    /// What the file holds, or an empty pool if there is none.
+    /// What the file holds, or an empty pool if there is none yet. Every unit is written there as it comes.
     pub fn load(path: &Path) -> Result<Self, Failure> {
         if !path.exists() {
-            return Ok(Self::default());
+            return Ok(Self { path: Some(path.to_owned()), ..Self::default() });
         }
         let wrong = |what: String| Failure(format!("pool {}: {what}", path.display()));
         let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
@@ -51,12 +56,27 @@ impl Pool {
         if pool.schema != SCHEMA {
             return Err(wrong(format!("schema {}, not {SCHEMA}", pool.schema)));
         }
-        Ok(pool)
+        Ok(Self { path: Some(path.to_owned()), ..pool })
     }
 
-    pub fn save(&self, path: &Path) -> Result<(), Failure> {
+    fn save(&self) -> Result<(), Failure> {
+        let Some(path) = &self.path else {
+            return Ok(());
+        };
         let text = serde_json::to_string(self).map_err(|error| Failure(format!("pool: {error}")))?;
         write_file(path, &text)
+    }
+
+    /// Only measures, for virtual gates that are drawn later.
+    pub fn add_units(
+        &mut self,
+        plan: &Plan,
+        limits: &[Limit],
+        units: usize,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<(), Failure> {
+        let (names, limits) = gated(plan, limits);
+        self.measure(plan, &names, &limits, units, tell)
     }
 
     /// Measures `units` times four rounds (A, A again, A delayed, A with a slow tail), in an order drawn each time.
@@ -78,8 +98,8 @@ impl Pool {
             return Err(Failure(format!("the pool was measured for {:?}, not for {names:?}", self.names)));
         }
         let mut rng = Rng::new(plan.seed, 4 + self.pairs[0].len() as u64);
-        let started = Instant::now();
         for unit in 0..units {
+            let started = Instant::now();
             let mut order = [0, 1, 2, 3];
             rng.shuffle(&mut order);
             let mut rounds: [Option<Round>; 4] = [const { None }; 4];
@@ -88,9 +108,10 @@ impl Pool {
                 rounds[slot] = Some(measure(arm)?);
             }
             self.add(order, rounds);
+            self.seconds += started.elapsed().as_secs_f64();
+            self.save()?;
             tell(&format!("unit {} of {units}", unit + 1));
         }
-        self.seconds += started.elapsed().as_secs_f64();
         Ok(())
     }
 
