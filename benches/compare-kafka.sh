@@ -35,11 +35,11 @@ work=$out/work
 rm -rf "$work"
 mkdir -p "$work"
 
-# Seconds of a window of the warm-up, windows at most, seconds of the loads, pairs of cold starts.
+# Seconds of the warm-up and of its windows, windows at most, seconds of the loads, pairs of cold starts.
 if [ -n "$quick" ]; then
-  window=3 windows_max=10 trickle=10 steady=20 streaming=8 cold_pairs=6
+  warm_up=15 window=3 windows_max=5 trickle=10 steady=20 streaming=8 cold_pairs=6
 else
-  window=5 windows_max=30 trickle=120 steady=600 streaming=20 cold_pairs=10
+  warm_up=60 window=5 windows_max=30 trickle=120 steady=600 streaming=20 cold_pairs=10
 fi
 
 if [ -z "${LOADGEN:-}" ]; then
@@ -130,10 +130,11 @@ load() {
 
 rate_of() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["rate"]["achieved_records_per_s"])' "$1"; }
 
-# Closed-loop windows until three in a row agree within 3 %.
+# A closed loop for Java's compiler, then windows of it until three in a row agree within 3 %.
 warm() {
   local name=$1 place=$2-ceiling-$1 rates=() number
   rm -f "$out/$place/steady.txt"
+  load "$place" "$name" "$root/benches/kafka/steady.toml" --rate max --duration ${warm_up}s --warm-up 0s
   for number in $(seq $windows_max); do
     load "$place" "$name" "$root/benches/kafka/steady.toml" \
       --name ceiling --rate max --duration ${window}s --warm-up 0s --seed "$number"
@@ -154,7 +155,6 @@ measure() {
   start kafka "$mode"
   start ringtail "$mode"
   for name in kafka ringtail; do
-    "$LOADGEN" run trickle -b "$(eval echo "\$address_$name")" --duration 1s --warm-up 0s -q >/dev/null || true
     warm "$name" "$mode"
   done
   offered=$(python3 -c 'import sys; print(int(0.6 * min(map(float, sys.argv[1:]))))' \

@@ -68,7 +68,7 @@ def row(mode, load, broker, title):
     if report["closed_loop"]:
         notes.append("closed loop")
     if status == 2:
-        notes.append("**invalid: " + "; ".join(report["invalid_because"]) + "**")
+        notes.append("**invalid: the generator was late**")
     if rate["sustained"] is False:
         notes.append("**rate not sustained**")
     if load == "ceiling" and not os.path.exists(path(place, "steady.txt")):
@@ -207,10 +207,10 @@ def inline(text):
 STYLE = """
 :root{--bg:#fbfbf9;--fg:#1d2126;--dim:#636b74;--line:#dfe1dc;--card:#fff;--link:#0b6bcb}
 @media(prefers-color-scheme:dark){:root{--bg:#14171a;--fg:#e4e6e8;--dim:#98a1ab;--line:#2d3339;--card:#1b1f23;--link:#5cabff}}
-body{margin:0 auto;max-width:1200px;padding:28px 20px 60px;background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif}
+body{margin:0 auto;max-width:1400px;padding:28px 20px 60px;background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif}
 a{color:var(--link)}.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;background:var(--card)}
 th,td{white-space:nowrap;padding:6px 10px;border-bottom:1px solid var(--line);text-align:right}th{color:var(--dim)}
-th:first-child,td:first-child,td:nth-child(2),td:last-child{text-align:left}td:last-child{white-space:normal}
+th:first-child,td:first-child,th:nth-child(2),td:nth-child(2),td:last-child{text-align:left}td:last-child{white-space:normal;min-width:180px}
 """
 
 

@@ -18,7 +18,7 @@ const SPIN_BELOW_NS: u64 = 60_000;
 const SPIN_LAST_NS: u64 = 50_000;
 
 /// What is added to replies.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, serde::Deserialize, serde::Serialize)]
 pub struct Delays {
     /// To every reply.
     pub uniform_ns: u64,

@@ -9,6 +9,7 @@ use crate::compare::{self, Plan, Rounds, report};
 use crate::environment::{BrokerFacts, Machine};
 use crate::failure::{Exit, Failure};
 use crate::gate::baseline::{self, Baseline};
+use crate::gate::calibrate::pool::Pool;
 use crate::gate::{self, Limit, calibrate};
 use crate::report::json::Setting;
 use crate::report::{print, write_file};
@@ -70,6 +71,12 @@ pub struct GateArgs {
     /// Instead of judging: measure the gate's own error rates on this machine with so many units of four rounds of the base
     #[arg(long, num_args = 0..=1, default_missing_value = "20")]
     calibrate: Option<usize>,
+    /// With --calibrate: keep the rounds here and add to those that are there; --calibrate 0 only draws from them again
+    #[arg(long, requires = "calibrate")]
+    pool: Option<PathBuf>,
+    /// With --pool: only measure; the drawing takes minutes of CPU and needs no quiet machine
+    #[arg(long, requires = "pool")]
+    measure_only: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -168,7 +175,12 @@ pub fn gate(args: &GateArgs) -> Result<i32, Failure> {
     let versus = &args.versus;
     if let Some(units) = args.calibrate {
         let plan = versus.plan(false)?;
-        let calibration = calibrate::run(&plan, &limits, units, &mut versus.tell())?;
+        let mut pool = args.pool.as_deref().map_or_else(|| Ok(Pool::default()), Pool::load)?;
+        if args.measure_only {
+            pool.add_units(&plan, &limits, units, &mut versus.tell())?;
+            return Ok(Exit::Good as i32);
+        }
+        let calibration = calibrate::run(&plan, &limits, &mut pool, units, &mut versus.tell())?;
         let text = calibrate::markdown(&calibration);
         let printed = print(&text);
         let json = serde_json::json!(calibration);

@@ -1,18 +1,25 @@
 //! The gate's own error rates on this machine: a pool of real rounds of one broker against itself, without and with delays
 //! that a proxy adds, and virtual gate runs drawn from it.
 
+pub mod pool;
+
+use std::fmt::Write;
+
 use serde::Serialize;
 
-use crate::compare::{Pair, Plan, differences, measure_round};
+use crate::compare::{Pair, Plan, differences};
 use crate::failure::Failure;
+use crate::gate::calibrate::pool::Pool;
 use crate::gate::{Limit, gated, rules};
 use crate::proxy::Delays;
 use crate::rng::Rng;
-use crate::stats::calibration::{Rates, rates};
-use crate::stats::gate::Rules;
+use crate::stats::calibration::{Rate, Rates, rates, shares};
+use crate::stats::gate::{Decision, Rules};
 use crate::stats::{FLIPS_FEW, trimmed_mean};
 
-const TAIL_EVERY: u64 = 50;
+const ARMS: [&str; 3] = ["no delay", "every reply delayed", "slow tail"];
+/// The given limits times these are tried, to say which can be had.
+const MULTIPLES: [f64; 6] = [1.0, 2.0, 3.0, 4.0, 6.0, 8.0];
 
 /// One arm's pool and what the gate would have said.
 #[derive(Clone, Debug, Serialize)]
@@ -21,8 +28,21 @@ pub struct Arm {
     pub delays: Delays,
     /// The shift that was really measured, by gated number, as a share.
     pub measured_shift: Vec<f64>,
+    /// Standard deviation of the pairs' logarithms, by gated number.
+    pub scatter: Vec<f64>,
     pub rates: Rates,
     pub pairs: Vec<Pair>,
+}
+
+/// What limits of another size would give on this machine: shares of virtual gates from the pool without delay.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reach {
+    pub limits: Vec<f64>,
+    /// Without a shift.
+    pub pass: f64,
+    pub regression: f64,
+    /// With all differences moved by twice the limit.
+    pub found: f64,
 }
 
 /// The result. Schema `ringtail-loadgen/calibration/1`.
@@ -31,110 +51,114 @@ pub struct Calibration {
     pub schema: &'static str,
     pub names: Vec<String>,
     pub gate_pairs: usize,
+    pub round_seconds: f64,
     pub arms: Vec<Arm>,
+    pub reach: Vec<Reach>,
 }
 
-/// Collects `units` times four rounds (A, A again, A delayed, A with a slow tail), in an order drawn each time.
-pub fn run(plan: &Plan, limits: &[Limit], units: usize, tell: &mut dyn FnMut(&str)) -> Result<Calibration, Failure> {
-    std::fs::create_dir_all(&plan.directory)
-        .map_err(|error| Failure(format!("cannot make {}: {error}", plan.directory.display())))?;
-    let (names, shares) = gated(plan, limits);
-    let measure = |delays| measure_round(&plan.base, &plan.workloads, &plan.directory, &plan.cpus, Some(delays));
-    let first = measure(Delays::default())?.numbers;
-    let delays = delays_for(&first, &names, &shares, plan.seed)?;
-    let mut rng = Rng::new(plan.seed, 4);
-    let mut pools: [Vec<Pair>; 3] = [const { Vec::new() }; 3];
-    for unit in 0..units {
-        let mut order = [0, 1, 2, 3];
-        rng.shuffle(&mut order);
-        let mut rounds: [Option<crate::compare::Round>; 4] = [const { None }; 4];
-        for slot in order {
-            let arm = if slot == 0 { Delays::default() } else { delays[slot - 1] };
-            rounds[slot] = Some(measure(arm)?);
-        }
-        let [base, arms @ ..] = rounds;
-        let base = base.expect("every slot was measured");
-        for (at, candidate) in arms.into_iter().enumerate() {
-            let candidate = candidate.expect("every slot was measured");
-            let place = |slot: usize| order.iter().position(|other| *other == slot);
-            pools[at].push(Pair {
-                base_first: place(0) < place(at + 1),
-                steal: 0.0,
-                late: u32::from(base.is_late) + u32::from(candidate.is_late),
-                base: base.numbers.clone(),
-                candidate: candidate.numbers,
-            });
-        }
-        tell(&format!("unit {} of {units}", unit + 1));
-    }
-    let rules = Rules { flips: FLIPS_FEW, ..rules(plan.pairs, shares) };
+/// Adds `units` to the pool, and draws virtual gates of the plan's number of pairs from it.
+pub fn run(
+    plan: &Plan,
+    limits: &[Limit],
+    pool: &mut Pool,
+    units: usize,
+    tell: &mut dyn FnMut(&str),
+) -> Result<Calibration, Failure> {
+    let (names, limits) = gated(plan, limits);
+    pool.measure(plan, &names, &limits, units, tell)?;
+    tell("drawing virtual gates");
+    let rules = Rules { flips: FLIPS_FEW, ..rules(plan.pairs, limits) };
     let mut rng = Rng::new(plan.seed, 5);
-    let arms = ["no delay", "every reply delayed", "slow tail"].into_iter().zip(delays).zip(pools);
-    let arms = arms.map(|((name, delays), pairs)| {
-        let pool: Vec<Vec<f64>> = names.iter().map(|name| differences(&pairs, name)).collect();
+    let lists = |pairs: &[Pair]| -> Vec<Vec<f64>> { names.iter().map(|name| differences(pairs, name)).collect() };
+    let arms = ARMS.into_iter().zip(&pool.delays).zip(&pool.pairs).map(|((name, delays), pairs)| {
+        let lists = lists(pairs);
         Arm {
             name,
-            delays,
-            measured_shift: pool.iter().map(|list| trimmed_mean(list).exp_m1()).collect(),
-            rates: rates(&pool, &rules, &mut rng),
-            pairs,
+            delays: *delays,
+            measured_shift: lists.iter().map(|list| trimmed_mean(list).exp_m1()).collect(),
+            scatter: lists.iter().map(|list| scatter(list)).collect(),
+            rates: rates(&lists, &rules, &mut rng),
+            pairs: pairs.clone(),
         }
     });
-    Ok(Calibration { schema: "ringtail-loadgen/calibration/1", gate_pairs: plan.pairs, arms: arms.collect(), names })
+    let arms = arms.collect();
+    let quiet = lists(&pool.pairs[0]);
+    let reach = MULTIPLES.map(|multiple| {
+        let limits: Vec<f64> = rules.limits.iter().map(|limit| limit * multiple).collect();
+        let twice: Vec<f64> = limits.iter().map(|limit| (2.0 * limit).ln_1p()).collect();
+        let rules = Rules { limits: limits.clone(), ..rules.clone() };
+        let still = shares(&quiet, &vec![0.0; limits.len()], &rules, &mut rng);
+        let moved = shares(&quiet, &twice, &rules, &mut rng);
+        Reach {
+            limits,
+            pass: still[Decision::Pass as usize],
+            regression: still[Decision::Regression as usize],
+            found: moved[Decision::Regression as usize],
+        }
+    });
+    Ok(Calibration {
+        schema: "ringtail-loadgen/calibration/1",
+        gate_pairs: plan.pairs,
+        round_seconds: pool.seconds / (pool.pairs[0].len() * 4).max(1) as f64,
+        arms,
+        reach: reach.into(),
+        names,
+    })
 }
 
-/// Twice the limit of the first gated number on every reply, and a tail of as much as the slowest gated number itself.
-fn delays_for(
-    first: &crate::compare::Numbers,
-    names: &[String],
-    shares: &[f64],
-    seed: u64,
-) -> Result<[Delays; 3], Failure> {
-    let value = |name: &String| {
-        first.get(name).copied().ok_or_else(|| {
-            Failure(format!("{name} had fewer than 100 samples beyond it: give more --duration or --rate"))
-        })
-    };
-    let (Some(name), Some(share), Some(slowest)) = (names.first(), shares.first(), names.last()) else {
-        return Err("no gated numbers".into());
-    };
-    let uniform_ns = (value(name)? * share * 2.0) as u64;
-    let tail_ns = value(slowest)? as u64;
-    Ok([
-        Delays { seed, ..Delays::default() },
-        Delays { uniform_ns, seed, ..Delays::default() },
-        Delays { tail_every: TAIL_EVERY, tail_ns, seed, ..Delays::default() },
-    ])
+fn scatter(list: &[f64]) -> f64 {
+    let mean = list.iter().sum::<f64>() / list.len().max(1) as f64;
+    let squares: f64 = list.iter().map(|value| (value - mean).powi(2)).sum();
+    (squares / (list.len().max(2) - 1) as f64).sqrt()
 }
 
 /// The rates as Markdown.
 pub fn markdown(calibration: &Calibration) -> String {
-    use std::fmt::Write;
-    let mut text = format!(
-        "Virtual gates of {} pairs.\n\n| arm | measured shift | pass | regression | inconclusive | pool |\n|---|---|---|---|---|--:|\n",
-        calibration.gate_pairs
-    );
+    let mut text = String::new();
+    write_markdown(&mut text, calibration).expect("writing to a string does not fail");
+    text
+}
+
+fn write_markdown(text: &mut String, calibration: &Calibration) -> std::fmt::Result {
+    let each = |values: &[f64]| {
+        let shown = calibration.names.iter().zip(values).map(|(name, value)| format!("{name} {:+.1} %", value * 100.0));
+        shown.collect::<Vec<_>>().join(", ")
+    };
+    let rate =
+        |rate: Rate| format!("{:.0} % ({:.0}–{:.0})", rate.estimate * 100.0, rate.low * 100.0, rate.high * 100.0);
+    writeln!(
+        text,
+        "Virtual gates of {} pairs, some {:.0} s each at {:.1} s a round.\n\n| arm | measured shift | scatter of the pairs | pass | regression | inconclusive | pool |\n|---|---|---|---|---|---|--:|",
+        calibration.gate_pairs,
+        calibration.gate_pairs as f64 * 2.0 * calibration.round_seconds,
+        calibration.round_seconds,
+    )?;
     for arm in &calibration.arms {
-        let shifts: Vec<String> = calibration
-            .names
-            .iter()
-            .zip(&arm.measured_shift)
-            .map(|(name, shift)| format!("{name} {:+.1} %", shift * 100.0))
-            .collect();
-        let rate = |rate: crate::stats::calibration::Rate| {
-            format!("{:.0} % ({:.0}–{:.0})", rate.estimate * 100.0, rate.low * 100.0, rate.high * 100.0)
-        };
         writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} |",
             arm.name,
-            shifts.join(", "),
+            each(&arm.measured_shift),
+            each(&arm.scatter).replace('+', ""),
             rate(arm.rates.pass),
             rate(arm.rates.regression),
             rate(arm.rates.inconclusive),
             arm.rates.pool_pairs
-        )
-        .expect("writing to a string does not fail");
+        )?;
     }
-    text
+    writeln!(
+        text,
+        "\n| limits | no shift: pass | no shift: regression | shift of twice the limit: regression |\n|---|--:|--:|--:|"
+    )?;
+    for reach in &calibration.reach {
+        writeln!(
+            text,
+            "| {} | {:.0} % | {:.1} % | {:.0} % |",
+            each(&reach.limits).replace('+', ""),
+            reach.pass * 100.0,
+            reach.regression * 100.0,
+            reach.found * 100.0
+        )?;
+    }
+    Ok(())
 }

@@ -50,24 +50,32 @@ pub fn draw_blocks(pool: &[Vec<f64>], pairs: usize, rng: &mut Rng) -> Vec<Vec<f6
     drawn
 }
 
+/// Shares of pass, regression and inconclusive in virtual gates from a pool whose differences are all moved by `shifts`, one
+/// a metric: what the gate would say of a slowdown of that size.
+pub fn shares(pool: &[Vec<f64>], shifts: &[f64], rules: &Rules, rng: &mut Rng) -> [f64; 3] {
+    let moved = pool.iter().zip(shifts).map(|(list, shift)| list.iter().map(|difference| difference + shift).collect());
+    count(&moved.collect::<Vec<Vec<f64>>>(), rules, OUTER * INNER / 4, rng)
+}
+
+fn count(pool: &[Vec<f64>], rules: &Rules, runs: usize, rng: &mut Rng) -> [f64; 3] {
+    let pairs = rules.looks.last().copied().unwrap_or(0);
+    let mut counts = [0.0; 3];
+    for _ in 0..runs {
+        let drawn = draw_blocks(pool, pairs, rng);
+        counts[rules.judge(&drawn, rng).decision as usize] += 1.0 / runs as f64;
+    }
+    counts
+}
+
 /// The rates of the gate under `rules` on a machine that this pool was measured on.
 pub fn rates(pool: &[Vec<f64>], rules: &Rules, rng: &mut Rng) -> Rates {
     let pool_pairs = pool.first().map_or(0, Vec::len);
-    let pairs = rules.looks.last().copied().unwrap_or(0);
-    let mut count = |pool: &[Vec<f64>], runs: usize| {
-        let mut counts = [0.0; 3];
-        for _ in 0..runs {
-            let drawn = draw_blocks(pool, pairs, rng);
-            counts[rules.judge(&drawn, rng).decision as usize] += 1.0 / runs as f64;
-        }
-        counts
-    };
-    let estimate = count(pool, OUTER * INNER / 4);
+    let estimate = count(pool, rules, OUTER * INNER / 4, rng);
     let mut outer = [const { Vec::new() }; 3];
     let mut reseed = Rng::new(pool_pairs as u64, 77);
     for _ in 0..OUTER {
         let resampled = draw_blocks(pool, pool_pairs, &mut reseed);
-        for (list, share) in outer.iter_mut().zip(count(&resampled, INNER)) {
+        for (list, share) in outer.iter_mut().zip(count(&resampled, rules, INNER, rng)) {
             list.push(share);
         }
     }
@@ -115,6 +123,14 @@ mod tests {
         assert!(quiet.pass.estimate > 0.95 && quiet.regression.high == 0.0, "{quiet:?}");
         let shifted = rates(&pool(0.1, 0.01, 40, 1), &rules(), &mut Rng::new(1, 1));
         assert!(shifted.regression.estimate > 0.95, "{shifted:?}");
+    }
+
+    #[test]
+    fn a_moved_pool_is_a_regression() {
+        let pool = pool(0.0, 0.01, 40, 1);
+        let mut rng = Rng::new(1, 1);
+        assert!(shares(&pool, &[0.0], &rules(), &mut rng)[Decision::Pass as usize] > 0.95);
+        assert!(shares(&pool, &[0.1], &rules(), &mut rng)[Decision::Regression as usize] > 0.95);
     }
 
     #[test]
