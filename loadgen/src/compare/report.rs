@@ -28,6 +28,8 @@ pub fn words(finding: &Finding) -> String {
     if finding.differs {
         let change = (finding.ratio - 1.0) * 100.0;
         format!("{} by {:.1} %", if change > 0.0 { "higher" } else { "lower" }, change.abs())
+    } else if finding.p_value <= 0.05 {
+        "differs alone, but is not shown over all rows together: more pairs are needed".to_owned()
     } else {
         format!("no difference seen; smallest detectable {:.1} %", finding.smallest_detectable * 100.0)
     }
