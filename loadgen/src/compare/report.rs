@@ -28,6 +28,8 @@ pub fn words(finding: &Finding) -> String {
     if finding.differs {
         let change = (finding.ratio - 1.0) * 100.0;
         format!("{} by {:.1} %", if change > 0.0 { "higher" } else { "lower" }, change.abs())
+    } else if finding.p_value <= 0.05 {
+        "differs alone, but is not shown over all rows together: more pairs are needed".to_owned()
     } else {
         format!("no difference seen; smallest detectable {:.1} %", finding.smallest_detectable * 100.0)
     }
@@ -97,7 +99,7 @@ pub fn html(findings: &[Finding], rounds: &Rounds, setting: &Setting) -> String 
         for f in findings {
             write!(
                 body,
-                "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.3}</td><td>{}</td><td>{:.4}</td><td>{}</td></tr>",
+                "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.3}</td><td>{}</td><td>{:.4}</td><td class=\"words\">{}</td></tr>",
                 escape(&f.name),
                 show(&f.name, f.base_median),
                 show(&f.name, f.candidate_median),
@@ -183,7 +185,7 @@ fn forest(findings: &[Finding]) -> String {
         for ratio in [(-furthest).exp(), 1.0, furthest.exp()] {
             write!(
                 svg,
-                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{ratio:.2}</text>",
+                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{ratio:.3}</text>",
                 at(ratio),
                 height - 8.0
             )?;

@@ -13,11 +13,12 @@ use crate::gate::calibrate::pool::Pool;
 use crate::gate::{Limit, gated, rules};
 use crate::proxy::Delays;
 use crate::rng::Rng;
-use crate::stats::calibration::{Rate, Rates, rates, shares};
+use crate::stats::calibration::{Rate, Rates, Truth, rates, shares};
 use crate::stats::gate::{Decision, Rules};
 use crate::stats::{FLIPS_FEW, trimmed_mean};
 
-const ARMS: [&str; 3] = ["no delay", "every reply delayed", "slow tail"];
+const ARMS: [(&str, Truth); 3] =
+    [("no delay", Truth::NoShift), ("every reply delayed", Truth::Unknown), ("slow tail", Truth::Unknown)];
 /// The given limits times these are tried, to say which can be had.
 const MULTIPLES: [f64; 6] = [1.0, 2.0, 3.0, 4.0, 6.0, 8.0];
 
@@ -70,14 +71,14 @@ pub fn run(
     let rules = Rules { flips: FLIPS_FEW, ..rules(plan.pairs, limits) };
     let mut rng = Rng::new(plan.seed, 5);
     let lists = |pairs: &[Pair]| -> Vec<Vec<f64>> { names.iter().map(|name| differences(pairs, name)).collect() };
-    let arms = ARMS.into_iter().zip(&pool.delays).zip(&pool.pairs).map(|((name, delays), pairs)| {
+    let arms = ARMS.into_iter().zip(&pool.delays).zip(&pool.pairs).map(|(((name, truth), delays), pairs)| {
         let lists = lists(pairs);
         Arm {
             name,
             delays: *delays,
             measured_shift: lists.iter().map(|list| trimmed_mean(list).exp_m1()).collect(),
             scatter: lists.iter().map(|list| scatter(list)).collect(),
-            rates: rates(&lists, &rules, &mut rng),
+            rates: rates(&lists, truth, &rules, &mut rng),
             pairs: pairs.clone(),
         }
     });

@@ -17,7 +17,7 @@ const STYLE: &str = "
 *{box-sizing:border-box}body{margin:0 auto;max-width:960px;padding:28px 20px 60px;background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif}
 h1{font-size:1.6em;margin:0 0 .2em}h2{font-size:1.15em;margin:2em 0 .6em}p{margin:.4em 0}.dim{color:var(--dim)}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;background:var(--card)}th,td{white-space:nowrap;padding:6px 10px;border-bottom:1px solid var(--line);text-align:right}th:first-child,td:first-child{text-align:left;white-space:normal}th{font-weight:600;color:var(--dim)}
-.wide{overflow-x:auto}.verdict{padding:10px 14px;border-left:4px solid var(--good);background:var(--card);margin:14px 0}.verdict.bad{border-color:var(--bad)}
+td.words{white-space:normal;text-align:left;min-width:12em}.wide{overflow-x:auto}.verdict{padding:10px 14px;border-left:4px solid var(--good);background:var(--card);margin:14px 0}.verdict.bad{border-color:var(--bad)}
 figure{margin:18px 0;background:var(--card);padding:12px;border:1px solid var(--line);border-radius:6px}figcaption{font-weight:600;margin-bottom:6px}svg{width:100%;height:auto;display:block}
 svg text{fill:var(--dim);font:11px system-ui,sans-serif}svg .label{font-size:12px}.grid{stroke:var(--line)}.warm{fill:var(--warm)}polyline{fill:none;stroke-width:1.6;stroke-linejoin:round}
 .legend span{margin-right:16px;white-space:nowrap;color:var(--fg);font-size:13px}.legend i{display:inline-block;width:14px;height:3px;margin-right:6px;vertical-align:middle}
