@@ -16,7 +16,7 @@ WORLDS = {
         "offset.metadata.max.bytes": "8",
         "socket.request.max.bytes": "5000",
         "max.connections.per.ip": "4",
-        "connections.max.idle.ms": "2500",
+        "connections.max.idle.ms": "5000",
         "fetch.max.bytes": "1024",
     },
 }

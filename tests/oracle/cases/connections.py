@@ -8,7 +8,7 @@ from cases.configs import BROKER, DELETE, SET, alter
 
 @case(levels=("high",), world="strict")
 def connections(t):
-    """max.connections.per.ip is 4 here, connections.max.idle.ms 2500."""
+    """max.connections.per.ip is 4 here, connections.max.idle.ms 5000."""
     time.sleep(0.5)  # Those of earlier stories are gone.
     for index in range(4):
         t.ask(f"connection {index}", "ApiVersions", 0, on=f"{index}", drop=("ApiKeys",))
@@ -16,7 +16,7 @@ def connections(t):
     t.hang_up("3")
     time.sleep(0.5)
     t.ask("room again", "ApiVersions", 0, on="5", drop=("ApiKeys",), seconds=5)
-    for _ in range(4):
+    for _ in range(7):
         time.sleep(1)
         t.ask("in use", "ApiVersions", 0, on="5", drop=("ApiKeys",), seconds=5)
     t.ask("idle for too long", "ApiVersions", 0, on="0", drop=("ApiKeys",), seconds=5)
