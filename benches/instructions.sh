@@ -3,8 +3,8 @@
 #   benches/instructions.sh             fails (1) when a count is off, or a case is missing in the table or in the benches
 #   benches/instructions.sh --update    writes the table
 # Exit 77: skipped, and why. Instructions are repeatable where times are not; they are counted by valgrind's callgrind.
-# Own code is always held to the table. What runs in libc (memcpy, malloc) depends on its version and the CPU's features,
-# so it is held to the table only where both are those of the table.
+# Own code is held to the table. What runs in libc (memcpy, malloc) depends on its version, on the CPU's features and on where
+# the heap puts what is copied (seen: 72 % more for the same build), so it is shown and not held; tests/copies.rs counts copies.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 table=benches/instructions.txt
@@ -62,20 +62,14 @@ if [ "${1:-}" = --update ]; then
     exit
 fi
 
-libc=hold
-if [ "$(sed -n '2s/^# //p' "$table")" != "$machine" ]; then
-    libc=show
-    echo "the table is of another machine ($machine here): libc's part is shown, not held"
-fi
-grep -v '^#' "$table" | awk -v libc="$libc" '
-    function off(now, then, slack) { d = now - then; if (d < 0) d = -d; return d > then * 0.02 + slack }
+grep -v '^#' "$table" | awk '
+    function off(now, then) { d = now - then; if (d < 0) d = -d; return d > then * 0.02 }
     function percent(now, then) { return then ? (now - then) * 100 / then : 0 }
     NR == FNR { own[$1] = $2; other[$1] = $3; next }
     {
         seen[$1] = 1
         if (!($1 in own)) { print "FAIL " $1 ": not in the table"; bad = 1; next }
-        # Fifty instructions are a call more or less in libc, whatever the share.
-        wrong = off($2, own[$1], 0) || (libc == "hold" && off($3, other[$1], 50))
+        wrong = off($2, own[$1])
         printf "%-4s %-54s own %10d (%+.2f %%)  libc %10d (%+.2f %%)\n", wrong ? "FAIL" : "ok", $1, $2,
             percent($2, own[$1]), $3, percent($3, other[$1])
         bad = bad || wrong
