@@ -43,6 +43,9 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<FetchRequest>) -> O
     let replied = context.sessions.borrow_mut().reply(&session, &answers, now_ms(context), random);
     match replied {
         Ok(session_reply) => {
+            if session_reply.session_id != 0 {
+                call.peer.settle();
+            }
             reply.session_id = session_reply.session_id;
             reply.topics = listed(session, fetched, &session_reply.include);
             reply.encode()

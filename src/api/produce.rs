@@ -50,6 +50,7 @@ pub(super) async fn begin(context: Rc<Context>, call: Call<ProduceRequest>) -> P
         sorting.topic(&context, &image, topic).await;
     }
     let Sorting { mut topics, parts, places, .. } = sorting;
+    call.peer.appends(context.router.other_owner(&parts), parts.iter().map(|part| part.batch.bytes.len()).sum());
     let pending = context.router.produce(parts).await;
     let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64).max(TIMEOUT_MIN);
     Box::pin(async move {

@@ -17,8 +17,9 @@ use glommio::net::TcpStream;
 use tracing::{debug, info};
 
 use super::{
-    frames::{Frame, FrameError, FrameReader, Source},
+    frames::{BUFFER_BYTES, Frame, FrameError, FrameReader, Source},
     limits::Ticket,
+    listener::Accepted,
     memory::{Charge, RequestMemory},
     outbox::Outbox,
     service::{Outcome, Peer, Pending, Service},
@@ -49,12 +50,15 @@ pub(super) struct Connection {
     writer: Waiting,
     pub(super) progress: Progress,
     clock: Clock,
-    _ticket: Ticket,
+    /// Taken out when the connection leaves for another core.
+    ticket: RefCell<Option<Ticket>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Open,
+    /// Another core goes on with it; here nothing is in flight.
+    Leaving,
     /// No further request is read; replies still go out.
     Draining,
     /// Nothing is read or sent any more.
@@ -117,25 +121,47 @@ impl Connection {
             writer: Waiting::default(),
             progress: Progress::default(),
             clock,
-            _ticket: ticket,
+            ticket: RefCell::new(Some(ticket)),
         })
     }
 
-    /// Serves the connection to its end. Resolves when both tasks are done.
+    /// Serves the connection to its end, or until another core should go on: then that is what comes back.
+    /// Resolves when both tasks are done.
     pub(super) async fn serve<S: Service>(
         self: &Rc<Self>,
         service: &S,
         memory: &Rc<RequestMemory>,
         frame_bytes_max: usize,
-    ) {
+        received: &[u8],
+    ) -> Option<Accepted> {
         let writer = glommio::spawn_local(self.clone().write());
         let estimate = {
             let service = service.clone();
             Rc::new(move |start: &[u8], length| service.memory_estimate(start, length))
         };
         let client = service.client(&self.peer);
-        self.read(service, &client, FrameReader::new(memory.clone(), frame_bytes_max, estimate)).await;
+        let frames = FrameReader::new(memory.clone(), frame_bytes_max, estimate).after(received);
+        let received = self.read(service, &client, frames).await;
         writer.await;
+        received.and_then(|received| self.depart(received))
+    }
+
+    /// The connection as another core takes it over; `None` if it was closed meanwhile, or no descriptor is left.
+    fn depart(&self, received: Vec<u8>) -> Option<Accepted> {
+        if self.state.get() != State::Leaving {
+            return None;
+        }
+        match socket::duplicate(&self.stream.borrow()) {
+            Ok(stream) => {
+                let ticket = self.ticket.take()?;
+                debug!(client = %self.peer.address, core = ticket.core(), "connection moved to the core of its partitions");
+                Some(Accepted { stream, peer: self.peer.clone(), ticket, received })
+            }
+            Err(error) => {
+                info!(client = %self.peer.address, %error, "connection closed: it could not be moved to another core");
+                None
+            }
+        }
     }
 
     /// Takes no further request; what is in flight is answered, then the connection ends.
@@ -179,10 +205,19 @@ impl Connection {
 
     // -- reader -------------------------------------------------------------------------------------------------------
 
-    async fn read<S: Service>(&self, service: &S, client: &S::Client, mut frames: FrameReader) {
+    /// What has been received and not begun, if the connection leaves for another core.
+    async fn read<S: Service>(&self, service: &S, client: &S::Client, mut frames: FrameReader) -> Option<Vec<u8>> {
         while self.is_open() {
             match frames.next(&mut SocketSource(self)).await {
-                Ok(frame) => self.begin(service, client, frame).await,
+                Ok(frame) => {
+                    if let Some(core) = service.better_core(client)
+                        && frame.bytes.len() <= BUFFER_BYTES
+                        && self.leave(core).await
+                    {
+                        return Some(frames.give_back(&frame));
+                    }
+                    self.begin(service, client, frame).await;
+                }
                 Err(error) => {
                     self.report_end(&error);
                     // Requests that came before are still answered, as Kafka does; a broken socket has nobody to answer.
@@ -197,6 +232,21 @@ impl Connection {
             self.state.set(State::Draining);
         }
         self.writer.wake();
+        None
+    }
+
+    /// Waits until nothing is in flight, so that no reply can overtake another; then ends both tasks without closing.
+    /// Returns whether the connection leaves.
+    async fn leave(&self, core: usize) -> bool {
+        self.reader
+            .until(|| !self.is_open() || (self.open_requests.get() == 0 && self.progress.unsent.get() == 0))
+            .await;
+        let moved = self.is_open() && self.ticket.borrow_mut().as_mut().is_some_and(|ticket| ticket.move_to(core));
+        if moved {
+            self.state.set(State::Leaving);
+            self.writer.wake();
+        }
+        moved
     }
 
     fn report_end(&self, error: &FrameError) {
@@ -258,7 +308,9 @@ impl Connection {
         // Whatever was in flight has nobody left to answer.
         drop(next);
         self.progress.unsent.set(0);
-        self.close();
+        if self.state.get() != State::Leaving {
+            self.close();
+        }
         let abandoned = std::mem::take(&mut *self.in_flight.borrow_mut());
         drop(abandoned);
     }

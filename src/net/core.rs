@@ -54,6 +54,8 @@ pub struct NetCore<S> {
     /// Time by the last sweep, since the first one.
     now: Cell<Duration>,
     draining: Cell<bool>,
+    /// Carries a connection to the core that goes on with it.
+    send: Box<dyn Fn(Accepted)>,
 }
 
 /// A connection and what the sweeper saw of it last.
@@ -76,9 +78,9 @@ enum Verdict {
 }
 
 impl<S: Service> NetCore<S> {
-    /// A core without connections.
+    /// A core without connections. `send` carries those that another core should serve to [`Accepted::core`].
     #[must_use]
-    pub fn new(service: S, settings: NetSettings, clock: Clock) -> Rc<Self> {
+    pub fn new(service: S, settings: NetSettings, clock: Clock, send: impl Fn(Accepted) + 'static) -> Rc<Self> {
         let memory = RequestMemory::new(settings.request_bytes, settings.frame_bytes_max);
         Rc::new(Self {
             service,
@@ -89,6 +91,7 @@ impl<S: Service> NetCore<S> {
             last_id: Cell::new(0),
             now: Cell::default(),
             draining: Cell::new(false),
+            send: Box::new(send),
         })
     }
 
@@ -102,7 +105,7 @@ impl<S: Service> NetCore<S> {
     }
 
     async fn serve(&self, accepted: Accepted) {
-        let Accepted { stream, peer, ticket } = accepted;
+        let Accepted { stream, peer, ticket, received } = accepted;
         let client = peer.address;
         let stream = socket::adopt_stream(stream);
         let prepared = stream.set_nodelay(true).map_err(std::io::Error::from).and_then(|()| {
@@ -124,8 +127,13 @@ impl<S: Service> NetCore<S> {
             slow_sweeps: 0,
         };
         self.connections.borrow_mut().insert(id, watched);
-        connection.serve(&self.service, &self.memory, self.settings.frame_bytes_max).await;
+        let leaves = connection.serve(&self.service, &self.memory, self.settings.frame_bytes_max, &received).await;
         self.connections.borrow_mut().remove(&id);
+        // Closed here before another core has it, as far as this one's descriptor goes.
+        drop(connection);
+        if let Some(accepted) = leaves {
+            (self.send)(accepted);
+        }
     }
 
     /// Looks at every connection; to be called each [`SWEEP_PERIOD`] with the time since the first call.

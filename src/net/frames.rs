@@ -109,6 +109,27 @@ impl FrameReader {
         Self { buffer: BytesMut::new(), filled: 0, frame_bytes_max, memory, estimate }
     }
 
+    /// Goes on with what another reader of the same connection has [given back](Self::give_back).
+    #[must_use]
+    pub fn after(mut self, received: &[u8]) -> Self {
+        self.filled = received.len();
+        if self.filled > 0 {
+            self.buffer.extend_from_slice(received);
+            self.buffer.resize(self.filled.max(BUFFER_BYTES), 0);
+            copied(self.filled);
+        }
+        self
+    }
+
+    /// Everything received and not begun: the frame that came last, and what has arrived behind it.
+    #[must_use]
+    pub fn give_back(self, frame: &Frame) -> Vec<u8> {
+        let length = (frame.bytes.len() as i32).to_be_bytes();
+        let received = [&length[..], &frame.bytes, &self.buffer[..self.filled]].concat();
+        copied(received.len());
+        received
+    }
+
     /// The next frame. Waits for its bytes, and for room in the core's request memory.
     /// # Errors  Every error ends the connection: there is no telling where the next frame would begin.
     pub async fn next(&mut self, source: &mut impl Source) -> Result<Frame, FrameError> {
@@ -293,9 +314,12 @@ mod tests {
         lengths.iter().enumerate().map(body).collect()
     }
 
+    fn reader(frame_bytes_max: usize) -> FrameReader {
+        FrameReader::new(RequestMemory::new(16 << 20, frame_bytes_max), frame_bytes_max, Rc::new(|_, length| length))
+    }
+
     fn read_all(bytes: Vec<u8>, sizes: &[usize], frame_bytes_max: usize) -> (Vec<Bytes>, FrameError) {
-        let memory = RequestMemory::new(16 << 20, frame_bytes_max);
-        let mut reader = FrameReader::new(memory.clone(), frame_bytes_max, Rc::new(|_, length| length));
+        let mut reader = reader(frame_bytes_max);
         let mut script = Script::new(bytes, sizes);
         let mut frames = Vec::new();
         loop {
@@ -317,6 +341,26 @@ mod tests {
             let (frames, end) = read_all(wire.clone(), sizes, 2 << 20);
             assert_eq!(frames, bodies, "in pieces of {sizes:?}");
             assert!(matches!(end, FrameError::Closed), "{end}");
+        }
+    }
+
+    #[test]
+    fn another_reader_goes_on_where_one_stopped() {
+        let bodies = bodies(&[100, 8, 3000, BUFFER_BYTES, 12, 40_000, 9]);
+        let wire: Vec<u8> = bodies.iter().flat_map(|body| framed(body)).collect();
+        for sizes in [&[1_usize][..], &[3, 1, 4], &[usize::MAX], &[5000]] {
+            let mut script = Script::new(wire.clone(), sizes);
+            // Each frame is begun by the reader that comes after the one which received it.
+            let mut received = Vec::new();
+            for body in &bodies {
+                let mut first = reader(1 << 20).after(&received);
+                let frame = block_on(first.next(&mut script)).expect("a frame");
+                let mut second = reader(1 << 20).after(&first.give_back(&frame));
+                let frame = block_on(second.next(&mut script)).expect("the same frame");
+                assert_eq!(&frame.bytes, body, "in pieces of {sizes:?}");
+                received = second.buffer[..second.filled].to_vec();
+            }
+            assert_eq!(received, [0; 0]);
         }
     }
 

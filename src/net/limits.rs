@@ -86,6 +86,21 @@ impl ConnectionLimits {
 }
 
 impl Ticket {
+    /// Takes the connection to another core, unless that would then hold more than twice its share.
+    /// Returns whether it does.
+    #[must_use]
+    pub fn move_to(&mut self, core: usize) -> bool {
+        let mut counts = self.limits.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let share = counts.total.div_ceil(counts.by_core.len());
+        if counts.by_core.get(core).is_none_or(|connections| *connections >= 2 * share) {
+            return false;
+        }
+        counts.by_core[self.core] -= 1;
+        counts.by_core[core] += 1;
+        self.core = core;
+        true
+    }
+
     /// The core that the connection belongs to.
     #[must_use]
     pub fn core(&self) -> usize {
@@ -138,6 +153,21 @@ mod tests {
         assert_eq!(tickets.iter().map(Ticket::core).collect::<Vec<_>>(), [0, 1, 2, 0, 1, 2]);
         drop(tickets.remove(4));
         assert_eq!(admit().core(), 1);
+    }
+
+    #[test]
+    fn a_core_takes_twice_its_share_and_no_more() {
+        let limits = ConnectionLimits::new(9, 9, 3);
+        let admit = || limits.admit(IpAddr::from([127, 0, 0, 1])).expect("room");
+        let mut tickets: Vec<Ticket> = (0..6).map(|_| admit()).collect();
+        // Two each; four is twice that.
+        let moved: Vec<bool> = [0, 2, 3, 5].map(|ticket| tickets[ticket].move_to(1)).into();
+        assert_eq!(moved, [true, true, false, false]);
+        assert_eq!(tickets.iter().map(Ticket::core).collect::<Vec<_>>(), [1, 1, 1, 0, 1, 2]);
+        assert!(!tickets[3].move_to(3), "there is no such core");
+        drop(tickets);
+        assert_eq!(admit().core(), 0, "all came back to where they were");
+        assert_eq!(limits.counts.lock().unwrap().by_core, [0, 0, 0]);
     }
 
     #[test]

@@ -171,6 +171,8 @@ pub struct Accepted {
     pub(super) stream: StdStream,
     pub(super) peer: Peer,
     pub(super) ticket: Ticket,
+    /// What the core that it comes from has received and not begun.
+    pub(super) received: Vec<u8>,
 }
 
 impl Accepted {
@@ -245,7 +247,7 @@ fn admit(accepted: AcceptedTcpStream, listener: usize, limits: &Arc<ConnectionLi
     let address = stream.peer_addr()?;
     let peer = Peer { address: canonical(address), listener };
     match limits.admit(peer.address.ip()) {
-        Ok(ticket) => Ok(Some(Accepted { stream, peer, ticket })),
+        Ok(ticket) => Ok(Some(Accepted { stream, peer, ticket, received: Vec::new() })),
         Err(refused) => {
             debug!(client = %peer.address, ?refused, "connection refused");
             Ok(None)

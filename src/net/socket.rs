@@ -113,8 +113,12 @@ pub fn adopt_listener(socket: OwnedFd) -> TcpListener {
 /// Must be called on an executor.
 /// # Errors  `EMFILE` if no descriptor is left: the connection is closed then.
 pub fn detach(accepted: AcceptedTcpStream) -> io::Result<StdStream> {
-    // glommio gives no descriptor away, so it is duplicated and glommio's own is closed by the drop at the end.
-    let stream = accepted.bind_to_executor();
+    duplicate(&accepted.bind_to_executor())
+}
+
+/// A second descriptor of a connection, for another core: glommio gives its own away to nobody, so drop that one.
+/// # Errors  `EMFILE` if no descriptor is left.
+pub fn duplicate(stream: &TcpStream) -> io::Result<StdStream> {
     // SAFETY: no pointers; the descriptor is open as long as `stream` lives.
     let copy = unsafe { libc::fcntl(stream.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 0) };
     if copy < 0 {

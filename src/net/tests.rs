@@ -110,7 +110,7 @@ fn with_echo<T: Send + 'static>(
             let endpoint = Endpoint { host: Host::Loopback, port: 0 };
             let listener = Listener::bind(&endpoint).unwrap();
             let address = listener.addresses()[0];
-            let core = NetCore::new(Echo::default(), settings, io.clock.clone());
+            let core = NetCore::new(Echo::default(), settings, io.clock.clone(), |_| unreachable!("there is one core"));
             let limits = ConnectionLimits::new(100, 100, 1);
             let deliver = {
                 let core = core.clone();

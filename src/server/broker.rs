@@ -133,6 +133,10 @@ impl net::Service for KafkaService {
         api::memory_estimate(frame_start, frame_bytes)
     }
 
+    fn better_core(&self, client: &Rc<api::Peer>) -> Option<usize> {
+        client.better_core()
+    }
+
     async fn handle(&self, client: &Rc<api::Peer>, frame: Bytes) -> net::Pending {
         api::handle(&self.context, client, frame).await
     }

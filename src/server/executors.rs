@@ -190,7 +190,7 @@ async fn serve<S: Shard>(
     listeners: Vec<(Endpoint, Listener)>,
 ) -> Result<(), String> {
     let clock = &context.io.clock;
-    let net = NetCore::new(service.clone(), shared.net.clone(), clock.clone());
+    let net = NetCore::new(service.clone(), shared.net.clone(), clock.clone(), deliver(shared));
     // The first core accepts, so it is the one that looks whether the limits were changed.
     let (shared_limits, first) = (shared.clone(), context.core == 0);
     let adapt = move || match shared_limits.shard.connection_limits(&service) {
@@ -231,9 +231,9 @@ fn open<S: Shard>(
     let mut addresses = Vec::new();
     for (index, (endpoint, listener)) in listeners.into_iter().enumerate() {
         addresses.extend(listener.addresses().iter().map(ToString::to_string));
-        let mailboxes = shared.mailboxes.clone();
-        let deliver = move |accepted: Accepted| {
-            mailboxes[accepted.core()].put(accepted);
+        let put = deliver(shared);
+        let deliver = move |accepted| {
+            put(accepted);
             ready(())
         };
         let clock = context.io.clock.clone();
@@ -248,6 +248,12 @@ fn open<S: Shard>(
         say_ready(&context.identity, &addresses);
     }
     Ok(acceptors)
+}
+
+/// Carries connections to their cores.
+fn deliver<S: Shard>(shared: &Shared<S>) -> impl Fn(Accepted) + Clone + 'static {
+    let mailboxes = shared.mailboxes.clone();
+    move |accepted| mailboxes[accepted.core()].put(accepted)
 }
 
 fn say_ready(identity: &Identity, addresses: &[String]) {
@@ -296,6 +302,7 @@ async fn wait_while(clock: &Clock, at_most: Duration, mut holds: impl FnMut() ->
 #[cfg(test)]
 mod tests {
     use std::{
+        cell::Cell,
         io::{Read, Write},
         net::{SocketAddr, TcpStream},
         path::PathBuf,
@@ -322,6 +329,9 @@ mod tests {
 
     #[derive(Clone)]
     struct EchoCore(Rc<usize>);
+
+    /// So many requests on one core.
+    const MOVED_AFTER: u32 = 5;
 
     impl Shard for Echo {
         type Service = EchoCore;
@@ -362,9 +372,12 @@ mod tests {
     }
 
     impl Service for EchoCore {
-        type Client = ();
+        /// How many requests there were.
+        type Client = Cell<u32>;
 
-        fn client(&self, _: &Peer) {}
+        fn client(&self, _: &Peer) -> Cell<u32> {
+            Cell::new(0)
+        }
 
         fn pipelines(&self, _: &[u8]) -> bool {
             false
@@ -374,8 +387,13 @@ mod tests {
             frame_bytes
         }
 
+        fn better_core(&self, requests: &Cell<u32>) -> Option<usize> {
+            (requests.get() == MOVED_AFTER).then_some((*self.0 + 1) % 3)
+        }
+
         /// Answers with the number of the core, and the frame.
-        async fn handle(&self, (): &(), frame: Bytes) -> Pending {
+        async fn handle(&self, requests: &Cell<u32>, frame: Bytes) -> Pending {
+            requests.set(requests.get() + 1);
             let core = *self.0 as u8;
             let length = frame.len() as i32 + 1;
             Box::pin(async move {
@@ -442,6 +460,31 @@ mod tests {
         });
         assert_eq!(result, Ok(()));
         assert_eq!(shard.noted(), ["start 0", "start 1", "start 2", "stopped [0, 1, 2] on 0"]);
+    }
+
+    #[test]
+    fn a_connection_moves_from_core_to_core_and_its_requests_keep_their_order() {
+        let result = run_echo(3, &Echo::default(), |address| {
+            let mut client = connect(address);
+            // All are sent before the first answer is read: what has arrived with a request that is not begun moves too.
+            let requests = 4 * MOVED_AFTER;
+            let frames: Vec<u8> =
+                (0..requests).flat_map(|number| [8, 0, number].map(u32::to_be_bytes).concat()).collect();
+            client.write_all(&frames).unwrap();
+            for number in 0..requests {
+                let mut answer = [0; 13];
+                client.read_exact(&mut answer).unwrap();
+                let core = (number / MOVED_AFTER % 3) as u8;
+                assert_eq!((answer[4], &answer[9..]), (core, &number.to_be_bytes()[..]), "request {number}");
+            }
+            // One that waits for its answers, likewise.
+            let mut client = connect(address);
+            let cores: Vec<u8> = (0..requests).map(|_| ask(&mut client)).collect();
+            let first = u32::from(cores[0]);
+            let moved = (0..requests).map(|number| ((first + number / MOVED_AFTER) % 3) as u8);
+            assert_eq!(cores, moved.collect::<Vec<_>>());
+        });
+        assert_eq!(result, Ok(()));
     }
 
     #[test]
