@@ -1,7 +1,7 @@
 //! The producer against a simulated server in virtual time: known stalls must be seen in full.
 
 use super::*;
-use crate::client::error::codes;
+use crate::client::error::{code_name, codes, is_retriable};
 use crate::measure::{Metric, Recorder, Window};
 use crate::produce::queue::advance_sequence;
 use crate::rng::Rng;
@@ -198,6 +198,32 @@ fn fatal_errors_are_counted_and_stay_in_the_percentiles() {
     assert_eq!((counters.acked_records, counters.failed_records), (9, 1));
     assert_eq!(counters.errors, BTreeMap::from([(10, 1)]));
     assert_eq!(recorder.measured.histogram(Metric::Latency).len(), 10);
+}
+
+/// Whatever code a broker answers: either the records are sent again, or they have failed with it; none is forgotten.
+#[test]
+fn every_code_is_either_retried_or_a_failure() {
+    for (code, idempotence) in (-1..=133).filter(|code| *code != 0).flat_map(|code| [(code, false), (code, true)]) {
+        let mut server = Server::new(MS);
+        server.codes = VecDeque::from([0, code]);
+        let settings = Settings { idempotence, batch_records: 1, in_flight: 1, ..settings() };
+        let mut producer = producer(settings, 10.0, 1);
+        let recorder = simulate(&mut producer, &mut server, 0);
+        let counters = &recorder.measured.counters;
+        let name = code_name(code);
+        assert_eq!(recorder.measured.histogram(Metric::Latency).len(), 10, "{name}");
+        if code == codes::DUPLICATE_SEQUENCE_NUMBER {
+            // The broker has these records already.
+            assert_eq!((counters.acked_records, server.received.len()), (10, 10), "{name}");
+        } else if is_retriable(code) {
+            assert_eq!((counters.acked_records, counters.failed_records), (10, 0), "{name}");
+            assert_eq!((&counters.retries, server.received.len()), (&BTreeMap::from([(code, 1)]), 11), "{name}");
+            assert!(producer.wants_metadata, "{name}");
+        } else {
+            assert_eq!((counters.acked_records, counters.failed_records), (9, 1), "{name}");
+            assert_eq!((&counters.errors, server.received.len()), (&BTreeMap::from([(code, 1)]), 10), "{name}");
+        }
+    }
 }
 
 #[test]
