@@ -260,6 +260,9 @@ fn one_refused_batch_does_not_disorder_a_slow_broker_for_ever() {
     assert_eq!(counters.acked_records, 120);
     let out_of_order = counters.retries.get(&45).copied().unwrap_or(0);
     assert!(out_of_order <= 5, "{:?}", counters.retries);
+    // What had to wait for the answers of those before it was late through no fault of the generator.
+    let lateness = recorder.measured.histogram(Metric::Lateness);
+    assert!(lateness.max() <= 1_000, "{} ns late", lateness.max());
 }
 
 #[test]
