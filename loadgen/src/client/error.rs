@@ -81,7 +81,7 @@ impl fmt::Display for ClientError {
             ),
             Self::TimedOut { address, during } => write!(
                 f,
-                "no answer from {address} to {during} in time; if this is a TLS listener, use a plain-text one"
+                "no answer from {address} to {during} in time; if this is a TLS or HTTP port, give the broker's plain-text one"
             ),
             Self::Throttled { address, during, silence } => write!(
                 f,
