@@ -34,10 +34,10 @@ fn words(finding: &Finding, pairs: usize) -> String {
         format!("{} by {:.1} %", if change > 0.0 { "higher" } else { "lower" }, change.abs())
     } else if judged.p_value <= 0.05 {
         "differs alone, but is not shown over all rows together: more pairs are needed".to_owned()
-    } else if judged.smallest_detectable.is_finite() {
-        format!("no difference seen; smallest detectable {:.1} %", judged.smallest_detectable * 100.0)
+    } else if judged.ratio_low.is_none() {
+        "too few pairs to tell".to_owned()
     } else {
-        "no difference seen; with so few pairs nothing is detectable".to_owned()
+        format!("no difference seen; smallest detectable {:.1} %", judged.smallest_detectable * 100.0)
     }
 }
 
