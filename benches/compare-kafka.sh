@@ -37,18 +37,15 @@ mkdir -p "$work"
 
 # Seconds of the warm-up and of its windows, windows at most, seconds of the loads, pairs of cold starts.
 if [ -n "$quick" ]; then
-  warm_up=15 window=3 windows_max=5 trickle=10 steady=20 streaming=8 cold_pairs=6
+  warm_up=15 window=3 windows_max=5 trickle=10 steady=20 streaming=8 cold_pairs=9
 else
   warm_up=60 window=5 windows_max=30 trickle=120 steady=600 streaming=20 cold_pairs=10
 fi
 
-if [ -z "${LOADGEN:-}" ]; then
-  cargo build --release --locked -p ringtail-loadgen
-  LOADGEN=$root/target/release/ringtail-loadgen
-fi
-if [ -z "${RINGTAIL:-}" ]; then
-  cargo build --release --locked --bin ringtail
-  RINGTAIL=$root/target/release/ringtail
+if [ -z "${LOADGEN:-}" ] || [ -z "${RINGTAIL:-}" ]; then
+  # Both in one go: with -p the features of shared crates come out otherwise, and everything is compiled again.
+  cargo build --release --locked
+  LOADGEN=${LOADGEN:-$root/target/release/ringtail-loadgen} RINGTAIL=${RINGTAIL:-$root/target/release/ringtail}
 fi
 export KAFKA_LIB=${KAFKA_LIB:-$root/target/kafka-lib}
 if [ ! -d "$KAFKA_LIB" ]; then

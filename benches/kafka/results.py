@@ -136,13 +136,15 @@ def cold_section():
         if name.endswith("records/s") or "generator" in name:
             continue
         show = (lambda value: f"{value / 2**20:,.0f} MiB") if name.endswith("RSS") else duration
-        low, high = finding["ratio_low"], finding["ratio_high"]
-        table.append([name, show(finding["base_median"]), show(finding["candidate_median"]), f'{finding["ratio"]:.3f}',
-                      "–" if low is None else f"{low:.3f} – {high:.3f}",
-                      "" if finding["differs"] else "not shown at 5 %"])
+        medians = ["–" if value is None else show(value) for value in (finding["base_median"], finding["candidate_median"])]
+        ratio, low, high = (finding.get(key) for key in ("ratio", "ratio_low", "ratio_high"))
+        # An arm has too few samples for this number in some pair, so nothing is said of it.
+        words = "too few samples" if ratio is None else "" if finding["differs"] else "not shown at 5 %"
+        table.append([name, *medians, "–" if ratio is None else f"{ratio:.3f}",
+                      "–" if low is None or high is None else f"{low:.3f} – {high:.3f}", words])
     yield ("table", ["", "Apache Kafka", "Ringtail", "ratio", "95 % interval", ""], table)
-    yield ("p", f'{len(result["pairs"])} pairs, {result["dropped_for_steal"]} dropped for CPU steal. "Not shown" is what fewer than '
-                "some ten pairs cannot show, all rows taken together; see cold/compare.html.")
+    yield ("p", f'{len(result["pairs"])} pairs, {result["dropped_for_steal"]} dropped for CPU steal. "Not shown" holds for all '
+                "rows taken together; see cold/compare.html.")
 
 
 def floors_section():
@@ -178,12 +180,17 @@ def document():
     yield from floors_section()
 
 
+def is_text(name):
+    """Whether a column of this name holds words, not figures."""
+    return name in ("", "load", "broker")
+
+
 def markdown(parts):
     lines = []
     for kind, *content in parts:
         if kind == "table":
             head, rows = content
-            align = ["---" if at < 2 or not name else "--:" for at, name in enumerate(head)]
+            align = ["---" if is_text(name) else "--:" for name in head]
             lines.append("\n".join("| " + " | ".join(cells) + " |" for cells in [head, align, *rows]))
         else:
             lines.append({"h1": "# ", "h2": "## ", "p": ""}[kind] + content[0])
@@ -210,7 +217,7 @@ STYLE = """
 body{margin:0 auto;max-width:1400px;padding:28px 20px 60px;background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif}
 a{color:var(--link)}.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;background:var(--card)}
 th,td{white-space:nowrap;padding:6px 10px;border-bottom:1px solid var(--line);text-align:right}th{color:var(--dim)}
-th:first-child,td:first-child,th:nth-child(2),td:nth-child(2),td:last-child{text-align:left}td:last-child{white-space:normal;min-width:180px}
+.text{text-align:left}td.text:last-child{white-space:normal;min-width:180px}
 """
 
 
@@ -219,7 +226,9 @@ def page(parts):
     for kind, *content in parts:
         if kind == "table":
             head, rows = content
-            cells = lambda tag, row: "<tr>" + "".join(f"<{tag}>{inline(cell)}</{tag}>" for cell in row) + "</tr>"
+            kinds = [' class="text"' if is_text(name) else "" for name in head]
+            cells = lambda tag, row: "<tr>" + "".join(
+                f"<{tag}{kind}>{inline(cell)}</{tag}>" for kind, cell in zip(kinds, row)) + "</tr>"
             body.append('<div class="wide"><table>' + cells("th", head) + "".join(cells("td", row) for row in rows)
                         + "</table></div>")
         else:

@@ -3,7 +3,9 @@
 pub mod admin;
 pub mod cluster;
 pub mod error;
+pub mod guard;
 pub mod link;
 pub mod socket;
+pub mod throttle;
 pub mod versions;
 pub mod wire;

@@ -2,7 +2,7 @@
 
 pub mod report;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -36,7 +36,7 @@ pub struct Plan {
 }
 
 /// Two rounds, one workload after the other in each.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Pair {
     pub base: Numbers,
     pub candidate: Numbers,
@@ -118,15 +118,9 @@ impl Rounds {
         differences(&self.pairs, name)
     }
 
-    /// Names that every round has.
-    pub fn names(&self) -> Vec<String> {
-        let Some(first) = self.pairs.first() else {
-            return Vec::new();
-        };
-        let everywhere = |name: &&String| {
-            self.pairs.iter().all(|pair| pair.base.contains_key(*name) && pair.candidate.contains_key(*name))
-        };
-        first.base.keys().filter(everywhere).cloned().collect()
+    /// Names that any round has.
+    pub fn names(&self) -> BTreeSet<String> {
+        self.pairs.iter().flat_map(|pair| pair.base.keys().chain(pair.candidate.keys())).cloned().collect()
     }
 }
 
@@ -216,10 +210,21 @@ fn collect(numbers: &mut Numbers, outcome: &engine::Outcome) {
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
     pub name: String,
+    /// Pairs in which both rounds have it.
     pub pairs: usize,
-    /// Medians of the rounds, for orientation.
-    pub base_median: f64,
-    pub candidate_median: f64,
+    /// Medians of the rounds, for orientation; none if no round has it.
+    pub base_median: Option<f64>,
+    pub candidate_median: Option<f64>,
+    /// None unless every pair has it: leaving out the others would select.
+    #[serde(flatten)]
+    pub judged: Option<Judged>,
+    /// Whether it differs, at 5 % over all numbers together (Holm).
+    pub differs: bool,
+}
+
+/// A number that every pair has.
+#[derive(Clone, Debug, Serialize)]
+pub struct Judged {
     /// Candidate over base.
     pub ratio: f64,
     /// 95 % interval; none with so few pairs that they bound nothing.
@@ -228,43 +233,48 @@ pub struct Finding {
     pub p_value: f64,
     /// The smallest true change, as a share, that as many such pairs would show.
     pub smallest_detectable: f64,
-    /// Whether it differs, at 5 % over all numbers together (Holm).
-    pub differs: bool,
 }
 
 pub fn findings(rounds: &Rounds) -> Vec<Finding> {
-    let mut rng = Rng::new(rounds.plan.seed, 2);
-    let mut found: Vec<Finding> = rounds
-        .names()
-        .into_iter()
-        .map(|name| {
-            let list = rounds.differences(&name);
-            let bounds = interval(&list, 0.95, &mut rng);
-            Finding {
-                pairs: list.len(),
-                base_median: median(rounds.pairs.iter().filter_map(|pair| pair.base.get(&name))),
-                candidate_median: median(rounds.pairs.iter().filter_map(|pair| pair.candidate.get(&name))),
-                ratio: trimmed_mean(&list).exp(),
-                ratio_low: bounds.map(|(low, _)| low.exp()),
-                ratio_high: bounds.map(|(_, high)| high.exp()),
-                p_value: sign_flip_two_sided(&list, &mut rng),
-                smallest_detectable: smallest_detectable(&list).exp_m1(),
-                differs: false,
-                name,
-            }
-        })
-        .collect();
-    let p_values: Vec<f64> = found.iter().map(|finding| finding.p_value).collect();
-    for (finding, differs) in found.iter_mut().zip(crate::stats::holm(&p_values, 0.05)) {
+    findings_of(&rounds.pairs, rounds.names(), &mut Rng::new(rounds.plan.seed, 2))
+}
+
+fn findings_of(pairs: &[Pair], names: BTreeSet<String>, rng: &mut Rng) -> Vec<Finding> {
+    let finding = |name: String| {
+        let list = differences(pairs, &name);
+        Finding {
+            pairs: list.len(),
+            base_median: median(pairs.iter().filter_map(|pair| pair.base.get(&name))),
+            candidate_median: median(pairs.iter().filter_map(|pair| pair.candidate.get(&name))),
+            judged: (list.len() == pairs.len()).then(|| judge(&list, rng)),
+            differs: false,
+            name,
+        }
+    };
+    let mut found: Vec<Finding> = names.into_iter().map(finding).collect();
+    let p_values: Vec<f64> = found.iter().filter_map(|f| Some(f.judged.as_ref()?.p_value)).collect();
+    let judged = found.iter_mut().filter(|finding| finding.judged.is_some());
+    for (finding, differs) in judged.zip(crate::stats::holm(&p_values, 0.05)) {
         finding.differs = differs;
     }
     found
 }
 
-fn median<'a>(values: impl Iterator<Item = &'a f64>) -> f64 {
+fn judge(list: &[f64], rng: &mut Rng) -> Judged {
+    let bounds = interval(list, 0.95, rng);
+    Judged {
+        ratio: trimmed_mean(list).exp(),
+        ratio_low: bounds.map(|(low, _)| low.exp()),
+        ratio_high: bounds.map(|(_, high)| high.exp()),
+        p_value: sign_flip_two_sided(list, rng),
+        smallest_detectable: smallest_detectable(list).exp_m1(),
+    }
+}
+
+fn median<'a>(values: impl Iterator<Item = &'a f64>) -> Option<f64> {
     let mut sorted: Vec<f64> = values.copied().collect();
     sorted.sort_unstable_by(f64::total_cmp);
-    crate::stats::quantile(&sorted, 0.5)
+    (!sorted.is_empty()).then(|| crate::stats::quantile(&sorted, 0.5))
 }
 
 /// Ticks that the hypervisor took, and all ticks, since boot.
@@ -277,4 +287,31 @@ fn steal_and_total() -> (u64, u64) {
 
 fn steal_share(before: (u64, u64), after: (u64, u64)) -> f64 {
     (after.0 - before.0) as f64 / (after.1 - before.1).max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(base: &[(&str, f64)], candidate: &[(&str, f64)]) -> Pair {
+        let numbers = |list: &[(&str, f64)]| list.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        Pair { base: numbers(base), candidate: numbers(candidate), ..Pair::default() }
+    }
+
+    #[test]
+    fn what_a_pair_lacks_is_not_judged() {
+        let mut pairs = vec![pair(&[("p50", 100.0), ("p99", 300.0)], &[("p50", 200.0), ("p99", 400.0)]); 8];
+        pairs.push(pair(&[("p50", 100.0), ("p99", 300.0), ("cpu", 5.0)], &[("p50", 200.0), ("cpu", 0.0)]));
+        let names = ["cpu", "p50", "p99"].map(str::to_owned).into();
+        let [cpu, p50, p99] = &findings_of(&pairs, names, &mut Rng::new(1, 1))[..] else {
+            panic!("three names");
+        };
+        let ratio = p50.judged.as_ref().map(|judged| judged.ratio).expect("every pair has it");
+        assert!((ratio - 2.0).abs() < 1e-9 && p50.differs, "{p50:?}");
+        assert!(p99.judged.is_none() && !p99.differs && p99.pairs == 8, "{p99:?}");
+        assert_eq!((p99.base_median, p99.candidate_median), (Some(300.0), Some(400.0)));
+        assert!(cpu.judged.is_none() && cpu.pairs == 0, "a share of nothing is no ratio: {cpu:?}");
+        let json = serde_json::to_value(p99).expect("plain data");
+        assert!(json.get("ratio").is_none() && json["pairs"] == 8, "{json}");
+    }
 }

@@ -175,6 +175,14 @@ impl Consumer {
         Some(request.with_forgotten_topics_data(forgotten_topics(settings, &dropped, version)))
     }
 
+    /// The broker asks for silence on this connection until `until`, as its quotas demand.
+    pub fn throttle(&mut self, broker: i32, now: u64, until: u64, recorder: &mut Recorder) {
+        if let Some(lane) = self.lanes.get_mut(&broker).filter(|_| until > now) {
+            recorder.at(now).throttled_ns += until - now;
+            lane.held_until = lane.held_until.max(until);
+        }
+    }
+
     /// The reply to the fetch under way.
     pub fn on_reply(&mut self, broker: i32, now: u64, response: &FetchResponse, recorder: &mut Recorder) {
         let Some(lane) = self.lanes.get_mut(&broker) else {
@@ -182,11 +190,6 @@ impl Consumer {
         };
         let sent_at = lane.in_flight.take().unwrap_or(now);
         recorder.at(now).fetch_requests += 1;
-        if response.throttle_time_ms > 0 {
-            let silence = response.throttle_time_ms as u64 * 1_000_000;
-            recorder.at(now).throttled_ns += silence;
-            lane.held_until = lane.held_until.max(now + silence);
-        }
         match response.error_code {
             codes::NONE => {
                 let session = &mut lane.session;

@@ -34,6 +34,15 @@ pub enum Target {
     Command(String),
 }
 
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(bootstrap) => f.write_str(&bootstrap.join(",")),
+            Self::Command(command) => f.write_str(command),
+        }
+    }
+}
+
 impl Target {
     /// # Errors  a text that is neither `host:port` nor a command with `{port}`.
     pub fn parse(text: &str) -> Result<Self, Failure> {

@@ -159,9 +159,16 @@ impl Worker {
         }
         let now = sys::monotonic_ns();
         if !was_ready && self.lines.is_ready(event.token) {
+            let silent_until = now + self.lines.first_silence_ns(event.token);
             match owner {
-                Owner::Producer(at) => self.job.producers[at].connected(broker, now),
-                Owner::Consumer(at) => self.job.consumers[at].connected(broker),
+                Owner::Producer(at) => {
+                    self.job.producers[at].connected(broker, now);
+                    self.job.producers[at].throttle(broker, now, silent_until, &mut self.recorder);
+                }
+                Owner::Consumer(at) => {
+                    self.job.consumers[at].connected(broker);
+                    self.job.consumers[at].throttle(broker, now, silent_until, &mut self.recorder);
+                }
             }
         }
         match owner {
@@ -184,7 +191,8 @@ impl Worker {
             }
             Owner::Consumer(at) => {
                 let consumer = &mut self.job.consumers[at];
-                while let Some(response) = self.lines.next_fetched(token)? {
+                while let Some((response, silence_ns)) = self.lines.next_fetched(token)? {
+                    consumer.throttle(broker, now, now + silence_ns, &mut self.recorder);
                     consumer.on_reply(broker, now, &response, &mut self.recorder);
                 }
             }

@@ -95,6 +95,26 @@ fn bad_input_is_one_line_that_says_what_to_do() {
 }
 
 #[test]
+fn a_topic_with_too_few_partitions_is_refused_and_left_alone() {
+    let broker = NullBroker::start(0, Manners::default()).expect("a null broker");
+    let address = broker.address.to_string();
+    let on_topic = |more: &[&str]| {
+        let common = ["run", "trickle", "-b", &address, "--mode", "produce", "--topic", "narrow", "-q"];
+        let short = ["--duration", "200ms", "--warm-up", "0s", "--lateness-bound", "10s"];
+        loadgen(&[&common[..], &short[..], more].concat())
+    };
+    let output = on_topic(&["--partitions", "2", "--keep-topics"]);
+    assert_eq!(output.status.code(), Some(0), "{}", error_of(&output));
+    let output = on_topic(&["--partitions", "3"]);
+    let error = error_of(&output);
+    assert_eq!(output.status.code(), Some(3), "{error}");
+    assert!(error.contains("has 2 partition(s), the workload wants 3") && error.contains("--partitions 2"), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+    let output = on_topic(&["--partitions", "2", "--create", "false"]);
+    assert_eq!(output.status.code(), Some(0), "it is still there: {}", error_of(&output));
+}
+
+#[test]
 fn a_full_disk_is_one_line_and_what_was_measured_is_not_lost() {
     let broker = NullBroker::start(0, Manners::default()).expect("a null broker");
     let address = broker.address.to_string();

@@ -12,11 +12,12 @@ use kafka_protocol::messages::{
     ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
     InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse, ProducerId, TopicName,
 };
-use kafka_protocol::protocol::{Request, StrBytes};
+use kafka_protocol::protocol::StrBytes;
 
 use crate::client::cluster::{Layout, Leaders};
 use crate::client::error::{ClientError, codes};
 use crate::client::link::{Link, resolve};
+use crate::client::throttle::Throttled;
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const TOPIC_TIMEOUT_MS: i32 = 60_000;
@@ -90,7 +91,7 @@ impl Admin {
     }
 
     /// One call, without a second try.
-    pub fn call<R: Request>(&mut self, what: &'static str, request: &R) -> Result<R::Response, ClientError> {
+    pub fn call<R: Throttled>(&mut self, what: &'static str, request: &R) -> Result<R::Response, ClientError> {
         let result = self.link()?.call(what, request);
         if result.as_ref().is_err_and(breaks_link) {
             self.link = None;
@@ -340,7 +341,10 @@ fn breaks_link(error: &ClientError) -> bool {
         | ClientError::Closed { .. }
         | ClientError::TimedOut { .. }
         | ClientError::Garbled { .. } => true,
-        ClientError::Unsupported { .. } | ClientError::Code { .. } | ClientError::Unencodable(_) => false,
+        ClientError::Throttled { .. }
+        | ClientError::Unsupported { .. }
+        | ClientError::Code { .. }
+        | ClientError::Unencodable(_) => false,
     }
 }
 

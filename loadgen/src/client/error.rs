@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use kafka_protocol::ResponseError;
 
@@ -27,6 +28,12 @@ pub enum ClientError {
         address: String,
         during: &'static str,
     },
+    /// The broker's quotas ask for a longer silence than a call may take.
+    Throttled {
+        address: String,
+        during: &'static str,
+        silence: Duration,
+    },
     /// A reply that does not decode.
     Garbled {
         address: String,
@@ -51,7 +58,7 @@ impl ClientError {
     /// Whether trying again, perhaps elsewhere, can help.
     pub fn is_retriable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Closed { .. } | Self::TimedOut { .. } => true,
+            Self::Unreachable { .. } | Self::Closed { .. } | Self::TimedOut { .. } | Self::Throttled { .. } => true,
             Self::Code { code, .. } => is_retriable(*code),
             Self::NotKafka { .. } | Self::Garbled { .. } | Self::Unsupported { .. } | Self::Unencodable(_) => false,
         }
@@ -74,7 +81,12 @@ impl fmt::Display for ClientError {
             ),
             Self::TimedOut { address, during } => write!(
                 f,
-                "no answer from {address} to {during} in time; if this is a TLS listener, use a plain-text one"
+                "no answer from {address} to {during} in time; if this is a TLS or HTTP port, give the broker's plain-text one"
+            ),
+            Self::Throttled { address, during, silence } => write!(
+                f,
+                "{address} asks for {:.0} s of silence before {during}; raise this client's quota, or wait",
+                silence.as_secs_f64()
             ),
             Self::Garbled { address, detail } => {
                 write!(f, "{address} sent a reply that does not decode: {detail}")

@@ -5,9 +5,9 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use bytes::Buf;
-use kafka_protocol::protocol::Request;
 
 use crate::client::error::ClientError;
+use crate::client::throttle::Throttled;
 use crate::client::versions::Versions;
 use crate::client::wire::{Wire, WireError, decode_body};
 use crate::sys;
@@ -21,6 +21,8 @@ pub struct Link {
     stream: TcpStream,
     wire: Wire<()>,
     timeout: Duration,
+    /// The broker wants silence until then.
+    silent_until: Instant,
 }
 
 /// All addresses of `host:port`; the error says what is wrong with it.
@@ -38,8 +40,10 @@ impl Link {
     /// Connects and does the handshake. `timeout` bounds each later call.
     pub fn connect(address: &str, client_id: &str, timeout: Duration) -> Result<Self, ClientError> {
         let stream = connect_any(address)?;
-        let mut link = Self { address: address.to_owned(), stream, wire: Wire::new(client_id), timeout };
-        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        let now = Instant::now();
+        let wire = Wire::new(client_id);
+        let mut link = Self { address: address.to_owned(), stream, wire, timeout, silent_until: now };
+        let deadline = now + CONNECT_TIMEOUT;
         link.flush(deadline, "the handshake")?;
         while link.wire.versions().is_none() {
             link.receive(deadline, "the handshake")?;
@@ -48,6 +52,8 @@ impl Link {
             }
             link.flush(deadline, "the handshake")?;
         }
+        let asked = link.versions().throttle_time_ms;
+        link.silent_until = Instant::now() + Duration::from_millis(asked as u64);
         Ok(link)
     }
 
@@ -59,27 +65,40 @@ impl Link {
         self.wire.versions().expect("connect returns after the handshake")
     }
 
-    /// Sends the request at the newest version in common and waits for its reply.
-    pub fn call<R: Request>(&mut self, what: &'static str, request: &R) -> Result<R::Response, ClientError> {
+    /// Sends the request at the newest version in common and waits for its reply, after any silence that was asked for.
+    pub fn call<R: Throttled>(&mut self, what: &'static str, request: &R) -> Result<R::Response, ClientError> {
         let version = self.versions().pick::<R>()?;
         self.call_at(what, version, request)
     }
 
-    pub fn call_at<R: Request>(
+    pub fn call_at<R: Throttled>(
         &mut self,
         what: &'static str,
         version: i16,
         request: &R,
     ) -> Result<R::Response, ClientError> {
+        self.keep_silence(what)?;
         self.wire.send((), version, request, true).map_err(ClientError::Unencodable)?;
         let deadline = Instant::now() + self.timeout;
         self.flush(deadline, what)?;
         loop {
             if let Some(body) = self.next_reply()? {
-                return decode_body::<R>(body, version).map_err(|error| self.garbled(&error.to_string()));
+                let response = decode_body::<R>(&body, version).map_err(|error| self.garbled(&error.to_string()))?;
+                self.silent_until = Instant::now() + R::silence(version, &response);
+                return Ok(response);
             }
             self.receive(deadline, what)?;
         }
+    }
+
+    /// Waits for the end of the silence, unless it is longer than a call may take.
+    fn keep_silence(&self, during: &'static str) -> Result<(), ClientError> {
+        let silence = self.silent_until.saturating_duration_since(Instant::now());
+        if silence > self.timeout {
+            return Err(ClientError::Throttled { address: self.address.clone(), during, silence });
+        }
+        std::thread::sleep(silence);
+        Ok(())
     }
 
     /// Replaces the bound on each call; a JoinGroup waits for the whole rebalance.

@@ -12,15 +12,17 @@ const KEYS_MAX: usize = 128;
 #[derive(Clone, Debug)]
 pub struct Versions {
     ranges: [Option<(i16, i16)>; KEYS_MAX],
+    /// For how long the broker wants silence after the handshake; 0 if it does not.
+    pub throttle_time_ms: i32,
 }
 
 impl Versions {
     pub fn none() -> Self {
-        Self { ranges: [None; KEYS_MAX] }
+        Self { ranges: [None; KEYS_MAX], throttle_time_ms: 0 }
     }
 
     pub fn from_response(response: &ApiVersionsResponse) -> Self {
-        let mut versions = Self::none();
+        let mut versions = Self { throttle_time_ms: response.throttle_time_ms.max(0), ..Self::none() };
         for api in &response.api_keys {
             let slot = usize::try_from(api.api_key).ok().and_then(|key| versions.ranges.get_mut(key));
             if let Some(slot) = slot {

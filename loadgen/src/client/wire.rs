@@ -4,10 +4,11 @@
 use std::collections::VecDeque;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse, RequestHeader};
-use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
+use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse, RequestHeader};
+use kafka_protocol::protocol::{Encodable, HeaderVersion, Request, StrBytes};
 
 use crate::client::error::codes;
+use crate::client::guard;
 use crate::client::versions::Versions;
 
 /// No broker's reply is larger; what announces more is not Kafka.
@@ -195,40 +196,19 @@ impl<T> Wire<T> {
         if code != codes::NONE {
             return Err(WireError::Refused(code));
         }
-        self.versions = Some(decode_versions(frame)?);
+        self.versions = Some(decode_versions(&frame)?);
         Ok(())
     }
 }
 
 /// A version 3 reply is flexible, a version 0 reply is not: the length of what remains tells them apart.
-fn decode_versions(frame: Bytes) -> Result<Versions, WireError> {
+fn decode_versions(frame: &Bytes) -> Result<Versions, WireError> {
     for version in [APIVERSIONS_VERSION, 0] {
-        let mut body = frame.clone();
-        if guard_apiversions(&body, version)
-            && let Ok(response) = ApiVersionsResponse::decode(&mut body, version)
-            && body.is_empty()
-        {
+        if let Ok((response, 0)) = guard::decode::<ApiVersionsResponse>(frame, version, version > 0) {
             return Ok(Versions::from_response(&response));
         }
     }
     Err(WireError::NotKafka("the answer to ApiVersions does not decode".to_owned()))
-}
-
-/// The codec reserves room for as many entries as the wire announces, which a stranger's bytes could abuse.
-fn guard_apiversions(body: &Bytes, version: i16) -> bool {
-    let mut rest = body.get(2..).unwrap_or_default();
-    let count = if version == 0 {
-        if rest.len() < 4 {
-            return false;
-        }
-        rest.get_u32() as usize
-    } else {
-        match read_uvarint(&mut rest) {
-            Some(count) => count as usize,
-            None => return false,
-        }
-    };
-    count <= body.len()
 }
 
 fn foreign_hint(head: [u8; 4]) -> String {
@@ -295,8 +275,12 @@ pub fn encode_request<R: Request>(
 }
 
 /// Decodes the body of a reply.
-pub fn decode_body<R: Request>(mut body: Bytes, version: i16) -> Result<R::Response, WireError> {
-    R::Response::decode(&mut body, version).map_err(|error| WireError::Garbled(error.to_string()))
+pub fn decode_body<R: Request>(body: &Bytes, version: i16) -> Result<R::Response, WireError> {
+    // Flexible replies have the header with tags; only ApiVersions keeps the plain one for older clients.
+    let is_apiversions = R::KEY == ApiKey::ApiVersions as i16;
+    let is_flexible = if is_apiversions { version >= 3 } else { R::Response::header_version(version) >= 1 };
+    let decoded = guard::decode::<R::Response>(body, version, is_flexible);
+    decoded.map(|(response, _)| response).map_err(WireError::Garbled)
 }
 
 #[cfg(test)]

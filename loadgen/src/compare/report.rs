@@ -4,10 +4,11 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::compare::{Finding, Rounds};
+use crate::compare::{Finding, Judged, Rounds};
 use crate::report::html::{escape, page, setting_lines};
 use crate::report::json::Setting;
 use crate::report::plot::{Line, Plot, Scale};
+use crate::target::Target;
 use crate::workload::units::{show_count, show_ns};
 
 pub const SCHEMA: &str = "ringtail-loadgen/compare/1";
@@ -24,22 +25,50 @@ pub fn show(name: &str, value: f64) -> String {
 }
 
 /// What the row means, in words.
-pub fn words(finding: &Finding) -> String {
+fn words(finding: &Finding, pairs: usize) -> String {
+    let Some(judged) = &finding.judged else {
+        return format!("too few samples: {} of {pairs} pairs have it on both sides", finding.pairs);
+    };
     if finding.differs {
-        let change = (finding.ratio - 1.0) * 100.0;
+        let change = (judged.ratio - 1.0) * 100.0;
         format!("{} by {:.1} %", if change > 0.0 { "higher" } else { "lower" }, change.abs())
-    } else if finding.p_value <= 0.05 {
+    } else if judged.p_value <= 0.05 {
         "differs alone, but is not shown over all rows together: more pairs are needed".to_owned()
+    } else if judged.ratio_low.is_none() {
+        "too few pairs to tell".to_owned()
     } else {
-        format!("no difference seen; smallest detectable {:.1} %", finding.smallest_detectable * 100.0)
+        format!("no difference seen; smallest detectable {:.1} %", judged.smallest_detectable * 100.0)
     }
 }
 
-fn show_interval(finding: &Finding) -> String {
-    match (finding.ratio_low, finding.ratio_high) {
+fn show_interval(judged: &Judged) -> String {
+    match (judged.ratio_low, judged.ratio_high) {
         (Some(low), Some(high)) => format!("{low:.3} – {high:.3}"),
         _ => "– (too few pairs)".to_owned(),
     }
+}
+
+/// Name, medians, ratio, interval, p and words.
+fn cells(finding: &Finding, pairs: usize) -> [String; 7] {
+    let dash = || "–".to_owned();
+    let median = |value: Option<f64>| value.map_or_else(dash, |value| show(&finding.name, value));
+    let of = |show: fn(&Judged) -> String| finding.judged.as_ref().map_or_else(dash, show);
+    [
+        finding.name.clone(),
+        median(finding.base_median),
+        median(finding.candidate_median),
+        of(|judged| format!("{:.3}", judged.ratio)),
+        of(show_interval),
+        of(|judged| format!("{:.4}", judged.p_value)),
+        words(finding, pairs),
+    ]
+}
+
+/// Who is compared, as HTML.
+pub fn targets(rounds: &Rounds) -> String {
+    let plan = rounds.plan();
+    let shown = |target: &Target| escape(&target.to_string());
+    format!("<dl><dt>base</dt><dd>{}</dd><dt>candidate</dt><dd>{}</dd></dl>", shown(&plan.base), shown(&plan.candidate))
 }
 
 /// What stands behind the rows.
@@ -59,17 +88,7 @@ pub fn markdown(findings: &[Finding], rounds: &Rounds) -> String {
         String::from("| | base | candidate | ratio | 95 % interval | p | |\n|---|--:|--:|--:|---|--:|---|\n");
     let mut write = || -> std::fmt::Result {
         for f in findings {
-            writeln!(
-                text,
-                "| {} | {} | {} | {:.3} | {} | {:.4} | {} |",
-                f.name,
-                show(&f.name, f.base_median),
-                show(&f.name, f.candidate_median),
-                f.ratio,
-                show_interval(f),
-                f.p_value,
-                words(f)
-            )?;
+            writeln!(text, "| {} |", cells(f, rounds.pairs.len()).join(" | "))?;
         }
         writeln!(text, "\n{}", footing(rounds))
     };
@@ -92,22 +111,11 @@ pub fn json(findings: &[Finding], rounds: &Rounds, setting: &Setting) -> Value {
 pub fn html(findings: &[Finding], rounds: &Rounds, setting: &Setting) -> String {
     let mut body = String::from("<h1>Comparison</h1>");
     let mut write = || -> std::fmt::Result {
-        let describe = |target| escape(&serde_json::to_string(target).unwrap_or_default());
-        let plan = rounds.plan();
-        write!(body, "<p class=\"dim\">base {}<br>candidate {}</p>", describe(&plan.base), describe(&plan.candidate))?;
+        body.push_str(&targets(rounds));
         body.push_str("<div class=\"wide\"><table><tr><th></th><th>base</th><th>candidate</th><th>ratio</th><th>95 % interval</th><th>p</th><th></th></tr>");
         for f in findings {
-            write!(
-                body,
-                "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.3}</td><td>{}</td><td>{:.4}</td><td class=\"words\">{}</td></tr>",
-                escape(&f.name),
-                show(&f.name, f.base_median),
-                show(&f.name, f.candidate_median),
-                f.ratio,
-                show_interval(f),
-                f.p_value,
-                words(f)
-            )?;
+            let [first @ .., last] = cells(f, rounds.pairs.len()).map(|cell| escape(&cell));
+            write!(body, "<tr><td>{}</td><td class=\"words\">{last}</td></tr>", first.join("</td><td>"))?;
         }
         write!(body, "</table></div><p class=\"dim\">{}</p>", footing(rounds))?;
         body.push_str(&forest(findings));
@@ -149,20 +157,22 @@ fn forest(findings: &[Finding]) -> String {
     const WIDTH: f64 = 860.0;
     let furthest = findings
         .iter()
-        .flat_map(|f| [Some(f.ratio), f.ratio_low, f.ratio_high])
+        .filter_map(|f| f.judged.as_ref())
+        .flat_map(|judged| [Some(judged.ratio), judged.ratio_low, judged.ratio_high])
         .flatten()
         .filter(|ratio| *ratio > 0.0)
         .map(|ratio| ratio.ln().abs())
         .fold(0.05, f64::max);
     let at = |ratio: f64| LEFT + (ratio.ln() / furthest * 0.95 + 1.0) / 2.0 * (WIDTH - LEFT - 20.0);
-    let height = ROW * (findings.len() as f64 + 1.5);
+    let rows: Vec<(&Finding, &Judged)> = findings.iter().filter_map(|f| Some((f, f.judged.as_ref()?))).collect();
+    let height = ROW * (rows.len() as f64 + 1.5);
     let mut svg = format!(
         "<figure><figcaption>Candidate over base, with 95 % intervals</figcaption><svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"ratios\"><line class=\"c3\" x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"4\" y2=\"{1:.1}\"/>",
         at(1.0),
         height - ROW * 1.2
     );
     let mut write = || -> std::fmt::Result {
-        for (row, f) in findings.iter().enumerate().filter(|(_, f)| f.ratio > 0.0) {
+        for (row, (f, judged)) in rows.iter().enumerate() {
             let y = ROW * (row as f64 + 0.7);
             let colour = if f.differs { "c2" } else { "c1" };
             write!(
@@ -172,7 +182,7 @@ fn forest(findings: &[Finding]) -> String {
                 y + 4.0,
                 escape(&f.name)
             )?;
-            if let (Some(low), Some(high)) = (f.ratio_low, f.ratio_high) {
+            if let (Some(low), Some(high)) = (judged.ratio_low, judged.ratio_high) {
                 write!(
                     svg,
                     "<line class=\"{colour}\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>",
@@ -180,7 +190,7 @@ fn forest(findings: &[Finding]) -> String {
                     at(high)
                 )?;
             }
-            write!(svg, "<circle class=\"{colour} dot\" cx=\"{:.1}\" cy=\"{y:.1}\" r=\"4\"/>", at(f.ratio))?;
+            write!(svg, "<circle class=\"{colour} dot\" cx=\"{:.1}\" cy=\"{y:.1}\" r=\"4\"/>", at(judged.ratio))?;
         }
         for ratio in [(-furthest).exp(), 1.0, furthest.exp()] {
             write!(
@@ -193,6 +203,6 @@ fn forest(findings: &[Finding]) -> String {
         Ok(())
     };
     write().expect("writing to a string does not fail");
-    svg.push_str("</svg><p class=\"legend\"><span class=\"c2\"><i></i>differs</span><span class=\"c1\"><i></i>no difference seen</span><span class=\"c3\"><i></i>equal</span></p></figure>");
+    svg.push_str("</svg><p class=\"legend\"><span class=\"c2\"><i></i>differs</span><span class=\"c1\"><i></i>not shown to differ</span><span class=\"c3\"><i></i>equal</span></p></figure>");
     svg
 }

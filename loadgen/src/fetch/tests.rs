@@ -129,3 +129,62 @@ fn errors_hold_and_ask_for_metadata() {
     consumer.connected(2);
     assert_eq!(named(&consumer.next_request(2, 18, 2).unwrap()), [(0, 0)]);
 }
+
+#[test]
+fn a_throttled_consumer_keeps_silent() {
+    let ledger = Arc::new(Ledger::new(1));
+    let mut consumer = consumer(1, &ledger);
+    let mut recorder = Recorder::default();
+    consumer.next_request(1, 18, 0).unwrap();
+    consumer.throttle(1, 5, 5 + 3 * HOLD_NS, &mut recorder);
+    consumer.on_reply(1, 5, &reply(7, vec![data(0, batch(0, 0..2))]), &mut recorder);
+    assert!(consumer.next_request(1, 18, 4 + 3 * HOLD_NS).is_none(), "silent until then");
+    assert_eq!(consumer.next_wakeup(), 5 + 3 * HOLD_NS);
+    assert_eq!(recorder.measured.counters.throttled_ns, 3 * HOLD_NS);
+    assert_eq!(named(&consumer.next_request(1, 18, 5 + 3 * HOLD_NS).unwrap()), [(0, 2)]);
+}
+
+/// Whatever the broker answers, for a partition or as a whole, is counted by its code, asked for again, and loses nothing.
+#[test]
+fn every_code_is_counted_and_asked_for_again() {
+    for code in (-1..=133).filter(|code| *code != codes::NONE) {
+        let ledger = Arc::new(Ledger::new(2));
+        let mut consumer = consumer(2, &ledger);
+        let mut recorder = Recorder::default();
+        consumer.next_request(1, 18, 0).unwrap();
+        consumer.on_reply(1, 1, &reply(7, vec![data(1, batch(0, 0..3))]), &mut recorder);
+        consumer.next_request(1, 18, 2).unwrap();
+        let refused = PartitionData::default().with_partition_index(1).with_error_code(code).with_log_start_offset(2);
+        consumer.on_reply(1, 3, &reply(7, vec![refused]), &mut recorder);
+        assert!(consumer.wants_metadata, "code {code}");
+        assert!(consumer.next_request(1, 18, 4).is_none(), "code {code}: not at once");
+        let again = consumer.next_request(1, 18, 3 + HOLD_NS).unwrap();
+        let from = if code == codes::OFFSET_OUT_OF_RANGE { 2 } else { 3 };
+        assert_eq!(named(&again), [(1, from)], "code {code}");
+        assert_eq!(recorder.measured.counters.retries, BTreeMap::from([(code, 1)]));
+
+        let whole = FetchResponse::default().with_error_code(code);
+        let now = 4 + HOLD_NS;
+        consumer.on_reply(1, now, &whole, &mut recorder);
+        let again = consumer.next_request(1, 18, now + HOLD_NS).unwrap();
+        assert_eq!((again.session_id, again.session_epoch), (0, 0), "code {code}: a session of its own");
+        assert_eq!(named(&again), [(0, 0), (1, from)], "code {code}");
+    }
+}
+
+#[test]
+fn a_lost_connection_ends_the_session_and_no_position_moves() {
+    let ledger = Arc::new(Ledger::new(1));
+    let mut consumer = consumer(1, &ledger);
+    let mut recorder = Recorder::default();
+    consumer.next_request(1, 18, 0).unwrap();
+    consumer.on_reply(1, 1, &reply(7, vec![data(0, batch(0, 0..3))]), &mut recorder);
+    consumer.next_request(1, 18, 2).unwrap();
+    consumer.on_disconnect(1);
+    assert!(consumer.wants_metadata);
+    assert!(consumer.next_request(1, 18, 3).is_none(), "not connected");
+    consumer.connected(1);
+    let again = consumer.next_request(1, 18, 4).unwrap();
+    assert_eq!((again.session_id, again.session_epoch), (0, 0));
+    assert_eq!(named(&again), [(0, 3)]);
+}

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::compare::Numbers;
-use crate::compare::report::{pairs_plot, show};
+use crate::compare::report::{pairs_plot, show, targets};
 use crate::gate::Verdict;
 use crate::gate::baseline::Baseline;
 use crate::report::html::{escape, page, setting_lines};
@@ -36,6 +36,23 @@ fn rows(verdict: &Verdict) -> impl Iterator<Item = (&String, &Evidence, f64)> {
     names.zip(&verdict.rules.limits).map(|((name, evidence), limit)| (name, evidence, *limit))
 }
 
+/// What stands behind the rows.
+fn footing(verdict: &Verdict) -> String {
+    let rounds = &verdict.rounds;
+    format!(
+        "{} pairs of rounds of {} planned, looks at {:?}, {} pairs dropped for CPU steal, {} of {} rounds with the generator late. False regressions ≤ {} %, false passes at the limit ≤ {} %, over all metrics and looks. Seed {}.",
+        rounds.pairs.len(),
+        rounds.plan().pairs,
+        verdict.rules.looks,
+        rounds.dropped,
+        rounds.late_rounds(),
+        rounds.pairs.len() * 2,
+        verdict.rules.alpha_regression * 100.0,
+        verdict.rules.alpha_pass * 100.0,
+        rounds.plan().seed
+    )
+}
+
 pub fn markdown(verdict: &Verdict) -> String {
     let mut text = format!("## Latency gate: {}\n\n", headline(verdict));
     if let Some(baseline) = &verdict.baseline {
@@ -54,20 +71,7 @@ pub fn markdown(verdict: &Verdict) -> String {
                 standing(evidence)
             )?;
         }
-        let rounds = &verdict.rounds;
-        writeln!(
-            text,
-            "\n{} pairs of rounds of {} planned, looks at {:?}, {} pairs dropped for CPU steal, {} of {} rounds with the generator late. False regressions ≤ {} %, false passes at the limit ≤ {} %, over all metrics and looks. Seed {}.",
-            rounds.pairs.len(),
-            rounds.plan().pairs,
-            verdict.rules.looks,
-            rounds.dropped,
-            rounds.late_rounds(),
-            rounds.pairs.len() * 2,
-            verdict.rules.alpha_regression * 100.0,
-            verdict.rules.alpha_pass * 100.0,
-            rounds.plan().seed
-        )
+        writeln!(text, "\n{}", footing(verdict))
     };
     write().expect("writing to a string does not fail");
     text
@@ -118,11 +122,12 @@ pub fn json(verdict: &Verdict, setting: &Setting) -> Value {
 pub fn html(verdict: &Verdict, setting: &Setting) -> String {
     let class = if verdict.look.decision == Decision::Pass { "verdict" } else { "verdict bad" };
     let mut body = format!("<h1>Latency gate</h1><div class=\"{class}\">{}</div>", headline(verdict));
-    if let Some(baseline) = &verdict.baseline {
-        body.push_str(&format!("<p><b>{}</b></p>", escape(&baseline.warning())));
+    match &verdict.baseline {
+        Some(baseline) => body.push_str(&format!("<p><b>{}</b></p>", escape(&baseline.warning()))),
+        None => body.push_str(&targets(&verdict.rounds)),
     }
     let mut write = || -> std::fmt::Result {
-        body.push_str("<div class=\"wide\"><table><tr><th></th><th>base</th><th>candidate</th><th>slowdown</th><th>limit</th><th></th></tr>");
+        body.push_str("<div class=\"wide\"><table><tr><th></th><th>base</th><th>candidate</th><th>slowdown</th><th>limit</th><th>p (above)</th><th>p (below)</th><th></th></tr>");
         for (name, evidence, limit) in rows(verdict) {
             let middle = |rounds: &mut dyn Iterator<Item = &Numbers>| {
                 let mut values: Vec<f64> = rounds.filter_map(|numbers| numbers.get(name).copied()).collect();
@@ -136,16 +141,18 @@ pub fn html(verdict: &Verdict, setting: &Setting) -> String {
             };
             write!(
                 body,
-                "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:+.2} %</td><td>{:.1} %</td><td>{}</td></tr>",
+                "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:+.2} %</td><td>{:.1} %</td><td>{:.4}</td><td>{:.4}</td><td class=\"words\">{}</td></tr>",
                 escape(name),
                 base,
                 middle(&mut pairs.iter().map(|pair| &pair.candidate)),
                 evidence.slowdown * 100.0,
                 limit * 100.0,
+                evidence.p_above_limit,
+                evidence.p_below_limit,
                 standing(evidence)
             )?;
         }
-        body.push_str("</table></div>");
+        write!(body, "</table></div><p class=\"dim\">{}</p>", footing(verdict))?;
         for (name, _, limit) in rows(verdict).filter(|_| verdict.baseline.is_none()) {
             body.push_str(&pairs_plot(&verdict.rounds, name, &[("limit", 1.0 + limit)]).draw());
         }

@@ -55,6 +55,10 @@ impl Producer {
                 let next_base = advance_sequence(batch.base_sequence.max(0), batch.count());
                 let queue = &mut self.queues[batch.partition as usize];
                 queue.acked_base = next_base;
+                if queue.is_recovering {
+                    // Until now the answer kept waiting what is behind it.
+                    queue.held_until = queue.held_until.max(now);
+                }
                 queue.settle();
                 recorder.acked(&batch.intended, sent_at, now, batch.value_bytes);
                 self.release(batch);

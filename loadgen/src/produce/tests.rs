@@ -1,7 +1,7 @@
 //! The producer against a simulated server in virtual time: known stalls must be seen in full.
 
 use super::*;
-use crate::client::error::codes;
+use crate::client::error::{code_name, codes, is_retriable};
 use crate::measure::{Metric, Recorder, Window};
 use crate::produce::queue::advance_sequence;
 use crate::rng::Rng;
@@ -200,6 +200,32 @@ fn fatal_errors_are_counted_and_stay_in_the_percentiles() {
     assert_eq!(recorder.measured.histogram(Metric::Latency).len(), 10);
 }
 
+/// Whatever code a broker answers: either the records are sent again, or they have failed with it; none is forgotten.
+#[test]
+fn every_code_is_either_retried_or_a_failure() {
+    for (code, idempotence) in (-1..=133).filter(|code| *code != 0).flat_map(|code| [(code, false), (code, true)]) {
+        let mut server = Server::new(MS);
+        server.codes = VecDeque::from([0, code]);
+        let settings = Settings { idempotence, batch_records: 1, in_flight: 1, ..settings() };
+        let mut producer = producer(settings, 10.0, 1);
+        let recorder = simulate(&mut producer, &mut server, 0);
+        let counters = &recorder.measured.counters;
+        let name = code_name(code);
+        assert_eq!(recorder.measured.histogram(Metric::Latency).len(), 10, "{name}");
+        if code == codes::DUPLICATE_SEQUENCE_NUMBER {
+            // The broker has these records already.
+            assert_eq!((counters.acked_records, server.received.len()), (10, 10), "{name}");
+        } else if is_retriable(code) {
+            assert_eq!((counters.acked_records, counters.failed_records), (10, 0), "{name}");
+            assert_eq!((&counters.retries, server.received.len()), (&BTreeMap::from([(code, 1)]), 11), "{name}");
+            assert!(producer.wants_metadata, "{name}");
+        } else {
+            assert_eq!((counters.acked_records, counters.failed_records), (9, 1), "{name}");
+            assert_eq!((&counters.errors, server.received.len()), (&BTreeMap::from([(code, 1)]), 10), "{name}");
+        }
+    }
+}
+
 #[test]
 fn an_idempotent_batch_keeps_its_sequence_and_order_when_sent_again() {
     let idempotent = Settings { idempotence: true, batch_records: 1, ..settings() };
@@ -234,6 +260,9 @@ fn one_refused_batch_does_not_disorder_a_slow_broker_for_ever() {
     assert_eq!(counters.acked_records, 120);
     let out_of_order = counters.retries.get(&45).copied().unwrap_or(0);
     assert!(out_of_order <= 5, "{:?}", counters.retries);
+    // What had to wait for the answers of those before it was late through no fault of the generator.
+    let lateness = recorder.measured.histogram(Metric::Lateness);
+    assert!(lateness.max() <= 1_000, "{} ns late", lateness.max());
 }
 
 #[test]

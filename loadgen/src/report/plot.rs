@@ -194,7 +194,9 @@ fn log_marks(low: f64, high: f64) -> Vec<f64> {
     let is_wide = high / low > 200.0;
     let factors: &[f64] = if is_wide { &[1.0] } else { &[1.0, 2.0, 5.0] };
     let all = powers.flat_map(|power| factors.iter().map(move |factor| factor * 10f64.powi(power)));
-    all.filter(|value| (low..=high).contains(value)).collect()
+    let marks: Vec<f64> = all.filter(|value| (low..=high).contains(value)).collect();
+    // Ratios near 1 lie between two such marks.
+    if marks.len() < 3 && high / low < 10.0 { linear_marks(low, high) } else { marks }
 }
 
 #[cfg(test)]
@@ -205,6 +207,8 @@ mod tests {
     fn marks_are_round_and_inside() {
         assert_eq!(linear_marks(0.0, 10.0), [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
         assert_eq!(log_marks(0.5, 150.0), [1.0, 10.0, 100.0]);
+        assert_eq!(log_marks(0.08, 1.5), [0.1, 0.2, 0.5, 1.0]);
+        assert_eq!(log_marks(0.75, 1.6), [0.8, 1.0, 1.2, 1.4, 1.6]);
     }
 
     #[test]

@@ -10,14 +10,12 @@ use kafka_protocol::messages::{FetchRequest, FetchResponse, ProduceRequest};
 
 use crate::client::cluster::{Layout, Numbers};
 use crate::client::socket::Socket;
+use crate::client::throttle::Throttled;
 use crate::client::wire::{Reply, decode_body};
 use crate::fetch::TOPIC_ID_VERSION;
 use crate::produce::{Answer, Sent};
 use crate::sys::Epoll;
 
-/// From these versions on the broker answers at once and leaves the waiting to the client (KIP-219).
-const PRODUCE_THROTTLE_VERSION: i16 = 6;
-const FETCH_THROTTLE_VERSION: i16 = 8;
 const RECONNECT_PAUSE_NS: u64 = 100_000_000;
 
 /// The connection is of no use any more: closed, reset, or it broke the protocol.
@@ -108,6 +106,12 @@ impl Lines {
         self.line(token).is_some_and(|line| line.socket.wire.versions().is_some())
     }
 
+    /// For how many nanoseconds the broker wants silence after the handshake.
+    pub fn first_silence_ns(&mut self, token: u64) -> u64 {
+        let versions = self.line(token).and_then(|line| line.socket.wire.versions());
+        versions.map_or(0, |versions| versions.throttle_time_ms as u64 * 1_000_000)
+    }
+
     /// Connects unless there is a connection, or it is too early to try again.
     pub fn connect(&mut self, owner: Owner, broker: i32, now: u64, epoll: &Epoll) {
         let key = (owner, broker);
@@ -183,7 +187,7 @@ impl Lines {
         let Some(reply) = self.next_reply(token)? else {
             return Ok(None);
         };
-        let response = decode_body::<ProduceRequest>(reply.body, reply.version).map_err(|_| Lost)?;
+        let response = decode_body::<ProduceRequest>(&reply.body, reply.version).map_err(|_| Lost)?;
         self.answers.clear();
         for topic in &response.responses {
             for partition in &topic.partition_responses {
@@ -195,23 +199,17 @@ impl Lines {
                 }));
             }
         }
-        let wants_silence = reply.version >= PRODUCE_THROTTLE_VERSION && response.throttle_time_ms > 0;
-        let silence_ns = if wants_silence { response.throttle_time_ms as u64 * 1_000_000 } else { 0 };
-        Ok(Some((&self.answers, silence_ns)))
+        Ok(Some((&self.answers, ProduceRequest::silence(reply.version, &response).as_nanos() as u64)))
     }
 
-    /// The next fetch reply.
-    pub fn next_fetched(&mut self, token: u64) -> Result<Option<FetchResponse>, Lost> {
-        match self.next_reply(token)? {
-            Some(reply) => {
-                let mut response = decode_body::<FetchRequest>(reply.body, reply.version).map_err(|_| Lost)?;
-                if reply.version < FETCH_THROTTLE_VERSION {
-                    response.throttle_time_ms = 0;
-                }
-                Ok(Some(response))
-            }
-            None => Ok(None),
-        }
+    /// The next fetch reply, and for how many nanoseconds the broker wants silence.
+    pub fn next_fetched(&mut self, token: u64) -> Result<Option<(FetchResponse, u64)>, Lost> {
+        let Some(reply) = self.next_reply(token)? else {
+            return Ok(None);
+        };
+        let response = decode_body::<FetchRequest>(&reply.body, reply.version).map_err(|_| Lost)?;
+        let silence_ns = FetchRequest::silence(reply.version, &response).as_nanos() as u64;
+        Ok(Some((response, silence_ns)))
     }
 
     pub fn fetch_version(&mut self, token: u64) -> Option<i16> {

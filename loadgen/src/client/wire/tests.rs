@@ -51,7 +51,7 @@ fn replies_arrive_byte_by_byte() {
     for byte in script {
         feed(&mut wire, &[byte]);
         while let Some(reply) = wire.next_reply().unwrap() {
-            decode_body::<MetadataRequest>(reply.body, reply.version).unwrap();
+            decode_body::<MetadataRequest>(&reply.body, reply.version).unwrap();
             tokens.push(reply.token);
         }
     }
