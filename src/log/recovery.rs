@@ -6,6 +6,7 @@
 
 mod journals;
 mod replay;
+mod segments;
 
 use std::{
     path::{Path, PathBuf},

@@ -1,6 +1,7 @@
 //! Reading the journals that an earlier life has left: which blocks are its log, and where it ends.
 
 use std::{
+    cell::RefCell,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -27,6 +28,9 @@ const LOCK_DELAY: Duration = Duration::from_millis(100);
 /// Blocks of a journal as large as this are kept in memory between the two passes; a larger one is read twice.
 const KEEP_BYTES: u64 = 32 << 20;
 
+/// The second read is in pieces of this size: a block alone may be as small as 4 KiB.
+const READ_AHEAD: u64 = 1 << 20;
+
 pub struct JournalFile {
     pub core: usize,
     pub number: usize,
@@ -46,9 +50,18 @@ struct BlockAt {
     has_metadata: bool,
 }
 
+/// A part of a file that is in memory.
+struct Window {
+    file: usize,
+    position: u64,
+    bytes: Slice,
+}
+
 /// Every journal file of a directory, locked.
 pub struct Journals {
     pub files: Vec<JournalFile>,
+    /// What the second pass has read last.
+    window: RefCell<Option<Window>>,
     /// The blocks of each core of the earlier life, in order.
     blocks: Vec<Vec<BlockAt>>,
     /// Partitions with appended records in those blocks.
@@ -72,6 +85,7 @@ impl Journals {
         }
         Ok(Self {
             files,
+            window: RefCell::new(None),
             blocks: Vec::new(),
             appended: Set::default(),
             starts: Map::default(),
@@ -197,10 +211,26 @@ impl Journals {
         let at = self.blocks[core][index];
         let file = &self.files[at.file];
         let length = at.header.length as usize;
-        match &file.bytes {
-            Some(bytes) => Ok(bytes.slice(at.position as usize..at.position as usize + length)),
-            None => file.file.read(at.position, length).await.map_err(|error| failed(&file.path, &error)),
+        if let Some(bytes) = &file.bytes {
+            return Ok(bytes.slice(at.position as usize..at.position as usize + length));
         }
+        if let Some(found) = self.window.borrow().as_ref().and_then(|window| window.find(at.file, at.position, length))
+        {
+            return Ok(found);
+        }
+        // The blocks that follow are asked for next.
+        let ahead = READ_AHEAD.min(file.size.saturating_sub(at.position)) as usize;
+        let bytes = file.file.read(at.position, ahead.max(length)).await.map_err(|error| failed(&file.path, &error))?;
+        let found = bytes.slice(0..length);
+        *self.window.borrow_mut() = Some(Window { file: at.file, position: at.position, bytes });
+        Ok(found)
+    }
+}
+
+impl Window {
+    fn find(&self, file: usize, position: u64, length: usize) -> Option<Slice> {
+        let from = usize::try_from(position.checked_sub(self.position)?).ok()?;
+        (self.file == file && from + length <= self.bytes.len()).then(|| self.bytes.slice(from..from + length))
     }
 }
 

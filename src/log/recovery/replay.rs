@@ -2,7 +2,9 @@
 
 use std::{cell::RefCell, path::Path, rc::Rc, sync::Arc};
 
-use super::{METADATA_KEY, METADATA_TOPIC, empty_image, empty_state, failed, journals::Journals, no_fatal};
+use super::{
+    METADATA_KEY, METADATA_TOPIC, empty_image, empty_state, failed, journals::Journals, no_fatal, segments::write_many,
+};
 use crate::{
     base::{Map, Offset, PartitionKey},
     io::{Io, Slice, join_all},
@@ -204,6 +206,8 @@ impl Replay {
             state.listed_dirty = false;
             state.listed_full = false;
         }
+        write_many(core, &logs).await;
+        // What is left, and what has to be done to sealed segments.
         match write_all(core, &logs, What::Everything).await {
             Ok(()) => {}
             Err(RoundError::Full) => {
