@@ -250,16 +250,17 @@ impl Journals {
         // The blocks that follow are asked for next.
         let ahead = READ_AHEAD.min(file.size.saturating_sub(at.position)) as usize;
         let bytes = file.file.read(at.position, ahead.max(length)).await.map_err(|error| failed(&file.path, &error))?;
-        let found = bytes.slice(0..length);
+        let found = bytes[..length].to_vec().into();
         *self.window.borrow_mut() = Some(Window { file: at.file, position: at.position, bytes });
         Ok(found)
     }
 }
 
 impl Window {
+    /// A copy, so that whoever keeps a block does not keep the window.
     fn find(&self, file: usize, position: u64, length: usize) -> Option<Slice> {
         let from = usize::try_from(position.checked_sub(self.position)?).ok()?;
-        (self.file == file && from + length <= self.bytes.len()).then(|| self.bytes.slice(from..from + length))
+        (self.file == file).then(|| self.bytes.get(from..from + length)).flatten().map(|bytes| bytes.to_vec().into())
     }
 }
 

@@ -29,9 +29,10 @@ struct Part {
     pieces: Vec<Piece>,
 }
 
-/// Writes what is dirty in these logs, as far as that goes smoothly.
-pub async fn write_many(core: &Rc<Core>, logs: &[Rc<Log>]) {
-    let parts = RefCell::new(logs.iter().flat_map(parts));
+/// Writes what is dirty in these logs, as far as that goes smoothly. A log is asked for when the ones before it are on
+/// their way.
+pub async fn write_many(core: &Rc<Core>, logs: impl Iterator<Item = Rc<Log>>) {
+    let parts = RefCell::new(logs.flat_map(|log| parts(&log)).fuse());
     let worker = || async {
         loop {
             let job = next_job(&mut *parts.borrow_mut());
