@@ -5,6 +5,7 @@
 pub mod channel;
 mod clock;
 mod disk;
+mod file_write;
 #[cfg(feature = "glommio")]
 pub mod glommio;
 mod memory;
@@ -16,6 +17,7 @@ mod together;
 
 pub use clock::{Clock, Instant};
 pub use disk::{DirEntry, Disk, File, OpenOptions};
+pub use file_write::{FileWrite, Mark, PieceWrite};
 pub use memory::{ALIGNMENT, Buffer, SharedBuffer, Slice, Tail, align_up};
 pub use mesh::{Expecting, MESH_SLOTS, Mesh, MeshSeed, mesh};
 pub use rand::Rand;

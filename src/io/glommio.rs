@@ -12,6 +12,7 @@ pub mod probe;
 mod start;
 mod sys;
 mod tasks;
+mod whole_files;
 
 pub use disk::Disk;
 pub use event_fd::{Attendant, EventFd};

@@ -3,13 +3,14 @@
 //! Whole chunks go out as they fill, large and aligned, without a flush each. When the journal or the memory fills, or
 //! with time, a round writes everything that is dirty, syncs the file system once, and makes a checkpoint.
 
-use std::{io, rc::Rc, time::Duration};
+use std::{io, ops::Range, rc::Rc, time::Duration};
 
 use crate::{
     base::Offset,
     io::{File, Instant, SharedBuffer, join_all},
     log::{
         checkpoint::{BALLAST, checkpoint_name, encode_checkpoint},
+        chunk::Chunk,
         core::Core,
         directory,
         image::LogImage,
@@ -246,13 +247,35 @@ pub async fn write_all(core: &Rc<Core>, logs: &[Rc<Log>], what: What) -> Result<
 }
 
 /// A piece of a chunk on its way into its segment.
-struct Piece {
-    segment_base: Offset,
+pub struct Piece {
+    pub segment_base: Offset,
     chunk_start: u32,
-    buffer: SharedBuffer,
+    pub buffer: SharedBuffer,
     from: usize,
     /// Published when the write began; later bytes of the last block may be written too, and are again later.
     upto: usize,
+}
+
+impl Piece {
+    fn of(chunk: &Chunk) -> Self {
+        Self {
+            segment_base: chunk.segment_base,
+            chunk_start: chunk.start,
+            buffer: chunk.tail.buffer().clone(),
+            from: chunk.written / BLOCK_BYTES * BLOCK_BYTES,
+            upto: chunk.tail.published(),
+        }
+    }
+
+    /// Where it goes in the segment's file.
+    pub fn position(&self) -> u64 {
+        u64::from(self.chunk_start) + self.from as u64
+    }
+
+    /// Where it lies in the buffer: whole blocks.
+    pub fn range(&self) -> Range<usize> {
+        self.from..self.upto.next_multiple_of(BLOCK_BYTES)
+    }
 }
 
 async fn write_log(core: &Rc<Core>, log: &Rc<Log>, what: What) -> Result<(), LogError> {
@@ -280,8 +303,7 @@ fn has_segment(log: &Log, base: Offset) -> bool {
 
 async fn write_piece(core: &Rc<Core>, log: &Rc<Log>, piece: &Piece) -> Result<(), LogError> {
     let file = open_for_write(core, log, piece.segment_base).await?;
-    let position = u64::from(piece.chunk_start) + piece.from as u64;
-    let range = piece.from..piece.upto.next_multiple_of(BLOCK_BYTES);
+    let (position, range) = (piece.position(), piece.range());
     grow(core, log, &file, piece.segment_base, position + range.len() as u64).await?;
     let whole = range == (0..piece.buffer.len());
     let written = if whole {
@@ -300,17 +322,16 @@ fn next_piece(log: &Log, what: What) -> Result<Option<Piece>, LogError> {
         let whole = chunk.is_full() || chunk.segment_base != active;
         !chunk.is_clean() && (whole || what == What::Everything)
     });
-    Ok(piece.map(|chunk| Piece {
-        segment_base: chunk.segment_base,
-        chunk_start: chunk.start,
-        buffer: chunk.tail.buffer().clone(),
-        from: chunk.written / BLOCK_BYTES * BLOCK_BYTES,
-        upto: chunk.tail.published(),
-    }))
+    Ok(piece.map(Piece::of))
+}
+
+/// All that the log's segments lack, in the order of the file.
+pub fn dirty_pieces(log: &Log) -> Vec<Piece> {
+    log.state().chunks.0.iter().filter(|chunk| !chunk.is_clean()).map(Piece::of).collect()
 }
 
 /// Notes that a piece lies in its segment.
-fn wrote(core: &Core, log: &Rc<Log>, piece: &Piece) {
+pub fn wrote(core: &Core, log: &Rc<Log>, piece: &Piece) {
     let mut state = log.state_mut();
     let found = state
         .chunks

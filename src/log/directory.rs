@@ -7,7 +7,7 @@ use std::{io, path::Path};
 
 use crate::{
     base::{Offset, TopicId},
-    io::Io,
+    io::{Io, Mark},
     log::{
         core::Core,
         index::SegmentIndex,
@@ -174,6 +174,12 @@ async fn make_partition(core: &Core, log: &Log) -> io::Result<()> {
 }
 
 impl Log {
+    /// What the partition's directory holds, whoever makes it. `None` if it is there.
+    pub(super) fn directory_mark(&self) -> Option<Mark> {
+        let bytes = partition_metadata(self.key().topic_id).into_bytes();
+        (!self.state().has_directory).then(|| Mark { path: self.file(PARTITION_METADATA), bytes })
+    }
+
     /// Makes the partition's directory unless it is there.
     pub(super) async fn ensure_directory(&self) -> io::Result<()> {
         if self.state().has_directory {

@@ -6,6 +6,7 @@
 
 mod journals;
 mod replay;
+mod segments;
 
 use std::{
     path::{Path, PathBuf},
@@ -90,13 +91,15 @@ pub async fn recover(
     let mut phase = Phase::begin(io);
     let entries = io.disk.read_dir(directory).await.map_err(at)?;
     let manifest = read_manifest(io, directory, &entries).await?;
-    let mut journals = Journals::open(io, directory, &entries).await?;
+    // What will be the cache of the first core is empty until it serves.
+    let keep_max = settings.cache_max_bytes / 2;
+    let mut journals = Journals::open(io, directory, &entries, keep_max).await?;
     let checkpoints = match &manifest {
         Some(manifest) => read_checkpoints(io, directory, manifest).await?,
         None => Vec::new(),
     };
     if let Some(manifest) = manifest.filter(|manifest| !manifest.clean) {
-        journals.scan(&manifest.incarnation, &checkpoints).await?;
+        journals.scan(io, &manifest.incarnation, &checkpoints).await?;
     }
     phase.done("journals read");
     let images: Map<PartitionKey, LogImage> =

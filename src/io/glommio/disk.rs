@@ -17,11 +17,11 @@ use ::glommio::GlommioError;
 use ::glommio::io::{DmaBuffer, OpenOptions as DmaOptions};
 
 use super::file::File;
-use super::sys;
 use super::tasks::offload;
+use super::{sys, whole_files};
 use crate::base::Set;
 use crate::io::memory::Home;
-use crate::io::{ALIGNMENT, Buffer, DirEntry, OpenOptions, align_up};
+use crate::io::{ALIGNMENT, Buffer, DirEntry, FileWrite, OpenOptions, align_up};
 
 /// The operating system's error inside of glommio's.
 pub(super) fn plain(error: GlommioError<()>) -> io::Error {
@@ -195,6 +195,10 @@ impl Disk {
             if sync { file.sync_all() } else { Ok(()) }
         })
         .await
+    }
+
+    pub(in crate::io) async fn write_files(&self, files: Vec<FileWrite>) -> Vec<io::Result<u64>> {
+        offload(move || files.iter().map(whole_files::write).collect()).await
     }
 
     pub(in crate::io) async fn sync_filesystem(&self, path: &Path) -> io::Result<()> {

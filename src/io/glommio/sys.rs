@@ -9,10 +9,13 @@ use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::io::SharedBuffer;
+use crate::io::{PieceWrite, SharedBuffer};
 
 /// `f_type` of a tmpfs.
 const TMPFS: i64 = 0x0102_1994;
+
+/// The kernel's limit of the parts of one write.
+const PIECES_MAX: usize = 1024;
 
 fn checked(result: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -50,6 +53,34 @@ pub(super) fn write(descriptor: RawFd, buffer: &SharedBuffer, range: Range<usize
         }
     }
     Ok(())
+}
+
+/// Writes pieces that follow one another in the file, as few writes as may be.
+pub(super) fn write_run(descriptor: RawFd, pieces: &[PieceWrite]) -> io::Result<()> {
+    for part in pieces.chunks(PIECES_MAX) {
+        let vectors: Vec<libc::iovec> = part.iter().map(vector).collect();
+        let count = libc::c_int::try_from(vectors.len()).expect("not more than the limit");
+        let offset = i64::try_from(part[0].position).map_err(|_| ErrorKind::InvalidInput)?;
+        // SAFETY: each vector lies within memory that its piece keeps alive; see `write` for the unpublished bytes.
+        let written = unsafe { libc::pwritev(descriptor, vectors.as_ptr(), count, offset) };
+        let wanted: usize = part.iter().map(|piece| piece.range.len()).sum();
+        if usize::try_from(written) == Ok(wanted) {
+            continue;
+        }
+        // Interrupted, or too much for one call: the long way, which says what is wrong.
+        for piece in part {
+            write(descriptor, &piece.buffer, piece.range.clone(), piece.position)?;
+        }
+    }
+    Ok(())
+}
+
+fn vector(piece: &PieceWrite) -> libc::iovec {
+    let range = &piece.range;
+    assert!(range.start <= range.end && range.end <= piece.buffer.len(), "a write lies within its buffer");
+    // SAFETY: the range was just held against the buffer's length.
+    let start = unsafe { piece.buffer.start().add(range.start) };
+    libc::iovec { iov_base: start.cast_mut().cast(), iov_len: range.len() }
 }
 
 /// Fills `bytes` from a file.

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::disk_state::{Content, DiskState, WriteInFlight, eio};
 use super::world::{Event, World};
 use crate::io::channel::oneshot;
-use crate::io::{Buffer, DirEntry, Instant, OpenOptions, SharedBuffer, Slice, align_up};
+use crate::io::{Buffer, DirEntry, FileWrite, Instant, Mark, OpenOptions, SharedBuffer, Slice, align_up};
 
 /// The door to a node's disk.
 #[derive(Clone)]
@@ -149,6 +149,50 @@ impl Disk {
             self.state.borrow_mut().image_mut(inode).sync(number, None);
         }
         Ok(())
+    }
+
+    pub(in crate::io) async fn write_files(&self, files: Vec<FileWrite>) -> Vec<io::Result<u64>> {
+        let mut results = Vec::with_capacity(files.len());
+        for file in &files {
+            results.push(self.write_whole(file).await);
+        }
+        results
+    }
+
+    /// The single steps of a thread's job, each with a time and failures of its own.
+    async fn write_whole(&self, write: &FileWrite) -> io::Result<u64> {
+        write.check()?;
+        if let Some(mark) = &write.mark {
+            self.ensure_mark(mark).await?;
+        }
+        let file = self.open(&write.path, OpenOptions { create: true, durable: false }).await?;
+        let (mut length, needed) = (file.len().await?, write.needed());
+        if needed > length {
+            let grown = (write.grown)(length, needed);
+            if let Err(error) = file.allocate(length, grown - length).await {
+                file.truncate(length).await?;
+                return Err(error);
+            }
+            length = grown;
+        }
+        for piece in &write.pieces {
+            file.write_range(piece.buffer.clone(), piece.range.clone(), piece.position).await?;
+        }
+        Ok(length)
+    }
+
+    async fn ensure_mark(&self, mark: &Mark) -> io::Result<()> {
+        let directory = mark.path.parent().ok_or(ErrorKind::InvalidInput)?;
+        match self.read_file(&mark.path).await {
+            Ok(found) if found == mark.bytes => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound && !self.exists(directory).await => {
+                self.create_dir_all(directory).await?;
+                self.write_file(&mark.path, &mark.bytes, false).await
+            }
+            Ok(_) => Err(mark.is_another()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(mark.is_another()),
+            Err(error) => Err(error),
+        }
     }
 
     pub(in crate::io) async fn sync_filesystem(&self, path: &Path) -> io::Result<()> {

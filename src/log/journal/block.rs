@@ -8,6 +8,8 @@
 //! `durable_below` is the sequence below which every block was known to be on stable storage when this one was written.
 //! A block that is missing below it was lost; one that is missing at or above it was never promised to anybody.
 
+use std::ops::Range;
+
 use crate::{
     io::Buffer,
     log::{
@@ -151,8 +153,17 @@ impl BlockHeader {
 
 /// The entries of a verified block.
 pub fn entries(block: &[u8]) -> impl Iterator<Item = Result<Entry<'_>, Damaged>> {
+    placed_entries(block).map(|entry| entry.map(|(_, entry)| entry))
+}
+
+/// The entries of a verified block, each with the place in the block where its bytes lie.
+pub fn placed_entries(block: &[u8]) -> impl Iterator<Item = Result<(Range<usize>, Entry<'_>), Damaged>> {
     let mut input = Reader(&block[HEADER_BYTES..]);
-    std::iter::from_fn(move || if input.0.is_empty() { None } else { Some(Entry::decode(&mut input)) })
+    std::iter::from_fn(move || {
+        let start = block.len() - input.0.len();
+        let entry = (!input.0.is_empty()).then(|| Entry::decode(&mut input))?;
+        Some(entry.map(|entry| (start..block.len() - input.0.len(), entry)))
+    })
 }
 
 #[cfg(test)]

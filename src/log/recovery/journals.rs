@@ -1,6 +1,8 @@
 //! Reading the journals that an earlier life has left: which blocks are its log, and where it ends.
 
 use std::{
+    cell::RefCell,
+    collections::VecDeque,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -24,8 +26,11 @@ use crate::{
 const LOCK_TRIES: usize = 100;
 const LOCK_DELAY: Duration = Duration::from_millis(100);
 
-/// Blocks of a journal as large as this are kept in memory between the two passes; a larger one is read twice.
-const KEEP_BYTES: u64 = 32 << 20;
+/// Files that are being read at the same time, each into memory of its size.
+const READS_MAX: usize = 4;
+
+/// What is read a second time is read in pieces of this size: a block alone may be as small as 4 KiB.
+const READ_AHEAD: u64 = 1 << 20;
 
 pub struct JournalFile {
     pub core: usize,
@@ -33,8 +38,8 @@ pub struct JournalFile {
     pub size: u64,
     pub path: PathBuf,
     file: File,
-    /// The file's bytes, if they were kept.
-    bytes: Option<Slice>,
+    /// The file's blocks that count, one behind the other without what pads them, if they were kept.
+    kept: Option<Slice>,
 }
 
 /// A block that counts.
@@ -43,12 +48,26 @@ struct BlockAt {
     header: BlockHeader,
     file: usize,
     position: u64,
+    /// Where it begins in what was kept of its file.
+    kept_at: usize,
     has_metadata: bool,
+}
+
+/// A part of a file that is in memory.
+struct Window {
+    file: usize,
+    position: u64,
+    bytes: Slice,
 }
 
 /// Every journal file of a directory, locked.
 pub struct Journals {
     pub files: Vec<JournalFile>,
+    /// Bytes of blocks that may be kept in memory between the two passes, and those that are. The rest is read twice.
+    keep_max: usize,
+    kept_bytes: usize,
+    /// What the second pass has read last.
+    window: RefCell<Option<Window>>,
     /// The blocks of each core of the earlier life, in order.
     blocks: Vec<Vec<BlockAt>>,
     /// Partitions with appended records in those blocks.
@@ -61,17 +80,20 @@ pub struct Journals {
 
 impl Journals {
     /// Opens and locks what is there. Waits for the locks: until then a killed process may still be writing.
-    pub async fn open(io: &Io, directory: &Path, entries: &[DirEntry]) -> Result<Self, RecoverError> {
+    pub async fn open(io: &Io, directory: &Path, entries: &[DirEntry], keep_max: usize) -> Result<Self, RecoverError> {
         let mut files = Vec::new();
         for entry in entries {
             let Some((core, number)) = parse_journal_name(&entry.name) else { continue };
             let path = directory.join(&entry.name);
             let file = io.disk.open(&path, OpenOptions::default()).await.map_err(|error| failed(&path, &error))?;
             lock(io, &file, &path).await?;
-            files.push(JournalFile { core, number, size: entry.len, path, file, bytes: None });
+            files.push(JournalFile { core, number, size: entry.len, path, file, kept: None });
         }
         Ok(Self {
             files,
+            keep_max,
+            kept_bytes: 0,
+            window: RefCell::new(None),
             blocks: Vec::new(),
             appended: Set::default(),
             starts: Map::default(),
@@ -82,16 +104,30 @@ impl Journals {
     /// First pass: finds each core's blocks from its checkpoint on.
     /// # Errors
     /// `JournalCorrupt` if a block is missing that was durable when a later one was written.
-    pub async fn scan(&mut self, incarnation: &Incarnation, checkpoints: &[Checkpoint]) -> Result<(), RecoverError> {
-        let total: u64 = self.files.iter().map(|file| file.size).sum();
-        for checkpoint in checkpoints {
-            let mut found = Vec::new();
-            for index in 0..self.files.len() {
-                if self.files[index].core == checkpoint.core {
-                    self.scan_file(index, incarnation, checkpoint.first_sequence, total <= KEEP_BYTES, &mut found)
-                        .await?;
-                }
+    pub async fn scan(
+        &mut self,
+        io: &Io,
+        incarnation: &Incarnation,
+        checkpoints: &[Checkpoint],
+    ) -> Result<(), RecoverError> {
+        let mut found: Vec<Vec<BlockAt>> = checkpoints.iter().map(|_| Vec::new()).collect();
+        let life_of = |file: &JournalFile| checkpoints.iter().position(|it| it.core == file.core);
+        let mut waiting = (0..self.files.len())
+            .filter_map(|index| Some((index, life_of(&self.files[index])?)))
+            .collect::<Vec<_>>()
+            .into_iter();
+        let mut reading = VecDeque::new();
+        loop {
+            for (index, life) in waiting.by_ref().take(READS_MAX - reading.len()) {
+                let JournalFile { file, size, .. } = &self.files[index];
+                let (file, size) = (file.clone(), *size as usize);
+                reading.push_back((index, life, io.spawner.spawn_with_handle(async move { file.read(0, size).await })));
             }
+            let Some((index, life, bytes)) = reading.pop_front() else { break };
+            let bytes = bytes.await.map_err(|error| failed(&self.files[index].path, &error))?;
+            self.look_through(index, &bytes, incarnation, checkpoints[life].first_sequence, &mut found[life])?;
+        }
+        for (checkpoint, mut found) in checkpoints.iter().zip(found) {
             found.sort_unstable_by_key(|block| block.header.sequence);
             let log = self.chain(found, checkpoint.first_sequence)?;
             self.blocks.push(log);
@@ -99,17 +135,17 @@ impl Journals {
         Ok(())
     }
 
-    async fn scan_file(
+    /// Finds the blocks in a file's bytes, and keeps them if there is room.
+    fn look_through(
         &mut self,
         index: usize,
+        bytes: &[u8],
         incarnation: &Incarnation,
         first_sequence: u64,
-        keep: bool,
         found: &mut Vec<BlockAt>,
     ) -> Result<(), RecoverError> {
-        let file = &self.files[index];
-        let bytes = file.file.read(0, file.size as usize).await.map_err(|error| failed(&file.path, &error))?;
-        let mut position = 0;
+        let first = found.len();
+        let (mut position, mut kept_at) = (0, 0);
         while position + BLOCK_BYTES <= bytes.len() {
             let Ok((header, block)) = BlockHeader::parse(&bytes[position..]) else {
                 position += BLOCK_BYTES;
@@ -117,12 +153,19 @@ impl Journals {
             };
             if header.incarnation == *incarnation && header.sequence >= first_sequence {
                 let has_metadata = self.note(index, position as u64, block)?;
-                found.push(BlockAt { header, file: index, position: position as u64, has_metadata });
+                found.push(BlockAt { header, file: index, position: position as u64, kept_at, has_metadata });
+                kept_at += block.len();
             }
             position += header.padded();
         }
-        if keep {
-            self.files[index].bytes = Some(bytes);
+        if self.kept_bytes + kept_at <= self.keep_max {
+            let mut kept = Vec::with_capacity(kept_at);
+            for block in &found[first..] {
+                let start = block.position as usize;
+                kept.extend_from_slice(&bytes[start..start + block.header.length as usize]);
+            }
+            self.kept_bytes += kept_at;
+            self.files[index].kept = Some(kept.into());
         }
         Ok(())
     }
@@ -197,10 +240,27 @@ impl Journals {
         let at = self.blocks[core][index];
         let file = &self.files[at.file];
         let length = at.header.length as usize;
-        match &file.bytes {
-            Some(bytes) => Ok(bytes.slice(at.position as usize..at.position as usize + length)),
-            None => file.file.read(at.position, length).await.map_err(|error| failed(&file.path, &error)),
+        if let Some(kept) = &file.kept {
+            return Ok(kept.slice(at.kept_at..at.kept_at + length));
         }
+        if let Some(found) = self.window.borrow().as_ref().and_then(|window| window.find(at.file, at.position, length))
+        {
+            return Ok(found);
+        }
+        // The blocks that follow are asked for next.
+        let ahead = READ_AHEAD.min(file.size.saturating_sub(at.position)) as usize;
+        let bytes = file.file.read(at.position, ahead.max(length)).await.map_err(|error| failed(&file.path, &error))?;
+        let found = bytes[..length].to_vec().into();
+        *self.window.borrow_mut() = Some(Window { file: at.file, position: at.position, bytes });
+        Ok(found)
+    }
+}
+
+impl Window {
+    /// A copy, so that whoever keeps a block does not keep the window.
+    fn find(&self, file: usize, position: u64, length: usize) -> Option<Slice> {
+        let from = usize::try_from(position.checked_sub(self.position)?).ok()?;
+        (self.file == file).then(|| self.bytes.get(from..from + length)).flatten().map(|bytes| bytes.to_vec().into())
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::{cell::RefCell, path::Path, rc::Rc, sync::Arc};
 
-use super::{METADATA_KEY, METADATA_TOPIC, empty_image, empty_state, failed, journals::Journals, no_fatal};
+use super::{
+    METADATA_KEY, METADATA_TOPIC, empty_image, empty_state, failed, journals::Journals, no_fatal, segments::write_many,
+};
 use crate::{
-    base::{Map, Offset, PartitionKey},
+    base::{Map, Offset, PartitionKey, Timestamp},
     io::{Io, Slice, join_all},
     log::{
         core::{Core, CoreSeed, PartitionSeed},
@@ -18,6 +20,7 @@ use crate::{
         removal,
         settings::{LivePartitions, LogConfig, LogError, LogSettings, RecoverError},
         sync_gate::SyncGate,
+        wire::Reader,
     },
     partition::PartitionState,
     protocol::batch::{BatchHeader, BatchInfo},
@@ -42,6 +45,16 @@ struct Partition {
     log: Rc<Log>,
     state: RefCell<PartitionState>,
     config: LogConfig,
+}
+
+/// Entries of many blocks, partition by partition: what one partition needs is then at hand, and one can be written while
+/// the next is applied.
+#[derive(Default)]
+struct Run {
+    index: Map<PartitionKey, usize>,
+    /// In the order of their first entries; each one's entries in their order.
+    partitions: Vec<(PartitionKey, Vec<Slice>)>,
+    bytes: usize,
 }
 
 impl Replay {
@@ -82,7 +95,7 @@ impl Replay {
         for core in 0..journals.cores() {
             for index in (0..journals.len(core)).filter(|index| journals.has_metadata(core, *index)) {
                 let block = journals.block(core, index).await?;
-                self.apply(&block, journals, |key| key == METADATA_KEY)?;
+                self.apply_metadata(&block, journals)?;
             }
         }
         let mut batches = Vec::new();
@@ -117,18 +130,19 @@ impl Replay {
             }
         }
         tracing::debug!(ms = (self.io.clock.now().0 - began.0) / 1_000_000, "recovery: tails loaded");
+        let mut run = Run::default();
         for core in 0..journals.cores() {
             for index in 0..journals.len(core) {
                 let block = journals.block(core, index).await?;
-                self.apply(&block, journals, |key| key != METADATA_KEY)?;
+                run.add(&block, |key| key != METADATA_KEY && self.partitions.contains_key(&key));
                 // The journal may hold more than memory should.
-                if self.core.memory.is_pressed() {
-                    self.write_out().await?;
+                if run.bytes >= self.core.settings.dirty_max_bytes {
+                    self.apply_run(std::mem::take(&mut run), journals).await?;
                 }
             }
         }
-        tracing::debug!(ms = (self.io.clock.now().0 - began.0) / 1_000_000, "recovery: entries applied");
-        self.write_out().await
+        tracing::debug!(ms = (self.io.clock.now().0 - began.0) / 1_000_000, "recovery: entries sorted");
+        self.apply_run(run, journals).await
     }
 
     /// Restores a partition from its image. The log start that the journal announces is applied at once: segments
@@ -160,41 +174,41 @@ impl Replay {
         Ok(())
     }
 
-    fn apply(
-        &mut self,
-        block: &[u8],
-        journals: &Journals,
-        wanted: impl Fn(PartitionKey) -> bool,
-    ) -> Result<(), RecoverError> {
+    fn apply_metadata(&mut self, block: &[u8], journals: &Journals) -> Result<(), RecoverError> {
         let now = self.io.clock.wall();
-        for entry in block::entries(block) {
-            // Every entry was decoded once already, by the first pass.
-            let Ok(entry) = entry else { return Ok(()) };
-            let key = entry.key();
-            let Some(partition) = self.partitions.get(&key).filter(|_| wanted(key)) else { continue };
-            let log = &partition.log;
-            match entry {
-                Entry::Append { head, batch } if head.base_offset >= log.log_end_offset() => {
-                    let end = journals.segment_ends.get(&(key, head.segment_base)).copied().unwrap_or_default();
-                    let gone = end <= log.log_start_offset();
-                    partition.append(&head, batch, gone, now).map_err(|error| broken(key, error))?;
-                    self.batches += 1;
-                }
-                // Below the checkpointed end, so in its segment already.
-                Entry::Append { .. } => {}
-                // Applied when the partition was restored.
-                Entry::LogStart { .. } => {}
-                Entry::Seal { segment_base, next_base, .. } => {
-                    let mut state = log.state_mut();
-                    if state.active().base == segment_base && state.end <= next_base {
-                        log.seal_active(&mut state, next_base);
-                    }
-                }
-            }
+        let partition = &self.partitions[&METADATA_KEY];
+        // Every entry was decoded once already, by the first pass.
+        for entry in block::entries(block).map_while(Result::ok).filter(|entry| entry.key() == METADATA_KEY) {
+            self.batches += usize::from(partition.apply(entry, journals, now)?);
         }
         Ok(())
     }
 
+    /// Applies the entries, and writes what they bring while the next ones are applied.
+    async fn apply_run(&mut self, run: Run, journals: &Journals) -> Result<(), RecoverError> {
+        let now = self.io.clock.wall();
+        let mut outcome = Ok(());
+        let logs = run.partitions.iter().map_while(|(key, entries)| {
+            let partition = &self.partitions[key];
+            for entry in entries {
+                // As above: it cannot fail.
+                let Ok(entry) = Entry::decode(&mut Reader(entry)) else { continue };
+                match partition.apply(entry, journals, now) {
+                    Ok(appended) => self.batches += usize::from(appended),
+                    Err(error) => {
+                        outcome = Err(error);
+                        return None;
+                    }
+                }
+            }
+            Some(partition.log.clone())
+        });
+        write_many(&self.core, logs).await;
+        outcome?;
+        self.write_out().await
+    }
+
+    /// Writes what is dirty still, and what has to be done to sealed segments.
     async fn write_out(&self) -> Result<(), RecoverError> {
         let core = &self.core;
         core.full.borrow_mut().clear();
@@ -251,9 +265,52 @@ impl Replay {
     }
 }
 
+impl Run {
+    fn add(&mut self, block: &Slice, wanted: impl Fn(PartitionKey) -> bool) {
+        for (place, entry) in block::placed_entries(block).map_while(Result::ok) {
+            let key = entry.key();
+            let index = match self.index.get(&key) {
+                Some(index) => *index,
+                None if wanted(key) => {
+                    self.partitions.push((key, Vec::new()));
+                    self.index.insert(key, self.partitions.len() - 1);
+                    self.partitions.len() - 1
+                }
+                None => continue,
+            };
+            self.bytes += place.len() + size_of::<Slice>();
+            self.partitions[index].1.push(block.slice(place));
+        }
+    }
+}
+
 impl Partition {
+    /// Returns whether the entry was a batch that the segments did not have.
+    fn apply(&self, entry: Entry, journals: &Journals, now: Timestamp) -> Result<bool, RecoverError> {
+        let log = &self.log;
+        match entry {
+            Entry::Append { head, batch } if head.base_offset >= log.log_end_offset() => {
+                let end = journals.segment_ends.get(&(head.key, head.segment_base)).copied().unwrap_or_default();
+                let gone = end <= log.log_start_offset();
+                self.append(&head, batch, gone, now).map_err(|error| broken(head.key, error))?;
+                Ok(true)
+            }
+            // Below the checkpointed end, so in its segment already.
+            Entry::Append { .. } => Ok(false),
+            // Applied when the partition was restored.
+            Entry::LogStart { .. } => Ok(false),
+            Entry::Seal { segment_base, next_base, .. } => {
+                let mut state = log.state_mut();
+                if state.active().base == segment_base && state.end <= next_base {
+                    log.seal_active(&mut state, next_base);
+                }
+                Ok(false)
+            }
+        }
+    }
+
     /// `gone` says that the segment was deleted after the append: then only what the rules know moves on.
-    fn append(&self, head: &AppendHead, batch: &[u8], gone: bool, now: i64) -> Result<(), LogError> {
+    fn append(&self, head: &AppendHead, batch: &[u8], gone: bool, now: Timestamp) -> Result<(), LogError> {
         let corrupt = LogError::Corrupt { segment: head.segment_base, position: u64::from(head.position) };
         let header = BatchHeader::parse(batch).map_err(|_| corrupt.clone())?;
         let info = BatchInfo::of(&header);

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use super::{DIRECTORY, Rig, batch, key, live, story::settings};
+use super::{DIRECTORY, Rig, batch, bytes_of, key, live, story::settings};
 use crate::{
     base::Offset,
     io::{
@@ -66,6 +66,57 @@ fn a_damaged_checkpoint_is_refused() {
         sim.overwrite(0, &Path::new(DIRECTORY).join(&entry.name), 12, b"x");
     }
     assert_eq!(reopened(&sim), Err(RecoverError::CheckpointCorrupt { core: 0 }));
+}
+
+/// Reopens, and reads all that is there. Returns how many batches.
+fn read_back(sim: &Simulation) -> Result<usize, RecoverError> {
+    sim.block_on(0, 0, |io| async move {
+        let rig = Rig::open(&io, &settings(), &live(key(1), "t", &LogConfig::default())).await?;
+        let log = rig.core_log.log(key(1)).unwrap();
+        let read = log.read(Offset(0), 1 << 20, log.log_end_offset(), true).await.unwrap();
+        let bytes = bytes_of(&read.slices);
+        let batches = crate::protocol::batch::batches(&bytes).map(|batch| batch.expect("a whole batch"));
+        Ok(batches.filter(|batch| crate::protocol::batch::crc_ok(batch.bytes)).count())
+    })
+}
+
+#[test]
+fn a_recovery_whose_writes_fail_tries_each_once_more_and_loses_nothing_if_it_gives_up() {
+    let (mut recovered, mut gave_up) = (0, 0);
+    for seed in 0..40 {
+        let sim = Simulation::new(seed);
+        crashed(&sim, 3);
+        let faults = Faults { write_error_one_in: 2, short_write_one_in: 3, files_named: "0.log", ..Faults::default() };
+        sim.set_faults(0, faults);
+        match read_back(&sim) {
+            Ok(batches) => {
+                assert_eq!(batches, 3, "seed {seed}");
+                recovered += 1;
+            }
+            Err(_) => gave_up += 1,
+        }
+        sim.power_cut(0);
+        sim.set_faults(0, Faults::default());
+        assert_eq!(read_back(&sim), Ok(3), "seed {seed}");
+    }
+    assert!(recovered > 5 && gave_up > 5, "{recovered} recovered, {gave_up} gave up");
+}
+
+#[test]
+fn recovery_puts_the_directory_of_another_topic_aside() {
+    let sim = Simulation::new(18);
+    crashed(&sim, 3);
+    sim.block_on(0, 0, |io| async move {
+        io.disk.create_dir_all(Path::new("data/t-0")).await.unwrap();
+        let mark = format!("version: 0\ntopic_id: {}", key(9).topic_id);
+        io.disk.write_file(Path::new("data/t-0/partition.metadata"), mark.as_bytes(), true).await.unwrap();
+        io.disk.sync_filesystem(Path::new(DIRECTORY)).await.unwrap();
+    });
+    assert_eq!(read_back(&sim), Ok(3));
+    let mark = sim.block_on(0, 0, |io| async move {
+        String::from_utf8(io.disk.read_file(Path::new("data/t-0/partition.metadata")).await.unwrap()).unwrap()
+    });
+    assert!(mark.contains(&key(1).topic_id.to_string()), "{mark}");
 }
 
 #[test]
