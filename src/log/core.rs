@@ -207,6 +207,17 @@ impl Core {
         self.spawn(async move { destage::run(&core).await });
     }
 
+    /// Logs, lists and core refer to each other; without this none of them would ever be freed.
+    pub fn untie(&self) {
+        self.logs.borrow_mut().clear();
+        self.dirty.borrow_mut().clear();
+        self.full.borrow_mut().clear();
+        self.flushed.borrow_mut().clear();
+        self.memory.forget();
+        self.journal.forget();
+        self.state_source.borrow_mut().take();
+    }
+
     /// Waits until the tasks have ended.
     pub async fn ended(&self) {
         while self.running.get() > 0 {
@@ -321,15 +332,8 @@ impl CoreLog {
 }
 
 impl Drop for CoreLog {
-    /// Logs, lists and core refer to each other; this unties them.
     fn drop(&mut self) {
-        let core = &self.core;
-        core.logs.borrow_mut().clear();
-        core.dirty.borrow_mut().clear();
-        core.full.borrow_mut().clear();
-        core.flushed.borrow_mut().clear();
-        core.memory.forget();
-        core.state_source.borrow_mut().take();
+        self.core.untie();
     }
 }
 

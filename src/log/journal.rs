@@ -175,6 +175,15 @@ impl Journal {
         Ok(())
     }
 
+    /// Forgets what has not been written; blocks name the logs that wait for them.
+    pub fn forget(&self) {
+        let (filling, sealed) = {
+            let mut state = self.state.borrow_mut();
+            (state.filling.take(), std::mem::take(&mut state.sealed))
+        };
+        drop((filling, sealed));
+    }
+
     pub fn stop(&self) {
         self.stopping.set(true);
         self.state.borrow_mut().wake();

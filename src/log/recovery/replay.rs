@@ -259,9 +259,13 @@ impl Replay {
         // What was sealed last is finished by now or has no bytes.
         self.write_out().await?;
         self.core.files.forget_all();
-        self.core.memory.forget();
-        self.core.dirty.borrow_mut().clear();
         Ok(seeds)
+    }
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        self.core.untie();
     }
 }
 
