@@ -60,6 +60,14 @@ struct Window {
     bytes: Slice,
 }
 
+/// What was found of one core's journal: nobody knows yet where its log ends.
+#[derive(Default)]
+struct Found {
+    blocks: Vec<BlockAt>,
+    /// Log starts, each with the sequence of the block that announces it.
+    starts: Vec<(u64, PartitionKey, Offset)>,
+}
+
 /// Every journal file of a directory, locked.
 pub struct Journals {
     pub files: Vec<JournalFile>,
@@ -110,7 +118,7 @@ impl Journals {
         incarnation: &Incarnation,
         checkpoints: &[Checkpoint],
     ) -> Result<(), RecoverError> {
-        let mut found: Vec<Vec<BlockAt>> = checkpoints.iter().map(|_| Vec::new()).collect();
+        let mut found: Vec<Found> = checkpoints.iter().map(|_| Found::default()).collect();
         let life_of = |file: &JournalFile| checkpoints.iter().position(|it| it.core == file.core);
         let mut waiting = (0..self.files.len())
             .filter_map(|index| Some((index, life_of(&self.files[index])?)))
@@ -128,8 +136,14 @@ impl Journals {
             self.look_through(index, &bytes, incarnation, checkpoints[life].first_sequence, &mut found[life])?;
         }
         for (checkpoint, mut found) in checkpoints.iter().zip(found) {
-            found.sort_unstable_by_key(|block| block.header.sequence);
-            let log = self.chain(found, checkpoint.first_sequence)?;
+            found.blocks.sort_unstable_by_key(|block| block.header.sequence);
+            let log = self.chain(found.blocks, checkpoint.first_sequence)?;
+            // Behind the end nothing counts: the records up to such a start may be missing, and none of its files is.
+            let end = checkpoint.first_sequence + log.len() as u64;
+            for (_, key, offset) in found.starts.into_iter().filter(|(sequence, ..)| *sequence < end) {
+                let start = self.starts.entry(key).or_default();
+                *start = offset.max(*start);
+            }
             self.blocks.push(log);
         }
         Ok(())
@@ -142,9 +156,9 @@ impl Journals {
         bytes: &[u8],
         incarnation: &Incarnation,
         first_sequence: u64,
-        found: &mut Vec<BlockAt>,
+        found: &mut Found,
     ) -> Result<(), RecoverError> {
-        let first = found.len();
+        let first = found.blocks.len();
         let (mut position, mut kept_at) = (0, 0);
         while position + BLOCK_BYTES <= bytes.len() {
             let Ok((header, block)) = BlockHeader::parse(&bytes[position..]) else {
@@ -152,15 +166,15 @@ impl Journals {
                 continue;
             };
             if header.incarnation == *incarnation && header.sequence >= first_sequence {
-                let has_metadata = self.note(index, position as u64, block)?;
-                found.push(BlockAt { header, file: index, position: position as u64, kept_at, has_metadata });
+                let has_metadata = self.note(index, position as u64, header.sequence, block, &mut found.starts)?;
+                found.blocks.push(BlockAt { header, file: index, position: position as u64, kept_at, has_metadata });
                 kept_at += block.len();
             }
             position += header.padded();
         }
         if self.kept_bytes + kept_at <= self.keep_max {
             let mut kept = Vec::with_capacity(kept_at);
-            for block in &found[first..] {
+            for block in &found.blocks[first..] {
                 let start = block.position as usize;
                 kept.extend_from_slice(&bytes[start..start + block.header.length as usize]);
             }
@@ -171,7 +185,14 @@ impl Journals {
     }
 
     /// Looks through a block's entries once, so that the second pass knows what to expect.
-    fn note(&mut self, file: usize, position: u64, block: &[u8]) -> Result<bool, RecoverError> {
+    fn note(
+        &mut self,
+        file: usize,
+        position: u64,
+        sequence: u64,
+        block: &[u8],
+        starts: &mut Vec<(u64, PartitionKey, Offset)>,
+    ) -> Result<bool, RecoverError> {
         let mut has_metadata = false;
         for entry in block::entries(block) {
             let Ok(entry) = entry else {
@@ -186,10 +207,7 @@ impl Journals {
                     *end = last.plus(1).max(*end);
                     self.appended.insert(head.key);
                 }
-                Entry::LogStart { key, offset } => {
-                    let start = self.starts.entry(key).or_default();
-                    *start = offset.max(*start);
-                }
+                Entry::LogStart { key, offset } => starts.push((sequence, key, offset)),
                 Entry::Seal { .. } => {}
             }
         }
@@ -273,4 +291,48 @@ async fn lock(io: &Io, file: &File, path: &Path) -> Result<(), RecoverError> {
         }
     }
     Err(RecoverError::Busy { path: path.display().to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{base::TopicId, io::sim::Simulation, log::journal::block::HEADER_BYTES};
+
+    const LIFE: Incarnation = [7; 16];
+
+    fn key() -> PartitionKey {
+        PartitionKey { topic_id: TopicId(Uuid::from_u128(5)), partition: 0 }
+    }
+
+    /// A block that announces a log start.
+    fn block(sequence: u64, start: i64) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER_BYTES];
+        Entry::LogStart { key: key(), offset: Offset(start) }.encode(&mut bytes);
+        let length = bytes.len() as u32;
+        bytes.resize(block::padded(bytes.len()), 0);
+        let header =
+            BlockHeader { crc: 0, incarnation: LIFE, sequence, previous_crc: 0, length, durable_below: 0, entries: 1 };
+        header.seal(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn a_log_start_behind_the_end_of_the_journal_does_not_count() {
+        Simulation::new(1).block_on(0, 0, |io| async move {
+            let directory = Path::new("data");
+            io.disk.create_dir_all(directory).await.unwrap();
+            // The second block was lost before anybody was promised anything.
+            let bytes = [block(0, 5), block(2, 9)].concat();
+            io.disk.write_file(&directory.join("ringtail-journal-0-0"), &bytes, true).await.unwrap();
+            let entries = io.disk.read_dir(directory).await.unwrap();
+            let mut journals = Journals::open(&io, directory, &entries, 1 << 20).await.unwrap();
+            let checkpoint =
+                Checkpoint { incarnation: LIFE, core: 0, generation: 1, first_sequence: 0, images: Vec::new() };
+            journals.scan(&io, &LIFE, &[checkpoint]).await.unwrap();
+            assert_eq!(journals.block_count(), 1);
+            assert_eq!(journals.starts.get(&key()), Some(&Offset(5)));
+        });
+    }
 }
