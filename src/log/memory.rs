@@ -126,6 +126,11 @@ impl Memory {
         self.evictable.borrow_mut().push_back(log.clone());
     }
 
+    /// The log has no chunks any more.
+    pub fn not_evictable(&self, log: &Rc<Log>) {
+        self.evictable.borrow_mut().retain(|listed| !Rc::ptr_eq(listed, log));
+    }
+
     /// Drops the oldest clean chunks until the cache is within its bound. Readers keep what they hold.
     pub fn evict(&self) {
         let mut left = self.evictable.borrow().len();

@@ -79,14 +79,17 @@ pub struct State {
 
 /// Room for one append. Dropped unused, it is given back.
 pub struct Reservation {
-    log: Rc<Log>,
+    /// Until it has become an append.
+    log: Option<Rc<Log>>,
     bytes: usize,
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.log.state.borrow_mut().release(self.bytes);
-        self.log.core.memory.give_back(self.bytes);
+        if let Some(log) = &self.log {
+            log.state.borrow_mut().release(self.bytes);
+            log.core.memory.give_back(self.bytes);
+        }
     }
 }
 
@@ -313,7 +316,7 @@ impl Log {
         state.reserved_bytes += bytes;
         state.reservations += 1;
         drop(state);
-        Reservation { log: self.clone(), bytes }
+        Reservation { log: Some(self.clone()), bytes }
     }
 
     /// Takes room for an append of `bytes`: memory, journal, disk. Waits for memory and journal; calls for one partition
@@ -407,8 +410,9 @@ impl Log {
 
     /// Appends a batch: stamps it with its offset and epoch, and copies it into the tail chunk and into the journal's
     /// current block. `info` carries the final offsets. Never waits; it counts when [`flushed`](Self::flushed) says so.
-    pub fn append(self: &Rc<Self>, reservation: Reservation, batch: &[u8], info: &BatchInfo) {
-        assert!(Rc::ptr_eq(&reservation.log, self), "a reservation is for one log");
+    pub fn append(self: &Rc<Self>, mut reservation: Reservation, batch: &[u8], info: &BatchInfo) {
+        let reserved = reservation.log.take();
+        assert!(reserved.is_some_and(|log| Rc::ptr_eq(&log, self)), "a reservation is for one log");
         assert!(batch.len() <= reservation.bytes && batch.len() == info.bytes as usize, "a reservation fits its batch");
         let mut state = self.state_mut();
         assert!(info.base_offset >= state.end, "offsets only grow");
@@ -422,7 +426,6 @@ impl Log {
         self.core.journal.append(self, &head, [&stamp, &batch[STAMP_BYTES..]], end, config.durability);
         state.release(reservation.bytes);
         self.core.memory.appended(reservation.bytes, batch.len());
-        std::mem::forget(reservation);
         self.list(&mut state);
     }
 

@@ -112,6 +112,7 @@ impl CoreLog {
         }
         core.memory.chunk_dropped(capacity);
         core.memory.cleaned(dirty);
+        core.memory.not_evictable(&log);
         core.files.forget(key, None);
         core.cold.forget(key, None);
         // A write under way would land in the directory of the next topic of this name.
