@@ -3,7 +3,7 @@
 #
 #   benches/compare-kafka.sh [--quick] [--out DIR] [--part flush|write|cold|floors|report]...
 #
-# Without --quick one load runs 10 minutes a broker, so that garbage collection, write-back and journal laps are in it;
+# Without --quick one load runs 10 minutes a broker (STEADY seconds), so that garbage collection, write-back and journal laps are in it;
 # with it everything takes less than 10 minutes. --part does a part only (several may be given); what other parts have left
 # in DIR stays, and `report` puts together what is there.
 #
@@ -39,7 +39,7 @@ mkdir -p "$work"
 if [ -n "$quick" ]; then
   warm_up=15 window=3 windows_max=5 trickle=10 steady=20 streaming=8 cold_pairs=9
 else
-  warm_up=60 window=5 windows_max=30 trickle=120 steady=600 streaming=20 cold_pairs=10
+  warm_up=60 window=5 windows_max=30 trickle=120 steady=${STEADY:-600} streaming=20 cold_pairs=10
 fi
 
 if [ -z "${LOADGEN:-}" ] || [ -z "${RINGTAIL:-}" ]; then

@@ -111,8 +111,10 @@ def mode_section(mode, title, about):
     yield ("h2", title)
     yield ("p", about)
     if os.path.exists(path(f"{mode}-offered.txt")):
+        steady = f"{mode}-steady-ringtail"
+        lasted = load_json(steady, "report.json")["workload"]["duration_ns"] if os.path.exists(path(steady, "report.json")) else 0
         yield ("p", f'Offered in *steady*: {int(words(f"{mode}-offered.txt")[0]):,} records/s, 60 % of the ceiling of '
-                    "the slower one.")
+                    f"the slower one, for {lasted / 1e9:.0f} s.")
     yield ("table", HEAD, table)
     idle = []
     for broker, name in BROKERS:
