@@ -4,6 +4,8 @@
 //!
 //! Three witnesses, since a counter alone sees only what it is told: `base::copied_bytes`; the allocator, which sees every
 //! piece of memory large enough for the records; and the addresses of what is answered.
+//!
+//! And what a connection that asks from the wrong core is found to be better off on.
 #![allow(unsafe_code)]
 
 use std::{
@@ -202,6 +204,12 @@ fn topic_name() -> TopicName {
     TopicName(StrBytes::from_static_str(TOPIC))
 }
 
+fn small_batch() -> Bytes {
+    let mut batch = BatchBuilder::new();
+    batch.push(SIMULATED_NOW, None, Some(b"small"));
+    batch.build()
+}
+
 fn batch(codec: Compression) -> Bytes {
     // Noise, so that it is large in every codec.
     let mut state = 1u64;
@@ -223,11 +231,14 @@ fn produce_frame(partition: i32, batch: &Bytes) -> Bytes {
 }
 
 fn fetch_frame(partition: i32, offset: i64) -> Bytes {
+    framed(1, FETCH_VERSION, &fetch_request(partition, offset))
+}
+
+fn fetch_request(partition: i32, offset: i64) -> FetchRequest {
     let asked =
         FetchPartition::default().with_partition(partition).with_fetch_offset(offset).with_partition_max_bytes(1 << 20);
     let topic = FetchTopic::default().with_topic(topic_name()).with_partitions(vec![asked]);
-    let request = FetchRequest::default().with_max_bytes(50 << 20).with_min_bytes(1).with_topics(vec![topic]);
-    framed(1, FETCH_VERSION, &request)
+    FetchRequest::default().with_max_bytes(50 << 20).with_min_bytes(1).with_topics(vec![topic])
 }
 
 fn framed<R: Encodable + HeaderVersion>(key: i16, version: i16, request: &R) -> Bytes {
@@ -319,6 +330,24 @@ fn a_cold_read_costs_its_read_buffer_and_no_copy() {
         assert_eq!(cost, Cost { copied: 0, large: 0 }, "partition {partition}: what was read is kept for a while");
         assert_eq!(addresses(&again), addresses(&records));
     }
+}
+
+#[test]
+fn small_produces_to_the_other_core_make_it_the_better_one_until_a_fetch_session_is_open() {
+    let world = World::start(LogSettings::default());
+    let produce = |partition| (0..100).for_each(|_| _ = world.produce(0, partition, &small_batch()));
+    let (here, there) = (world.partitions_on(0)[0], world.partitions_on(1)[0]);
+    produce(here);
+    assert_eq!(world.peer.better_core(), None, "its partition is here");
+    produce(there);
+    assert_eq!(world.peer.better_core(), Some(1));
+    // A fetch without a session changes nothing.
+    world.fetch(0, there, 0);
+    produce(there);
+    assert_eq!(world.peer.better_core(), Some(1));
+    world.ask(0, framed(1, FETCH_VERSION, &fetch_request(there, 0).with_session_epoch(0)));
+    produce(there);
+    assert_eq!(world.peer.better_core(), None, "the session is known on this core alone");
 }
 
 #[test]

@@ -8,8 +8,8 @@ use std::{
 
 use kafka_protocol::protocol::StrBytes;
 
-/// So many small appends in a row must have gone to one other core before the connection is moved there. A move costs about
-/// as much as two of them.
+/// So many small appends in a row must have gone to one other core before the connection is moved there: enough that a
+/// client which alternates stays where it is.
 const APPENDS_BEFORE_MOVE: u32 = 32;
 
 /// Above this size, in bytes, what a request costs is its bytes, and a second core that shares the work is welcome.

@@ -50,8 +50,9 @@ pub(super) async fn begin(context: Rc<Context>, call: Call<ProduceRequest>) -> P
         sorting.topic(&context, &image, topic).await;
     }
     let Sorting { mut topics, parts, places, .. } = sorting;
-    call.peer.appends(context.router.other_owner(&parts), parts.iter().map(|part| part.batch.bytes.len()).sum());
+    let bytes = parts.iter().map(|part| part.batch.bytes.len()).sum();
     let pending = context.router.produce(parts).await;
+    call.peer.appends(pending.elsewhere(), bytes);
     let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64).max(TIMEOUT_MIN);
     Box::pin(async move {
         let appended = pending.wait(timeout).await;

@@ -154,7 +154,7 @@ impl Connection {
         match socket::duplicate(&self.stream.borrow()) {
             Ok(stream) => {
                 let ticket = self.ticket.take()?;
-                debug!(client = %self.peer.address, core = ticket.core(), "connection moved to the core of its partitions");
+                debug!(client = %self.peer.address, core = ticket.core(), "connection moved to another core");
                 Some(Accepted { stream, peer: self.peer.clone(), ticket, received })
             }
             Err(error) => {

@@ -17,6 +17,7 @@ pub struct ProducePending {
     core: Rc<Core>,
     parts: Vec<Part>,
     remote: Vec<OneshotReceiver<Answer>>,
+    elsewhere: Option<usize>,
 }
 
 enum Part {
@@ -43,12 +44,16 @@ impl Core {
             parts.push(Part::Remote(index, by_core[index].1.len()));
             by_core[index].1.push(batch);
         }
+        let elsewhere = match &by_core[..] {
+            [(owner, batches)] if batches.len() == parts.len() => Some(*owner),
+            _ => None,
+        };
         let mut remote = Vec::with_capacity(by_core.len());
         for (owner, batches) in by_core {
             let (_, answer) = self.call(owner, Call::Produce(batches)).await;
             remote.push(answer);
         }
-        ProducePending { core: self.clone(), parts, remote }
+        ProducePending { core: self.clone(), parts, remote, elsewhere }
     }
 
     /// Appends to a replica of this core.
@@ -65,10 +70,16 @@ impl Core {
 }
 
 impl ProducePending {
+    /// The one other core that owns the partitions of all these batches, if it is one, and another.
+    #[must_use]
+    pub fn elsewhere(&self) -> Option<usize> {
+        self.elsewhere
+    }
+
     /// Waits until every batch is durable or refused. What is not decided after `timeout` is `RequestTimedOut`: it may
     /// still be stored, as with Kafka.
     pub async fn wait(self, timeout: Duration) -> Vec<Appended> {
-        let Self { core, mut parts, mut remote } = self;
+        let Self { core, mut parts, mut remote, elsewhere: _ } = self;
         let lost = Err(ErrorCode::KafkaStorageError);
         let mut local: Vec<Option<Appended>> = vec![None; parts.len()];
         let mut from_cores: Vec<Option<Vec<Appended>>> = vec![None; remote.len()];

@@ -60,14 +60,6 @@ impl Router {
         self.core.view(topic_id)
     }
 
-    /// The one other core that owns the partitions of all these batches, if it is one, and another.
-    #[must_use]
-    pub fn other_owner(&self, parts: &[ProducePart]) -> Option<usize> {
-        let owner = self.core.owner(parts.first()?.key);
-        let one = parts.iter().all(|part| self.core.owner(part.key) == owner);
-        (one && owner != self.core.index()).then_some(owner)
-    }
-
     /// Hands batches to their partitions; when it returns their order is fixed. Waits only for room on the way.
     pub async fn produce(&self, parts: Vec<ProducePart>) -> ProducePending {
         self.core.produce(parts).await
