@@ -67,6 +67,13 @@ print(" / ".join(f"{found[name]['ns'] / 1e6:.2f}" if name in found else "–" fo
 PY
 }
 
+# spread OUT RATE SECONDS: one record a request, to the partitions of the topic `many` in turn.
+spread() {
+    "$LOADGEN" run --mode produce -b "127.0.0.1:$port" -q --topic many --partitions "$PARTITIONS" --create false \
+        --partitioner round-robin --producers 16 --rate "$2" --record-bytes 1000 --batch-records 1 --in-flight 1 --warm-up 0s \
+        --duration "$3s" --timeout 60s --json -o "$1" >/dev/null || true
+}
+
 measure() {
     broker_name=$1 port=$(free_port) port2=$(free_port)
     mkdir -p "$work/$1"
@@ -78,13 +85,16 @@ measure() {
     row "fresh directory, MiB" "$(du -sm "$work/$1" | cut -f1)"
 
     java_tool org.apache.kafka.tools.TopicCommand --create --topic many --partitions "$PARTITIONS" --bootstrap-server "127.0.0.1:$port" >/dev/null
-    "$LOADGEN" run --mode produce -b "127.0.0.1:$port" -q --topic many --partitions "$PARTITIONS" --create false \
-        --partitioner round-robin --producers 16 --rate 500 --record-bytes 1000 --batch-records 1 --in-flight 1 --warm-up 0s \
-        --duration "$((PARTITIONS / 500))s" --timeout 60s --json -o "$work/touch-$1" >/dev/null || true
+    spread "$work/touch-$1" 500 "$((PARTITIONS / 500))"
     row "first record to each of $PARTITIONS partitions at 500/s, p50 / p90 ms" "$(percentiles "$work/touch-$1/report.json")"
     stop KILL
     start "$1"
     row "kill -9, then restart with these partitions to the first acknowledged record, ms" "$took"
+    # Sooner than Ringtail's next checkpoint: none of it is in a segment.
+    spread "$work/more-$1" 3000 "$((12 * PARTITIONS / 3000))"
+    stop KILL
+    start "$1"
+    row "… with 12 records more in each of them, ms" "$took"
 
     local before after kind began
     java_tool org.apache.kafka.tools.TopicCommand --create --topic bulk --partitions 1 --bootstrap-server "127.0.0.1:$port" >/dev/null

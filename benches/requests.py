@@ -26,7 +26,7 @@ OUT = os.path.join(ROOT, "target", "requests")
 WORK = os.path.join(OUT, "work")
 RINGTAIL = os.environ.get("RINGTAIL", os.path.join(ROOT, "target/release/ringtail"))
 LOADGEN = os.environ.get("LOADGEN", os.path.join(ROOT, "target/release/ringtail-loadgen"))
-KAFKA_LIB = os.environ.setdefault("KAFKA_LIB", os.path.join(ROOT, "target/interop/kafka"))
+KAFKA_LIB = os.environ.setdefault("KAFKA_LIB", os.path.join(ROOT, "target/kafka-lib"))
 os.environ.setdefault("HEAP", "1g")
 
 # Requests that make Java's compiler do its work first.
@@ -36,6 +36,7 @@ FIRST_TOUCH_RATE = 1_000
 # The share of Ringtail's memory that is kept for readers is larger.
 TAIL_BYTES = "128MB"
 TAIL_READS = 5
+FIRST_TOUCHES = 3
 
 
 def free_port():
@@ -139,21 +140,27 @@ def small_requests(mode, rounds, seconds):
         yield f"| {mode} | {connections} | ratio | " + " | ".join("–" if r is None else f"{r:.2f}" for r in ratios) + " |"
 
 
-def tail_read(name):
-    broker = Broker(name, "write")
-    rates = []
-    for _ in range(TAIL_READS):
-        report, _ = load(
-            broker, "--mode", "fetch", "--partitions", "1", "--consumers", "1", "--prefill", TAIL_BYTES,
-            "--record-bytes", "1000", "--warm-up", "0s", "--duration", "5s",
+def tail(*arguments):
+    """Megabytes a second of a reader who looks at nothing."""
+    return float(subprocess.check_output(["python3", os.path.join(ROOT, "benches/kafka/tail.py"), *arguments]))
+
+
+def tail_reads():
+    """Megabytes a second from Ringtail, from Kafka and from a bare loop, in turns."""
+    brokers = [Broker("ringtail", "write"), Broker("kafka", "write")]
+    for broker in brokers:
+        load(
+            broker, "--mode", "fetch", "--topic", "tail", "--keep-topics", "--partitions", "1", "--consumers", "1", "--prefill",
+            TAIL_BYTES, "--record-bytes", "1000", "--warm-up", "0s", "--duration", "1s",
         )  # fmt: skip
-        rates.append(report["rate"]["consumed_bytes_per_s"] / 1e6)
-    broker.stop()
-    return statistics.median(rates)
+    rates = [[tail(broker.address, "tail") for broker in brokers] + [tail("bare")] for _ in range(TAIL_READS)]
+    for broker in brokers:
+        broker.stop()
+    return [statistics.median(column) for column in zip(*rates)]
 
 
 def first_touch(partitions):
-    """p50 and p99 in µs at a fixed rate, the first record of every partition included."""
+    """p50 and p99 in µs at a fixed rate on a new broker, the first record of every partition included."""
     broker = Broker("ringtail", "flush")
     report, _ = load(
         broker, "--mode", "produce", "--rate", str(FIRST_TOUCH_RATE), "--producers", "16", "--partitions", str(partitions),
@@ -179,16 +186,16 @@ def lines(options):
         yield from small_requests(mode, options.rounds, options.seconds)
         for name in ("ringtail", "kafka"):
             shutil.rmtree(os.path.join(WORK, f"{name}-{mode}"))
-    yield f"\n| reading {TAIL_BYTES} just written, one consumer | MB/s |"
+    ours, kafkas, bare = tail_reads()
+    yield f"\n| reading {TAIL_BYTES} just written, 1 MiB a fetch, by a reader who looks at nothing | MB/s |"
     yield "|---|--:|"
-    for name in ("ringtail", "kafka"):
-        yield f"| {name} | {tail_read(name):,.0f} |"
+    yield f"| ringtail | {ours:,.0f} |\n| kafka | {kafkas:,.0f} |\n| a bare sendmsg loop that answers such requests | {bare:,.0f} |"
     floors = json.loads(subprocess.check_output(["python3", os.path.join(ROOT, "benches/kafka/floors.py"), WORK]))
-    yield f"| a bare sendmsg of 1 MiB at a time | {floors['loopback_sendmsg_mb_per_s']:,.0f} |"
     yield f"\n| Ringtail, {FIRST_TOUCH_RATE:,} records/s on 16 connections, durable, from the first record on | p50 | p99 |"
     yield "|---|--:|--:|"
-    for partitions in (1, PARTITIONS):
-        yield f"| {partitions:,} partitions | " + " | ".join(map(shown, first_touch(partitions))) + " |"
+    touches = [(first_touch(1), first_touch(PARTITIONS)) for _ in range(FIRST_TOUCHES)]
+    for partitions, measured in zip((1, PARTITIONS), zip(*touches)):
+        yield f"| {partitions:,} partitions | " + " | ".join(shown(median(column)) for column in zip(*measured)) + " |"
     disk, echo = floors["o_dsync_overwrite_4k"], floors["loopback_echo_100b"]
     yield f"\nThe machine's own: O_DSYNC overwrite of 4 KiB p50 {disk['p50_us']:.0f}, p99 {disk['p99_us']:.0f} µs;"
     yield f"loopback echo p50 {echo['p50_us']:.0f}, p99 {echo['p99_us']:.0f} µs."
