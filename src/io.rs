@@ -17,7 +17,7 @@ mod together;
 
 pub use clock::{Clock, Instant};
 pub use disk::{DirEntry, Disk, File, OpenOptions};
-pub use file_write::{FileWrite, Mark, PieceWrite};
+pub use file_write::{FileLeft, FileWrite, Left, Mark, PieceWrite};
 pub use memory::{ALIGNMENT, Buffer, SharedBuffer, Slice, Tail, align_up};
 pub use mesh::{Expecting, MESH_SLOTS, Mesh, MeshSeed, mesh};
 pub use rand::Rand;

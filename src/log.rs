@@ -6,6 +6,7 @@
 //! Start: [`recover`] on one core, then [`CoreLog::start`] on each. Stop: [`CoreLog::stop`] on each, then
 //! [`finish_clean_stop`] on one.
 
+mod bulk;
 mod checkpoint;
 mod chunk;
 mod clean_stop;

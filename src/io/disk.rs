@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
-use super::{ALIGNMENT, Buffer, FileWrite, SharedBuffer, Slice, forward, sim};
+use super::{ALIGNMENT, Buffer, FileLeft, FileWrite, SharedBuffer, Slice, forward, sim};
 
 /// How a file is opened. Always for reading and writing, always past the page cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -137,6 +137,14 @@ impl Disk {
     /// directory is another; `InvalidInput` if a position or a length is not aligned.
     pub async fn write_files(&self, files: Vec<FileWrite>) -> Vec<io::Result<u64>> {
         forward!(self, disk => disk.write_files(files).await)
+    }
+
+    /// Leaves many files as they are to be, one after the other, up to the first that fails; with glommio in one job, as
+    /// [`write_files`](Self::write_files). Durable after [`sync_filesystem`](Self::sync_filesystem).
+    /// # Errors
+    /// The operating system's, for the file at the given place.
+    pub async fn leave_files(&self, files: Vec<FileLeft>) -> Result<(), (usize, io::Error)> {
+        forward!(self, disk => disk.leave_files(files).await)
     }
 
     /// Makes everything durable that was written before the call to the file system which holds `path`.

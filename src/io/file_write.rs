@@ -38,6 +38,22 @@ pub struct PieceWrite {
     pub range: Range<usize>,
 }
 
+/// One of the files of [`Disk::leave_files`](super::Disk::leave_files).
+pub struct FileLeft {
+    /// The file; made if it is not there.
+    pub path: PathBuf,
+    /// How it is left.
+    pub left: Left,
+}
+
+/// How a file is to be when nothing more is done to it.
+pub enum Left {
+    /// So many bytes long.
+    Cut(u64),
+    /// These bytes and no others.
+    Whole(Vec<u8>),
+}
+
 impl PieceWrite {
     pub(super) fn end(&self) -> u64 {
         self.position + self.range.len() as u64
@@ -181,6 +197,58 @@ mod tests {
         assert_eq!(blocks(&io, &known.join("c")).await, c, "what was there before is there still");
     }
 
+    async fn files_are_left_as_they_are_to_be(io: Io, root: PathBuf) {
+        let disk = &io.disk;
+        disk.create_dir_all(&root).await.unwrap();
+        let whole = |name: &str, text: &str| FileLeft { path: root.join(name), left: Left::Whole(text.into()) };
+        let cut = |name: &str, length| FileLeft { path: root.join(name), left: Left::Cut(length) };
+        disk.write_file(&root.join("long"), b"to be cut and to be replaced", true).await.unwrap();
+        disk.write_file(&root.join("old"), b"to be replaced", true).await.unwrap();
+        let files = vec![cut("long", 9), cut("new", 0), whole("old", "now"), whole("empty", ""), cut("longer", 5)];
+        disk.leave_files(files).await.unwrap();
+        let mut found = Vec::new();
+        for entry in disk.read_dir(&root).await.unwrap() {
+            found.push((disk.read_file(&root.join(&entry.name)).await.unwrap(), entry.name));
+        }
+        let found: Vec<_> = found.iter().map(|(bytes, name)| (name.as_str(), bytes.as_slice())).collect();
+        let wanted: [(&str, &[u8]); 5] =
+            [("empty", b""), ("long", b"to be cut"), ("longer", &[0; 5]), ("new", b""), ("old", b"now")];
+        assert_eq!(found, wanted);
+
+        let files = vec![whole("before", "is there"), whole("nowhere/a", ""), whole("behind", "is not")];
+        let (place, error) = disk.leave_files(files).await.unwrap_err();
+        assert_eq!((place, error.kind()), (1, ErrorKind::NotFound));
+        assert!(disk.exists(&root.join("before")).await && !disk.exists(&root.join("behind")).await);
+    }
+
+    #[test]
+    fn files_are_left_as_they_are_to_be_in_the_simulator() {
+        let sim = Simulation::new(3);
+        sim.block_on(0, 0, |io| files_are_left_as_they_are_to_be(io, "data".into()));
+    }
+
+    #[cfg(feature = "glommio")]
+    #[test]
+    fn files_are_left_as_they_are_to_be_on_this_machine() {
+        on_this_machine("left-files", files_are_left_as_they_are_to_be);
+    }
+
+    #[cfg(feature = "glommio")]
+    fn on_this_machine<F: Future<Output = ()> + 'static>(
+        name: &str,
+        body: impl FnOnce(Io, PathBuf) -> F + Send + 'static,
+    ) {
+        let root = std::env::temp_dir().join(format!("ringtail-io-{}-{name}", std::process::id()));
+        let body = std::cell::Cell::new(Some({
+            let root = root.clone();
+            move |io| body(io, root)
+        }));
+        let executors = crate::io::glommio::start(&[None], 64 * 1024, |_| body.take().expect("one core")).unwrap();
+        let result = executors.join().remove(0);
+        std::fs::remove_dir_all(&root).unwrap();
+        result.unwrap();
+    }
+
     #[test]
     fn files_are_made_grown_and_written_in_the_simulator() {
         let sim = Simulation::new(1);
@@ -191,15 +259,7 @@ mod tests {
     #[cfg(feature = "glommio")]
     #[test]
     fn files_are_made_grown_and_written_on_this_machine() {
-        let root = std::env::temp_dir().join(format!("ringtail-io-{}-whole-files", std::process::id()));
-        let body = std::cell::Cell::new(Some({
-            let root = root.clone();
-            move |io| files_are_made_grown_and_written(io, root)
-        }));
-        let executors = crate::io::glommio::start(&[None], 64 * 1024, |_| body.take().expect("one core")).unwrap();
-        let result = executors.join().remove(0);
-        std::fs::remove_dir_all(&root).unwrap();
-        result.unwrap();
+        on_this_machine("whole-files", files_are_made_grown_and_written);
     }
 
     #[test]

@@ -1,21 +1,27 @@
 //! An orderly stop: everything in its segment, and the directory as Kafka's own tools expect it.
 
-use std::{io, path::Path, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    path::Path,
+    rc::Rc,
+    time::Duration,
+};
 
 use crate::{
     base::Offset,
-    io::Io,
+    io::{FileLeft, Io, Left},
     log::{
+        bulk,
         checkpoint::{MANIFEST, Manifest},
         core::{Core, CoreLog},
-        destage::{self, RoundError},
+        destage::{self, RoundError, log_error},
         directory::{self, CLEAN_SHUTDOWN},
         journal::block::Incarnation,
         partition_log::Log,
         segment::file_name,
         settings::{LogError, RecoverError},
     },
-    partition::PartitionState,
 };
 
 /// How often a full disk is tried again before the stop gives up. The journal keeps everything in any case.
@@ -54,12 +60,8 @@ impl CoreLog {
         core.ended().await;
         self.last_rounds().await?;
         let logs: Vec<Rc<Log>> = core.logs.borrow().values().cloned().collect();
-        let mut pace = destage::Pace::new(core);
-        for log in &logs {
-            export(core, log).await.map_err(|error| destage::log_error(log, log.log_end_offset(), &error))?;
-            pace.breathe(core).await;
-        }
         core.files.forget_all();
+        export_all(core, &logs).await?;
         let failed =
             |error: io::Error| LogError::Io { path: core.directory.display().to_string(), message: error.to_string() };
         core.gate.sync(&core.io, &core.directory).await.map_err(failed)?;
@@ -76,6 +78,8 @@ impl CoreLog {
 
     async fn last_rounds(&self) -> Result<(), LogError> {
         let core = &self.core;
+        let dirty = core.dirty.borrow().clone();
+        bulk::write_many(core, dirty.into_iter()).await;
         let mut tries = 0;
         while !core.dirty.borrow().is_empty() {
             match destage::round(core).await {
@@ -97,44 +101,64 @@ impl CoreLog {
     }
 }
 
-/// Cuts the active segment to its size and writes what Kafka keeps beside it.
-async fn export(core: &Rc<Core>, log: &Rc<Log>) -> io::Result<()> {
-    let (base, size, index) = {
-        let state = log.state();
-        if !state.has_directory || state.dead.is_some() {
-            return Ok(());
+/// Leaves the files of every partition as Kafka's tools expect them. The sync of the file system that follows makes them
+/// durable.
+async fn export_all(core: &Rc<Core>, logs: &[Rc<Log>]) -> Result<(), LogError> {
+    let (logs, failed) = (RefCell::new(logs.iter()), Cell::new(None));
+    let next_job = || {
+        let (mut exports, mut files, mut bytes) = (Vec::new(), 0, 0);
+        while files < bulk::JOB_FILES && bytes < bulk::JOB_BYTES {
+            let Some(log) = logs.borrow_mut().next() else { break };
+            let export = export(core, log);
+            files += export.len();
+            bytes += export.iter().map(bytes_of).sum::<usize>();
+            exports.push((log, export));
         }
-        let active = state.active();
-        (active.base, active.size, active.index.clone())
+        (!exports.is_empty()).then_some(exports)
     };
-    let disk = &core.io.disk;
-    let file = core.files.open(log.key(), base, &log.file(&file_name(base, "log")), true).await?;
-    if file.len().await? != u64::from(size) {
-        file.truncate(u64::from(size)).await?;
-    }
-    if !log.state().exports_stale {
-        return Ok(());
-    }
-    if let Some(mut index) = index {
-        let largest = log.state().active().largest;
-        index.finish((largest.0, largest.1.since(base).max(0) as u32));
-        directory::write_indexes(core, log, base, &index).await?;
-    }
-    let source = core.state_source.borrow().clone();
-    if let Some(state) = source.and_then(|source| source(log.key())) {
-        export_state(core, log, &state).await?;
-    }
-    if let Some(segment) = log.state_mut().segment_mut(base) {
-        segment.allocated = u64::from(size);
-    }
-    disk.sync_dir(&log.directory()).await
+    let write = async |exports: Vec<(&Rc<Log>, Vec<FileLeft>)>| {
+        let owner: Vec<&Rc<Log>> = exports.iter().flat_map(|(log, files)| files.iter().map(move |_| *log)).collect();
+        let files = exports.into_iter().flat_map(|(_, files)| files).collect();
+        if let Err((place, error)) = core.io.disk.leave_files(files).await {
+            failed.set(Some(log_error(owner[place], owner[place].log_end_offset(), &error)));
+        }
+    };
+    bulk::in_jobs(next_job, write).await;
+    failed.take().map_or(Ok(()), Err)
 }
 
-async fn export_state(core: &Core, log: &Log, state: &PartitionState) -> io::Result<()> {
-    let disk = &core.io.disk;
-    let snapshot = log.file(&file_name(state.log_end_offset, "snapshot"));
-    disk.write_file(&snapshot, &state.producers.export(), false).await?;
-    disk.write_file(&log.file("leader-epoch-checkpoint"), state.epochs.export().as_bytes(), false).await
+fn bytes_of(file: &FileLeft) -> usize {
+    match &file.left {
+        Left::Whole(bytes) => bytes.len(),
+        Left::Cut(_) => 0,
+    }
+}
+
+/// The active segment, cut to its size, and what Kafka keeps beside it.
+fn export(core: &Core, log: &Log) -> Vec<FileLeft> {
+    let state = log.state();
+    if !state.has_directory || state.dead.is_some() {
+        return Vec::new();
+    }
+    let active = state.active();
+    let (base, size) = (active.base, u64::from(active.size));
+    let mut files = vec![FileLeft { path: log.file(&file_name(base, "log")), left: Left::Cut(size) }];
+    if !state.exports_stale {
+        return files;
+    }
+    if let Some(mut index) = active.index.clone() {
+        let (timestamp, offset) = active.largest;
+        index.finish((timestamp, offset.since(base).max(0) as u32));
+        files.extend(directory::index_files(log, base, &index));
+    }
+    drop(state);
+    let source = core.state_source.borrow().clone();
+    if let Some(state) = source.and_then(|source| source(log.key())) {
+        let whole = |name: &str, bytes| FileLeft { path: log.file(name), left: Left::Whole(bytes) };
+        files.push(whole(&file_name(state.log_end_offset, "snapshot"), state.producers.export()));
+        files.push(whole("leader-epoch-checkpoint", state.epochs.export().into_bytes()));
+    }
+    files
 }
 
 /// What a checkpoint file says about a partition.

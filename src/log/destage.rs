@@ -438,7 +438,8 @@ async fn finish_segment(
     let file = open_for_write(core, log, base).await?;
     file.truncate(u64::from(size)).await.map_err(|error| log_error(log, base, &error))?;
     if let Some(index) = index {
-        directory::write_indexes(core, log, base, &index).await.map_err(|error| log_error(log, base, &error))?;
+        let files = directory::index_files(log, base, &index).into();
+        core.io.disk.leave_files(files).await.map_err(|(_, error)| log_error(log, base, &error))?;
     }
     if let Some(segment) = log.state_mut().segment_mut(base) {
         segment.finished = true;

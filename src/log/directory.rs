@@ -7,7 +7,7 @@ use std::{io, path::Path};
 
 use crate::{
     base::{Offset, TopicId},
-    io::{Io, Mark},
+    io::{FileLeft, Io, Left, Mark},
     log::{
         core::Core,
         index::SegmentIndex,
@@ -203,10 +203,9 @@ impl Log {
 }
 
 /// Writes `.index` and `.timeindex` of a segment.
-pub async fn write_indexes(core: &Core, log: &Log, base: Offset, index: &SegmentIndex) -> io::Result<()> {
-    let disk = &core.io.disk;
-    disk.write_file(&log.file(&file_name(base, "index")), &index.offset_file(), false).await?;
-    disk.write_file(&log.file(&file_name(base, "timeindex")), &index.time_file(), false).await
+pub fn index_files(log: &Log, base: Offset, index: &SegmentIndex) -> [FileLeft; 2] {
+    [("index", index.offset_file()), ("timeindex", index.time_file())]
+        .map(|(suffix, bytes)| FileLeft { path: log.file(&file_name(base, suffix)), left: Left::Whole(bytes) })
 }
 
 #[cfg(test)]

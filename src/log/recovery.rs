@@ -6,7 +6,6 @@
 
 mod journals;
 mod replay;
-mod segments;
 
 use std::{
     path::{Path, PathBuf},

@@ -12,6 +12,7 @@ use std::{
 
 use super::{
     clients::{self, Message},
+    hostile::deaf,
     process::{Broker, fixed_port, fresh_directory},
 };
 
@@ -98,6 +99,45 @@ fn a_clean_stop_is_quick_and_loses_nothing() {
         let wanted: Vec<String> = (0..300).filter(|number| number % 3 == partition).map(|n| n.to_string()).collect();
         assert_eq!(values, wanted);
     }
+}
+
+#[test]
+fn a_second_signal_quits_at_once_and_loses_nothing() {
+    let directory = fresh_directory("two-signals");
+    let mut sent = 0;
+    // The orderly stop waits half a second for a client that does not read. If this test is held up for longer than that,
+    // it is over before the second signal: once more then.
+    for attempt in 0.. {
+        let mut broker = Broker::start(&directory, &[]);
+        if attempt == 0 {
+            clients::create_topic(broker.address(), "kept", 1);
+        }
+        let producer = clients::producer(broker.address(), &[]);
+        for _ in 0..20 {
+            let value = [sent; 200_000];
+            clients::send(&producer, "kept", 0, None, &value).expect("an ack");
+            sent += 1;
+        }
+        let _deaf = deaf(&broker, "kept");
+        thread::sleep(Duration::from_millis(200));
+        broker.ask_to_stop();
+        // Two signals in the same moment would count as one.
+        thread::sleep(Duration::from_millis(300));
+        if broker.ended().is_none() {
+            broker.ask_to_stop();
+        }
+        let status = broker.wait();
+        if status.code() == Some(128 + 15) {
+            break;
+        }
+        assert!(status.success() && attempt < 5, "exit {status}:\n{}", broker.log());
+    }
+    let broker = Broker::start(&directory, &[]);
+    let found: Vec<u8> = clients::read_all(broker.address(), "kept", 0)
+        .into_iter()
+        .map(|message| message.value.expect("a value")[0])
+        .collect();
+    assert_eq!(found, (0..sent).collect::<Vec<u8>>());
 }
 
 #[test]

@@ -140,30 +140,7 @@ fn those_who_never_read_their_replies_are_bounded() {
     for _ in 0..20 {
         clients::send(&producer, "loud", 0, None, &value).expect("an ack");
     }
-    // Fetch v4 of "loud" from offset 0, again and again, on connections that never read.
-    let mut body = Vec::new();
-    body.extend((-1i32).to_be_bytes());
-    body.extend(0i32.to_be_bytes());
-    body.extend(1i32.to_be_bytes());
-    body.extend(50_000_000i32.to_be_bytes());
-    body.push(0);
-    body.extend(1i32.to_be_bytes());
-    body.extend(4i16.to_be_bytes());
-    body.extend(b"loud");
-    body.extend(1i32.to_be_bytes());
-    body.extend(0i32.to_be_bytes());
-    body.extend(0i64.to_be_bytes());
-    body.extend(50_000_000i32.to_be_bytes());
-    let fetch = frame(1, 4, &body);
-    let deaf: Vec<TcpStream> = (0..100)
-        .map(|_| {
-            let mut stream = broker.connect();
-            for _ in 0..10 {
-                stream.write_all(&fetch).expect("sent");
-            }
-            stream
-        })
-        .collect();
+    let deaf: Vec<TcpStream> = (0..100).map(|_| deaf(&broker, "loud")).collect();
     std::thread::sleep(Duration::from_millis(500));
     for number in 0..50 {
         clients::send(&producer, "loud", 0, None, format!("{number}").as_bytes()).expect("an ack beside the deaf");
@@ -171,6 +148,29 @@ fn those_who_never_read_their_replies_are_bounded() {
     assert!(rss_kib(broker.pid()) < 320 * 1024, "{} KiB resident", rss_kib(broker.pid()));
     broker.assert_alive();
     drop(deaf);
+}
+
+/// Fetch v4 of a topic from offset 0, again and again, on a connection that never reads.
+pub fn deaf(broker: &Broker, topic: &str) -> TcpStream {
+    let mut body = Vec::new();
+    body.extend((-1i32).to_be_bytes());
+    body.extend(0i32.to_be_bytes());
+    body.extend(1i32.to_be_bytes());
+    body.extend(50_000_000i32.to_be_bytes());
+    body.push(0);
+    body.extend(1i32.to_be_bytes());
+    body.extend((topic.len() as i16).to_be_bytes());
+    body.extend(topic.as_bytes());
+    body.extend(1i32.to_be_bytes());
+    body.extend(0i32.to_be_bytes());
+    body.extend(0i64.to_be_bytes());
+    body.extend(50_000_000i32.to_be_bytes());
+    let fetch = frame(1, 4, &body);
+    let mut stream = broker.connect();
+    for _ in 0..10 {
+        stream.write_all(&fetch).expect("sent");
+    }
+    stream
 }
 
 #[test]

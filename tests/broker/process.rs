@@ -140,15 +140,30 @@ impl Broker {
         self.child.wait().expect("our child");
     }
 
+    /// Sends SIGTERM.
+    pub fn ask_to_stop(&self) {
+        let status = Command::new("kill").arg(self.pid().to_string()).status().expect("kill");
+        assert!(status.success(), "kill");
+    }
+
+    /// How the process has ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("our child")
+    }
+
     /// SIGTERM, then waits for the end.
     pub fn terminate(mut self) -> (ExitStatus, Duration) {
         let began = Instant::now();
-        let status = Command::new("kill").arg(self.pid().to_string()).status().expect("kill");
-        assert!(status.success(), "kill");
-        let deadline = began + PATIENCE;
+        self.ask_to_stop();
+        (self.wait(), began.elapsed())
+    }
+
+    /// Waits for the end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = self.child.try_wait().expect("our child") {
-                return (status, began.elapsed());
+            if let Some(status) = self.ended() {
+                return status;
             }
             assert!(Instant::now() < deadline, "the broker does not stop:\n{}", self.log());
             thread::sleep(Duration::from_millis(2));

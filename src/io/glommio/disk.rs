@@ -21,7 +21,7 @@ use super::tasks::offload;
 use super::{sys, whole_files};
 use crate::base::Set;
 use crate::io::memory::Home;
-use crate::io::{ALIGNMENT, Buffer, DirEntry, FileWrite, OpenOptions, align_up};
+use crate::io::{ALIGNMENT, Buffer, DirEntry, FileLeft, FileWrite, OpenOptions, align_up};
 
 /// The operating system's error inside of glommio's.
 pub(super) fn plain(error: GlommioError<()>) -> io::Error {
@@ -199,6 +199,11 @@ impl Disk {
 
     pub(in crate::io) async fn write_files(&self, files: Vec<FileWrite>) -> Vec<io::Result<u64>> {
         offload(move || files.iter().map(whole_files::write).collect()).await
+    }
+
+    pub(in crate::io) async fn leave_files(&self, files: Vec<FileLeft>) -> Result<(), (usize, io::Error)> {
+        let leave = |(place, file)| whole_files::leave(&file).map_err(|error| (place, error));
+        offload(move || files.into_iter().enumerate().try_for_each(leave)).await
     }
 
     pub(in crate::io) async fn sync_filesystem(&self, path: &Path) -> io::Result<()> {

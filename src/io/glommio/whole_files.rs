@@ -1,4 +1,4 @@
-//! A file in one go, for a thread that may block: opened, grown, written, closed.
+//! A file in one go, for a thread that may block: opened, grown, written, closed; or left as it is to be.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::sys;
-use crate::io::{FileWrite, Mark};
+use crate::io::{FileLeft, FileWrite, Left, Mark};
 
 /// Does all that is to be done to one file. Returns its length.
 pub(super) fn write(write: &FileWrite) -> io::Result<u64> {
@@ -30,6 +30,17 @@ pub(super) fn write(write: &FileWrite) -> io::Result<u64> {
         sys::write_run(file.as_raw_fd(), run)?;
     }
     Ok(length)
+}
+
+/// Leaves a file as it is to be.
+pub(super) fn leave(FileLeft { path, left }: &FileLeft) -> io::Result<()> {
+    match left {
+        Left::Whole(bytes) => fs::write(path, bytes),
+        Left::Cut(length) => {
+            let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o644).open(path)?;
+            if file.metadata()?.len() == *length { Ok(()) } else { file.set_len(*length) }
+        }
+    }
 }
 
 /// Makes the directory with its mark, or looks whether it has it.

@@ -10,7 +10,9 @@ use std::rc::Rc;
 use super::disk_state::{Content, DiskState, WriteInFlight, eio};
 use super::world::{Event, World};
 use crate::io::channel::oneshot;
-use crate::io::{Buffer, DirEntry, FileWrite, Instant, Mark, OpenOptions, SharedBuffer, Slice, align_up};
+use crate::io::{
+    Buffer, DirEntry, FileLeft, FileWrite, Instant, Left, Mark, OpenOptions, SharedBuffer, Slice, align_up,
+};
 
 /// The door to a node's disk.
 #[derive(Clone)]
@@ -157,6 +159,23 @@ impl Disk {
             results.push(self.write_whole(file).await);
         }
         results
+    }
+
+    pub(in crate::io) async fn leave_files(&self, files: Vec<FileLeft>) -> Result<(), (usize, io::Error)> {
+        for (place, file) in files.iter().enumerate() {
+            self.leave(file).await.map_err(|error| (place, error))?;
+        }
+        Ok(())
+    }
+
+    async fn leave(&self, FileLeft { path, left }: &FileLeft) -> io::Result<()> {
+        match left {
+            Left::Whole(bytes) => self.write_file(path, bytes, false).await,
+            Left::Cut(length) => {
+                let file = self.open(path, OpenOptions { create: true, durable: false }).await?;
+                if file.len().await? == *length { Ok(()) } else { file.truncate(*length).await }
+            }
+        }
     }
 
     /// The single steps of a thread's job, each with a time and failures of its own.

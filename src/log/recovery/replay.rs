@@ -2,13 +2,12 @@
 
 use std::{cell::RefCell, path::Path, rc::Rc, sync::Arc};
 
-use super::{
-    METADATA_KEY, METADATA_TOPIC, empty_image, empty_state, failed, journals::Journals, no_fatal, segments::write_many,
-};
+use super::{METADATA_KEY, METADATA_TOPIC, empty_image, empty_state, failed, journals::Journals, no_fatal};
 use crate::{
     base::{Map, Offset, PartitionKey, Timestamp},
     io::{Io, Slice, join_all},
     log::{
+        bulk::write_many,
         core::{Core, CoreSeed, PartitionSeed},
         destage::{RoundError, What, write_all},
         image::LogImage,

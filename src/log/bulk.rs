@@ -1,9 +1,9 @@
-//! Many partitions' records into their segments, many files a job: step by step each would cost a millisecond.
+//! Many partitions' files, many a job of a thread: step by step each would cost a millisecond.
 //!
-//! What does not work out here (a full disk, a directory that is another topic's, a failing file) is left dirty for
+//! What does not work out when records are written (a full disk, a directory that is another topic's, a failing file) is left dirty for
 //! destaging's own way, which knows what to do about it.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, future::Future, rc::Rc};
 
 use crate::{
     io::{FileWrite, PieceWrite, join_all},
@@ -17,8 +17,8 @@ use crate::{
 
 /// A job is closed when it has so many files, or so many bytes: what a thread does without looking up. The memory is the
 /// chunks' own.
-const JOB_FILES: usize = 64;
-const JOB_BYTES: usize = 4 << 20;
+pub const JOB_FILES: usize = 64;
+pub const JOB_BYTES: usize = 4 << 20;
 
 /// Jobs at the same time: the threads always find the next one waiting.
 const JOBS_MAX: usize = 4;
@@ -32,14 +32,18 @@ struct Part {
 /// Writes what is dirty in these logs, as far as that goes smoothly. A log is asked for when the ones before it are on
 /// their way.
 pub async fn write_many(core: &Rc<Core>, logs: impl Iterator<Item = Rc<Log>>) {
-    let parts = RefCell::new(logs.flat_map(|log| parts(&log)).fuse());
+    let mut parts = logs.flat_map(|log| parts(&log)).fuse();
+    in_jobs(|| next_job(&mut parts), |job| write_job(core, job)).await;
+}
+
+/// Does one job after the other, a few at the same time, until there is no next one.
+pub async fn in_jobs<J, F: Future<Output = ()>>(next: impl FnMut() -> Option<J>, work: impl Fn(J) -> F) {
+    let next = RefCell::new(next);
     let worker = || async {
         loop {
-            let job = next_job(&mut *parts.borrow_mut());
-            if job.is_empty() {
-                return;
-            }
-            write_job(core, job).await;
+            let job = next.borrow_mut()();
+            let Some(job) = job else { return };
+            work(job).await;
         }
     };
     join_all((0..JOBS_MAX).map(|_| worker())).await;
@@ -57,7 +61,7 @@ fn parts(log: &Rc<Log>) -> Vec<Part> {
     parts
 }
 
-fn next_job(parts: &mut impl Iterator<Item = Part>) -> Vec<(Part, FileWrite)> {
+fn next_job(parts: &mut impl Iterator<Item = Part>) -> Option<Vec<(Part, FileWrite)>> {
     let (mut job, mut bytes) = (Vec::new(), 0);
     while job.len() < JOB_FILES && bytes < JOB_BYTES {
         let Some(part) = parts.next() else { break };
@@ -65,7 +69,7 @@ fn next_job(parts: &mut impl Iterator<Item = Part>) -> Vec<(Part, FileWrite)> {
         bytes += write.bytes();
         job.push((part, write));
     }
-    job
+    (!job.is_empty()).then_some(job)
 }
 
 impl Part {
