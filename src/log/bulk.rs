@@ -1,7 +1,7 @@
 //! Many partitions' files, many a job of a thread: step by step each would cost a millisecond.
 //!
-//! What does not work out when records are written (a full disk, a directory that is another topic's, a failing file) is left dirty for
-//! destaging's own way, which knows what to do about it.
+//! What does not work out when records are written (a full disk, a directory that is another topic's, a failing file) is
+//! left dirty for destaging's own way, which knows what to do about it.
 
 use std::{cell::RefCell, future::Future, rc::Rc};
 
@@ -15,8 +15,8 @@ use crate::{
     },
 };
 
-/// A job is closed when it has so many files, or so many bytes: what a thread does without looking up. The memory is the
-/// chunks' own.
+/// A job is closed when it has so many files, or so many bytes: what a thread does without looking up. Records lie in the
+/// chunks' own memory; side files are made for the job.
 pub const JOB_FILES: usize = 64;
 pub const JOB_BYTES: usize = 4 << 20;
 
