@@ -2,7 +2,7 @@
 # Figures that compare-kafka.sh does not have, of Ringtail and of Apache Kafka one after the other on this machine: a fresh start,
 # the first record to each of many partitions, the restart after kill -9, and bulk through the Java client and librdkafka.
 #
-#   benches/figures.sh [ringtail|kafka]...      (default: both; some 3 minutes each)
+#   benches/figures.sh [ringtail|kafka]...      (default: both; some 4 minutes)
 #
 # Prints a Markdown table and leaves it in target/figures/FIGURES.md. Ringtail acknowledges from stable storage
 # (durability=flush), Kafka from the page cache (its default): unequal, in Kafka's favour, and labelled so.
