@@ -1,35 +1,19 @@
 """first_ack.py ADDRESS: started before a broker is, says when its port was open and when a record to the topic `first`, made on the
 way, was acknowledged, both in ms since 1970. Ends with 1 if that takes longer than two minutes."""
 
+import os
 import socket
 import struct
 import sys
 import time
 
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../tests/oracle"))
+
+from records import batch  # noqa: E402
+
 PATIENCE_S = 120
 TOPIC = b"first"
 RETRY_S = 0.002
-
-
-def crc32c(data):
-    table = []
-    for byte in range(256):
-        for _ in range(8):
-            byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
-        table.append(byte)
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = crc >> 8 ^ table[(crc ^ byte) & 0xFF]
-    return crc ^ 0xFFFFFFFF
-
-
-def batch():
-    """One record, `x`, without key and headers."""
-    now = time.time_ns() // 1_000_000
-    record = bytes([0, 0, 0, 1, 2]) + b"x" + bytes([0])
-    behind_crc = struct.pack(">hiqqqhii", 0, 0, now, now, -1, -1, -1, 1) + bytes([2 * len(record)]) + record
-    behind_length = struct.pack(">ibI", -1, 2, crc32c(behind_crc)) + behind_crc
-    return struct.pack(">qi", 0, len(behind_length)) + behind_length
 
 
 def ask(connection, key, version, body):
@@ -49,7 +33,7 @@ def create(connection):
 
 def produce(connection):
     """Produce v3, acks=all."""
-    records = batch()
+    records = batch([b"x"], time.time_ns() // 1_000_000)
     topic = struct.pack(f">h{len(TOPIC)}siii", len(TOPIC), TOPIC, 1, 0, len(records)) + records
     answer = ask(connection, 0, 3, struct.pack(">hhii", -1, -1, 30_000, 1) + topic)
     return struct.unpack_from(">h", answer, 4 + 2 + len(TOPIC) + 4 + 4)[0] == 0

@@ -8,8 +8,8 @@ use std::{
 
 use kafka_protocol::protocol::StrBytes;
 
-/// So many small appends in a row must have gone to one other core before the connection is moved there: enough that a
-/// client which alternates stays where it is.
+/// So many small appends in a row must have gone to one other core before the connection is moved there: a client
+/// that changes partitions now and then is not to wander.
 const APPENDS_BEFORE_MOVE: u32 = 32;
 
 /// Above this size, in bytes, what a request costs is its bytes, and a second core that shares the work is welcome.

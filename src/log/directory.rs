@@ -202,7 +202,7 @@ impl Log {
     }
 }
 
-/// Writes `.index` and `.timeindex` of a segment.
+/// `.index` and `.timeindex` of a segment.
 pub fn index_files(log: &Log, base: Offset, index: &SegmentIndex) -> [FileLeft; 2] {
     [("index", index.offset_file()), ("timeindex", index.time_file())]
         .map(|(suffix, bytes)| FileLeft { path: log.file(&file_name(base, suffix)), left: Left::Whole(bytes) })
