@@ -5,6 +5,7 @@
 pub mod channel;
 mod clock;
 mod disk;
+mod failure;
 mod file_write;
 #[cfg(feature = "glommio")]
 pub mod glommio;
@@ -17,6 +18,7 @@ mod together;
 
 pub use clock::{Clock, Instant};
 pub use disk::{DirEntry, Disk, File, OpenOptions};
+pub use failure::{is_full, is_passing};
 pub use file_write::{FileLeft, FileWrite, Left, Mark, PieceWrite};
 pub use memory::{ALIGNMENT, Buffer, SharedBuffer, Slice, Tail, align_up};
 pub use mesh::{Expecting, MESH_SLOTS, Mesh, MeshSeed, mesh};

@@ -7,7 +7,7 @@ use std::{io, ops::Range, rc::Rc, time::Duration};
 
 use crate::{
     base::Offset,
-    io::{File, Instant, SharedBuffer, join_all},
+    io::{File, Instant, SharedBuffer, is_full, join_all},
     log::{
         checkpoint::{BALLAST, checkpoint_name, encode_checkpoint},
         chunk::Chunk,
@@ -194,11 +194,11 @@ pub async fn write_checkpoint(core: &Core, first_sequence: u64) -> Result<(), Ro
     );
     let path = core.directory.join(checkpoint_name(&core.incarnation, core.number, generation));
     let mut written = core.io.disk.write_file(&path, &bytes, true).await;
-    if is_full(&written) {
+    if written.as_ref().is_err_and(is_full) {
         give_up_ballast(core).await;
         written = core.io.disk.write_file(&path, &bytes, true).await;
     }
-    if is_full(&written) {
+    if written.as_ref().is_err_and(is_full) {
         return Err(RoundError::Full);
     }
     written.map_err(RoundError::Disk)?;
@@ -208,10 +208,6 @@ pub async fn write_checkpoint(core: &Core, first_sequence: u64) -> Result<(), Ro
     }
     core.generation.set(generation);
     Ok(())
-}
-
-fn is_full<T>(result: &io::Result<T>) -> bool {
-    result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::StorageFull)
 }
 
 /// How much of a log is written.
@@ -382,7 +378,7 @@ async fn grow(core: &Core, log: &Log, file: &File, base: Offset, needed: u64) ->
         (segment.allocated, if is_active { to.max(promised) } else { to })
     };
     let mut grown = file.allocate(from, to - from).await;
-    if is_full(&grown) {
+    if grown.as_ref().is_err_and(is_full) {
         give_up_ballast(core).await;
         // No step ahead: others need of the little that there is now as well. ext4 keeps what it had found before it
         // failed, so that is given back first.
@@ -450,7 +446,7 @@ async fn finish_segment(
 }
 
 pub fn log_error(log: &Log, base: Offset, error: &io::Error) -> LogError {
-    if error.kind() == io::ErrorKind::StorageFull {
+    if is_full(error) {
         return LogError::Full;
     }
     LogError::Io { path: log.file(&file_name(base, "log")).display().to_string(), message: error.to_string() }

@@ -52,7 +52,7 @@ impl fmt::Display for DataDirError {
                 let remedy = match error.kind() {
                     io::ErrorKind::PermissionDenied => "give this user the right to write there",
                     io::ErrorKind::ReadOnlyFilesystem => "the file system is mounted read-only",
-                    io::ErrorKind::StorageFull => "free some space",
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space",
                     _ => "check the path and the disk",
                 };
                 write!(out, "{}: {error}: {remedy}, or choose another directory with --data-dir", path.display())

@@ -21,7 +21,7 @@ use super::tasks::offload;
 use super::{sys, whole_files};
 use crate::base::Set;
 use crate::io::memory::Home;
-use crate::io::{ALIGNMENT, Buffer, DirEntry, FileLeft, FileWrite, OpenOptions, align_up};
+use crate::io::{ALIGNMENT, Buffer, DirEntry, FileLeft, FileWrite, OpenOptions, align_up, is_full};
 
 /// The operating system's error inside of glommio's.
 pub(super) fn plain(error: GlommioError<()>) -> io::Error {
@@ -91,7 +91,7 @@ impl Disk {
                 }
             }
             // A full disk: the file itself has to do, and usually its first block has been written.
-            Err(error) if full(&error) && fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0) => {}
+            Err(error) if is_full(&error) && fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0) => {}
             Err(error) => return Err(error),
         }
         self.known_devices.borrow_mut().insert(device);
@@ -215,10 +215,6 @@ impl Disk {
         let path = path.to_owned();
         offload(move || sys::free_bytes(&path)).await
     }
-}
-
-fn full(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 /// A file without a name, with one block that is on the device.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    io::{File, Io, OpenOptions, channel::Notify},
+    io::{File, Io, OpenOptions, channel::Notify, is_full},
     log::checkpoint::journal_name,
 };
 
@@ -187,7 +187,7 @@ impl Ring {
                 match made {
                     Ok(()) => continue,
                     // A full disk is no reason to die: what is in the ring is freed by the next checkpoint.
-                    Err(error) if error.kind() == io::ErrorKind::StorageFull && self.total_bytes() > 0 => {}
+                    Err(error) if is_full(&error) && self.total_bytes() > 0 => {}
                     Err(error) => return Err(error),
                 }
             }
