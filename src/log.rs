@@ -23,6 +23,7 @@ pub mod index;
 pub mod journal;
 mod locate;
 mod memory;
+mod names;
 mod offline;
 mod partition_log;
 mod reader;

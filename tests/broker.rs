@@ -8,6 +8,7 @@ mod broker {
     pub mod full;
     pub mod hostile;
     pub mod mount;
+    pub mod names;
     pub mod process;
     pub mod refused;
     pub mod start;

@@ -1,10 +1,10 @@
 //! Checkpoints, two alternating files per core, and the manifest that says which of them count.
 //!
 //! ```text
-//! ringtail-manifest                     "RTM1" crc32c  incarnation(16)  cores u32  clean u8
-//! ringtail-checkpoint-<life>-<core>-<k> "RTC1" crc32c  incarnation(16)  core u32  generation u64  first_sequence u64
-//!                                       count u32  images
-//! ringtail-journal-<core>-<n>           blocks
+//! ringtail-manifest                      "RTM1" crc32c  incarnation(16)  cores u32  clean u8
+//! ringtail-<life>-<core>-<k>.checkpoint  "RTC1" crc32c  incarnation(16)  core u32  generation u64  first_sequence u64
+//!                                        count u32  images
+//! ringtail-<core>-<n>.journal            blocks
 //! ```
 //! The sum covers everything behind it. `<life>` is the front of the incarnation in hex: a new life never writes over
 //! the files of the last one, and begins at the moment when the manifest names it.
@@ -14,11 +14,6 @@ use crate::log::{
     journal::block::Incarnation,
     wire::{Damaged, Put, Reader},
 };
-
-pub const MANIFEST: &str = "ringtail-manifest";
-pub const JOURNAL_PREFIX: &str = "ringtail-journal-";
-pub const CHECKPOINT_PREFIX: &str = "ringtail-checkpoint-";
-pub const BALLAST: &str = "ringtail-ballast";
 
 const MANIFEST_MAGIC: u32 = u32::from_be_bytes(*b"RTM1");
 const CHECKPOINT_MAGIC: u32 = u32::from_be_bytes(*b"RTC1");
@@ -93,25 +88,6 @@ pub fn encode_checkpoint<'a>(
     framed(CHECKPOINT_MAGIC, &body)
 }
 
-pub fn checkpoint_name(incarnation: &Incarnation, core: usize, generation: u64) -> String {
-    format!("{CHECKPOINT_PREFIX}{}-{core}-{}", life(incarnation), generation % 2)
-}
-
-/// The front of an incarnation, as file names carry it.
-pub fn life(incarnation: &Incarnation) -> String {
-    incarnation[..8].iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-pub fn journal_name(core: usize, number: usize) -> String {
-    format!("{JOURNAL_PREFIX}{core}-{number}")
-}
-
-/// The core and the number in the name of a journal file.
-pub fn parse_journal_name(name: &str) -> Option<(usize, usize)> {
-    let (core, number) = name.strip_prefix(JOURNAL_PREFIX)?.split_once('-')?;
-    Some((core.parse().ok()?, number.parse().ok()?))
-}
-
 fn framed(magic: u32, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(body.len() + 8);
     out.put_u32(magic);
@@ -150,12 +126,5 @@ mod tests {
         let checkpoint = Checkpoint::decode(&bytes).unwrap();
         assert_eq!((checkpoint.core, checkpoint.generation, checkpoint.first_sequence), (3, 8, 99));
         assert!(Checkpoint::decode(&bytes[..bytes.len() - 1]).is_err());
-    }
-
-    #[test]
-    fn journal_names_read_back() {
-        assert_eq!(parse_journal_name(&journal_name(12, 3)), Some((12, 3)));
-        assert_eq!(parse_journal_name("ringtail-journal-x-1"), None);
-        assert_eq!(parse_journal_name("events-0"), None);
     }
 }

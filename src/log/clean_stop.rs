@@ -13,11 +13,12 @@ use crate::{
     io::{FileLeft, Io, Left},
     log::{
         bulk,
-        checkpoint::{MANIFEST, Manifest},
+        checkpoint::Manifest,
         core::{Core, CoreLog},
         destage::{self, RoundError, log_error},
         directory::{self, CLEAN_SHUTDOWN},
         journal::block::Incarnation,
+        names::MANIFEST,
         partition_log::Log,
         segment::file_name,
         settings::{LogError, RecoverError},

@@ -26,9 +26,11 @@ const PARTITION_METADATA: &str = "partition.metadata";
 const VERSION_RUNNING: &str = "1000";
 const VERSION_STOPPED: &str = "1";
 
-/// Tells our directories from Kafka's. The number is that of our own files' format.
+/// Tells our directories from Kafka's. The number is that of our own files' format. A broker that knows only 1 would not
+/// find the journals and checkpoints of 2 under their names, and must not begin anew beside them.
 const FORMAT_KEY: &str = "ringtail.format";
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
+const FORMATS_READ: [&str; 2] = ["1", FORMAT];
 
 /// `meta.properties`, as `storage format` writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +77,7 @@ impl MetaProperties {
         };
         match value(FORMAT_KEY) {
             None => return Err("it was written by Apache Kafka".into()),
-            Some(FORMAT) => {}
+            Some(format) if FORMATS_READ.contains(&format) => {}
             Some(other) => return Err(format!("it was written by another version of Ringtail (format {other})")),
         }
         let missing = |key: &str| format!("its {META_PROPERTIES} lacks {key}");
@@ -154,13 +156,16 @@ pub async fn belongs_to(io: &Io, path: &Path, topic_id: TopicId) -> bool {
 }
 
 /// Makes a partition's directory. One that belongs to another topic of the same name is never opened: it is renamed as
-/// deleted.
+/// deleted. A file of that name is not ours, and stays; so does a directory that cannot be looked into.
 async fn make_partition(core: &Core, log: &Log) -> io::Result<()> {
     let disk = &core.io.disk;
     let path = log.directory();
     let metadata = path.join(PARTITION_METADATA);
     if disk.exists(&path).await {
-        let text = disk.read_file(&metadata).await.unwrap_or_default();
+        let text = match disk.read_file(&metadata).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            read => read?,
+        };
         let found = parse_partition_metadata(&String::from_utf8_lossy(&text));
         if found == Some(log.key().topic_id) {
             return Ok(());
@@ -219,10 +224,11 @@ mod tests {
         let meta = MetaProperties { cluster_id: "abc".into(), node_id: 7, directory_id: "dir".into() };
         assert_eq!(MetaProperties::parse(&meta.text(true)), Ok(meta.clone()));
         assert_eq!(MetaProperties::parse(&meta.text(false)), Ok(meta.clone()));
+        assert_eq!(MetaProperties::parse(&meta.text(false).replace("format=2", "format=1")), Ok(meta.clone()));
         assert!(meta.text(true).starts_with("version=1000\n"), "Kafka must refuse it");
         assert!(meta.text(false).starts_with("version=1\n"));
         assert!(MetaProperties::parse("version=1\ncluster.id=x\nnode.id=1\n").unwrap_err().contains("Kafka"));
-        assert!(MetaProperties::parse("ringtail.format=2\n").unwrap_err().contains("format 2"));
+        assert!(MetaProperties::parse("ringtail.format=3\n").unwrap_err().contains("format 3"));
     }
 
     #[test]

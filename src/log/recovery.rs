@@ -20,13 +20,15 @@ use crate::{
     base::{METADATA_TOPIC_ID, Map, PartitionKey},
     io::{DirEntry, Instant, Io, OpenOptions, Slice},
     log::{
-        checkpoint::{
-            BALLAST, CHECKPOINT_PREFIX, Checkpoint, MANIFEST, Manifest, checkpoint_name, encode_checkpoint, life,
-        },
+        checkpoint::{Checkpoint, Manifest, encode_checkpoint},
         core::{CoreSeed, PartitionSeed},
         directory,
         image::LogImage,
         journal::block::Incarnation,
+        names::{
+            BALLAST, MANIFEST, checkpoint_name, is_checkpoint_of_another_life, is_deleted_directory, is_temporary,
+            old_checkpoint_name,
+        },
         removal::remove_directories,
         segment::{deleted_directory_name, directory_name},
         settings::{LivePartitions, LogConfig, LogSettings, RecoverError},
@@ -94,7 +96,7 @@ pub async fn recover(
     let keep_max = settings.cache_max_bytes / 2;
     let mut journals = Journals::open(io, directory, &entries, keep_max).await?;
     let checkpoints = match &manifest {
-        Some(manifest) => read_checkpoints(io, directory, manifest).await?,
+        Some(manifest) => read_checkpoints(io, directory, manifest, &entries).await?,
         None => Vec::new(),
     };
     if let Some(manifest) = manifest.filter(|manifest| !manifest.clean) {
@@ -160,13 +162,21 @@ async fn read_manifest(io: &Io, directory: &Path, entries: &[DirEntry]) -> Resul
 }
 
 /// The newer valid one of each core's two checkpoints.
-async fn read_checkpoints(io: &Io, directory: &Path, manifest: &Manifest) -> Result<Vec<Checkpoint>, RecoverError> {
+async fn read_checkpoints(
+    io: &Io,
+    directory: &Path,
+    manifest: &Manifest,
+    entries: &[DirEntry],
+) -> Result<Vec<Checkpoint>, RecoverError> {
+    let is_file = |name: &String| entries.iter().any(|entry| entry.name == *name && !entry.is_dir);
     let mut checkpoints = Vec::with_capacity(manifest.cores);
     for core in 0..manifest.cores {
         let mut newest: Option<Checkpoint> = None;
         for slot in 0..2 {
-            let path = directory.join(checkpoint_name(&manifest.incarnation, core, slot));
+            let names = [checkpoint_name, old_checkpoint_name].map(|name| name(&manifest.incarnation, core, slot));
             // The second file is made by the first checkpoint of a running broker.
+            let Some(name) = names.into_iter().find(is_file) else { continue };
+            let path = directory.join(name);
             let Ok(bytes) = io.disk.read_file(&path).await else { continue };
             let Ok(checkpoint) = Checkpoint::decode(&bytes) else { continue };
             let ours = checkpoint.incarnation == manifest.incarnation && checkpoint.core == core;
@@ -222,7 +232,7 @@ async fn begin_life(
     for partition in found {
         seeds[partition.image.key.core(cores)].partitions.push(partition);
     }
-    for file in journals.files.iter().filter(|file| file.core < cores) {
+    for file in journals.files.iter().filter(|file| file.core < cores && !file.old) {
         seeds[file.core].journals.push((file.number, file.size));
     }
     io.disk.sync_filesystem(directory).await.map_err(at)?;
@@ -255,13 +265,11 @@ async fn clean_up(
     journals: &Journals,
     entries: &[DirEntry],
 ) -> Result<(), RecoverError> {
-    for file in journals.files.iter().filter(|file| file.core >= cores) {
+    for file in journals.files.iter().filter(|file| file.core >= cores || file.old) {
         io.disk.remove_file(&file.path).await.map_err(|error| failed(&file.path, &error))?;
     }
-    let ours = format!("{CHECKPOINT_PREFIX}{}-", life(incarnation));
-    for entry in entries {
-        let old = entry.name.starts_with(CHECKPOINT_PREFIX) && !entry.name.starts_with(&ours);
-        if old || entry.name.ends_with(".tmp") {
+    for entry in entries.iter().filter(|entry| !entry.is_dir) {
+        if is_checkpoint_of_another_life(&entry.name, incarnation) || is_temporary(&entry.name) {
             let path = directory.join(&entry.name);
             match io.disk.remove_file(&path).await {
                 Ok(()) => {}
@@ -277,7 +285,7 @@ async fn clean_up(
         .await
         .map_err(|error| failed(directory, &error))?
         .into_iter()
-        .filter(|entry| entry.is_dir && entry.name.ends_with("-delete"))
+        .filter(|entry| entry.is_dir && is_deleted_directory(&entry.name))
         .map(|entry| directory.join(entry.name))
         .collect();
     if !deleted.is_empty() {

@@ -5,6 +5,7 @@ mod faults;
 #[cfg(feature = "glommio")]
 mod machine;
 mod model;
+mod names;
 mod reads;
 mod stop;
 mod story;

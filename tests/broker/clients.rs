@@ -113,6 +113,11 @@ pub fn create_topic_with(address: &str, name: &str, partitions: i32, settings: &
     assert!(results.iter().all(Result::is_ok), "{results:?}");
 }
 
+pub fn delete_topic(address: &str, name: &str) {
+    let deleted = wait(admin(address).delete_topics(&[name], &AdminOptions::new())).expect("an answer");
+    deleted[0].as_ref().expect("the topic is deleted");
+}
+
 pub fn delete_records(address: &str, topic: &str, partition: i32, before: i64) {
     let mut offsets = TopicPartitionList::new();
     offsets.add_partition_offset(topic, partition, Offset::Offset(before)).expect("a valid offset");

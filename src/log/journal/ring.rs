@@ -14,7 +14,7 @@ use std::{
 
 use crate::{
     io::{File, Io, OpenOptions, channel::Notify, is_full},
-    log::checkpoint::journal_name,
+    log::names::journal_name,
 };
 
 /// Zeros are written in pieces of this size.

@@ -11,12 +11,13 @@ use crate::{
     base::{METADATA_TOPIC_ID, Map, Offset, PartitionKey, Set},
     io::{DirEntry, File, Io, OpenOptions, Slice},
     log::{
-        checkpoint::{Checkpoint, parse_journal_name},
+        checkpoint::Checkpoint,
         journal::{
             block::{self, BlockHeader, Incarnation},
             entry::Entry,
         },
         locate::Head,
+        names::parse_journal_name,
         recovery::failed,
         settings::{BLOCK_BYTES, RecoverError},
     },
@@ -36,6 +37,8 @@ pub struct JournalFile {
     pub core: usize,
     pub number: usize,
     pub size: u64,
+    /// Of a name that is not used any more.
+    pub old: bool,
     pub path: PathBuf,
     file: File,
     /// The file's blocks that count, one behind the other without what pads them, if they were kept.
@@ -90,12 +93,13 @@ impl Journals {
     /// Opens and locks what is there. Waits for the locks: until then a killed process may still be writing.
     pub async fn open(io: &Io, directory: &Path, entries: &[DirEntry], keep_max: usize) -> Result<Self, RecoverError> {
         let mut files = Vec::new();
-        for entry in entries {
-            let Some((core, number)) = parse_journal_name(&entry.name) else { continue };
+        for entry in entries.iter().filter(|entry| !entry.is_dir) {
+            let Some(name) = parse_journal_name(&entry.name) else { continue };
             let path = directory.join(&entry.name);
             let file = io.disk.open(&path, OpenOptions::default()).await.map_err(|error| failed(&path, &error))?;
             lock(io, &file, &path).await?;
-            files.push(JournalFile { core, number, size: entry.len, path, file, kept: None });
+            let (core, number, old) = (name.core, name.number, name.old);
+            files.push(JournalFile { core, number, size: entry.len, old, path, file, kept: None });
         }
         Ok(Self {
             files,
@@ -325,7 +329,7 @@ mod tests {
             io.disk.create_dir_all(directory).await.unwrap();
             // The second block was lost before anybody was promised anything.
             let bytes = [block(0, 5), block(2, 9)].concat();
-            io.disk.write_file(&directory.join("ringtail-journal-0-0"), &bytes, true).await.unwrap();
+            io.disk.write_file(&directory.join("ringtail-0-0.journal"), &bytes, true).await.unwrap();
             let entries = io.disk.read_dir(directory).await.unwrap();
             let mut journals = Journals::open(&io, directory, &entries, 1 << 20).await.unwrap();
             let checkpoint =

@@ -36,7 +36,7 @@ fn reopened(sim: &Simulation) -> Result<Offset, RecoverError> {
 
 /// Each of the small batches is a block of 4 KiB in the first file.
 fn journal() -> std::path::PathBuf {
-    Path::new(DIRECTORY).join("ringtail-journal-0-0")
+    Path::new(DIRECTORY).join("ringtail-0-0.journal")
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn a_damaged_block_before_valid_ones_is_refused_with_its_place() {
     sim.overwrite(0, &journal(), 4 * 4096 + 100, b"rotten");
     let error = reopened(&sim).unwrap_err();
     assert!(matches!(error, RecoverError::JournalCorrupt { .. }), "{error:?}");
-    assert!(error.to_string().contains("ringtail-journal-0-0"), "{error}");
+    assert!(error.to_string().contains("ringtail-0-0.journal"), "{error}");
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn a_damaged_checkpoint_is_refused() {
     let sim = Simulation::new(13);
     crashed(&sim, 3);
     let names = sim.block_on(0, 0, |io| async move { io.disk.read_dir(Path::new(DIRECTORY)).await.unwrap() });
-    for entry in names.iter().filter(|entry| entry.name.starts_with("ringtail-checkpoint")) {
+    for entry in names.iter().filter(|entry| entry.name.ends_with(".checkpoint")) {
         sim.overwrite(0, &Path::new(DIRECTORY).join(&entry.name), 12, b"x");
     }
     assert_eq!(reopened(&sim), Err(RecoverError::CheckpointCorrupt { core: 0 }));
@@ -133,7 +133,7 @@ fn a_failed_journal_write_is_fatal_and_never_acknowledged() {
             let end = rig.append(&log, &batch(&[1], 10)).await.unwrap();
             let acked = either(log.flushed(end), io.clock.sleep(Duration::from_secs(1))).await;
             assert!(matches!(acked, Either::Right(())), "a failed write was acknowledged");
-            assert!(rig.fatal.borrow().as_ref().is_some_and(|reason| reason.contains("ringtail-journal-0")));
+            assert!(rig.fatal.borrow().as_ref().is_some_and(|reason| reason.contains("ringtail-0-")));
             assert_eq!(log.durable_end(), Offset::ZERO);
         });
     }
