@@ -5,7 +5,7 @@
 
 use super::{Allowed::*, Effect::*, Key, Kind::*, Update::*, idle};
 
-pub(super) const IDLE: &[Key] = &[
+pub(super) static IDLE: &[Key] = &[
     idle("add.partitions.to.txn.retry.backoff.max.ms", Int, Some("100"), AtLeast(0), ReadOnly, NoEffect),
     idle("add.partitions.to.txn.retry.backoff.ms", Int, Some("20"), AtLeast(1), ReadOnly, NoEffect),
     idle("alter.config.policy.class.name", Class, None, Any, ReadOnly, NoEffect),

@@ -2,7 +2,7 @@
 
 use super::{Allowed::*, Effect::*, Key, Kind::*, Update::*, idle, key};
 
-pub(super) const TOPIC: &[Key] = &[
+pub(super) static TOPIC: &[Key] = &[
     key(
         "durability",
         String,

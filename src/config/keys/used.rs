@@ -2,7 +2,7 @@
 
 use super::{Allowed::*, Effect::*, Key, Kind::*, Update::*, key};
 
-pub(super) const USED: &[Key] = &[
+pub(super) static USED: &[Key] = &[
     key(
         "durability",
         String,
