@@ -1,4 +1,5 @@
-//! What validating a batch costs in memory: nothing for a good one, little for a hostile one.
+//! What things cost in memory: validating a batch nothing for a good one and little for a hostile one, a change of the metadata
+//! what has changed.
 #![allow(unsafe_code)]
 
 use std::{
@@ -8,13 +9,16 @@ use std::{
 
 use bytes::Bytes;
 use ringtail::{
-    base::Timestamp,
+    base::{Timestamp, TopicId},
+    metadata::Image,
     partition::{CompressionPolicy, TopicRules, validate},
     protocol::{
         batch::{BatchBuilder, Header, seal},
         compression::Compression,
+        metadata_records::{MetadataRecord, PartitionRecord},
     },
 };
+use uuid::Uuid;
 
 const NOW: Timestamp = 1_700_000_000_000;
 /// LZ4 blocks take up to 8 MiB (legacy frames), held twice while one is turned into the next.
@@ -124,4 +128,35 @@ fn hostile_batches_never_panic_and_ask_for_little() {
         // Some mutations hit a value: both outcomes are there, so the test tests something.
         assert!((1..4000).contains(&accepted), "{codec:?}: {accepted} accepted");
     }
+}
+
+fn topic(number: u128) -> [MetadataRecord; 2] {
+    let topic_id = TopicId(Uuid::from_u128(number));
+    let partition =
+        PartitionRecord { topic_id, replicas: vec![1], isr: vec![1], leader: 1, ..PartitionRecord::default() };
+    [MetadataRecord::Topic { name: format!("a.topic.{number}"), topic_id }, MetadataRecord::Partition(partition)]
+}
+
+fn apply(image: &mut Image, number: u128) {
+    for record in topic(number) {
+        image.apply(&record).expect("it fits");
+    }
+}
+
+#[test]
+fn a_new_topic_costs_the_same_beside_ten_others_and_beside_ten_thousand() {
+    let cost = |topics| {
+        let mut image = Image::default();
+        (0..topics).for_each(|number| apply(&mut image, number));
+        // The cores have what was there before.
+        let shared = image.clone();
+        COUNT.set(0);
+        LARGEST.set(0);
+        apply(&mut image, topics);
+        let cost = (COUNT.get(), LARGEST.get());
+        assert_eq!((shared.topic_count() + 1, image.topic_count()), (image.topic_count(), topics as usize + 1));
+        cost
+    };
+    let ((few, _), (many, largest)) = (cost(10), cost(10_000));
+    assert!(many <= 3 * few && largest <= 16 << 10, "{few} allocations, and {many} of up to {largest} bytes");
 }

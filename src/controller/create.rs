@@ -23,7 +23,8 @@ struct Plan {
     overrides: Overrides,
 }
 
-/// Names that must not be taken again, in the form in which they collide.
+/// Names that the request has taken, in the form in which they collide.
+#[derive(Default)]
 struct Taken(BTreeSet<String>);
 
 impl Controller {
@@ -42,7 +43,7 @@ impl Controller {
             })
             .collect();
         let mut records = Vec::new();
-        let mut taken = self.taken();
+        let mut taken = Taken::default();
         let too_many = self.check_total(request);
         for topic in request.topics.iter().filter(|topic| !repeated.contains(&topic.name.as_str())) {
             let plan = too_many.clone().and_then(|()| self.plan(topic, &mut taken, random));
@@ -69,7 +70,7 @@ impl Controller {
     ) -> (Vec<MetadataRecord>, Vec<Result<TopicId, ErrorCode>>) {
         let mut records = Vec::new();
         let mut answers = Vec::with_capacity(names.len());
-        let mut taken = self.taken();
+        let mut taken = Taken::default();
         for name in names {
             if let Some(topic) = self.image.topic(name) {
                 answers.push(Ok(topic.id));
@@ -127,11 +128,6 @@ impl Controller {
             ])
     }
 
-    fn taken(&self) -> Taken {
-        let names = self.image.topics().map(|topic| &*topic.name);
-        Taken(names.filter(|name| name.contains(['.', '_'])).map(names::collision_key).collect())
-    }
-
     fn check_total(&self, request: &CreateTopicsRequest) -> Result<(), Refusal> {
         let partitions = request.topics.iter().map(|topic| match (topic.assignments.len(), topic.num_partitions) {
             (0, -1) => usize::try_from(self.config.num_partitions).unwrap_or(0),
@@ -165,19 +161,19 @@ impl Controller {
         let overrides = self.initial_overrides(topic)?;
         let id = random();
         let assignments = self.assignments(topic, id)?;
-        if name.contains(['.', '_']) {
-            taken.0.insert(names::collision_key(name));
-        }
+        taken.0.extend(names::collision_key(name));
         Ok(Plan { id: TopicId(id), assignments, overrides })
     }
 
     fn check_collision(&self, name: &str, taken: &Taken) -> Result<(), Refusal> {
-        let key = names::collision_key(name);
-        if !name.contains(['.', '_']) || !taken.0.contains(&key) {
-            return Ok(());
-        }
-        let existing = self.image.topics().find(|topic| names::collision_key(&topic.name) == key);
-        let with = existing.map_or_else(|| "another one of the request".to_owned(), |topic| topic.name.to_string());
+        let existing = self.image.colliding_topic(name);
+        let with = match existing {
+            Some(topic) => &*topic.name,
+            None if names::collision_key(name).is_some_and(|key| taken.0.contains(&key)) => {
+                "another one of the request"
+            }
+            None => return Ok(()),
+        };
         let message = format!("Topic '{name}' collides with existing topic: {with}");
         Err(Refusal::new(ErrorCode::InvalidTopicException, message))
     }

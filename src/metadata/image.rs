@@ -1,27 +1,31 @@
 //! The image of the cluster that its records leave behind.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
+use imbl::OrdMap;
 use uuid::Uuid;
 
-use crate::base::{BrokerId, LeaderEpoch, Map, PartitionKey, TopicId};
+use crate::base::{BrokerId, LeaderEpoch, PartitionKey, TopicId};
 use crate::config::{Layers, Overrides, Statics, TopicConfig};
+use crate::metadata::names;
 use crate::protocol::metadata_records::{
     BROKER_RESOURCE, BrokerRegistrationChange, ConfigRecord, MetadataRecord, PartitionChange, PartitionRecord,
     RegisterBroker, TOPIC_RESOURCE,
 };
 
 /// The state of the cluster. A clone shares everything with its original, so that each core and each request can have
-/// one; what changes afterwards is copied first.
+/// one; what changes afterwards costs the topics that change and a path down to each, however many others there are.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Image {
-    pub(super) brokers: Arc<BTreeMap<BrokerId, RegisterBroker>>,
-    pub(super) topics: Arc<Map<TopicId, Arc<Topic>>>,
+    pub(super) brokers: OrdMap<BrokerId, RegisterBroker>,
+    pub(super) topics: OrdMap<TopicId, Arc<Topic>>,
     /// In the order of names, which is the order of answers.
-    pub(super) names: Arc<BTreeMap<Arc<str>, TopicId>>,
+    pub(super) names: OrdMap<Arc<str>, TopicId>,
+    /// Topics whose names hold letters that Kafka's metrics cannot tell apart, by the name with these letters made one.
+    pub(super) collision_keys: OrdMap<String, TopicId>,
     /// By type and name of the resource.
-    pub(super) configs: Arc<BTreeMap<(i8, String), Overrides>>,
-    pub(super) features: Arc<BTreeMap<String, i16>>,
+    pub(super) configs: OrdMap<(i8, String), Overrides>,
+    pub(super) features: OrdMap<String, i16>,
     pub(super) next_producer_id: i64,
 }
 
@@ -97,7 +101,7 @@ impl Image {
     /// The topics from a name on, by name: what `DescribeTopicPartitions` pages through.
     pub fn topics_from(&self, name: &str) -> impl Iterator<Item = &Arc<Topic>> {
         let bounds = (std::ops::Bound::Included(name), std::ops::Bound::Unbounded);
-        self.names.range::<str, _>(bounds).map(|(_, id)| &self.topics[id])
+        self.names.range::<_, str>(bounds).map(|(_, id)| &self.topics[id])
     }
 
     /// How many topics there are.
@@ -110,6 +114,13 @@ impl Image {
     #[must_use]
     pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
         self.names.get(name).map(|id| &self.topics[id])
+    }
+
+    /// The topic whose name Kafka's metrics could not tell from `name`.
+    #[must_use]
+    pub fn colliding_topic(&self, name: &str) -> Option<&Arc<Topic>> {
+        let id = names::collision_key(name).and_then(|key| self.collision_keys.get(&key))?;
+        self.topic_by_id(*id)
     }
 
     /// The topic of that id.
@@ -188,10 +199,10 @@ impl Image {
     pub fn apply(&mut self, record: &MetadataRecord) -> Result<(), Inconsistent> {
         match record {
             MetadataRecord::RegisterBroker(broker) => {
-                Arc::make_mut(&mut self.brokers).insert(BrokerId(broker.broker_id), broker.clone());
+                self.brokers.insert(BrokerId(broker.broker_id), broker.clone());
             }
             MetadataRecord::UnregisterBroker { broker_id, .. } => {
-                Arc::make_mut(&mut self.brokers).remove(&BrokerId(*broker_id));
+                self.brokers.remove(&BrokerId(*broker_id));
             }
             MetadataRecord::FenceBroker { broker_id, .. } => self.broker_mut(*broker_id)?.fenced = true,
             MetadataRecord::UnfenceBroker { broker_id, .. } => self.broker_mut(*broker_id)?.fenced = false,
@@ -202,10 +213,10 @@ impl Image {
             MetadataRecord::RemoveTopic { topic_id } => self.remove_topic(*topic_id)?,
             MetadataRecord::Config(record) => self.set_config(record),
             MetadataRecord::FeatureLevel { name, level: 0 } => {
-                Arc::make_mut(&mut self.features).remove(name);
+                self.features.remove(name);
             }
             MetadataRecord::FeatureLevel { name, level } => {
-                Arc::make_mut(&mut self.features).insert(name.clone(), *level);
+                self.features.insert(name.clone(), *level);
             }
             MetadataRecord::ProducerIds { next_producer_id, .. } => {
                 self.next_producer_id = self.next_producer_id.max(*next_producer_id);
@@ -221,7 +232,7 @@ impl Image {
     }
 
     fn broker_mut(&mut self, id: i32) -> Result<&mut RegisterBroker, Inconsistent> {
-        let broker = Arc::make_mut(&mut self.brokers).get_mut(&BrokerId(id));
+        let broker = self.brokers.get_mut(&BrokerId(id));
         broker.ok_or_else(|| Inconsistent(format!("broker {id} changes and is not registered")))
     }
 
@@ -239,14 +250,17 @@ impl Image {
         if self.names.contains_key(name) || self.topics.contains_key(&id) {
             return Err(Inconsistent(format!("topic {name} with id {id} is there already")));
         }
+        if let Some(key) = names::collision_key(name) {
+            self.collision_keys.insert(key, id);
+        }
         let name: Arc<str> = name.into();
-        Arc::make_mut(&mut self.names).insert(Arc::clone(&name), id);
-        Arc::make_mut(&mut self.topics).insert(id, Arc::new(Topic { name, id, partitions: Vec::new() }));
+        self.names.insert(Arc::clone(&name), id);
+        self.topics.insert(id, Arc::new(Topic { name, id, partitions: Vec::new() }));
         Ok(())
     }
 
     fn topic_mut(&mut self, id: TopicId) -> Result<&mut Topic, Inconsistent> {
-        let topic = Arc::make_mut(&mut self.topics).get_mut(&id);
+        let topic = self.topics.get_mut(&id);
         topic.map(Arc::make_mut).ok_or_else(|| Inconsistent(format!("topic id {id} changes and is not there")))
     }
 
@@ -279,19 +293,22 @@ impl Image {
     }
 
     fn remove_topic(&mut self, id: TopicId) -> Result<(), Inconsistent> {
-        let topic = Arc::make_mut(&mut self.topics).remove(&id);
+        let topic = self.topics.remove(&id);
         let topic = topic.ok_or_else(|| Inconsistent(format!("topic id {id} goes and is not there")))?;
-        Arc::make_mut(&mut self.names).remove(&topic.name);
+        self.names.remove(&topic.name);
+        if let Some(key) = names::collision_key(&topic.name) {
+            self.collision_keys.remove(&key);
+        }
         // The settings go with the topic; no record says so.
         let resource = (TOPIC_RESOURCE, topic.name.to_string());
         if self.configs.contains_key(&resource) {
-            Arc::make_mut(&mut self.configs).remove(&resource);
+            self.configs.remove(&resource);
         }
         Ok(())
     }
 
     fn set_config(&mut self, record: &ConfigRecord) {
-        let configs = Arc::make_mut(&mut self.configs);
+        let configs = &mut self.configs;
         let resource = (record.resource_type, record.resource_name.clone());
         if let Some(value) = &record.value {
             configs.entry(resource).or_default().insert(record.name.clone(), value.clone());

@@ -37,10 +37,10 @@ pub fn check(name: &str) -> Result<(), String> {
     }
 }
 
-/// The name with the letters that Kafka's metrics cannot tell apart made one: two topics must not share it.
+/// The name with the letters that Kafka's metrics cannot tell apart made one, if it has any: two topics must not share it.
 #[must_use]
-pub fn collision_key(name: &str) -> String {
-    name.replace('.', "_")
+pub fn collision_key(name: &str) -> Option<String> {
+    name.contains(['.', '_']).then(|| name.replace('.', "_"))
 }
 
 #[cfg(test)]
@@ -73,5 +73,6 @@ mod tests {
     fn dots_and_underscores_collide() {
         assert_eq!(collision_key("a.b"), collision_key("a_b"));
         assert_ne!(collision_key("a.b"), collision_key("a-b"));
+        assert_eq!(collision_key("ab"), None);
     }
 }

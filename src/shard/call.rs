@@ -10,6 +10,7 @@ use kafka_protocol::messages::{
 use crate::{
     base::{ErrorCode, LeaderEpoch, Offset, PartitionKey, ProducerId, Timestamp},
     group::{GroupAnswer, GroupRequest},
+    metadata::Image,
     partition::{FetchPartition, Isolation, ValidBatch},
     protocol::metadata_records::MetadataRecord,
     replica::{Appended, Fetched},
@@ -98,6 +99,15 @@ pub enum ControlAnswer {
     Refused(ErrorCode),
 }
 
+/// A durable change of the metadata.
+#[derive(Clone, Debug)]
+pub struct Delta {
+    /// The metadata with the change in it, made once for all cores.
+    pub image: Image,
+    /// What changed.
+    pub records: Vec<MetadataRecord>,
+}
+
 /// What a core asks of the core that owns something.
 #[allow(clippy::large_enum_variant)] // a group's request; boxing it would cost every other call a look at the heap
 pub enum Call {
@@ -111,8 +121,8 @@ pub enum Call {
     Group(i32, GroupRequest),
     /// A change to metadata, for the controller's core.
     Control(ControlRequest),
-    /// Durable metadata records, for every core's image.
-    Apply(Arc<Vec<MetadataRecord>>),
+    /// Durable metadata, for every core.
+    Apply(Arc<Delta>),
 }
 
 /// What comes back.

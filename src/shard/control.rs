@@ -12,7 +12,7 @@ use crate::{
     protocol::metadata_records::MetadataRecord,
     quorum::Quorum,
     shard::{
-        call::{Call, ControlAnswer, ControlRequest},
+        call::{Call, ControlAnswer, ControlRequest, Delta},
         core::Core,
     },
 };
@@ -66,7 +66,9 @@ impl Core {
             control.controller.replace(Controller::new(self.statics.as_ref().clone(), image));
             return ControlAnswer::Refused(error);
         }
-        self.publish(records).await;
+        // Nothing else was decided since: the turn is ours.
+        let image = control.controller.borrow().image().clone();
+        self.publish(Delta { image, records }).await;
         if control.quorum.wants_snapshot() {
             let records = self.image.borrow().snapshot();
             control.quorum.snapshot(&records).await;
@@ -74,13 +76,13 @@ impl Core {
         answer
     }
 
-    async fn publish(self: &Rc<Self>, records: Vec<MetadataRecord>) {
-        let records = Arc::new(records);
+    async fn publish(self: &Rc<Self>, delta: Delta) {
+        let delta = Arc::new(delta);
         let mut answers = Vec::new();
         for core in (0..self.mesh.cores()).filter(|core| *core != self.index()) {
-            answers.push(self.call(core, Call::Apply(records.clone())).await.1);
+            answers.push(self.call(core, Call::Apply(delta.clone())).await.1);
         }
-        self.apply(&records).await;
+        self.apply(&delta).await;
         for answer in answers {
             answer.await;
         }

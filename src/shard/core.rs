@@ -8,7 +8,7 @@ use std::{
 use tracing::{debug, warn};
 
 use crate::{
-    base::{BrokerId, ClusterId, ErrorCode, LeaderEpoch, Map, PartitionKey, TopicId},
+    base::{BrokerId, ClusterId, ErrorCode, LeaderEpoch, Map, PartitionKey, Set, TopicId},
     config::{BrokerConfig, TopicConfig},
     coordinator::{Coordinator, OFFSETS_TOPIC},
     io::{
@@ -18,14 +18,17 @@ use crate::{
     log::CoreLog,
     metadata::Image,
     partition::{Partition, TopicRules},
-    protocol::metadata_records::MetadataRecord,
+    protocol::metadata_records::{ConfigRecord, MetadataRecord, TOPIC_RESOURCE},
     replica::Replica,
     shard::{
-        call::{Answer, Call, Message},
+        call::{Answer, Call, Delta, Message},
         control::Control,
         settings,
     },
 };
+
+/// After this many partitions other tasks get a turn.
+pub(super) const PARTITIONS_A_TURN: usize = 256;
 
 /// What is the same on every core: who we are.
 #[derive(Clone, Debug)]
@@ -151,28 +154,23 @@ impl Core {
         }
     }
 
-    /// Takes durable metadata into this core's image and makes replicas and coordinators follow.
-    pub(super) async fn apply(self: &Rc<Self>, records: &[MetadataRecord]) {
-        let before = self.image.borrow().clone();
-        {
-            let mut image = self.image.borrow_mut();
-            let image = Rc::make_mut(&mut image);
-            for record in records {
-                if let Err(error) = image.apply(record) {
-                    // The controller applied the same record to the same image before it was committed.
-                    unreachable!("a committed record does not fit: {error:?}");
-                }
-            }
-        }
-        self.views.borrow_mut().clear();
-        let mut configured = false;
-        for record in records {
+    /// Takes durable metadata as this core's image and makes replicas and coordinators follow. Costs what has changed, and
+    /// leaves turns to others: a topic may have 10,000 partitions.
+    pub(super) async fn apply(self: &Rc<Self>, delta: &Delta) {
+        let before = self.image.replace(Rc::new(delta.image.clone()));
+        let mut since_yield = 0;
+        let mut configured = Configured::default();
+        for record in &delta.records {
             match record {
                 MetadataRecord::Partition(partition) => {
                     self.own(PartitionKey { topic_id: partition.topic_id, partition: partition.partition_id });
+                    since_yield += 1;
                 }
-                MetadataRecord::RemoveTopic { topic_id } => self.remove_topic(&before, *topic_id).await,
-                MetadataRecord::Config(_) => configured = true,
+                MetadataRecord::RemoveTopic { topic_id } => {
+                    self.remove_topic(&before, *topic_id).await;
+                    self.views.borrow_mut().remove(topic_id);
+                }
+                MetadataRecord::Config(config) => configured.note(config, &delta.image),
                 MetadataRecord::RegisterBroker(_)
                 | MetadataRecord::UnregisterBroker { .. }
                 | MetadataRecord::Topic { .. }
@@ -188,10 +186,12 @@ impl Core {
                 | MetadataRecord::AbortTransaction
                 | MetadataRecord::Other { .. } => {}
             }
+            if since_yield >= PARTITIONS_A_TURN {
+                self.io.clock.yield_now().await;
+                since_yield = 0;
+            }
         }
-        if configured {
-            self.reconfigure();
-        }
+        self.reconfigure(configured).await;
     }
 
     /// Makes an empty replica of a partition, if it is this core's and not there yet.
@@ -227,15 +227,14 @@ impl Core {
     }
 
     async fn remove_topic(&self, before: &Image, topic_id: TopicId) {
-        let keys: Vec<_> = self.replicas.borrow().keys().filter(|key| key.topic_id == topic_id).copied().collect();
-        for key in keys {
+        let Some(topic) = before.topic_by_id(topic_id) else { return };
+        for key in topic.partition_keys() {
             let replica = self.replicas.borrow_mut().remove(&key);
             if let Some(replica) = replica {
                 replica.deleted();
                 self.log.delete(key).await;
             }
         }
-        let Some(topic) = before.topic_by_id(topic_id) else { return };
         if &*topic.name == OFFSETS_TOPIC {
             let coordinators = std::mem::take(&mut *self.coordinators.borrow_mut());
             coordinators.values().for_each(|coordinator| coordinator.deleted());
@@ -248,16 +247,51 @@ impl Core {
     }
 
     /// Dynamic settings act at once.
-    fn reconfigure(&self) {
-        let config = dynamic(&self.statics, &self.image.borrow());
-        *self.config.borrow_mut() = config.clone();
-        for coordinator in self.coordinators.borrow().values() {
-            coordinator.configure(settings::group_config(&config));
-        }
-        for (key, replica) in self.replicas.borrow().iter() {
-            if let Some(view) = self.view(key.topic_id) {
-                replica.log().set_config(settings::log_config(&view.config));
+    async fn reconfigure(&self, configured: Configured) {
+        if configured.broker {
+            let config = dynamic(&self.statics, &self.image.borrow());
+            *self.config.borrow_mut() = config.clone();
+            self.views.borrow_mut().clear();
+            for coordinator in self.coordinators.borrow().values() {
+                coordinator.configure(settings::group_config(&config));
             }
+            let all: Vec<PartitionKey> = self.replicas.borrow().keys().copied().collect();
+            return self.reconfigure_logs(all).await;
+        }
+        for topic_id in configured.topics {
+            self.views.borrow_mut().remove(&topic_id);
+            let topic = self.image.borrow().topic_by_id(topic_id).cloned();
+            if let Some(topic) = topic {
+                self.reconfigure_logs(topic.partition_keys().collect()).await;
+            }
+        }
+    }
+
+    async fn reconfigure_logs(&self, keys: Vec<PartitionKey>) {
+        for some in keys.chunks(PARTITIONS_A_TURN) {
+            for key in some {
+                if let (Ok(replica), Some(view)) = (self.replica(*key), self.view(key.topic_id)) {
+                    replica.log().set_config(settings::log_config(&view.config));
+                }
+            }
+            self.io.clock.yield_now().await;
+        }
+    }
+}
+
+/// Whose settings a change of the metadata touches.
+#[derive(Default)]
+struct Configured {
+    /// A broker's or all brokers', and with them the defaults of every topic.
+    broker: bool,
+    topics: Set<TopicId>,
+}
+
+impl Configured {
+    fn note(&mut self, record: &ConfigRecord, image: &Image) {
+        match record.resource_type {
+            TOPIC_RESOURCE => self.topics.extend(image.topic(&record.resource_name).map(|topic| topic.id)),
+            _ => self.broker = true,
         }
     }
 }

@@ -2,14 +2,12 @@
 
 use std::{rc::Rc, time::Duration};
 
-use crate::shard::core::Core;
+use crate::shard::core::{Core, PARTITIONS_A_TURN};
 
 /// How often a core looks after itself.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How often silent idempotent producers are looked for, in intervals.
 const PRODUCERS_EVERY: u64 = 600;
-/// After this many partitions other tasks get a turn.
-const PARTITIONS_A_TURN: usize = 256;
 
 impl Core {
     /// Moves high watermarks as the journal becomes durable.

@@ -66,8 +66,8 @@ impl Core {
                 let answer = this.control_here(request).await;
                 this.reply(from, id, Answer::Control(answer)).await;
             }),
-            Call::Apply(records) => self.io.spawner.spawn(async move {
-                this.apply(&records).await;
+            Call::Apply(delta) => self.io.spawner.spawn(async move {
+                this.apply(&delta).await;
                 this.reply(from, id, Answer::Applied).await;
             }),
         }

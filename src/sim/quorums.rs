@@ -1,6 +1,11 @@
 //! Changes of metadata: snapshots, refusals, clients that go away in the middle.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
+
+use kafka_protocol::messages::{
+    IncrementalAlterConfigsRequest,
+    incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
+};
 
 use super::{
     admin::topics_of,
@@ -9,8 +14,12 @@ use super::{
 use crate::{
     base::ErrorCode,
     io::sim::Faults,
-    shard::ControlAnswer,
-    sim::broker::{CLIENTS, DIRECTORY, NODE},
+    protocol::metadata_records::{BROKER_RESOURCE, TOPIC_RESOURCE},
+    shard::{ControlAnswer, ControlRequest, Router, TopicView},
+    sim::{
+        broker::{CLIENTS, DIRECTORY, NODE},
+        member::text,
+    },
 };
 
 /// How many snapshots of the metadata there are.
@@ -101,4 +110,38 @@ fn a_change_that_is_not_durable_is_refused_and_forgotten() {
     bench.power_cut(3);
     assert_eq!(topics_of(&bench.router(2).image()), before);
     bench.sim.kill(CLIENTS);
+}
+
+fn set(bench: &Bench, kind: i8, name: &'static str, config: &'static str, value: &'static str) {
+    let config = AlterableConfig::default().with_name(text(config)).with_value(Some(text(value)));
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(kind)
+        .with_resource_name(text(name))
+        .with_configs(vec![config]);
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    let ask = |router: Router| async move { router.control(ControlRequest::IncrementalAlterConfigs(request)).await };
+    match bench.ask(0, ask) {
+        ControlAnswer::IncrementalAlterConfigs(answer) => assert_eq!(answer.responses[0].error_code, 0, "{answer:?}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_change_renews_what_cores_know_of_the_topics_that_it_touches_and_of_no_other() {
+    let bench = Bench::start(1, 2);
+    let (one, other) = (bench.topic("one", 2), bench.topic("other", 2));
+    let view = |core, topic| bench.router(core).topic(topic).expect("it is there");
+    let views = || [view(0, one), view(1, one), view(0, other), view(1, other)];
+    let same = |before: &[Rc<TopicView>; 4]| {
+        before.iter().zip(views()).map(|(before, now)| Rc::ptr_eq(before, &now)).collect::<Vec<_>>()
+    };
+    let before = views();
+    bench.topic("third", 3);
+    assert_eq!(same(&before), [true; 4]);
+    set(&bench, TOPIC_RESOURCE, "one", "max.message.bytes", "1234");
+    assert_eq!(same(&before), [false, false, true, true]);
+    assert_eq!(view(1, one).rules.max_message_bytes, 1234);
+    set(&bench, BROKER_RESOURCE, "", "message.max.bytes", "4321");
+    assert_eq!(same(&before), [false; 4]);
+    assert_eq!([view(1, one), view(1, other)].map(|view| view.rules.max_message_bytes), [1234, 4321]);
 }
