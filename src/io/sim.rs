@@ -1,24 +1,27 @@
 //! The seeded simulator: nodes with cores and disks in one thread, virtual time, seeded order of tasks, and faults.
 //!
 //! One seed gives one run: [`Simulation::trace_hash`] covers every decision, so that a test can run a seed twice and
-//! compare. A *kill* ends a process: what it wrote stays, each write in flight lands wholly or not at all. A *power cut*
-//! keeps what was synced and tears the rest at 512 bytes; see `disk_state`.
+//! compare. A *kill* ends a process: what it wrote stays, each write in flight lands wholly or not at all, now or when a
+//! successor may have begun; files that it had locked stay locked until then. A *power cut* keeps what was synced and tears
+//! the rest at 512 bytes; see `disk_state`. *Rot* changes what lies on the disk between two lives; see `rot`.
 
 mod disk;
 mod disk_state;
+mod faults;
 mod file_image;
 mod names;
+mod rot;
 mod tasks;
 mod world;
 
 use std::cell::Cell;
 use std::future::Future;
-use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 pub use disk::{Disk, File};
-pub use disk_state::Faults;
+pub use faults::{Failure, Faults, Operation, errno};
+pub use rot::Saved;
 pub(super) use tasks::Sleep;
 pub use tasks::{Clock, Spawner};
 pub(super) use world::SimBell;
@@ -141,9 +144,10 @@ impl Simulation {
     }
 
     /// Ends a node's process as `kill -9` does: its tasks are dropped, its files closed, each write in flight lands
-    /// wholly or not at all, and everything that had landed stays. The node can be started again at once.
+    /// wholly or not at all, some of them late, and everything that had landed stays. The node can be started again at once.
     pub fn kill(&self, node: usize) {
         self.world.note(1, node as u64);
+        self.world.disk(node).borrow_mut().process_ends();
         self.world.drop_tasks(node);
         self.world.disk(node).borrow_mut().process_ended(&self.world);
     }
@@ -172,13 +176,6 @@ impl Simulation {
     /// Sets what goes wrong on a node's disk from now on.
     pub fn set_faults(&self, node: usize, faults: Faults) {
         self.world.disk(node).borrow_mut().faults = faults;
-    }
-
-    /// Overwrites bytes of a file on a node's disk, behind everybody's back and durably: bit rot.
-    /// # Panics
-    /// If there is no such file or it is too short.
-    pub fn overwrite(&self, node: usize, path: &Path, position: u64, bytes: &[u8]) {
-        self.world.disk(node).borrow_mut().overwrite(path, position, bytes);
     }
 
     /// Bytes of a node's disk that are taken.

@@ -1,17 +1,18 @@
 //! The doors to a node's simulated disk: each operation takes its time and happens somewhere within it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::fd::RawFd;
 use std::path::Path;
 use std::rc::Rc;
 
-use super::disk_state::{Content, DiskState, WriteInFlight, eio};
+use super::disk_state::{Bytes, Content, DiskState, WriteInFlight};
+use super::faults::{Operation, errno, error, short_write};
 use super::world::{Event, World};
 use crate::io::channel::oneshot;
 use crate::io::{
-    Buffer, DirEntry, FileLeft, FileWrite, Instant, Left, Mark, OpenOptions, SharedBuffer, Slice, align_up,
+    ALIGNMENT, Buffer, DirEntry, FileLeft, FileWrite, Instant, Left, Mark, OpenOptions, SharedBuffer, Slice, align_up,
 };
 
 /// The door to a node's disk.
@@ -53,16 +54,34 @@ impl Disk {
         result
     }
 
+    /// Fails, if this is the time for it.
+    fn may_fail(&self, operation: Operation, path: &Path) -> io::Result<()> {
+        let failure = self.state.borrow().faults.failure(&self.world, operation, &text(path));
+        if let Some(failure) = failure {
+            self.world.note(33, operation as u64);
+            return Err(failure);
+        }
+        Ok(())
+    }
+
     pub(in crate::io) async fn open(&self, path: &Path, options: OpenOptions) -> io::Result<File> {
         self.take_time().await;
+        self.may_fail(Operation::Open, path)?;
         let handle = {
             let mut state = self.state.borrow_mut();
+            if state.open_files >= state.faults.open_files_max {
+                return Err(error(errno::EMFILE));
+            }
             let inode = state.find_or_make_file(path, options.create)?;
-            state.inodes.get_mut(&inode).expect("just found").open += 1;
+            let entry = state.inodes.get_mut(&inode).expect("just found");
+            entry.open += 1;
+            let seen_errors = Cell::new(entry.sync_errors);
+            state.open_files += 1;
             state.next_handle += 1;
             let (handle, generation) = (state.next_handle, state.generation);
             self.world.note(20, inode ^ (handle << 32));
-            Handle { disk: self.clone(), inode, handle, generation, durable: options.durable }
+            let path = text(path).into();
+            Handle { disk: self.clone(), inode, path, handle, generation, durable: options.durable, seen_errors }
         };
         let file = File(Rc::new(handle));
         self.take_time().await;
@@ -70,22 +89,27 @@ impl Disk {
     }
 
     pub(in crate::io) async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.may_fail(Operation::CreateDir, path)?;
         self.change(21, |state| state.create_dir_all(path)).await
     }
 
     pub(in crate::io) async fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        self.may_fail(Operation::ReadDir, path)?;
         self.change(22, |state| state.read_dir(path)).await
     }
 
     pub(in crate::io) async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.may_fail(Operation::Rename, from)?;
         self.change(23, |state| state.rename(from, to)).await
     }
 
     pub(in crate::io) async fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.may_fail(Operation::Remove, path)?;
         self.change(24, |state| state.remove_file(path)).await
     }
 
     pub(in crate::io) async fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.may_fail(Operation::Remove, path)?;
         self.change(25, |state| state.remove_dir_all(path)).await
     }
 
@@ -100,57 +124,74 @@ impl Disk {
             (inode, state.names(inode)?.mark())
         };
         self.take_time().await;
-        self.fail_sync()?;
+        self.may_fail(Operation::Sync, path)?;
         self.state.borrow_mut().names_mut(inode)?.sync(mark);
         Ok(())
     }
 
-    fn fail_sync(&self) -> io::Result<()> {
-        let fails = self.world.one_in(self.state.borrow().faults.sync_error_one_in);
-        self.world.note(27, u64::from(fails));
-        if fails { Err(eio()) } else { Ok(()) }
-    }
-
     pub(in crate::io) async fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let fails = self.world.one_in(self.state.borrow().faults.read_error_one_in);
+        let failure = self.may_fail(Operation::Open, path).and_then(|()| self.may_fail(Operation::Read, path));
         let read = |state: &mut DiskState| {
+            // A file is only looked for here; nothing is made.
             let inode = state.find_or_make_file(path, false)?;
+            failure?;
             let image = state.image(inode);
             let mut bytes = vec![0; usize::try_from(image.length()).map_err(|_| ErrorKind::FileTooLarge)?];
             image.read(0, &mut bytes);
-            if fails { Err(eio()) } else { Ok(bytes) }
+            Ok(bytes)
         };
-        // A file is only looked for here; nothing is made.
         self.change(28, read).await
     }
 
+    /// The steps of a thread, and what may come between them: the file is empty, then it has a part of the bytes.
     pub(in crate::io) async fn write_file(&self, path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
-        let fails = {
-            let faults = &self.state.borrow().faults;
-            let exposed = path.to_str().is_some_and(|path| path.contains(faults.files_named));
-            exposed && self.world.one_in(faults.write_error_one_in)
+        self.may_fail(Operation::Open, path)?;
+        let inode = self
+            .change(29, |state| {
+                let inode = state.find_or_make_file(path, true)?;
+                let number = state.next_write();
+                state.image_mut(inode).truncate(number, 0);
+                state.cut_space(inode, 0);
+                Ok(inode)
+            })
+            .await?;
+        let failure = {
+            let state = self.state.borrow();
+            let failure = state.faults.failure(&self.world, Operation::Write, &text(path));
+            failure.or_else(|| state.faults.is_short(&self.world, &text(path)).then(short_write))
         };
-        let write = |state: &mut DiskState| {
-            let inode = state.find_or_make_file(path, true)?;
-            state.take_space(inode, bytes.len() as u64)?;
-            let number = state.next_write();
-            state.image_mut(inode).truncate(number, 0);
-            if fails {
-                return Err(eio());
-            }
-            let number = state.next_write();
-            let image = state.image_mut(inode);
-            if !bytes.is_empty() {
-                image.write(number, 0, bytes);
-            }
-            Ok((inode, number))
-        };
-        let (inode, number) = self.change(29, write).await?;
-        if sync {
-            self.fail_sync()?;
-            self.state.borrow_mut().image_mut(inode).sync(number, None);
+        // A killed thread ends between two pages.
+        let pages = bytes.len().div_ceil(ALIGNMENT) as u64;
+        let part = bytes.len().min(self.world.below(pages + 1) as usize * ALIGNMENT);
+        let parts = if failure.is_some() { vec![&bytes[..part]] } else { vec![&bytes[..part], &bytes[part..]] };
+        let mut position = 0;
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+            let write = |state: &mut DiskState| {
+                state.take_space(inode, position + part.len() as u64)?;
+                let number = state.next_write();
+                state.image_mut(inode).write(number, position, part);
+                Ok(())
+            };
+            self.change(34, write).await?;
+            position += part.len() as u64;
         }
-        Ok(())
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        if sync { self.sync_inode(inode, path).await } else { Ok(()) }
+    }
+
+    /// Makes durable what was written to a file before the call.
+    async fn sync_inode(&self, inode: u64, path: &Path) -> io::Result<()> {
+        let upto = self.state.borrow().writes;
+        self.take_time().await;
+        let failed = self.may_fail(Operation::Sync, path);
+        let mut state = self.state.borrow_mut();
+        match failed {
+            Ok(()) => state.image_mut(inode).sync(upto, None),
+            Err(_) => state.lose(&self.world, &[inode], upto),
+        }
+        failed
     }
 
     pub(in crate::io) async fn write_files(&self, files: Vec<FileWrite>) -> Vec<io::Result<u64>> {
@@ -215,18 +256,24 @@ impl Disk {
     }
 
     pub(in crate::io) async fn sync_filesystem(&self, path: &Path) -> io::Result<()> {
-        let (upto, marks) = {
+        // As production does it: a descriptor of its own, which hears of no error that came before.
+        let (upto, seen_errors, marks) = {
             let state = self.state.borrow();
             state.find(path)?;
             let marks = state.inodes.iter().filter_map(|(inode, entry)| match &entry.content {
                 Content::Directory(names) => Some((*inode, names.mark())),
                 Content::File(_) => None,
             });
-            (state.writes, marks.collect::<Vec<_>>())
+            (state.writes, state.sync_errors, marks.collect::<Vec<_>>())
         };
         self.take_time().await;
         self.take_time().await;
-        self.fail_sync()?;
+        if let Err(failure) = self.may_fail(Operation::Sync, path) {
+            let mut state = self.state.borrow_mut();
+            let files: Vec<u64> = state.inodes.keys().copied().collect();
+            state.lose(&self.world, &files, upto);
+            return Err(failure);
+        }
         let mut state = self.state.borrow_mut();
         for (inode, mark) in marks {
             if state.inodes.contains_key(&inode) {
@@ -238,7 +285,7 @@ impl Disk {
                 image.sync(upto, None);
             }
         }
-        Ok(())
+        if state.sync_errors > seen_errors { Err(error(errno::EIO)) } else { Ok(()) }
     }
 
     pub(in crate::io) async fn free_bytes(&self, path: &Path) -> io::Result<u64> {
@@ -264,9 +311,19 @@ impl Disk {
 struct Handle {
     disk: Disk,
     inode: u64,
+    /// What it was opened as.
+    path: Rc<str>,
     handle: u64,
     generation: u64,
     durable: bool,
+    /// Failed syncs of the file that this handle knows of.
+    seen_errors: Cell<u64>,
+}
+
+impl Handle {
+    fn path(&self) -> &Path {
+        Path::new(&*self.path)
+    }
 }
 
 impl Drop for Handle {
@@ -277,6 +334,7 @@ impl Drop for Handle {
         if state.generation != self.generation {
             return;
         }
+        state.open_files -= 1;
         let Some(inode) = state.inodes.get_mut(&self.inode) else { return };
         inode.open -= 1;
         if inode.locked_by == Some(self.handle) {
@@ -306,8 +364,8 @@ impl File {
             }
             let (id, inode, durable) = (state.next_in_flight, self.0.inode, self.0.durable);
             state.next_in_flight += 1;
-            let bytes = buffer.device_view(range);
-            state.in_flight.insert(id, WriteInFlight { inode, position, bytes, durable, done });
+            let (bytes, path) = (Bytes::Of(buffer, range), self.0.path.clone());
+            state.in_flight.insert(id, WriteInFlight { inode, path, position, bytes, durable, done, late: false });
             drop(state);
             let call = {
                 let file = self.clone();
@@ -330,11 +388,8 @@ impl File {
     pub(in crate::io) async fn read(&self, position: u64, length: usize) -> io::Result<Slice> {
         let disk = &self.0.disk;
         disk.take_time().await;
+        disk.may_fail(Operation::Read, self.0.path())?;
         let state = disk.state.borrow();
-        if disk.world.one_in(state.faults.read_error_one_in) {
-            disk.world.note(30, self.0.inode);
-            return Err(eio());
-        }
         let image = state.image(self.0.inode);
         if position.saturating_add(length as u64) > image.length() {
             return Err(ErrorKind::UnexpectedEof.into());
@@ -345,6 +400,7 @@ impl File {
     }
 
     pub(in crate::io) async fn allocate(&self, from: u64, length: u64) -> io::Result<()> {
+        self.0.disk.may_fail(Operation::Allocate, self.0.path())?;
         let inode = self.0.inode;
         let allocate = |state: &mut DiskState| {
             state.take_space(inode, from + length)?;
@@ -358,6 +414,7 @@ impl File {
     }
 
     pub(in crate::io) async fn truncate(&self, length: u64) -> io::Result<()> {
+        self.0.disk.may_fail(Operation::Truncate, self.0.path())?;
         let inode = self.0.inode;
         let truncate = |state: &mut DiskState| {
             let number = state.next_write();
@@ -369,12 +426,13 @@ impl File {
     }
 
     pub(in crate::io) async fn sync(&self) -> io::Result<()> {
-        let disk = &self.0.disk;
-        let upto = disk.state.borrow().writes;
-        disk.take_time().await;
-        disk.fail_sync()?;
-        disk.state.borrow_mut().image_mut(self.0.inode).sync(upto, None);
-        Ok(())
+        let (disk, inode) = (&self.0.disk, self.0.inode);
+        let result = disk.sync_inode(inode, self.0.path()).await;
+        let errors = disk.state.borrow().inodes.get(&inode).map_or(0, |inode| inode.sync_errors);
+        if self.0.seen_errors.replace(errors) < errors && result.is_ok() {
+            return Err(error(errno::EIO));
+        }
+        result
     }
 
     pub(in crate::io) async fn len(&self) -> io::Result<u64> {
@@ -382,15 +440,7 @@ impl File {
     }
 
     pub(in crate::io) fn try_lock_exclusive(&self) -> io::Result<()> {
-        let mut state = self.0.disk.state.borrow_mut();
-        let inode = state.inodes.get_mut(&self.0.inode).expect("an open file has an inode");
-        match inode.locked_by {
-            Some(holder) if holder != self.0.handle => Err(ErrorKind::WouldBlock.into()),
-            Some(_) | None => {
-                inode.locked_by = Some(self.0.handle);
-                Ok(())
-            }
-        }
+        self.0.disk.state.borrow_mut().lock(self.0.inode, self.0.handle)
     }
 
     pub(in crate::io) fn raw_fd(&self) -> RawFd {
@@ -403,4 +453,8 @@ impl File {
         disk.take_time().await;
         Ok(())
     }
+}
+
+fn text(path: &Path) -> std::borrow::Cow<'_, str> {
+    path.to_string_lossy()
 }

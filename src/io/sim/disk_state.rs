@@ -1,79 +1,73 @@
 //! What a node's simulated disk holds: files and directories, faults, and what a kill or a power cut leaves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Component, Path};
+use std::rc::Rc;
 
+use super::faults::{Faults, Operation, errno, error, short_write};
 use super::file_image::{FileImage, SECTOR};
 use super::names::Names;
 use super::world::World;
 use crate::io::channel::OneshotSender;
-use crate::io::{ALIGNMENT, DirEntry};
+use crate::io::{ALIGNMENT, DirEntry, SharedBuffer};
 
-/// What goes wrong on a disk, and how long things take. Chances are "once in so many"; zero is never.
-#[derive(Clone, Debug)]
-pub struct Faults {
-    /// Nanoseconds of an operation, drawn evenly.
-    pub latency_ns: Range<u64>,
-    /// How often an operation takes `slow_ns` more.
-    pub slow_one_in: u64,
-    /// Nanoseconds of a slow operation.
-    pub slow_ns: u64,
-    /// How often a write fails with EIO; any of its sectors may have landed.
-    pub write_error_one_in: u64,
-    /// How often a write stops half-way (`WriteZero`).
-    pub short_write_one_in: u64,
-    /// How often a read fails with EIO.
-    pub read_error_one_in: u64,
-    /// How often a sync fails with EIO; nothing becomes durable by it.
-    pub sync_error_one_in: u64,
-    /// Writes fail, or stop half-way, only in files whose names contain this; empty: in all.
-    pub files_named: &'static str,
-    /// Bytes the disk holds.
-    pub capacity: u64,
-}
+pub(super) const ROOT: u64 = 0;
 
-impl Default for Faults {
-    fn default() -> Self {
-        Self {
-            latency_ns: 20_000..200_000,
-            slow_one_in: 0,
-            slow_ns: 20_000_000,
-            write_error_one_in: 0,
-            short_write_one_in: 0,
-            read_error_one_in: 0,
-            sync_error_one_in: 0,
-            files_named: "",
-            capacity: u64::MAX,
-        }
-    }
-}
+/// Bytes of the longest name.
+const NAME_BYTES_MAX: usize = 255;
 
-const ROOT: u64 = 0;
-
+#[derive(Clone)]
 pub(super) enum Content {
     Directory(Names),
     File(FileImage),
 }
 
+#[derive(Clone)]
 pub(super) struct Inode {
-    /// The name it was made under.
-    name: String,
     pub(super) content: Content,
     /// Bytes taken on the disk.
     pub(super) allocated: u64,
     pub(super) linked: bool,
     pub(super) open: u32,
     pub(super) locked_by: Option<u64>,
+    /// How often bytes of it were lost in a sync: whoever has it open hears of each once.
+    pub(super) sync_errors: u64,
+}
+
+impl Inode {
+    fn new(content: Content) -> Self {
+        Self { content, allocated: 0, linked: true, open: 0, locked_by: None, sync_errors: 0 }
+    }
+}
+
+/// What a write puts on the disk.
+pub(super) enum Bytes {
+    /// What the buffer holds when the device gets to it.
+    Of(SharedBuffer, Range<usize>),
+    /// What it held when its process was killed.
+    Left(Vec<u8>),
+}
+
+impl Bytes {
+    fn now(&self) -> Vec<u8> {
+        match self {
+            Self::Of(buffer, range) => buffer.device_view(range.clone()),
+            Self::Left(bytes) => bytes.clone(),
+        }
+    }
 }
 
 pub(super) struct WriteInFlight {
     pub(super) inode: u64,
+    pub(super) path: Rc<str>,
     pub(super) position: u64,
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Bytes,
     pub(super) durable: bool,
     pub(super) done: OneshotSender<io::Result<()>>,
+    /// Its process was killed.
+    pub(super) late: bool,
 }
 
 /// The disk of a node. It outlives the node's processes.
@@ -86,6 +80,12 @@ pub(super) struct DiskState {
     pub(super) writes: u64,
     pub(super) in_flight: BTreeMap<u64, WriteInFlight>,
     pub(super) next_in_flight: u64,
+    /// Files that killed processes had locked: they stay so until the last of their writes has landed.
+    left_locked: BTreeSet<u64>,
+    /// How often bytes were lost in a sync, of any file.
+    pub(super) sync_errors: u64,
+    /// Files that the present process has open, each as often as it does.
+    pub(super) open_files: u64,
     pub(super) used: u64,
     /// Grows whenever a process ends, so that its late destructors change nothing.
     pub(super) generation: u64,
@@ -93,14 +93,7 @@ pub(super) struct DiskState {
 
 impl DiskState {
     pub(super) fn new() -> Self {
-        let root = Inode {
-            name: String::new(),
-            content: Content::Directory(Names::default()),
-            allocated: 0,
-            linked: true,
-            open: 0,
-            locked_by: None,
-        };
+        let root = Inode::new(Content::Directory(Names::default()));
         Self {
             faults: Faults::default(),
             inodes: BTreeMap::from([(ROOT, root)]),
@@ -109,6 +102,9 @@ impl DiskState {
             writes: 0,
             in_flight: BTreeMap::new(),
             next_in_flight: 0,
+            left_locked: BTreeSet::new(),
+            sync_errors: 0,
+            open_files: 0,
             used: 0,
             generation: 0,
         }
@@ -143,7 +139,7 @@ impl DiskState {
     }
 
     /// The directory a path lies in, and its last name.
-    fn find_parent<'a>(&self, path: &'a Path) -> io::Result<(u64, &'a str)> {
+    pub(super) fn find_parent<'a>(&self, path: &'a Path) -> io::Result<(u64, &'a str)> {
         let mut names = parts(path)?;
         let last = names.pop().ok_or(ErrorKind::InvalidInput)?;
         let mut inode = ROOT;
@@ -154,14 +150,14 @@ impl DiskState {
         Ok((inode, last))
     }
 
-    fn make(&mut self, parent: u64, name: &str, content: Content) -> io::Result<u64> {
+    pub(super) fn make(&mut self, parent: u64, name: &str, content: Content) -> io::Result<u64> {
+        if name.len() > NAME_BYTES_MAX {
+            return Err(error(errno::ENAMETOOLONG));
+        }
         let inode = self.next_inode;
         self.names_mut(parent)?.set(name, inode);
         self.next_inode += 1;
-        self.inodes.insert(
-            inode,
-            Inode { name: name.to_owned(), content, allocated: 0, linked: true, open: 0, locked_by: None },
-        );
+        self.inodes.insert(inode, Inode::new(content));
         Ok(inode)
     }
 
@@ -204,14 +200,22 @@ impl DiskState {
         let inode = self.find(from)?;
         let (from_parent, from_name) = self.find_parent(from)?;
         let (to_parent, to_name) = self.find_parent(to)?;
+        if to_name.len() > NAME_BYTES_MAX {
+            return Err(error(errno::ENAMETOOLONG));
+        }
         if let Some(replaced) = self.names(to_parent)?.find(to_name) {
             if replaced == inode {
                 return Ok(());
             }
-            if let Content::Directory(names) = &self.inodes[&replaced].content
-                && !names.is_empty()
-            {
-                return Err(ErrorKind::DirectoryNotEmpty.into());
+            match (&self.inodes[&inode].content, &self.inodes[&replaced].content) {
+                (Content::File(_), Content::File(_)) => {}
+                (Content::File(_), Content::Directory(_)) => return Err(ErrorKind::IsADirectory.into()),
+                (Content::Directory(_), Content::File(_)) => return Err(ErrorKind::NotADirectory.into()),
+                (Content::Directory(_), Content::Directory(names)) => {
+                    if !names.is_empty() {
+                        return Err(ErrorKind::DirectoryNotEmpty.into());
+                    }
+                }
             }
             self.unlink(replaced);
         }
@@ -288,7 +292,7 @@ impl DiskState {
         let inode = self.inodes.get_mut(&inode).expect("an open file has an inode");
         let more = end.saturating_sub(inode.allocated);
         if self.used.saturating_add(more) > self.faults.capacity {
-            return Err(ErrorKind::StorageFull.into());
+            return Err(self.faults.full());
         }
         inode.allocated += more;
         self.used += more;
@@ -310,28 +314,66 @@ impl DiskState {
     /// Lets a write reach the disk, with whatever goes wrong.
     pub(super) fn land(&mut self, id: u64, world: &World) {
         let Some(write) = self.in_flight.remove(&id) else { return };
-        let mut length = write.bytes.len();
+        let bytes = write.bytes.now();
+        let mut length = bytes.len();
         let mut result = Ok(());
-        let exposed = self.inodes[&write.inode].name.contains(self.faults.files_named);
-        if exposed && world.one_in(self.faults.write_error_one_in) {
+        if let Some(failure) = self.faults.failure(world, Operation::Write, &write.path) {
             self.tear(&write, world);
             length = 0;
-            result = Err(eio());
-        } else if exposed && world.one_in(self.faults.short_write_one_in) {
+            result = Err(failure);
+        } else if self.faults.is_short(world, &write.path) {
             length = usize::try_from(world.below(length as u64)).expect("less than a length");
             length = length / ALIGNMENT * ALIGNMENT;
-            result = Err(io::Error::new(ErrorKind::WriteZero, "only a part was written"));
+            result = Err(short_write());
         }
         if let Err(full) = self.take_space(write.inode, write.position + length as u64) {
             (length, result) = (0, Err(full));
         }
-        self.put(write.inode, write.position, &write.bytes[..length], write.durable);
+        self.put(write.inode, write.position, &bytes[..length], write.durable);
         world.note(8, id ^ ((length as u64) << 32));
+        if write.late {
+            self.inodes.get_mut(&write.inode).expect("a late write has its file").open -= 1;
+            self.free_if_unused(write.inode);
+            if !self.in_flight.values().any(|write| write.late) {
+                self.left_locked.clear();
+            }
+        }
         // The writer may have stopped waiting.
         let _unwanted = write.done.send(result);
     }
 
-    fn put(&mut self, inode: u64, position: u64, bytes: &[u8], durable: bool) {
+    pub(super) fn lock(&mut self, inode: u64, handle: u64) -> io::Result<()> {
+        if self.left_locked.contains(&inode) {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let inode = self.inodes.get_mut(&inode).expect("an open file has an inode");
+        match inode.locked_by {
+            Some(holder) if holder != handle => Err(ErrorKind::WouldBlock.into()),
+            Some(_) | None => {
+                inode.locked_by = Some(handle);
+                Ok(())
+            }
+        }
+    }
+
+    /// A sync of files fails as Linux has it: what was to become durable counts as clean from now on, so that no later sync
+    /// makes it durable; some of it may be gone at once. Each open file hears of it once.
+    pub(super) fn lose(&mut self, world: &World, inodes: &[u64], upto: u64) {
+        let gone_at_once = world.one_in(2);
+        for id in inodes {
+            let Some(inode) = self.inodes.get_mut(id) else { continue };
+            let Content::File(image) = &mut inode.content else { continue };
+            if image.lose(upto) {
+                inode.sync_errors += 1;
+                if gone_at_once {
+                    image.drop_lost(world);
+                }
+            }
+        }
+        self.sync_errors += 1;
+    }
+
+    pub(super) fn put(&mut self, inode: u64, position: u64, bytes: &[u8], durable: bool) {
         let write = self.next_write();
         let image = self.image_mut(inode);
         if !bytes.is_empty() {
@@ -346,7 +388,7 @@ impl DiskState {
     fn tear(&mut self, write: &WriteInFlight, world: &World) {
         let number = self.next_write();
         let mut landed = 0u64;
-        for (index, chunk) in write.bytes.chunks(usize::try_from(SECTOR).expect("small")).enumerate() {
+        for (index, chunk) in write.bytes.now().chunks(usize::try_from(SECTOR).expect("small")).enumerate() {
             if world.below(2) == 0 {
                 let position = write.position + index as u64 * SECTOR;
                 self.image_mut(write.inode).write(number, position, chunk);
@@ -361,19 +403,37 @@ impl DiskState {
     /// All writes in flight land.
     pub(super) fn settle(&mut self, world: &World) {
         for write in self.take_in_flight() {
-            self.put(write.inode, write.position, &write.bytes, write.durable);
+            self.put(write.inode, write.position, &write.bytes.now(), write.durable);
         }
         self.close_all();
         world.note(10, self.writes);
     }
 
-    /// Each write in flight lands or not; what has landed stays.
+    /// A process is about to be killed: what it has locked stays so for as long as writes of it are in flight.
+    pub(super) fn process_ends(&mut self) {
+        let locked = self.inodes.iter().filter(|(_, inode)| inode.locked_by.is_some()).map(|(id, _)| *id);
+        self.left_locked.extend(locked.collect::<Vec<_>>());
+    }
+
+    /// Each write in flight lands now, or never, or late: when a successor may have begun. What has landed stays.
     pub(super) fn process_ended(&mut self, world: &World) {
-        for write in self.take_in_flight() {
-            if world.below(2) == 0 {
-                self.put(write.inode, write.position, &write.bytes, write.durable);
+        let mut late = BTreeMap::new();
+        for (id, mut write) in std::mem::take(&mut self.in_flight) {
+            match world.below(3) {
+                _ if write.late => drop(late.insert(id, write)),
+                0 => self.put(write.inode, write.position, &write.bytes.now(), write.durable),
+                1 => {}
+                _ => {
+                    write.bytes = Bytes::Left(write.bytes.now());
+                    write.late = true;
+                    late.insert(id, write);
+                }
             }
         }
+        if late.is_empty() {
+            self.left_locked.clear();
+        }
+        self.in_flight = late;
         self.close_all();
         world.note(11, self.writes);
     }
@@ -394,15 +454,21 @@ impl DiskState {
     }
 
     fn take_in_flight(&mut self) -> Vec<WriteInFlight> {
+        self.left_locked.clear();
         std::mem::take(&mut self.in_flight).into_values().collect()
     }
 
     fn close_all(&mut self) {
         self.generation += 1;
+        self.open_files = 0;
+        let mut late: BTreeMap<u64, u32> = BTreeMap::new();
+        for write in self.in_flight.values() {
+            *late.entry(write.inode).or_default() += 1;
+        }
         let open: Vec<u64> = self.inodes.iter().filter(|(_, inode)| inode.open > 0).map(|(id, _)| *id).collect();
         for id in open {
             let inode = self.inodes.get_mut(&id).expect("just listed");
-            (inode.open, inode.locked_by) = (0, None);
+            (inode.open, inode.locked_by) = (late.get(&id).copied().unwrap_or(0), None);
             self.free_if_unused(id);
         }
     }
@@ -426,25 +492,6 @@ impl DiskState {
         self.inodes = reachable;
         self.used = self.inodes.values().map(|inode| inode.allocated).sum();
     }
-
-    pub(super) fn overwrite(&mut self, path: &Path, position: u64, bytes: &[u8]) {
-        let inode = self.find(path).expect("the file to overwrite is there");
-        let image = self.image(inode);
-        assert!(position + bytes.len() as u64 <= image.length(), "the file to overwrite is long enough");
-        let start = position / SECTOR * SECTOR;
-        let end = (position + bytes.len() as u64).next_multiple_of(SECTOR);
-        let length = image.length();
-        let mut sectors = vec![0; usize::try_from(end - start).expect("a test's size")];
-        let known = usize::try_from(end.min(length) - start).expect("a test's size");
-        image.read(start, &mut sectors[..known]);
-        let at = usize::try_from(position - start).expect("less than a sector");
-        sectors[at..at + bytes.len()].copy_from_slice(bytes);
-        self.put(inode, start, &sectors[..known], true);
-    }
-}
-
-pub(super) fn eio() -> io::Error {
-    io::Error::from_raw_os_error(5)
 }
 
 /// The names in a path; relative and absolute paths lead to the same place.

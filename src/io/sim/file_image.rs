@@ -16,14 +16,17 @@ const VERSIONS_MAX: usize = 6;
 type Content = Box<[u8; SECTOR_BYTES]>;
 
 /// Contents of one dirty sector besides the current one, oldest first; the first is durable.
+#[derive(Clone)]
 struct Dirty {
     older: Vec<(u64, Option<Content>)>,
     /// Number of the write that made the current content.
     current: u64,
+    /// A sync of it failed: it counts as clean, so no sync makes it durable before it is written again.
+    lost: bool,
 }
 
 /// A file's bytes. A sector that was never written is absent and reads as zero.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct FileImage {
     sectors: BTreeMap<u64, Content>,
     dirty: BTreeMap<u64, Dirty>,
@@ -97,12 +100,13 @@ impl FileImage {
             Some(content) => self.sectors.insert(sector, content),
             None => self.sectors.remove(&sector),
         };
-        let dirty = self.dirty.entry(sector).or_insert_with(|| Dirty { older: Vec::new(), current: 0 });
+        let dirty = self.dirty.entry(sector).or_insert_with(|| Dirty { older: Vec::new(), current: 0, lost: false });
         dirty.older.push((dirty.current, old));
         if dirty.older.len() > VERSIONS_MAX {
             dirty.older.remove(1);
         }
         dirty.current = write;
+        dirty.lost = false;
     }
 
     /// Reads `bytes.len()` bytes; the caller has checked that they lie within the file.
@@ -124,7 +128,7 @@ impl FileImage {
             None => 0..u64::MAX,
         };
         let mut clean = Vec::new();
-        for (sector, dirty) in self.dirty.range_mut(sectors) {
+        for (sector, dirty) in self.dirty.range_mut(sectors).filter(|(_, dirty)| !dirty.lost) {
             if dirty.current <= upto {
                 clean.push(*sector);
             } else if let Some(newest) = dirty.older.iter().rposition(|(write, _)| *write <= upto) {
@@ -139,6 +143,38 @@ impl FileImage {
         } else if let Some(newest) = self.older_lengths.iter().rposition(|(write, _)| *write <= upto) {
             self.older_lengths.drain(..newest);
         }
+    }
+
+    /// A sync of what was written up to and with number `upto` failed. False if there was nothing to sync.
+    pub(super) fn lose(&mut self, upto: u64) -> bool {
+        let mut some = false;
+        for dirty in self.dirty.values_mut().filter(|dirty| dirty.current <= upto && !dirty.lost) {
+            dirty.lost = true;
+            some = true;
+        }
+        some
+    }
+
+    /// What was lost in a sync is read from the device again, which has any of the contents.
+    pub(super) fn drop_lost(&mut self, world: &World) {
+        let lost: Vec<u64> = self.dirty.iter().filter(|(_, dirty)| dirty.lost).map(|(sector, _)| *sector).collect();
+        for sector in lost {
+            let mut dirty = self.dirty.remove(&sector).expect("just listed");
+            let choice = usize::try_from(world.below(dirty.older.len() as u64 + 1)).expect("an index");
+            if choice < dirty.older.len() {
+                match dirty.older.swap_remove(choice).1 {
+                    Some(content) => self.sectors.insert(sector, content),
+                    None => self.sectors.remove(&sector),
+                };
+            }
+        }
+        self.sectors.split_off(&self.length.div_ceil(SECTOR));
+    }
+
+    /// Everything is durable as it is.
+    pub(super) fn settle(&mut self) {
+        self.dirty.clear();
+        self.older_lengths.clear();
     }
 
     /// Loses power: each dirty sector keeps one of the contents that may have reached the device. In one cut in four all

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::world::World;
 
 /// One change of a directory that is not durable yet.
+#[derive(Clone)]
 enum Change {
     Set(String, u64),
     Unset(String),
@@ -34,7 +35,7 @@ impl Change {
 }
 
 /// A directory's names.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Names {
     names: BTreeMap<String, u64>,
     durable: BTreeMap<String, u64>,
@@ -86,6 +87,11 @@ impl Names {
         for change in self.changes.drain(..count) {
             change.apply(&mut self.durable);
         }
+    }
+
+    /// Everything is durable as it is.
+    pub(super) fn settle(&mut self) {
+        self.sync(self.made);
     }
 
     /// Loses power: the changes since the last sync happened up to some point, chosen by seed.

@@ -1,5 +1,7 @@
 //! The simulator's promises: one seed, one run; what a kill keeps; what a power cut keeps and tears.
 
+mod faults;
+
 use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
 use std::path::Path;
@@ -7,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
-use crate::io::{OpenOptions, SharedBuffer, mesh};
+use crate::io::{OpenOptions, SharedBuffer, Tail, mesh};
 
 const BLOCK: usize = 4096;
 const NEW: OpenOptions = OpenOptions { create: true, durable: false };
