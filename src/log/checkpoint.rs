@@ -1,32 +1,49 @@
 //! Checkpoints, two alternating files per core, and the manifest that says which of them count.
 //!
 //! ```text
-//! ringtail-manifest                      "RTM1" crc32c  incarnation(16)  cores u32  clean u8
-//! ringtail-<life>-<core>-<k>.checkpoint  "RTC1" crc32c  incarnation(16)  core u32  generation u64  first_sequence u64
-//!                                        count u32  images
+//! ringtail-manifest                      "RTM2" crc32c  version u8  incarnation(16)  cores u32  clean u8
+//!                                        generation u64 for each core
+//! ringtail-<life>-<core>-<k>.checkpoint  "RTC2" crc32c  version u8  incarnation(16)  core u32  generation u64
+//!                                        first_sequence u64  count u32  images
 //! ringtail-<core>-<n>.journal            blocks
 //! ```
+//! Version 1 had no byte for it, and was told by `RTM1` and `RTC1`; its manifest ends with `clean`. It is read still.
+//!
 //! The sum covers everything behind it. `<life>` is the front of the incarnation in hex: a new life never writes over
 //! the files of the last one, and begins at the moment when the manifest names it.
 
 use crate::log::{
     image::LogImage,
     journal::block::Incarnation,
-    wire::{Damaged, Put, Reader},
+    wire::{Damaged, Put, Reader, Unreadable},
 };
 
-const MANIFEST_MAGIC: u32 = u32::from_be_bytes(*b"RTM1");
-const CHECKPOINT_MAGIC: u32 = u32::from_be_bytes(*b"RTC1");
+/// How a kind of file begins: without a version, which is version 1, and with one.
+struct Magic {
+    unversioned: u32,
+    versioned: u32,
+}
+
+const MANIFEST_MAGIC: Magic =
+    Magic { unversioned: u32::from_be_bytes(*b"RTM1"), versioned: u32::from_be_bytes(*b"RTM2") };
+const CHECKPOINT_MAGIC: Magic =
+    Magic { unversioned: u32::from_be_bytes(*b"RTC1"), versioned: u32::from_be_bytes(*b"RTC2") };
+
+/// What is written. A new field takes the next number; what an older one lacks is read as absent.
+pub const VERSION: u8 = 2;
 
 /// More cores than any machine has; a larger number is damage.
 const CORES_MAX: u32 = 4096;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     pub incarnation: Incarnation,
     pub cores: usize,
     /// The broker stopped in order: the journals hold nothing.
     pub clean: bool,
+    /// The generation of each core's checkpoint: after a clean stop the one that counts, before it at least so much. Zero
+    /// in version 1, which did not say.
+    pub generations: Vec<u64>,
 }
 
 impl Manifest {
@@ -35,17 +52,22 @@ impl Manifest {
         body.put(&self.incarnation);
         body.put_u32(self.cores as u32);
         body.put_u8(u8::from(self.clean));
-        framed(MANIFEST_MAGIC, &body)
+        self.generations.iter().for_each(|generation| body.put_u64(*generation));
+        framed(&MANIFEST_MAGIC, &body)
     }
 
-    pub fn decode(bytes: &[u8]) -> Result<Self, Damaged> {
-        let mut input = unframed(MANIFEST_MAGIC, bytes)?;
+    pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+        let (version, mut input) = unframed(&MANIFEST_MAGIC, bytes)?;
         let (incarnation, cores, clean) = (input.array()?, input.u32()?, input.u8()? != 0);
         if cores == 0 || cores > CORES_MAX {
-            Err(Damaged)
-        } else {
-            Ok(Self { incarnation, cores: cores as usize, clean })
+            return Err(Unreadable::Damaged);
         }
+        let generations = (0..cores).map(|_| if version == 1 { Ok(0) } else { input.u64() });
+        let generations = generations.collect::<Result<_, Damaged>>()?;
+        if !input.0.is_empty() {
+            return Err(Unreadable::Damaged);
+        }
+        Ok(Self { incarnation, cores: cores as usize, clean, generations })
     }
 }
 
@@ -61,11 +83,15 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    pub fn decode(bytes: &[u8]) -> Result<Self, Damaged> {
-        let mut input = unframed(CHECKPOINT_MAGIC, bytes)?;
+    pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+        let (version, mut input) = unframed(&CHECKPOINT_MAGIC, bytes)?;
         let (incarnation, core) = (input.array()?, input.u32()? as usize);
         let (generation, first_sequence) = (input.u64()?, input.u64()?);
-        let images = (0..input.count(20)?).map(|_| LogImage::decode(&mut input)).collect::<Result<_, _>>()?;
+        let decode = if version == 1 { LogImage::decode_unversioned } else { LogImage::decode };
+        let images = (0..input.count(20)?).map(|_| decode(&mut input)).collect::<Result<_, _>>()?;
+        if !input.0.is_empty() {
+            return Err(Unreadable::Damaged);
+        }
         Ok(Self { incarnation, core, generation, first_sequence, images })
     }
 }
@@ -85,23 +111,32 @@ pub fn encode_checkpoint<'a>(
     body.put_u64(first_sequence);
     body.put_u32(images.len() as u32);
     images.for_each(|image| body.put(image));
-    framed(CHECKPOINT_MAGIC, &body)
+    framed(&CHECKPOINT_MAGIC, &body)
 }
 
-fn framed(magic: u32, body: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(body.len() + 8);
-    out.put_u32(magic);
-    out.put_u32(crc32c::crc32c(body));
+fn framed(magic: &Magic, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(body.len() + 9);
+    out.put_u32(magic.versioned);
+    let sum = crc32c::crc32c_append(crc32c::crc32c(&[VERSION]), body);
+    out.put_u32(sum);
+    out.put_u8(VERSION);
     out.put(body);
     out
 }
 
-fn unframed(magic: u32, bytes: &[u8]) -> Result<Reader<'_>, Damaged> {
+/// The version, and what follows it. The sum is looked at first, so that a damaged version is damage.
+fn unframed<'a>(magic: &Magic, bytes: &'a [u8]) -> Result<(u8, Reader<'a>), Unreadable> {
     let mut input = Reader(bytes);
-    if input.u32()? != magic || input.u32()? != crc32c::crc32c(&bytes[8..]) {
-        return Err(Damaged);
+    let (found, sum) = (input.u32()?, input.u32()?);
+    if sum != crc32c::crc32c(input.0) {
+        return Err(Unreadable::Damaged);
     }
-    Ok(input)
+    let version = match found {
+        found if found == magic.unversioned => 1,
+        found if found == magic.versioned => input.u8()?,
+        _ => return Err(Unreadable::Damaged),
+    };
+    if version > VERSION { Err(Unreadable::Newer(version)) } else { Ok((version, input)) }
 }
 
 #[cfg(test)]
@@ -110,14 +145,32 @@ mod tests {
 
     #[test]
     fn a_manifest_reads_back_and_a_flipped_bit_is_found() {
-        let manifest = Manifest { incarnation: [3; 16], cores: 2, clean: true };
+        let manifest = Manifest { incarnation: [3; 16], cores: 2, clean: true, generations: vec![5, 1] };
         let bytes = manifest.encode();
         assert_eq!(Manifest::decode(&bytes), Ok(manifest));
         for byte in 0..bytes.len() {
-            let mut damaged = bytes.clone();
-            damaged[byte] ^= 4;
-            assert_eq!(Manifest::decode(&damaged), Err(Damaged), "byte {byte}");
+            for bit in 0..8 {
+                let mut damaged = bytes.clone();
+                damaged[byte] ^= 1 << bit;
+                assert_eq!(Manifest::decode(&damaged), Err(Unreadable::Damaged), "bit {bit} of byte {byte}");
+            }
+            assert_eq!(Manifest::decode(&bytes[..byte]), Err(Unreadable::Damaged), "cut at {byte}");
         }
+    }
+
+    #[test]
+    fn a_newer_version_is_told_from_damage() {
+        let newer = |mut bytes: Vec<u8>| {
+            bytes[8] = VERSION + 1;
+            bytes.extend(b"a field that nobody here knows");
+            let sum = crc32c::crc32c(&bytes[8..]);
+            bytes[4..8].copy_from_slice(&sum.to_be_bytes());
+            bytes
+        };
+        let manifest = Manifest { incarnation: [3; 16], cores: 1, clean: true, generations: vec![5] }.encode();
+        assert_eq!(Manifest::decode(&newer(manifest)), Err(Unreadable::Newer(VERSION + 1)));
+        let checkpoint = encode_checkpoint(&[1; 16], 3, 8, 99, std::iter::empty());
+        assert_eq!(Checkpoint::decode(&newer(checkpoint)), Err(Unreadable::Newer(VERSION + 1)));
     }
 
     #[test]

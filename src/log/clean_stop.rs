@@ -32,6 +32,9 @@ const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// What one core tells the last step of the stop. Travels between cores.
 #[derive(Debug)]
 pub struct StopReport {
+    core: usize,
+    /// Of the core's last checkpoint.
+    generation: u64,
     incarnation: Incarnation,
     partitions: Vec<Stopped>,
 }
@@ -74,7 +77,12 @@ impl CoreLog {
             log_end: log.log_end_offset(),
             high_watermark: log.high_watermark(),
         });
-        Ok(StopReport { incarnation: core.incarnation, partitions: partitions.collect() })
+        Ok(StopReport {
+            core: core.number,
+            generation: core.generation.get(),
+            incarnation: core.incarnation,
+            partitions: partitions.collect(),
+        })
     }
 
     async fn last_rounds(&self) -> Result<(), LogError> {
@@ -181,7 +189,9 @@ pub async fn finish_clean_stop(io: &Io, directory: &Path, reports: &[StopReport]
         let text = offset_checkpoint(reports, value);
         io.disk.replace_file(&directory.join(name), text.as_bytes()).await.map_err(failed)?;
     }
-    let manifest = Manifest { incarnation: first.incarnation, cores: reports.len(), clean: true };
+    let mut generations = vec![0; reports.len()];
+    reports.iter().for_each(|report| generations[report.core] = report.generation);
+    let manifest = Manifest { incarnation: first.incarnation, cores: reports.len(), clean: true, generations };
     let clean = clean_shutdown_text(&first.incarnation);
     io.disk.replace_file(&directory.join(CLEAN_SHUTDOWN), clean.as_bytes()).await.map_err(failed)?;
     io.disk.replace_file(&directory.join(MANIFEST), &manifest.encode()).await.map_err(failed)?;

@@ -6,12 +6,16 @@ use crate::{
         index::SegmentIndex,
         segment::Segment,
         settings::LogConfig,
-        wire::{Damaged, Put, Reader},
+        wire::{Damaged, Put, Reader, Unreadable},
     },
 };
 
 /// Index entries of an active segment that a checkpoint keeps.
 pub const HINTS_MAX: usize = 32;
+
+/// What is written. Version 1 had no byte for it. A new field takes the next number; what an older one lacks is read as
+/// absent.
+const VERSION: u8 = 2;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogImage {
@@ -105,6 +109,7 @@ impl SegmentImage {
 
 impl LogImage {
     pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u8(VERSION);
         out.put_key(self.key);
         out.put_bytes(self.name.as_bytes());
         out.put_i64(self.log_start.0);
@@ -117,7 +122,20 @@ impl LogImage {
         out.put_bytes(&self.state);
     }
 
-    pub fn decode(input: &mut Reader) -> Result<Self, Damaged> {
+    pub fn decode(input: &mut Reader) -> Result<Self, Unreadable> {
+        match input.u8()? {
+            VERSION => Ok(Self::fields(input)?),
+            version if version > VERSION => Err(Unreadable::Newer(version)),
+            _ => Err(Unreadable::Damaged),
+        }
+    }
+
+    /// An image of version 1.
+    pub fn decode_unversioned(input: &mut Reader) -> Result<Self, Unreadable> {
+        Ok(Self::fields(input)?)
+    }
+
+    fn fields(input: &mut Reader) -> Result<Self, Damaged> {
         let key = input.key()?;
         let name = input.text()?.to_owned();
         let (log_start, log_end) = (input.offset()?, input.offset()?);
@@ -159,5 +177,8 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(LogImage::decode(&mut Reader(&bytes[..cut])).is_err(), "cut at {cut}");
         }
+        assert_eq!(LogImage::decode_unversioned(&mut Reader(&bytes[1..])).as_ref(), Ok(&image));
+        bytes[0] = VERSION + 1;
+        assert_eq!(LogImage::decode(&mut Reader(&bytes)), Err(Unreadable::Newer(VERSION + 1)));
     }
 }

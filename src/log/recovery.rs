@@ -6,6 +6,7 @@
 
 mod journals;
 mod replay;
+mod state_files;
 
 use std::{
     path::{Path, PathBuf},
@@ -15,19 +16,19 @@ use std::{
 
 use journals::Journals;
 use replay::Replay;
+use state_files::{read_checkpoints, read_manifest};
 
 use crate::{
     base::{METADATA_TOPIC_ID, Map, PartitionKey},
     io::{DirEntry, Instant, Io, OpenOptions, Slice},
     log::{
-        checkpoint::{Checkpoint, Manifest, encode_checkpoint},
+        checkpoint::{Manifest, encode_checkpoint},
         core::{CoreSeed, PartitionSeed},
         directory,
         image::LogImage,
         journal::block::Incarnation,
         names::{
             BALLAST, MANIFEST, checkpoint_name, is_checkpoint_of_another_life, is_deleted_directory, is_temporary,
-            old_checkpoint_name,
         },
         removal::remove_directories,
         segment::{deleted_directory_name, directory_name},
@@ -42,6 +43,9 @@ pub const METADATA_TOPIC: &str = "__cluster_metadata";
 
 /// The metadata log's partition.
 pub const METADATA_KEY: PartitionKey = PartitionKey { topic_id: METADATA_TOPIC_ID, partition: 0 };
+
+/// Of the checkpoint that a life begins with.
+const FIRST_GENERATION: u64 = 1;
 
 /// What recovery found and made.
 #[derive(Debug)]
@@ -99,7 +103,7 @@ pub async fn recover(
         Some(manifest) => read_checkpoints(io, directory, manifest, &entries).await?,
         None => Vec::new(),
     };
-    if let Some(manifest) = manifest.filter(|manifest| !manifest.clean) {
+    if let Some(manifest) = manifest.as_ref().filter(|manifest| !manifest.clean) {
         journals.scan(io, &manifest.incarnation, &checkpoints).await?;
     }
     phase.done("journals read");
@@ -150,45 +154,6 @@ impl<'a> Phase<'a> {
     }
 }
 
-async fn read_manifest(io: &Io, directory: &Path, entries: &[DirEntry]) -> Result<Option<Manifest>, RecoverError> {
-    if !entries.iter().any(|entry| entry.name == MANIFEST) {
-        return Ok(None);
-    }
-    let path = directory.join(MANIFEST);
-    let bytes = io.disk.read_file(&path).await.map_err(|error| failed(&path, &error))?;
-    let manifest =
-        Manifest::decode(&bytes).map_err(|_| RecoverError::ManifestCorrupt { path: path.display().to_string() })?;
-    Ok(Some(manifest))
-}
-
-/// The newer valid one of each core's two checkpoints.
-async fn read_checkpoints(
-    io: &Io,
-    directory: &Path,
-    manifest: &Manifest,
-    entries: &[DirEntry],
-) -> Result<Vec<Checkpoint>, RecoverError> {
-    let is_file = |name: &String| entries.iter().any(|entry| entry.name == *name && !entry.is_dir);
-    let mut checkpoints = Vec::with_capacity(manifest.cores);
-    for core in 0..manifest.cores {
-        let mut newest: Option<Checkpoint> = None;
-        for slot in 0..2 {
-            let names = [checkpoint_name, old_checkpoint_name].map(|name| name(&manifest.incarnation, core, slot));
-            // The second file is made by the first checkpoint of a running broker.
-            let Some(name) = names.into_iter().find(is_file) else { continue };
-            let path = directory.join(name);
-            let Ok(bytes) = io.disk.read_file(&path).await else { continue };
-            let Ok(checkpoint) = Checkpoint::decode(&bytes) else { continue };
-            let ours = checkpoint.incarnation == manifest.incarnation && checkpoint.core == core;
-            if ours && newest.as_ref().is_none_or(|newest| newest.generation < checkpoint.generation) {
-                newest = Some(checkpoint);
-            }
-        }
-        checkpoints.push(newest.ok_or(RecoverError::CheckpointCorrupt { core })?);
-    }
-    Ok(checkpoints)
-}
-
 /// Directories of topics that are gone keep no name that a new topic may want.
 async fn rename_dropped(io: &Io, directory: &Path, dropped: &[LogImage]) -> Result<(), RecoverError> {
     for image in dropped.iter().filter(|image| image.has_directory) {
@@ -223,7 +188,7 @@ async fn begin_life(
             core,
             cores,
             incarnation,
-            generation: 1,
+            generation: FIRST_GENERATION,
             journals: Vec::new(),
             partitions: Vec::new(),
             gate: gate.clone(),
@@ -245,12 +210,13 @@ async fn begin_life(
                 encoded
             })
             .collect();
-        let bytes = encode_checkpoint(&incarnation, seed.core, 1, 0, images.iter().map(|image| &image[..]));
-        let path = directory.join(checkpoint_name(&incarnation, seed.core, 1));
+        let bytes =
+            encode_checkpoint(&incarnation, seed.core, FIRST_GENERATION, 0, images.iter().map(|image| &image[..]));
+        let path = directory.join(checkpoint_name(&incarnation, seed.core, FIRST_GENERATION));
         io.disk.write_file(&path, &bytes, true).await.map_err(|error| failed(&path, &error))?;
     }
     io.disk.sync_dir(directory).await.map_err(at)?;
-    let manifest = Manifest { incarnation, cores, clean: false };
+    let manifest = Manifest { incarnation, cores, clean: false, generations: vec![FIRST_GENERATION; cores] };
     let path = directory.join(MANIFEST);
     io.disk.replace_file(&path, &manifest.encode()).await.map_err(|error| failed(&path, &error))?;
     Ok(seeds)

@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use crate::{
     base::{Map, Offset, PartitionKey},
     io::Slice,
+    partition::StateError,
 };
 
 /// Everything is written in whole blocks of this size, because of O_DIRECT.
@@ -159,10 +160,17 @@ pub enum RecoverError {
         /// Where the damaged block should begin.
         position: u64,
     },
-    /// Neither of a core's two checkpoints can be read.
+    /// A checkpoint that nothing can stand in for is not there, or is not what was written.
     CheckpointCorrupt {
-        /// The core of the incarnation that wrote them.
-        core: usize,
+        /// The checkpoint.
+        path: String,
+    },
+    /// A later Ringtail wrote a file.
+    Newer {
+        /// The file.
+        path: String,
+        /// The version of its format.
+        version: u8,
     },
     /// The manifest cannot be read.
     ManifestCorrupt {
@@ -176,6 +184,13 @@ pub enum RecoverError {
     },
     /// The metadata log cannot be understood, so nobody knows which partitions live.
     Metadata(String),
+    /// What a checkpoint says of a partition's producers and epochs cannot be read.
+    State {
+        /// The partition.
+        key: PartitionKey,
+        /// Why.
+        error: StateError,
+    },
     /// A partition's checkpoint or journal entries contradict its files.
     Partition {
         /// The partition.
@@ -194,9 +209,15 @@ impl fmt::Display for RecoverError {
                 "{path}: the journal block at {position} is damaged but later ones are intact, so acknowledged \
                  records would be lost; restore the file from a copy, or move the data directory away"
             ),
-            Self::CheckpointCorrupt { core } => write!(
+            Self::CheckpointCorrupt { path } => write!(
                 out,
-                "both checkpoints of core {core} are damaged; restore them from a copy, or move the data directory away"
+                "{path} is missing or damaged, and no other checkpoint can stand in for it; restore it from a copy, or move \
+                 the data directory away"
+            ),
+            Self::Newer { path, version } => write!(
+                out,
+                "{path} was written by a newer Ringtail (version {version} of its format); start that one, or move the data \
+                 directory away"
             ),
             Self::ManifestCorrupt { path } => {
                 write!(out, "{path} is damaged; restore it from a copy, or move the data directory away")
@@ -205,6 +226,11 @@ impl fmt::Display for RecoverError {
             Self::Metadata(why) => {
                 write!(out, "{why}; restore __cluster_metadata-0 from a copy, or move the data directory away")
             }
+            Self::State { key, error } => write!(
+                out,
+                "partition {key}: {error} (in its checkpoint); start the Ringtail that wrote it, or restore the checkpoint \
+                 from a copy"
+            ),
             Self::Partition { key, error } => write!(out, "partition {key}: {error}"),
         }
     }

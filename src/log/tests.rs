@@ -1,5 +1,6 @@
 //! The log on the simulator: a model of what was promised, and crashes at random moments.
 
+mod before;
 mod crash;
 mod faults;
 #[cfg(feature = "glommio")]

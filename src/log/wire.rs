@@ -8,6 +8,21 @@ use crate::base::{Offset, PartitionKey, TopicId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Damaged;
 
+/// Why something of ours cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// It is not what was written.
+    Damaged,
+    /// It is whole, and in this version of its format, which is newer than ours.
+    Newer(u8),
+}
+
+impl From<Damaged> for Unreadable {
+    fn from(Damaged: Damaged) -> Self {
+        Self::Damaged
+    }
+}
+
 pub struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {

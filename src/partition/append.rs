@@ -80,7 +80,7 @@ mod tests {
     use super::*;
     use crate::{
         base::{PartitionKey, ProducerEpoch, ProducerId, TopicId},
-        partition::{FetchPartition, FetchPlan, FetchRefusal, Isolation, PartitionState},
+        partition::{FetchPartition, FetchPlan, FetchRefusal, Isolation, PartitionState, StateError},
         protocol::{
             batch::{BatchInfo, TimestampType, sequence_after},
             compression::Compression,
@@ -218,6 +218,10 @@ mod tests {
         }
         bytes.push(0);
         assert!(PartitionState::decode(&bytes).is_err());
+        bytes.pop();
+        assert_eq!(PartitionState::decode(&bytes[1..]), PartitionState::decode(&bytes), "version 1 had no byte for it");
+        bytes[0] += 1;
+        assert_eq!(PartitionState::decode(&bytes), Err(StateError::Newer(bytes[0])));
         // A forged count asks for nothing.
         let mut forged = vec![0; 24];
         forged.extend_from_slice(&i32::MAX.to_be_bytes());

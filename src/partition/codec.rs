@@ -7,7 +7,7 @@ pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl Reader<'_> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N], StateError> {
-        let (head, rest) = self.0.split_first_chunk::<N>().ok_or(StateError)?;
+        let (head, rest) = self.0.split_first_chunk::<N>().ok_or(StateError::Damaged)?;
         self.0 = rest;
         Ok(*head)
     }
@@ -30,7 +30,7 @@ impl Reader<'_> {
 
     /// A count of things that take `bytes_each` at least, so a forged one is refused before anything is allocated.
     pub(super) fn count(&mut self, bytes_each: usize) -> Result<usize, StateError> {
-        let count = usize::try_from(self.i32()?).map_err(|_| StateError)?;
-        if count.saturating_mul(bytes_each) > self.0.len() { Err(StateError) } else { Ok(count) }
+        let count = usize::try_from(self.i32()?).map_err(|_| StateError::Damaged)?;
+        if count.saturating_mul(bytes_each) > self.0.len() { Err(StateError::Damaged) } else { Ok(count) }
     }
 }

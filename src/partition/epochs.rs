@@ -102,7 +102,7 @@ impl EpochCache {
             entries.push((LeaderEpoch(reader.i32()?), Offset(reader.i64()?)));
         }
         let increasing = entries.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
-        if increasing { Ok(Self { entries }) } else { Err(StateError) }
+        if increasing { Ok(Self { entries }) } else { Err(StateError::Damaged) }
     }
 }
 

@@ -236,7 +236,7 @@ impl Producers {
             producer.transaction_start = Some(Offset(reader.i64()?)).filter(|offset| offset.0 >= 0);
             let batches = reader.u8()?;
             if usize::from(batches) > WINDOW {
-                return Err(StateError);
+                return Err(StateError::Damaged);
             }
             for _ in 0..batches {
                 producer.push(decode_batch(reader)?);
@@ -256,11 +256,11 @@ fn decode_batch(reader: &mut Reader<'_>) -> Result<AppendedBatch, StateError> {
         timestamp_type: match reader.u8()? {
             0 => TimestampType::CreateTime,
             1 => TimestampType::LogAppendTime,
-            _ => return Err(StateError),
+            _ => return Err(StateError::Damaged),
         },
     };
     let sound = batch.offset_delta >= 0 && batch.last_offset.0 >= i64::from(batch.offset_delta);
-    if sound { Ok(batch) } else { Err(StateError) }
+    if sound { Ok(batch) } else { Err(StateError::Damaged) }
 }
 
 #[cfg(test)]

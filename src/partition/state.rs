@@ -18,17 +18,31 @@ pub struct PartitionState {
     pub producers: Producers,
 }
 
-/// Bytes that are no [`PartitionState`].
+/// Why bytes are no [`PartitionState`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StateError;
+pub enum StateError {
+    /// They are not what was written.
+    Damaged,
+    /// They are in this version of the format, which is newer than ours.
+    Newer(u8),
+}
 
 impl std::fmt::Display for StateError {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("not a partition's state")
+        match self {
+            Self::Damaged => out.write_str("not a partition's state"),
+            Self::Newer(version) => {
+                write!(out, "a partition's state in version {version}, which is newer than this one")
+            }
+        }
     }
 }
 
 impl std::error::Error for StateError {}
+
+/// What is written. Version 1 had no byte for it: it begins with the highest byte of an offset, which is zero. A new
+/// field takes the next number; what an older one lacks is read as absent.
+const VERSION: u8 = 2;
 
 impl PartitionState {
     pub(super) fn check(&self) {
@@ -49,8 +63,9 @@ impl PartitionState {
         }
     }
 
-    /// Appends the state to `out`: three offsets, then epochs, then producers, all big-endian.
+    /// Appends the state to `out`: its version, three offsets, then epochs, then producers, all big-endian.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(VERSION);
         for offset in [self.log_start_offset, self.log_end_offset, self.high_watermark] {
             out.extend_from_slice(&offset.0.to_be_bytes());
         }
@@ -58,12 +73,17 @@ impl PartitionState {
         self.producers.encode(out);
     }
 
-    /// Reads what [`PartitionState::encode`] wrote, all of `bytes`.
+    /// Reads what [`PartitionState::encode`] wrote, all of `bytes`; in version 1 as well.
     ///
     /// # Errors
     /// If `bytes` are anything else, offsets out of order included.
     pub fn decode(bytes: &[u8]) -> Result<Self, StateError> {
-        let mut reader = Reader(bytes);
+        let mut reader = match bytes {
+            [0, ..] => Reader(bytes),
+            [VERSION, fields @ ..] => Reader(fields),
+            [version, ..] if *version > VERSION => return Err(StateError::Newer(*version)),
+            _ => return Err(StateError::Damaged),
+        };
         let log_start_offset = Offset(reader.i64()?);
         let log_end_offset = Offset(reader.i64()?);
         let high_watermark = Offset(reader.i64()?);
@@ -71,7 +91,7 @@ impl PartitionState {
         let producers = Producers::decode(&mut reader)?;
         let ordered = [Offset::ZERO, log_start_offset, high_watermark, log_end_offset].is_sorted();
         if !ordered || !reader.0.is_empty() {
-            return Err(StateError);
+            return Err(StateError::Damaged);
         }
         Ok(Self { log_start_offset, log_end_offset, high_watermark, epochs, producers })
     }

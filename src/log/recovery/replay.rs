@@ -158,8 +158,7 @@ impl Replay {
             Some(mut image) => {
                 image.log_start = image.log_start.max(announced);
                 drop_below(&mut image, journals);
-                let state = PartitionState::decode(&image.state)
-                    .map_err(|_| RecoverError::CheckpointCorrupt { core: key.core(1) })?;
+                let state = PartitionState::decode(&image.state).map_err(|error| RecoverError::State { key, error })?;
                 (Log::restored(&self.core, &image, config.clone()), state)
             }
             None => (Log::new(&self.core, key, name, config.clone()), empty_state()),
