@@ -43,4 +43,7 @@ pub use clean_stop::{StopReport, finish_clean_stop};
 pub use core::{CoreLog, CoreSeed, Fatal, RestoredPartition, StateSource};
 pub use partition_log::{Log, Reservation};
 pub use recovery::{METADATA_KEY, METADATA_TOPIC, Recovered, RecoveryReport, put_ballast, recover};
-pub use settings::{Durability, LivePartitions, LogConfig, LogError, LogSettings, LogUsage, Read, RecoverError};
+pub use settings::{
+    Durability, KnownPartitions, LivePartitions, LogConfig, LogError, LogSettings, LogUsage, MetadataLog, Read,
+    RecoverError,
+};

@@ -17,7 +17,7 @@ use crate::{
 
 pub use snapshot::{Metadata, MetadataError, read_snapshot};
 
-/// After this many bytes of records a snapshot is written and the log before it given up. Less in tests, so that simulated
+/// After this many bytes of records a snapshot is written and the log before the last one given up. Less in tests, so that simulated
 /// brokers get there.
 const SNAPSHOT_BYTES: u64 = if cfg!(test) { 8 * 1024 } else { 20 * 1024 * 1024 };
 
@@ -31,11 +31,11 @@ pub struct Quorum {
 }
 
 impl Quorum {
-    /// Drives the given metadata partition; snapshots go to `directory`.
+    /// Drives the given metadata partition, whose log has so many bytes behind the last snapshot; snapshots go to
+    /// `directory`.
     #[must_use]
-    pub fn new(io: Io, replica: Rc<Replica>, directory: PathBuf) -> Self {
-        let since_snapshot = Cell::new(replica.log().size_bytes());
-        Self { io, replica, directory, since_snapshot }
+    pub fn new(io: Io, replica: Rc<Replica>, directory: PathBuf, bytes_since_snapshot: u64) -> Self {
+        Self { io, replica, directory, since_snapshot: Cell::new(bytes_since_snapshot) }
     }
 
     /// Makes records durable, as one batch: all of them or none.
@@ -59,7 +59,8 @@ impl Quorum {
         self.since_snapshot.get() >= SNAPSHOT_BYTES
     }
 
-    /// Writes the state that the log has led to as a snapshot, and gives up the log before it. A failure leaves the log as it is.
+    /// Writes the state that the log has led to as a snapshot, and gives up the log before the previous one: should the newest
+    /// snapshot not be readable some day, that one and the log are the metadata. A failure leaves the log as it is.
     pub async fn snapshot(&self, records: &[MetadataRecord]) {
         self.since_snapshot.set(0);
         let end = self.replica.high_watermark();
@@ -76,11 +77,17 @@ impl Quorum {
                 return;
             }
         }
-        match self.replica.delete_records(end.0).await {
-            Ok(_) => {
-                snapshot::remove_older(&self.io, &self.directory, end).await;
-                info!(%end, records = records.len(), "metadata snapshot written");
+        info!(%end, records = records.len(), "metadata snapshot written");
+        let previous = match snapshot::one_before(&self.io, &self.directory, end).await {
+            Ok(Some(previous)) => previous,
+            Ok(None) => return,
+            Err(error) => {
+                warn!(%error, "metadata snapshots could not be listed; the log stays long");
+                return;
             }
+        };
+        match self.replica.delete_records(previous.0).await {
+            Ok(_) => snapshot::remove_older(&self.io, &self.directory, previous).await,
             Err(error) => warn!(?error, "metadata log could not be shortened"),
         }
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ringtail::{
     base::{LeaderEpoch, Offset, PartitionKey, TopicId},
     io::{Io, sim::Simulation},
-    log::{CoreLog, LivePartitions, Log, LogConfig, LogSettings, recover},
+    log::{CoreLog, KnownPartitions, Log, LogConfig, LogSettings, recover},
     partition::{FetchPartition, Isolation, Partition, PartitionState},
     protocol::batch::{BatchBuilder, BatchHeader, BatchInfo},
 };
@@ -51,7 +51,7 @@ fn case(name: &'static str, from: i64, max_bytes: i32) -> Case {
 /// A log with all its batches in memory and none of its tasks running.
 async fn filled(io: &Io) -> (CoreLog, Rc<Log>) {
     let settings = LogSettings::default();
-    let recovered = recover(io, Path::new("data"), &settings, 1, |_| Ok(LivePartitions::default())).await;
+    let recovered = recover(io, Path::new("data"), &settings, 1, |_| Ok(KnownPartitions::default())).await;
     let seed = recovered.expect("an empty disk").cores.remove(0);
     let started = CoreLog::start(io, seed, Rc::new(|why: String| panic!("{why}"))).await;
     let (core_log, _) = started.expect("a good disk");

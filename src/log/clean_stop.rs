@@ -217,16 +217,25 @@ fn clean_shutdown_text(incarnation: &Incarnation) -> String {
     format!("{{\"version\":0,\"brokerEpoch\":{epoch}}}")
 }
 
-/// Whether Kafka has opened the directory since our clean stop.
-pub async fn touched_by_kafka(io: &Io, directory: &Path) -> io::Result<bool> {
-    let path = directory.join(MANIFEST);
-    if !io.disk.exists(&path).await {
-        return Ok(false);
-    }
-    let Ok(manifest) = Manifest::decode(&io.disk.read_file(&path).await?) else { return Ok(false) };
+/// Refuses a directory that Kafka has opened since our clean stop: it takes the mark away when it starts.
+/// # Errors
+/// `TouchedByKafka`; `Io` if that cannot be known.
+pub async fn refuse_touched(io: &Io, directory: &Path, manifest: &Manifest) -> Result<(), RecoverError> {
     if !manifest.clean {
-        return Ok(false);
+        return Ok(());
     }
-    let mark = io.disk.read_file(&directory.join(CLEAN_SHUTDOWN)).await.unwrap_or_default();
-    Ok(mark != clean_shutdown_text(&manifest.incarnation).as_bytes())
+    let path = directory.join(CLEAN_SHUTDOWN);
+    let found = match io.disk.read_file(&path).await {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => {
+            return Err(RecoverError::Io { path: path.display().to_string(), message: error.to_string() });
+        }
+    };
+    let mark = clean_shutdown_text(&manifest.incarnation);
+    if found == mark.as_bytes() {
+        Ok(())
+    } else {
+        Err(RecoverError::TouchedByKafka { path: path.display().to_string(), mark })
+    }
 }

@@ -12,7 +12,7 @@ use crate::{
         core::Core,
         index::SegmentIndex,
         partition_log::Log,
-        segment::{deleted_directory_name, file_name},
+        segment::{file_name, stray_directory_name},
     },
 };
 
@@ -30,6 +30,8 @@ const VERSION_STOPPED: &str = "1";
 /// find the journals and checkpoints of 2 under their names, and must not begin anew beside them.
 const FORMAT_KEY: &str = "ringtail.format";
 const FORMAT: &str = "2";
+/// Of the ids; absent in format 1.
+const SUM_KEY: &str = "ringtail.sum";
 const FORMATS_READ: [&str; 2] = ["1", FORMAT];
 
 /// `meta.properties`, as `storage format` writes it.
@@ -43,26 +45,24 @@ pub struct MetaProperties {
     pub directory_id: String,
 }
 
-/// Whose directory it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DirectoryState {
-    /// Nothing is in it, or it is not there.
-    Fresh,
-    /// Formatted or used by Ringtail.
-    Ours(MetaProperties),
-    /// Somebody else's, with the reason and the way out.
-    Foreign(String),
-}
-
 impl MetaProperties {
     /// The file's text. `running` makes it one that Kafka refuses.
     #[must_use]
     pub fn text(&self, running: bool) -> String {
         let version = if running { VERSION_RUNNING } else { VERSION_STOPPED };
         format!(
-            "version={version}\ncluster.id={}\nnode.id={}\ndirectory.id={}\n{FORMAT_KEY}={FORMAT}\n",
-            self.cluster_id, self.node_id, self.directory_id
+            "version={version}\ncluster.id={}\nnode.id={}\ndirectory.id={}\n{FORMAT_KEY}={FORMAT}\n{SUM_KEY}={}\n",
+            self.cluster_id,
+            self.node_id,
+            self.directory_id,
+            self.sum()
         )
+    }
+
+    /// CRC-32C of what no key of Kafka's would betray if a bit of it were wrong.
+    fn sum(&self) -> String {
+        let ids = format!("{}\n{}\n{}", self.cluster_id, self.node_id, self.directory_id);
+        format!("{:08x}", crc32c::crc32c(ids.as_bytes()))
     }
 
     /// Reads the file's text.
@@ -81,40 +81,18 @@ impl MetaProperties {
             Some(other) => return Err(format!("it was written by another version of Ringtail (format {other})")),
         }
         let missing = |key: &str| format!("its {META_PROPERTIES} lacks {key}");
-        Ok(Self {
+        let meta = Self {
             cluster_id: value("cluster.id").ok_or_else(|| missing("cluster.id"))?.to_owned(),
             node_id: value("node.id").and_then(|id| id.parse().ok()).ok_or_else(|| missing("node.id"))?,
             directory_id: value("directory.id").unwrap_or_default().to_owned(),
-        })
-    }
-}
-
-/// Looks at a data directory without touching it.
-/// # Errors
-/// It cannot be read.
-pub async fn inspect(io: &Io, directory: &Path) -> io::Result<DirectoryState> {
-    if !io.disk.exists(directory).await {
-        return Ok(DirectoryState::Fresh);
-    }
-    let entries = io.disk.read_dir(directory).await?;
-    if entries.iter().all(|entry| entry.name == "lost+found" || entry.name == ".lock") {
-        return Ok(DirectoryState::Fresh);
-    }
-    let refuse = |why: String| {
-        let what = directory.display();
-        Ok(DirectoryState::Foreign(format!("{what} is not used: {why}; choose an empty directory as log.dirs")))
-    };
-    let path = directory.join(META_PROPERTIES);
-    if !io.disk.exists(&path).await {
-        return refuse(format!("it is not empty and has no {META_PROPERTIES}"));
-    }
-    let text = String::from_utf8_lossy(&io.disk.read_file(&path).await?).into_owned();
-    match MetaProperties::parse(&text) {
-        Ok(meta) => match super::clean_stop::touched_by_kafka(io, directory).await? {
-            true => refuse("Apache Kafka has written to it since Ringtail stopped".into()),
-            false => Ok(DirectoryState::Ours(meta)),
-        },
-        Err(why) => refuse(why),
+        };
+        // Format 1 had none.
+        match value(SUM_KEY) {
+            Some(sum) if sum != meta.sum() => {
+                Err(format!("its {META_PROPERTIES} is damaged: its sum is {}", meta.sum()))
+            }
+            _ => Ok(meta),
+        }
     }
 }
 
@@ -151,8 +129,7 @@ pub fn parse_partition_metadata(text: &str) -> Option<TopicId> {
 
 /// Whether the directory is there and belongs to the topic of this id.
 pub async fn belongs_to(io: &Io, path: &Path, topic_id: TopicId) -> bool {
-    let text = io.disk.read_file(&path.join(PARTITION_METADATA)).await.unwrap_or_default();
-    parse_partition_metadata(&String::from_utf8_lossy(&text)) == Some(topic_id)
+    topic_of(io, path).await == Some(topic_id)
 }
 
 /// Makes a partition's directory. One that belongs to another topic of the same name is never opened: it is renamed as
@@ -170,12 +147,26 @@ async fn make_partition(core: &Core, log: &Log) -> io::Result<()> {
         if found == Some(log.key().topic_id) {
             return Ok(());
         }
-        let unique = found.map_or_else(|| core.io.rand.uuid().as_u128(), |id| id.0.as_u128());
-        let name = deleted_directory_name(log.name(), log.key().partition, unique);
-        disk.rename(&path, &core.directory.join(name)).await?;
+        if found.is_some() || !holds_nothing(&core.io, &path).await? {
+            let unique = found.map_or_else(|| core.io.rand.uuid().as_u128(), |id| id.0.as_u128());
+            let aside = core.directory.join(stray_directory_name(log.name(), log.key().partition, unique));
+            disk.rename(&path, &aside).await?;
+            tracing::warn!(directory = %path.display(), aside = %aside.display(), "the directory of another topic is set aside");
+        }
     }
     disk.create_dir_all(&path).await?;
     disk.write_file(&metadata, partition_metadata(log.key().topic_id).as_bytes(), false).await
+}
+
+/// Whether a directory has no file with a byte in it: a power cut leaves such ones.
+async fn holds_nothing(io: &Io, path: &Path) -> io::Result<bool> {
+    Ok(io.disk.read_dir(path).await?.iter().all(|entry| !entry.is_dir && entry.len == 0))
+}
+
+/// The topic whose partition a directory says it is; `None` if it says nothing that can be understood.
+pub async fn topic_of(io: &Io, path: &Path) -> Option<TopicId> {
+    let text = io.disk.read_file(&path.join(PARTITION_METADATA)).await.ok()?;
+    parse_partition_metadata(&String::from_utf8_lossy(&text))
 }
 
 impl Log {
@@ -227,6 +218,10 @@ mod tests {
         assert_eq!(MetaProperties::parse(&meta.text(false).replace("format=2", "format=1")), Ok(meta.clone()));
         assert!(meta.text(true).starts_with("version=1000\n"), "Kafka must refuse it");
         assert!(meta.text(false).starts_with("version=1\n"));
+        let flipped = meta.text(true).replace("cluster.id=abc", "cluster.id=abd");
+        assert!(MetaProperties::parse(&flipped).unwrap_err().contains("damaged"));
+        let format_1 = "version=1\ncluster.id=abc\nnode.id=7\ndirectory.id=dir\nringtail.format=1\n";
+        assert_eq!(MetaProperties::parse(format_1), Ok(meta), "without a sum");
         assert!(MetaProperties::parse("version=1\ncluster.id=x\nnode.id=1\n").unwrap_err().contains("Kafka"));
         assert!(MetaProperties::parse("ringtail.format=3\n").unwrap_err().contains("format 3"));
     }

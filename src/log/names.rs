@@ -79,11 +79,15 @@ pub fn old_checkpoint_name(incarnation: &Incarnation, core: usize, generation: u
 
 /// Whether a file of this name is a checkpoint of another life than this one.
 pub fn is_checkpoint_of_another_life(name: &str, incarnation: &Incarnation) -> bool {
+    life_of_checkpoint(name).is_some_and(|of| of != life(incarnation))
+}
+
+/// The life whose checkpoint a file of this name is.
+pub fn life_of_checkpoint(name: &str) -> Option<&str> {
     let new = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(CHECKPOINT));
     let rest = new.or_else(|| name.strip_prefix(OLD_CHECKPOINT));
-    let parts =
-        rest.and_then(|rest| rest.split_once('-')).filter(|(life, rest)| is_hex(life, 16) && numbers(rest).is_some());
-    parts.is_some_and(|(of, _)| of != life(incarnation))
+    let (life, rest) = rest?.split_once('-')?;
+    (is_hex(life, 16) && numbers(rest).is_some()).then_some(life)
 }
 
 /// Whether a file of this name is what a crash has left of a file that was being replaced.
@@ -93,12 +97,21 @@ pub fn is_temporary(name: &str) -> bool {
 
 /// Whether a directory of this name is one that we have renamed as deleted: `<topic>-<partition>.<id>-delete`.
 pub fn is_deleted_directory(name: &str) -> bool {
-    let parts = name.strip_suffix("-delete").and_then(|rest| rest.rsplit_once('.'));
+    is_marked_directory(name, "-delete")
+}
+
+/// Whether a directory of this name was set aside: `<topic>-<partition>.<id>-stray`.
+pub fn is_stray_directory(name: &str) -> bool {
+    is_marked_directory(name, "-stray")
+}
+
+fn is_marked_directory(name: &str, mark: &str) -> bool {
+    let parts = name.strip_suffix(mark).and_then(|rest| rest.rsplit_once('.'));
     parts.is_some_and(|(partition, id)| is_hex(id, 32) && is_partition_directory(partition))
 }
 
-/// `<topic>-<number>`
-fn is_partition_directory(name: &str) -> bool {
+/// Whether a directory of this name is a partition's: `<topic>-<number>`.
+pub fn is_partition_directory(name: &str) -> bool {
     name.rsplit_once('-').is_some_and(|(_, number)| number.parse::<u32>().is_ok_and(|it| it.to_string() == number))
 }
 

@@ -6,6 +6,7 @@
 
 mod journals;
 mod replay;
+mod set_aside;
 mod state_files;
 
 use std::{
@@ -16,13 +17,15 @@ use std::{
 
 use journals::Journals;
 use replay::Replay;
+use set_aside::{rename_dropped, set_aside};
 use state_files::{read_checkpoints, read_manifest};
 
 use crate::{
     base::{METADATA_TOPIC_ID, Map, PartitionKey},
-    io::{DirEntry, Instant, Io, OpenOptions, Slice},
+    io::{DirEntry, Instant, Io, OpenOptions},
     log::{
         checkpoint::{Manifest, encode_checkpoint},
+        clean_stop::refuse_touched,
         core::{CoreSeed, PartitionSeed},
         directory,
         image::LogImage,
@@ -31,8 +34,7 @@ use crate::{
             BALLAST, MANIFEST, checkpoint_name, is_checkpoint_of_another_life, is_deleted_directory, is_temporary,
         },
         removal::remove_directories,
-        segment::{deleted_directory_name, directory_name},
-        settings::{LivePartitions, LogConfig, LogSettings, RecoverError},
+        settings::{KnownPartitions, LivePartitions, LogConfig, LogSettings, MetadataLog, RecoverError},
         sync_gate::SyncGate,
     },
     partition::PartitionState,
@@ -71,15 +73,17 @@ pub struct RecoveryReport {
     pub batches: usize,
     /// Partitions of deleted topics that were dropped.
     pub dropped: usize,
+    /// Directories of partitions that the metadata does not know, set aside now or earlier.
+    pub strays: usize,
 }
 
 pub(crate) fn failed(path: &Path, error: &std::io::Error) -> RecoverError {
     RecoverError::Io { path: path.display().to_string(), message: error.to_string() }
 }
 
-/// Recovers a data directory for `cores` cores, whatever number wrote it. `live` is given the batches of the metadata
-/// log (each slice begins and ends with a batch) and says which partitions exist, or why that cannot be known; it is
-/// called exactly once, before any other partition is looked at. Runs on one executor, before anything is served.
+/// Recovers a data directory for `cores` cores, whatever number wrote it. `known` is given the metadata log and says which
+/// partitions exist and which were deleted, or why that cannot be known; it is called exactly once, before any other
+/// partition is looked at. Runs on one executor, before anything is served.
 /// # Errors
 /// See [`RecoverError`]; nothing is lost by trying again.
 pub async fn recover(
@@ -87,15 +91,17 @@ pub async fn recover(
     directory: &Path,
     settings: &LogSettings,
     cores: usize,
-    live: impl FnOnce(Vec<Slice>) -> Result<LivePartitions, String>,
+    known: impl FnOnce(MetadataLog) -> Result<KnownPartitions, String>,
 ) -> Result<Recovered, RecoverError> {
     assert!(cores > 0, "there is at least one core");
     let at = |error: std::io::Error| failed(directory, &error);
     io.disk.create_dir_all(directory).await.map_err(at)?;
-    directory::mark(io, directory, true).await.map_err(at)?;
     let mut phase = Phase::begin(io);
     let entries = io.disk.read_dir(directory).await.map_err(at)?;
     let manifest = read_manifest(io, directory, &entries).await?;
+    if let Some(manifest) = &manifest {
+        refuse_touched(io, directory, manifest).await?;
+    }
     // What will be the cache of the first core is empty until it serves.
     let keep_max = settings.cache_max_bytes / 2;
     let mut journals = Journals::open(io, directory, &entries, keep_max).await?;
@@ -103,6 +109,7 @@ pub async fn recover(
         Some(manifest) => read_checkpoints(io, directory, manifest, &entries).await?,
         None => Vec::new(),
     };
+    directory::mark(io, directory, true).await.map_err(at)?;
     if let Some(manifest) = manifest.as_ref().filter(|manifest| !manifest.clean) {
         journals.scan(io, &manifest.incarnation, &checkpoints).await?;
     }
@@ -112,25 +119,31 @@ pub async fn recover(
     let incarnation: Incarnation = *io.rand.uuid().as_bytes();
     let mut replay = Replay::new(io, directory, settings, incarnation, images);
     let metadata = replay.metadata(&journals).await?;
-    let mut live = live(metadata).map_err(RecoverError::Metadata)?;
+    let KnownPartitions { mut live, deleted } = known(metadata).map_err(RecoverError::Metadata)?;
     live.insert(METADATA_KEY, (METADATA_TOPIC.to_owned(), LogConfig::default()));
     phase.done("metadata replayed");
-    let dropped = replay.drop_dead(&live);
+    let (dropped, unknown) = replay.drop_dead(&live, &deleted, &journals);
+    // What the metadata does not mention is brought to where it belongs like everything else, and set aside as a whole.
+    let known = live.clone();
+    let live: LivePartitions = live.into_iter().chain(unknown).collect();
     replay.all(&journals, &live).await?;
-    let report = RecoveryReport {
+    let mut report = RecoveryReport {
         fresh: manifest.is_none(),
         clean: manifest.is_some_and(|manifest| manifest.clean),
-        partitions: live.len(),
+        partitions: known.len(),
         blocks: journals.block_count(),
         batches: replay.batches(),
         dropped: dropped.len(),
+        strays: 0,
     };
     phase.done("journals replayed");
-    rename_dropped(io, directory, &dropped).await?;
-    let found = replay.finish(&live).await?;
+    rename_dropped(io, directory, &dropped, &deleted).await?;
+    let mut found = replay.finish(&live).await?;
+    found.retain(|partition| known.contains_key(&partition.image.key));
     phase.done("segments written");
     let cores = begin_life(io, directory, settings, cores, incarnation, found, &journals).await?;
     phase.done("new life begun");
+    report.strays = set_aside(io, directory, &known, &deleted).await?;
     clean_up(io, directory, &incarnation, cores.len(), &journals, &entries).await?;
     phase.done("cleaned up");
     Ok(Recovered { cores, report })
@@ -152,21 +165,6 @@ impl<'a> Phase<'a> {
         tracing::debug!(ms = (now.0 - self.since.0) / 1_000_000, "recovery: {name}");
         self.since = now;
     }
-}
-
-/// Directories of topics that are gone keep no name that a new topic may want.
-async fn rename_dropped(io: &Io, directory: &Path, dropped: &[LogImage]) -> Result<(), RecoverError> {
-    for image in dropped.iter().filter(|image| image.has_directory) {
-        let path = directory.join(directory_name(&image.name, image.key.partition));
-        if !directory::belongs_to(io, &path, image.key.topic_id).await {
-            // Renamed before the crash already, or a newer topic's.
-            continue;
-        }
-        let unique = image.key.topic_id.0.as_u128();
-        let to = directory.join(deleted_directory_name(&image.name, image.key.partition, unique));
-        io.disk.rename(&path, &to).await.map_err(|error| failed(&path, &error))?;
-    }
-    Ok(())
 }
 
 /// Checkpoints for the new cores, then the manifest: from then on the new life counts.

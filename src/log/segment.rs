@@ -110,7 +110,16 @@ const NAME_MAX: usize = 255;
 
 /// `<topic>-<partition>.<id>-delete`, the topic cut short if that is too long for a file name.
 pub fn deleted_directory_name(topic: &str, partition: i32, unique: u128) -> String {
-    let suffix = format!("-{partition}.{unique:032x}-delete");
+    directory_name_marked(topic, partition, unique, "delete")
+}
+
+/// `<topic>-<partition>.<id>-stray`: of a partition that the metadata does not know. Nobody but its owner removes it.
+pub fn stray_directory_name(topic: &str, partition: i32, unique: u128) -> String {
+    directory_name_marked(topic, partition, unique, "stray")
+}
+
+fn directory_name_marked(topic: &str, partition: i32, unique: u128, mark: &str) -> String {
+    let suffix = format!("-{partition}.{unique:032x}-{mark}");
     let topic = &topic[..topic.len().min(NAME_MAX - suffix.len())];
     format!("{topic}{suffix}")
 }
@@ -155,5 +164,6 @@ mod tests {
         let long = "x".repeat(249);
         assert_eq!(deleted_directory_name(&long, 7, 1).len(), NAME_MAX);
         assert!(deleted_directory_name("t", 0, 255).ends_with("ff-delete"));
+        assert_eq!(stray_directory_name(&long, 7, 1).len(), NAME_MAX);
     }
 }

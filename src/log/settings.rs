@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use crate::{
-    base::{Map, Offset, PartitionKey},
+    base::{Map, Offset, PartitionKey, Set, TopicId},
     io::Slice,
     partition::StateError,
 };
@@ -177,6 +177,27 @@ pub enum RecoverError {
         /// The manifest.
         path: String,
     },
+    /// There is no manifest, but what only a life with one can have left.
+    ManifestMissing {
+        /// The manifest.
+        path: String,
+        /// What is there.
+        found: String,
+    },
+    /// Bytes of a file are not what was written there, and nothing can stand in for them.
+    Damaged {
+        /// The file.
+        path: String,
+        /// Where in it.
+        position: u64,
+    },
+    /// The mark of our own clean stop is not in the directory any more.
+    TouchedByKafka {
+        /// The file that has it.
+        path: String,
+        /// What should be in it.
+        mark: String,
+    },
     /// Another process still holds a journal.
     Busy {
         /// The journal file.
@@ -222,6 +243,21 @@ impl fmt::Display for RecoverError {
             Self::ManifestCorrupt { path } => {
                 write!(out, "{path} is damaged; restore it from a copy, or move the data directory away")
             }
+            Self::ManifestMissing { path, found } => write!(
+                out,
+                "{path} is missing, but {found} is there, and without the one nobody knows what of the other counts; restore \
+                 it from a copy, or move the data directory away (nothing was changed)"
+            ),
+            Self::Damaged { path, position } => write!(
+                out,
+                "{path} is damaged at position {position}; restore it from a copy, or move the data directory away (nothing \
+                 was removed)"
+            ),
+            Self::TouchedByKafka { path, mark } => write!(
+                out,
+                "{path} is not the one that Ringtail left: Apache Kafka has written to the directory since; choose another \
+                 one with log.dirs, or, if you know that it has not, write {mark} to that file"
+            ),
             Self::Busy { path } => write!(out, "{path} is held by another process; stop the other broker first"),
             Self::Metadata(why) => {
                 write!(out, "{why}; restore __cluster_metadata-0 from a copy, or move the data directory away")
@@ -237,6 +273,32 @@ impl fmt::Display for RecoverError {
 }
 
 impl std::error::Error for RecoverError {}
+
+/// The metadata log as it was found: whole batches, each summed, without a gap.
+#[derive(Clone, Debug, Default)]
+pub struct MetadataLog {
+    /// Its first offset.
+    pub start: Offset,
+    /// The offset behind its last record.
+    pub end: Offset,
+    /// Everything in between; each slice begins and ends with a batch.
+    pub batches: Vec<Slice>,
+}
+
+/// What the metadata says of partitions.
+#[derive(Clone, Debug, Default)]
+pub struct KnownPartitions {
+    /// Those that exist.
+    pub live: LivePartitions,
+    /// Topics whose deletion is written down. What is in neither of the two is set aside and not removed.
+    pub deleted: Set<TopicId>,
+}
+
+impl From<LivePartitions> for KnownPartitions {
+    fn from(live: LivePartitions) -> Self {
+        Self { live, deleted: Set::default() }
+    }
+}
 
 /// The partitions that exist according to the metadata log: topic name and settings of each.
 pub type LivePartitions = Map<PartitionKey, (String, LogConfig)>;

@@ -8,6 +8,7 @@ mod machine;
 mod model;
 mod names;
 mod reads;
+mod rot;
 mod stop;
 mod story;
 
@@ -18,7 +19,7 @@ use bytes::Bytes;
 use crate::{
     base::{LeaderEpoch, Map, Offset, PartitionKey},
     io::{Io, Slice},
-    log::{CoreLog, LivePartitions, Log, LogConfig, LogError, LogSettings, RecoverError, recover},
+    log::{CoreLog, KnownPartitions, LivePartitions, Log, LogConfig, LogError, LogSettings, RecoverError, recover},
     partition::PartitionState,
     protocol::batch::{BatchBuilder, BatchHeader, BatchInfo},
 };
@@ -35,8 +36,11 @@ struct Rig {
 
 impl Rig {
     async fn open(io: &Io, settings: &LogSettings, live: &LivePartitions) -> Result<Self, RecoverError> {
-        let live = live.clone();
-        let mut recovered = recover(io, Path::new(DIRECTORY), settings, 1, |_| Ok(live)).await?;
+        Self::open_known(io, settings, live.clone().into()).await
+    }
+
+    async fn open_known(io: &Io, settings: &LogSettings, known: KnownPartitions) -> Result<Self, RecoverError> {
+        let mut recovered = recover(io, Path::new(DIRECTORY), settings, 1, |_| Ok(known)).await?;
         let fatal: Rc<RefCell<Option<String>>> = Rc::default();
         let heard = fatal.clone();
         let seed = recovered.cores.remove(0);

@@ -1,11 +1,17 @@
 //! Snapshots of the metadata, as Kafka names and frames them: `<end offset>-<epoch>.checkpoint`, record batches between
 //! a header and a footer (KIP-630). Without the footer a snapshot is not whole and is not used.
 
-use std::{fmt, io, path::Path};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+use tracing::warn;
 
 use crate::{
-    base::{LeaderEpoch, Offset},
-    io::{Io, Slice},
+    base::{LeaderEpoch, Offset, Set, TopicId},
+    io::Io,
+    log::MetadataLog,
     protocol::{
         batch::{self, BatchBuilder, Records},
         metadata_records::MetadataRecord,
@@ -24,32 +30,60 @@ const SUFFIX: &str = ".checkpoint";
 pub struct Metadata {
     /// In the order in which they apply.
     pub records: Vec<MetadataRecord>,
+    /// Topics whose deletion the log has, also where a snapshot covers it.
+    pub deleted: Set<TopicId>,
+    /// Bytes of the log that lie behind the snapshot.
+    pub bytes_since_snapshot: u64,
     /// Where they end in the log.
     next: Offset,
+    /// The newer snapshots that could not be used.
+    damaged: Vec<PathBuf>,
 }
 
 /// Why the metadata cannot be read. The broker must not start: it would forget topics.
 #[derive(Debug)]
 pub enum MetadataError {
-    /// The directory or a file in it.
-    Io(io::Error),
+    /// A file cannot be read.
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
     /// A batch or record that is not what was written.
     Malformed(Offset),
-    /// The log begins behind the last whole snapshot.
+    /// Snapshot and log do not meet.
     Missing {
-        /// Where the snapshot ends.
+        /// Where the snapshot ends, or what of the log could be read.
         from: Offset,
-        /// Where the log begins.
+        /// Where the log begins, or should end.
         to: Offset,
+        /// Newer snapshots that are damaged.
+        damaged: Vec<PathBuf>,
+    },
+    /// The log ends before the snapshot that was made of it.
+    TooShort {
+        /// Where the log ends.
+        log_end: Offset,
+        /// Where the snapshot ends.
+        snapshot_end: Offset,
     },
 }
 
 impl fmt::Display for MetadataError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io(error) => write!(out, "metadata snapshot: {error}"),
+            Self::Io { path, error } => write!(out, "{}: {error}", path.display()),
             Self::Malformed(offset) => write!(out, "the metadata log is damaged at offset {offset}"),
-            Self::Missing { from, to } => write!(out, "metadata from offset {from} to {to} is missing"),
+            Self::Missing { from, to, damaged } => {
+                for path in damaged {
+                    write!(out, "{} is damaged; ", path.display())?;
+                }
+                write!(out, "metadata from offset {from} to {to} is missing")
+            }
+            Self::TooShort { log_end, snapshot_end } => {
+                write!(out, "the metadata log ends at {log_end}, before its snapshot at {snapshot_end}")
+            }
         }
     }
 }
@@ -94,45 +128,76 @@ fn encode(records: &[MetadataRecord], epoch: LeaderEpoch, now: i64) -> Vec<u8> {
     bytes
 }
 
-/// Reads the newest whole snapshot below `directory`; without one, nothing is known yet.
+/// Reads the newest whole snapshot below `directory`; without one, nothing is known yet. Whether the log goes on where it
+/// ends is for [`Metadata::replay`] to say.
 ///
 /// # Errors
 /// `Io`.
 pub async fn read_snapshot(io: &Io, directory: &Path) -> Result<Metadata, MetadataError> {
-    for (next, name) in snapshots(io, directory).await.map_err(MetadataError::Io)?.into_iter().rev() {
-        let bytes = io.disk.read_file(&directory.join(name)).await.map_err(MetadataError::Io)?;
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |error| MetadataError::Io { path, error }
+    };
+    let mut damaged = Vec::new();
+    for (next, name) in snapshots(io, directory).await.map_err(at(directory))?.into_iter().rev() {
+        let path = directory.join(name);
+        let bytes = io.disk.read_file(&path).await.map_err(at(&path))?;
         if let Some(records) = decode_snapshot(&bytes) {
-            return Ok(Metadata { records, next });
+            return Ok(Metadata { records, next, damaged, ..Metadata::default() });
         }
+        warn!(path = %path.display(), "a metadata snapshot is damaged: the one before and the log have to do");
+        damaged.push(path);
     }
-    Ok(Metadata::default())
+    Ok(Metadata { damaged, ..Metadata::default() })
 }
 
 impl Metadata {
-    /// Adds the log's batches that lie behind the snapshot. Each slice begins and ends with a batch.
+    /// Adds the log's batches that lie behind the snapshot.
     ///
     /// # Errors
-    /// `Malformed`, `Missing`.
-    pub fn replay(&mut self, log: &[Slice]) -> Result<(), MetadataError> {
-        for slice in log {
+    /// `Malformed`, `Missing`, `TooShort`.
+    pub fn replay(&mut self, log: &MetadataLog) -> Result<(), MetadataError> {
+        if self.next < log.start {
+            return Err(self.missing(log.start));
+        }
+        if log.end < self.next {
+            // What would be appended there next is behind the snapshot's end for the following start, and would be skipped.
+            return Err(MetadataError::TooShort { log_end: log.end, snapshot_end: self.next });
+        }
+        for slice in &log.batches {
             for batch in batch::batches(slice) {
                 let batch = batch.map_err(|_| MetadataError::Malformed(self.next))?;
-                let header = batch.header;
-                if header.last_offset() < self.next {
-                    continue;
-                }
-                if header.base_offset > self.next {
-                    return Err(MetadataError::Missing { from: self.next, to: header.base_offset });
-                }
-                if !batch::crc_ok(batch.bytes) {
-                    return Err(MetadataError::Malformed(header.base_offset));
-                }
-                let records = decode_batch(&batch).ok_or(MetadataError::Malformed(header.base_offset))?;
-                self.records.extend(records);
-                self.next = header.last_offset().plus(1);
+                self.replay_batch(&batch)?;
             }
         }
+        if self.next < log.end { Err(self.missing(log.end)) } else { Ok(()) }
+    }
+
+    fn replay_batch(&mut self, batch: &batch::BatchView<'_>) -> Result<(), MetadataError> {
+        let header = &batch.header;
+        if header.base_offset > self.next {
+            return Err(self.missing(header.base_offset));
+        }
+        let malformed = MetadataError::Malformed(header.base_offset);
+        if !batch::crc_ok(batch.bytes) {
+            return Err(malformed);
+        }
+        let Some(records) = decode_batch(batch) else { return Err(malformed) };
+        let deleted = records.iter().filter_map(|record| match record {
+            MetadataRecord::RemoveTopic { topic_id } => Some(*topic_id),
+            _ => None,
+        });
+        self.deleted.extend(deleted);
+        if header.last_offset() >= self.next {
+            self.records.extend(records);
+            self.bytes_since_snapshot += batch.bytes.len() as u64;
+            self.next = header.last_offset().plus(1);
+        }
         Ok(())
+    }
+
+    fn missing(&self, to: Offset) -> MetadataError {
+        MetadataError::Missing { from: self.next, to, damaged: self.damaged.clone() }
     }
 }
 
@@ -146,15 +211,18 @@ fn decode_batch(batch: &batch::BatchView<'_>) -> Option<Vec<MetadataRecord>> {
         .collect()
 }
 
-/// None if the snapshot is not whole.
+/// None if the snapshot is not whole, from its header to its footer.
 fn decode_snapshot(bytes: &[u8]) -> Option<Vec<MetadataRecord>> {
     let mut records = Vec::new();
     let mut footer = false;
+    let mut next = Offset::ZERO;
     for batch in batch::batches(bytes) {
         let batch = batch.ok()?;
-        if !batch::crc_ok(batch.bytes) {
+        // The base offset is in no sum.
+        if footer || batch.header.base_offset != next || !batch::crc_ok(batch.bytes) {
             return None;
         }
+        next = batch.header.last_offset().plus(1);
         if batch.header.is_control() {
             let record = Records::new(&batch.bytes[batch::HEADER_BYTES..], 1).next()?.ok()?;
             footer = record.key == Some(&FOOTER_KEY);
@@ -184,11 +252,22 @@ async fn snapshots(io: &Io, directory: &Path) -> io::Result<Vec<(Offset, String)
     Ok(found)
 }
 
-/// Removes the snapshots before the one that ends at `end`. What stays is only untidy.
+/// The end of the newest snapshot before the one that ends at `end`.
+pub(super) async fn one_before(io: &Io, directory: &Path, end: Offset) -> io::Result<Option<Offset>> {
+    Ok(snapshots(io, directory).await?.into_iter().map(|(other, _)| other).rfind(|other| *other < end))
+}
+
+/// Removes the snapshots before the one that ends at `end`, and what crashes have left of some. What stays is only untidy.
 pub(super) async fn remove_older(io: &Io, directory: &Path, end: Offset) {
     for (other, name) in snapshots(io, directory).await.unwrap_or_default() {
         if other < end {
             let _ = io.disk.remove_file(&directory.join(name)).await;
+        }
+    }
+    let torn = format!("{SUFFIX}.tmp");
+    for entry in io.disk.read_dir(directory).await.unwrap_or_default() {
+        if !entry.is_dir && entry.name.ends_with(&torn) {
+            let _ = io.disk.remove_file(&directory.join(entry.name)).await;
         }
     }
 }
@@ -196,7 +275,7 @@ pub(super) async fn remove_older(io: &Io, directory: &Path, end: Offset) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::sim::Simulation;
+    use crate::io::{Slice, sim::Simulation};
 
     fn topic(name: &str) -> MetadataRecord {
         MetadataRecord::Topic { name: name.to_owned(), topic_id: crate::base::TopicId(uuid::Uuid::from_u128(9)) }
@@ -210,6 +289,10 @@ mod tests {
         batch.at(Offset(base), LeaderEpoch(0)).build().into()
     }
 
+    fn log(batches: &[Slice], start: i64, end: i64) -> MetadataLog {
+        MetadataLog { start: Offset(start), end: Offset(end), batches: batches.to_vec() }
+    }
+
     #[test]
     fn snapshot_and_log_together_give_every_record_once() {
         let simulation = Simulation::new(1);
@@ -218,9 +301,10 @@ mod tests {
             io.disk.create_dir_all(directory).await.expect("made");
             write(&io, directory, Offset(1), LeaderEpoch(0), &[topic("old")]).await.expect("written");
             write(&io, directory, Offset(3), LeaderEpoch(0), &[topic("a"), topic("b")]).await.expect("written");
-            let log = [log_batch(2, &[topic("b")]), log_batch(3, &[topic("c"), topic("d")])];
+            let log = log(&[log_batch(2, &[topic("b")]), log_batch(3, &[topic("c"), topic("d")])], 2, 5);
             let mut metadata = read_snapshot(&io, directory).await.expect("readable");
             metadata.replay(&log).expect("no gap");
+            assert_eq!(one_before(&io, directory, Offset(3)).await.expect("listed"), Some(Offset(1)));
             remove_older(&io, directory, Offset(3)).await;
             assert_eq!(snapshots(&io, directory).await.expect("listed").len(), 1);
             metadata.records
@@ -235,8 +319,69 @@ mod tests {
         for length in 0..whole.len() {
             assert_eq!(decode_snapshot(&whole[..length]), None, "cut at {length}");
         }
-        let mut metadata = Metadata { records: Vec::new(), next: Offset(2) };
-        let gap = metadata.replay(&[log_batch(5, &[topic("x")])]);
-        assert!(matches!(gap, Err(MetadataError::Missing { from: Offset(2), to: Offset(5) })), "{gap:?}");
+        for (start, end, batches) in [
+            (5, 6, vec![log_batch(5, &[topic("x")])]),
+            (2, 6, vec![log_batch(5, &[topic("x")])]),
+            (5, 5, Vec::new()),
+            (0, 5, Vec::new()),
+        ] {
+            let mut metadata = Metadata { next: Offset(2), ..Metadata::default() };
+            let gap = metadata.replay(&log(&batches, start, end));
+            assert!(matches!(gap, Err(MetadataError::Missing { from: Offset(2), to: Offset(5), .. })), "{gap:?}");
+        }
+        let mut metadata = Metadata { next: Offset(2), ..Metadata::default() };
+        let short = metadata.replay(&log(&[log_batch(0, &[topic("x")])], 0, 1));
+        assert!(matches!(short, Err(MetadataError::TooShort { .. })), "{short:?}");
+    }
+
+    #[test]
+    fn no_bit_of_a_snapshot_may_be_wrong() {
+        let whole = encode(&[topic("a"), topic("b")], LeaderEpoch(0), 0);
+        let records = decode_snapshot(&whole);
+        for byte in 0..whole.len() {
+            for bit in 0..8 {
+                let mut damaged = whole.clone();
+                damaged[byte] ^= 1 << bit;
+                // The leader epoch is in no sum, and nobody looks at it.
+                let found = decode_snapshot(&damaged);
+                assert!(found.is_none() || found == records, "bit {bit} of byte {byte}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_snapshot_gives_way_to_the_one_before_and_the_log() {
+        for log_start in [1, 2] {
+            let replayed = Simulation::new(1).block_on(0, 0, |io| async move {
+                let directory = Path::new("data/__cluster_metadata-0");
+                io.disk.create_dir_all(directory).await.expect("made");
+                write(&io, directory, Offset(1), LeaderEpoch(0), &[topic("a")]).await.expect("written");
+                let newest = directory.join("00000000000000000003-0000000000.checkpoint");
+                let mut bytes = encode(&[topic("a"), topic("b"), topic("c")], LeaderEpoch(0), 0);
+                bytes[70] ^= 1;
+                io.disk.write_file(&newest, &bytes, true).await.expect("written");
+                let batches = [log_batch(1, &[topic("b")]), log_batch(2, &[topic("c")])];
+                let mut metadata = read_snapshot(&io, directory).await.expect("readable");
+                let replayed = metadata.replay(&log(&batches[log_start - 1..], log_start as i64, 3));
+                replayed.map(|()| metadata.records).map_err(|error| error.to_string())
+            });
+            match log_start {
+                1 => assert_eq!(replayed, Ok(["a", "b", "c"].map(topic).to_vec())),
+                _ => {
+                    let why = replayed.expect_err("nothing has what is missing");
+                    assert!(why.contains("00000000000000000003-0000000000.checkpoint is damaged"), "{why}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn deletions_are_known_also_where_a_snapshot_covers_them() {
+        let gone = crate::base::TopicId(uuid::Uuid::from_u128(9));
+        let removal = MetadataRecord::RemoveTopic { topic_id: gone };
+        let mut metadata = Metadata { next: Offset(2), ..Metadata::default() };
+        metadata.replay(&log(&[log_batch(0, &[topic("x")]), log_batch(1, &[removal])], 0, 2)).expect("no gap");
+        assert_eq!((metadata.deleted.len(), metadata.records.len()), (1, 0));
+        assert!(metadata.deleted.contains(&gone));
     }
 }

@@ -70,6 +70,7 @@ impl KafkaBroker {
                 blocks = report.blocks,
                 batches = report.batches,
                 dropped = report.dropped,
+                strays = report.strays,
                 "recovered"
             );
         }

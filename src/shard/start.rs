@@ -12,10 +12,10 @@ use crate::{
     base::{Offset, PartitionKey},
     config::BrokerConfig,
     controller::Controller,
-    io::{Io, MeshSeed, Slice, mesh},
+    io::{Io, MeshSeed, mesh},
     log::{
-        self, CoreLog, Fatal, LivePartitions, LogSettings, METADATA_KEY, METADATA_TOPIC, RecoveryReport,
-        RestoredPartition, StopReport,
+        self, CoreLog, Fatal, KnownPartitions, LivePartitions, LogSettings, METADATA_KEY, METADATA_TOPIC, MetadataLog,
+        RecoveryReport, RestoredPartition, StopReport,
     },
     metadata::Image,
     partition::{Partition, PartitionState},
@@ -39,6 +39,8 @@ pub struct CoreSeed {
     mesh: MeshSeed<Message>,
     log: log::CoreSeed,
     image: Arc<Image>,
+    /// Of the metadata log.
+    bytes_since_snapshot: u64,
 }
 
 /// What the controller writes down about this broker when it starts.
@@ -72,11 +74,11 @@ pub async fn recover(
     let snapshots = directory.join(format!("{METADATA_TOPIC}-0"));
     let mut metadata = read_snapshot(io, &snapshots).await.map_err(|error| error.to_string())?;
     let mut image = Image::default();
-    let live = |batches: Vec<Slice>| {
-        image = replayed(&mut metadata, &batches)?;
-        Ok(live_partitions(config, &image))
+    let known = |log: MetadataLog| {
+        image = replayed(&mut metadata, &log)?;
+        Ok(KnownPartitions { live: live_partitions(config, &image), deleted: std::mem::take(&mut metadata.deleted) })
     };
-    let recovered = log::recover(io, directory, log_settings, cores, live).await.map_err(|error| error.to_string())?;
+    let recovered = log::recover(io, directory, log_settings, cores, known).await.map_err(|error| error.to_string())?;
     let image = Arc::new(image);
     let seeds = mesh::<Message>(cores).into_iter().zip(recovered.cores).map(|(mesh, log)| CoreSeed {
         broker: broker.clone(),
@@ -85,12 +87,13 @@ pub async fn recover(
         mesh,
         log,
         image: image.clone(),
+        bytes_since_snapshot: metadata.bytes_since_snapshot,
     });
     Ok((seeds.collect(), recovered.report))
 }
 
-fn replayed(metadata: &mut crate::quorum::Metadata, batches: &[Slice]) -> Result<Image, String> {
-    metadata.replay(batches).map_err(|error| error.to_string())?;
+fn replayed(metadata: &mut crate::quorum::Metadata, log: &MetadataLog) -> Result<Image, String> {
+    metadata.replay(log).map_err(|error| error.to_string())?;
     let mut image = Image::default();
     for record in &metadata.records {
         image.apply(record).map_err(|error| format!("the metadata log contradicts itself: {error:?}"))?;
@@ -115,7 +118,7 @@ fn live_partitions(config: &BrokerConfig, image: &Image) -> LivePartitions {
 /// # Errors
 /// One line that says what is wrong.
 pub async fn start(io: Io, seed: CoreSeed, fatal: Fatal) -> Result<Started, String> {
-    let CoreSeed { broker, config, directory, mesh, log, image } = seed;
+    let CoreSeed { broker, config, directory, mesh, log, image, bytes_since_snapshot } = seed;
     let (log, restored) = CoreLog::start(&io, log, fatal).await.map_err(|error| error.to_string())?;
     let mesh = mesh.open(&io);
     let core = Core::new(io.clone(), mesh, broker, Rc::new(config), Rc::new(log), image.as_ref().clone());
@@ -129,7 +132,7 @@ pub async fn start(io: Io, seed: CoreSeed, fatal: Fatal) -> Result<Started, Stri
         core.own(key);
     }
     if core.index() == core.owner(METADATA_KEY) {
-        start_controller(&core, &directory)?;
+        start_controller(&core, &directory, bytes_since_snapshot)?;
     }
     core.watch_states();
     io.spawner.spawn(core.clone().follow_flushes());
@@ -138,7 +141,7 @@ pub async fn start(io: Io, seed: CoreSeed, fatal: Fatal) -> Result<Started, Stri
     Ok(Started { router: Router::new(core.clone()), core })
 }
 
-fn start_controller(core: &Rc<Core>, directory: &Path) -> Result<(), String> {
+fn start_controller(core: &Rc<Core>, directory: &Path, bytes_since_snapshot: u64) -> Result<(), String> {
     let replica = match core.replica(METADATA_KEY) {
         Ok(replica) => replica,
         Err(_) => {
@@ -151,7 +154,8 @@ fn start_controller(core: &Rc<Core>, directory: &Path) -> Result<(), String> {
         }
     };
     replica.log().set_config(settings::metadata_log_config());
-    let quorum = Quorum::new(core.io.clone(), replica, directory.join(format!("{METADATA_TOPIC}-0")));
+    let directory = directory.join(format!("{METADATA_TOPIC}-0"));
+    let quorum = Quorum::new(core.io.clone(), replica, directory, bytes_since_snapshot);
     let image = core.image.borrow().as_ref().clone();
     let controller = Controller::new(core.statics.as_ref().clone(), image);
     *core.control.borrow_mut() = Some(Control::new(quorum, controller));

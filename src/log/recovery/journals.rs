@@ -93,8 +93,12 @@ impl Journals {
     /// Opens and locks what is there. Waits for the locks: until then a killed process may still be writing.
     pub async fn open(io: &Io, directory: &Path, entries: &[DirEntry], keep_max: usize) -> Result<Self, RecoverError> {
         let mut files = Vec::new();
-        for entry in entries.iter().filter(|entry| !entry.is_dir) {
+        for entry in entries {
             let Some(name) = parse_journal_name(&entry.name) else { continue };
+            // A topic's directory may have an old name. None may have a new one: it is opened, and says so.
+            if name.old && entry.is_dir {
+                continue;
+            }
             let path = directory.join(&entry.name);
             let file = io.disk.open(&path, OpenOptions::default()).await.map_err(|error| failed(&path, &error))?;
             lock(io, &file, &path).await?;

@@ -4,7 +4,7 @@ use std::{cell::RefCell, path::Path, rc::Rc, sync::Arc};
 
 use super::{METADATA_KEY, METADATA_TOPIC, empty_image, empty_state, failed, journals::Journals, no_fatal};
 use crate::{
-    base::{Map, Offset, PartitionKey, Timestamp},
+    base::{Map, Offset, PartitionKey, Set, Timestamp, TopicId},
     io::{Io, Slice, join_all},
     log::{
         bulk::write_many,
@@ -17,12 +17,13 @@ use crate::{
         },
         partition_log::Log,
         removal,
-        settings::{LivePartitions, LogConfig, LogError, LogSettings, RecoverError},
+        segment::file_name,
+        settings::{LivePartitions, LogConfig, LogError, LogSettings, MetadataLog, RecoverError},
         sync_gate::SyncGate,
         wire::Reader,
     },
     partition::PartitionState,
-    protocol::batch::{BatchHeader, BatchInfo},
+    protocol::batch::{BatchHeader, BatchInfo, batches, crc_ok},
 };
 
 /// Tails that are loaded at the same time.
@@ -84,8 +85,8 @@ impl Replay {
         self.batches
     }
 
-    /// Repairs the metadata log and returns its batches.
-    pub async fn metadata(&mut self, journals: &Journals) -> Result<Vec<Slice>, RecoverError> {
+    /// Repairs the metadata log and returns it, up to its very end: what is missing would be taken for deleted.
+    pub async fn metadata(&mut self, journals: &Journals) -> Result<MetadataLog, RecoverError> {
         self.begin(METADATA_KEY, METADATA_TOPIC, &LogConfig::default(), journals)?;
         let log = self.partitions[&METADATA_KEY].log.clone();
         if journals.appended.contains(&METADATA_KEY) {
@@ -97,22 +98,46 @@ impl Replay {
                 self.apply_metadata(&block, journals)?;
             }
         }
-        let mut batches = Vec::new();
-        let (mut from, end) = (log.log_start_offset(), log.log_end_offset());
+        let (start, end) = (log.log_start_offset(), log.log_end_offset());
+        let (mut from, mut batches) = (start, Vec::new());
         while from < end {
-            let read = log.read(from, READ_BYTES, end, true).await.map_err(|error| broken(METADATA_KEY, error))?;
+            let read = match log.read(from, READ_BYTES, end, true).await {
+                Ok(read) => read,
+                Err(LogError::Corrupt { segment, position }) => return Err(damaged(&log, segment, position)),
+                Err(error) => return Err(broken(METADATA_KEY, error)),
+            };
             let bytes = crate::log::core::joined(&read.slices);
-            let Some(last) = last_offset(&bytes) else { break };
-            from = last.plus(1);
+            let Some(next) = end_of_batches(&bytes, from, from > start) else {
+                let (segment, position) = place_of(&log, from).await;
+                return Err(damaged(&log, segment, position));
+            };
+            from = next;
             batches.push(Slice::from(bytes));
         }
-        Ok(batches)
+        Ok(MetadataLog { start, end, batches })
     }
 
-    /// Takes out the partitions of deleted topics.
-    pub fn drop_dead(&mut self, live: &LivePartitions) -> Vec<LogImage> {
-        let dead: Vec<PartitionKey> = self.images.keys().filter(|key| !live.contains_key(key)).copied().collect();
-        dead.iter().filter_map(|key| self.images.remove(key)).collect()
+    /// Takes out the partitions that are not live: those of deleted topics, whose images are returned; and says which ones
+    /// nobody has deleted and nobody knows. One whose directory's name belongs to a live partition by now counts as the
+    /// former: its topic was deleted, or the name would not have been free.
+    pub fn drop_dead(
+        &mut self,
+        live: &LivePartitions,
+        deleted: &Set<TopicId>,
+        journals: &Journals,
+    ) -> (Vec<LogImage>, LivePartitions) {
+        let taken: Set<(&str, i32)> = live.iter().map(|(key, (name, _))| (name.as_str(), key.partition)).collect();
+        let mut unknown = LivePartitions::default();
+        for key in self.images.keys().chain(&journals.appended).filter(|key| !live.contains_key(key)) {
+            // The journal has no names.
+            let name = self.images.get(key).map_or_else(|| key.topic_id.to_string(), |image| image.name.clone());
+            if !deleted.contains(&key.topic_id) && !taken.contains(&(name.as_str(), key.partition)) {
+                unknown.insert(*key, (name, LogConfig::default()));
+            }
+        }
+        let known = |key: &PartitionKey| live.contains_key(key) || unknown.contains_key(key);
+        let dead: Vec<PartitionKey> = self.images.keys().filter(|key| !known(key)).copied().collect();
+        (dead.iter().filter_map(|key| self.images.remove(key)).collect(), unknown)
     }
 
     /// Repairs everything else.
@@ -348,6 +373,42 @@ fn broken(key: PartitionKey, error: LogError) -> RecoverError {
     RecoverError::Partition { key, error }
 }
 
-fn last_offset(bytes: &[u8]) -> Option<Offset> {
-    crate::protocol::batch::batches(bytes).flatten().last().map(|batch| batch.header.last_offset())
+fn damaged(log: &Log, segment: Offset, position: u64) -> RecoverError {
+    RecoverError::Damaged { path: log.file(&file_name(segment, "log")).display().to_string(), position }
+}
+
+/// Where `bytes` end, if they are sound batches of which one follows the other from `from` on. The first may begin before
+/// that unless `exact`, since a log may start in the middle of a batch. Base offsets lie outside of the sums.
+fn end_of_batches(bytes: &[u8], from: Offset, exact: bool) -> Option<Offset> {
+    let mut next = from;
+    for batch in batches(bytes) {
+        let batch = batch.ok()?;
+        let (base, last) = (batch.header.base_offset, batch.header.last_offset());
+        let follows = base == next || (next == from && !exact && base < next);
+        if !follows || last < next || !crc_ok(batch.bytes) {
+            return None;
+        }
+        next = last.plus(1);
+    }
+    (next > from).then_some(next)
+}
+
+/// The segment in which the batch of `offset` should be, and where in it the first batch lies that is not sound.
+async fn place_of(log: &Rc<Log>, offset: Offset) -> (Offset, u64) {
+    let (base, size) = {
+        let state = log.state();
+        let segment = &state.segments[state.segment_of(offset)];
+        (segment.base, segment.written)
+    };
+    let bytes = log.read_file(base, 0, size as usize).await.unwrap_or_default();
+    let (mut position, mut next) = (0, base);
+    for batch in batches(&bytes) {
+        let Ok(batch) = batch else { break };
+        if batch.header.base_offset != next || !crc_ok(batch.bytes) {
+            break;
+        }
+        position += batch.bytes.len() as u64;
+        next = batch.header.last_offset().plus(1);
+    }
+    (base, position)
 }

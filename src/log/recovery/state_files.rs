@@ -9,19 +9,27 @@ use crate::{
     io::{DirEntry, Io},
     log::{
         checkpoint::{Checkpoint, Manifest},
-        names::{MANIFEST, checkpoint_name, old_checkpoint_name},
+        names::{
+            MANIFEST, checkpoint_name, is_partition_directory, life_of_checkpoint, old_checkpoint_name,
+            parse_journal_name,
+        },
         recovery::failed,
         settings::RecoverError,
         wire::Unreadable,
     },
 };
 
-/// Reads the manifest. `None` if there is none, so that nothing was ever served from here.
+/// Reads the manifest. `None` if nothing was ever served from here.
+/// # Errors
+/// It is damaged, or is not there although it must have been.
 pub async fn read_manifest(io: &Io, directory: &Path, entries: &[DirEntry]) -> Result<Option<Manifest>, RecoverError> {
-    if !entries.iter().any(|entry| entry.name == MANIFEST) {
-        return Ok(None);
-    }
     let path = directory.join(MANIFEST);
+    if !entries.iter().any(|entry| entry.name == MANIFEST) {
+        return match remains(io, directory, entries).await? {
+            Some(found) => Err(RecoverError::ManifestMissing { path: path.display().to_string(), found }),
+            None => Ok(None),
+        };
+    }
     let bytes = io.disk.read_file(&path).await.map_err(|error| failed(&path, &error))?;
     let path = path.display().to_string();
     match Manifest::decode(&bytes) {
@@ -29,6 +37,27 @@ pub async fn read_manifest(io: &Io, directory: &Path, entries: &[DirEntry]) -> R
         Err(Unreadable::Newer(version)) => Err(RecoverError::Newer { path, version }),
         Err(Unreadable::Damaged) => Err(RecoverError::ManifestCorrupt { path }),
     }
+}
+
+/// What only a life with a manifest can have left: journals and partitions come behind it. The checkpoints that a first
+/// start makes come before it, and have nothing in them.
+async fn remains(io: &Io, directory: &Path, entries: &[DirEntry]) -> Result<Option<String>, RecoverError> {
+    for entry in entries {
+        let remains = match entry.is_dir {
+            true => is_partition_directory(&entry.name),
+            false if life_of_checkpoint(&entry.name).is_some() => {
+                let path = directory.join(&entry.name);
+                let bytes = io.disk.read_file(&path).await.map_err(|error| failed(&path, &error))?;
+                // A torn one was never named by a manifest either.
+                Checkpoint::decode(&bytes).is_ok_and(|checkpoint| !checkpoint.images.is_empty())
+            }
+            false => parse_journal_name(&entry.name).is_some(),
+        };
+        if remains {
+            return Ok(Some(entry.name.clone()));
+        }
+    }
+    Ok(None)
 }
 
 /// The checkpoint of each core that counts.

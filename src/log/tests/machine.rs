@@ -31,7 +31,7 @@ fn all() -> LivePartitions {
 /// One life: checks that every partition ends at `found`, appends `batches` to each, and stops or just ends.
 async fn life(io: Io, directory: PathBuf, found: Offset, batches: usize, stop: bool) {
     let settings = LogSettings { checkpoint_interval: Duration::from_secs(3600), ..story::settings() };
-    let mut recovered = recover(&io, &directory, &settings, 1, |_| Ok(all())).await.unwrap();
+    let mut recovered = recover(&io, &directory, &settings, 1, |_| Ok(all().into())).await.unwrap();
     let seed = recovered.cores.remove(0);
     let fatal = |reason: String| panic!("{reason}");
     let (core_log, restored) = CoreLog::start(&io, seed, std::rc::Rc::new(fatal)).await.unwrap();

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::{
-    base::{LeaderEpoch, Offset, PartitionKey, ProducerEpoch, ProducerId, Timestamp, TopicId},
+    base::{LeaderEpoch, Offset, PartitionKey, ProducerEpoch, ProducerId, Set, Timestamp, TopicId},
     io::Rand,
-    log::{Durability, LivePartitions, LogConfig, METADATA_KEY},
+    log::{Durability, KnownPartitions, LogConfig, METADATA_KEY},
     partition::{AppendPlan, Partition, PartitionState},
     protocol::batch::{BatchBuilder, BatchHeader, BatchInfo, stamp},
 };
@@ -118,13 +118,19 @@ impl Promised {
 
 /// All partitions that exist, as the metadata log would say.
 #[derive(Clone, Default)]
-pub struct Model(pub Rc<RefCell<BTreeMap<PartitionKey, Promised>>>);
+pub struct Model(pub Rc<RefCell<BTreeMap<PartitionKey, Promised>>>, Rc<RefCell<Set<TopicId>>>);
 
 impl Model {
-    pub fn live(&self) -> LivePartitions {
+    pub fn known(&self) -> KnownPartitions {
         let partitions = self.0.borrow();
         let named = partitions.iter().filter(|(key, _)| **key != METADATA_KEY);
-        named.map(|(key, it)| (*key, (it.name.clone(), it.config.clone()))).collect()
+        let live = named.map(|(key, it)| (*key, (it.name.clone(), it.config.clone()))).collect();
+        KnownPartitions { live, deleted: self.1.borrow().clone() }
+    }
+
+    pub fn delete(&self, key: PartitionKey) -> Option<Promised> {
+        self.1.borrow_mut().insert(key.topic_id);
+        self.0.borrow_mut().remove(&key)
     }
 
     pub fn create(&self, rand: &Rand, name: &str, config: LogConfig) -> PartitionKey {

@@ -7,8 +7,8 @@ use crate::{
     base::Offset,
     io::sim::Simulation,
     log::{
-        LogConfig, LogSettings,
-        directory::{DirectoryState, MetaProperties, inspect, write_meta},
+        LogConfig, LogSettings, RecoverError,
+        directory::{MetaProperties, write_meta},
         finish_clean_stop,
         index::SegmentIndex,
     },
@@ -75,28 +75,12 @@ fn a_clean_stop_leaves_whole_segments_indexes_and_checkpoints() {
             found.extend(segment);
         }
         assert_eq!(found, expected, "segments are whole and have no zeros behind");
-        assert_eq!(inspect(&io, directory).await.unwrap(), DirectoryState::Ours(meta));
 
         // It starts again without a journal, and goes on where it was.
         let rig = Rig::open(&io, &settings(), &live(partition, "events", &config)).await.unwrap();
         let log = rig.core_log.log(partition).unwrap();
         assert_eq!(log.log_end_offset(), Offset(120));
         assert_eq!(rig.append_durably(&log, &batch(&[5000], 10)).await.unwrap(), Offset(121));
-    });
-}
-
-#[test]
-fn foreign_directories_are_refused_untouched() {
-    let sim = Simulation::new(8);
-    sim.block_on(0, 0, |io| async move {
-        let directory = Path::new(DIRECTORY);
-        assert_eq!(inspect(&io, directory).await.unwrap(), DirectoryState::Fresh);
-        io.disk.create_dir_all(&directory.join("events-0")).await.unwrap();
-        let DirectoryState::Foreign(why) = inspect(&io, directory).await.unwrap() else { panic!("not ours") };
-        assert!(why.contains("choose an empty directory"), "{why}");
-        io.disk.write_file(&directory.join("meta.properties"), b"version=1\nnode.id=1\n", true).await.unwrap();
-        let DirectoryState::Foreign(why) = inspect(&io, directory).await.unwrap() else { panic!("not ours") };
-        assert!(why.contains("Apache Kafka"), "{why}");
     });
 }
 
@@ -110,9 +94,23 @@ fn a_directory_that_kafka_has_opened_since_is_refused() {
         let rig = Rig::open(&io, &LogSettings::default(), &Default::default()).await.unwrap();
         let report = rig.core_log.stop().await.unwrap();
         finish_clean_stop(&io, directory, &[report]).await.unwrap();
-        assert!(matches!(inspect(&io, directory).await.unwrap(), DirectoryState::Ours(_)));
-        // Kafka takes the mark away when it starts.
-        io.disk.remove_file(&directory.join(".kafka_cleanshutdown")).await.unwrap();
-        assert!(matches!(inspect(&io, directory).await.unwrap(), DirectoryState::Foreign(_)));
+        let mark = directory.join(".kafka_cleanshutdown");
+        let ours = io.disk.read_file(&mark).await.unwrap();
+        // Kafka takes the mark away when it starts, and leaves one of its own when it stops.
+        for theirs in [None, Some(&b"{\"version\":0,\"brokerEpoch\":5}"[..])] {
+            io.disk.remove_file(&mark).await.unwrap();
+            if let Some(theirs) = theirs {
+                io.disk.write_file(&mark, theirs, true).await.unwrap();
+            }
+            let before = io.disk.read_dir(directory).await.unwrap();
+            let refused = Rig::open(&io, &LogSettings::default(), &Default::default()).await.err().unwrap();
+            assert!(matches!(refused, RecoverError::TouchedByKafka { .. }), "{refused:?}");
+            assert_eq!(io.disk.read_dir(directory).await.unwrap(), before, "it is left untouched");
+            let text = io.disk.read_file(&directory.join("meta.properties")).await.unwrap();
+            assert_eq!(text, meta.text(false).as_bytes(), "and Kafka may go on with it");
+            io.disk.write_file(&mark, b"x", true).await.unwrap();
+        }
+        io.disk.write_file(&mark, &ours, true).await.unwrap();
+        assert!(Rig::open(&io, &LogSettings::default(), &Default::default()).await.is_ok(), "as the line says");
     });
 }

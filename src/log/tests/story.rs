@@ -12,8 +12,8 @@ use crate::{
     base::{Offset, PartitionKey},
     io::{Io, sim::Simulation},
     log::{
-        CoreLog, CoreSeed, Durability, Log, LogConfig, LogError, LogSettings, METADATA_KEY, RecoverError, StopReport,
-        core::joined, finish_clean_stop, recover, settings::Read,
+        CoreLog, CoreSeed, Durability, Log, LogConfig, LogError, LogSettings, METADATA_KEY, MetadataLog, RecoverError,
+        StopReport, core::joined, finish_clean_stop, recover, settings::Read,
     },
 };
 
@@ -80,15 +80,15 @@ impl Life {
     async fn run(self, io: Io) {
         let model = self.model.clone();
         let seed = self.sim.seed();
-        let check = |batches: Vec<crate::io::Slice>| {
-            let bytes = joined(&batches);
+        let check = |log: MetadataLog| {
+            let bytes = joined(&log.batches);
             model.with(METADATA_KEY, |it| {
                 let all = it.bytes_from(it.asked_start, Offset(i64::MAX));
                 let from_acked = it.bytes_from(it.acked_start, Offset(i64::MAX));
                 let fits = from_acked.starts_with(&bytes) || bytes.is_empty() || from_acked.ends_with(&all);
                 assert!(fits, "RINGTAIL_SEED={seed}: the metadata log is not what was written");
             });
-            Ok(model.live())
+            Ok(model.known())
         };
         match recover(&io, Path::new(DIRECTORY), &settings(), self.cores, check).await {
             Ok(recovered) => {
@@ -257,8 +257,7 @@ impl Life {
 
     /// Deletes the topic and creates it again with another id, as a client would.
     async fn replace_topic(&self, io: &Io, core_log: &Rc<CoreLog>, log: &Rc<Log>) -> bool {
-        let old = self.model.0.borrow_mut().remove(&log.key());
-        let Some(old) = old else { return false };
+        let Some(old) = self.model.delete(log.key()) else { return false };
         core_log.delete(log.key()).await;
         // On any core: ours is as good as another, but a restart must find it where the id says.
         let key = self.model.create(&io.rand, &old.name, old.config.clone());

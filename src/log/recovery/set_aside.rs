@@ -1,0 +1,92 @@
+//! Directories in the data directory that belong to no live partition: removed if their topic was deleted, set aside under
+//! Kafka's name for strays if nobody knows.
+
+use std::{collections::BTreeSet, path::Path};
+
+use crate::{
+    base::{PartitionKey, Set, TopicId},
+    io::{DirEntry, Io},
+    log::{
+        directory,
+        image::LogImage,
+        names::{is_partition_directory, is_stray_directory},
+        recovery::failed,
+        segment::{deleted_directory_name, directory_name, stray_directory_name},
+        settings::{LivePartitions, RecoverError},
+    },
+};
+
+/// Strays that a start names one by one.
+const LISTED_MAX: usize = 100;
+
+/// Directories of partitions that are gone keep no name that a new topic may want. Before anything is written.
+pub async fn rename_dropped(
+    io: &Io,
+    directory: &Path,
+    dropped: &[LogImage],
+    deleted: &Set<TopicId>,
+) -> Result<(), RecoverError> {
+    for image in dropped.iter().filter(|image| image.has_directory) {
+        let PartitionKey { topic_id, partition } = image.key;
+        let name = directory_name(&image.name, partition);
+        if !directory::belongs_to(io, &directory.join(&name), topic_id).await {
+            // Renamed before the crash already, or a newer topic's.
+            continue;
+        }
+        rename(io, directory, &name, Some(topic_id), deleted).await?;
+    }
+    Ok(())
+}
+
+/// Looks through the data directory for directories of partitions that are not live. After the new life has begun: what is
+/// set aside too early would be missed if the start were repeated. Returns how many strays there are now.
+pub async fn set_aside(
+    io: &Io,
+    directory: &Path,
+    live: &LivePartitions,
+    deleted: &Set<TopicId>,
+) -> Result<usize, RecoverError> {
+    let live: BTreeSet<String> = live.iter().map(|(key, (name, _))| directory_name(name, key.partition)).collect();
+    for entry in directories(io, directory).await? {
+        if is_partition_directory(&entry.name) && !live.contains(&entry.name) {
+            let topic_id = directory::topic_of(io, &directory.join(&entry.name)).await;
+            rename(io, directory, &entry.name, topic_id, deleted).await?;
+        }
+    }
+    let mut strays = directories(io, directory).await?;
+    strays.retain(|entry| is_stray_directory(&entry.name));
+    for entry in strays.iter().take(LISTED_MAX) {
+        let path = directory.join(&entry.name);
+        tracing::warn!(path = %path.display(), "set aside: the metadata does not know this partition; look into it, then remove it");
+    }
+    Ok(strays.len())
+}
+
+async fn directories(io: &Io, directory: &Path) -> Result<Vec<DirEntry>, RecoverError> {
+    let mut entries = io.disk.read_dir(directory).await.map_err(|error| failed(directory, &error))?;
+    entries.retain(|entry| entry.is_dir);
+    Ok(entries)
+}
+
+async fn rename(
+    io: &Io,
+    directory: &Path,
+    name: &str,
+    topic_id: Option<TopicId>,
+    deleted: &Set<TopicId>,
+) -> Result<(), RecoverError> {
+    let Some((topic, partition)) = name.rsplit_once('-').and_then(|(topic, it)| Some((topic, it.parse().ok()?))) else {
+        return Ok(());
+    };
+    let new_name = match topic_id {
+        Some(id) if deleted.contains(&id) => deleted_directory_name(topic, partition, id.0.as_u128()),
+        Some(id) => stray_directory_name(topic, partition, id.0.as_u128()),
+        None => stray_directory_name(topic, partition, io.rand.uuid().as_u128()),
+    };
+    let (from, mut to) = (directory.join(name), directory.join(&new_name));
+    if is_stray_directory(&new_name) && io.disk.exists(&to).await {
+        // One of the same partition was set aside before, and may not be written over.
+        to = directory.join(stray_directory_name(topic, partition, io.rand.uuid().as_u128()));
+    }
+    io.disk.rename(&from, &to).await.map_err(|error| failed(&from, &error))
+}

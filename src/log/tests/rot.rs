@@ -1,0 +1,278 @@
+//! Files that are not what was written: nothing is taken for gone because of it.
+
+use std::{
+    cell::RefCell,
+    path::{Path, PathBuf},
+    rc::Rc,
+    time::Duration,
+};
+
+use super::{DIRECTORY, Rig, batch, bytes_of, key, live, story::settings};
+use crate::{
+    base::Offset,
+    io::{
+        Io,
+        sim::{Faults, Simulation},
+    },
+    log::{
+        KnownPartitions, LogConfig, LogSettings, METADATA_KEY, RecoverError, checkpoint::Checkpoint, finish_clean_stop,
+        names::life_of_checkpoint, recover,
+    },
+    protocol::batch::{batches, crc_ok},
+};
+
+fn one_topic() -> KnownPartitions {
+    live(key(1), "t", &LogConfig::default()).into()
+}
+
+/// Two batches in the segment, under a checkpoint, and two in the journal alone.
+async fn written(io: &Io) -> Rig {
+    let settings = LogSettings { checkpoint_interval: Duration::from_secs(3600), ..settings() };
+    let rig = Rig::open_known(io, &settings, one_topic()).await.unwrap();
+    let log = rig.core_log.log(key(1)).unwrap();
+    for number in 0..4 {
+        rig.append_durably(&log, &batch(&[number], 10)).await.unwrap();
+        if number == 1 {
+            rig.core_log.checkpoint().await.unwrap();
+        }
+    }
+    rig
+}
+
+async fn names(io: &Io) -> Vec<String> {
+    let entries = io.disk.read_dir(Path::new(DIRECTORY)).await.unwrap();
+    entries.into_iter().map(|entry| entry.name).collect()
+}
+
+/// Opens, and says how far the topic's log goes.
+fn opened(sim: &Simulation, known: KnownPartitions) -> Result<Option<Offset>, RecoverError> {
+    let end = sim.block_on(0, 0, |io| async move {
+        let rig = Rig::open_known(&io, &settings(), known).await?;
+        Ok(rig.core_log.log(key(1)).map(|log| log.log_end_offset()))
+    });
+    sim.power_cut(0);
+    end
+}
+
+#[test]
+fn without_its_manifest_a_directory_is_not_a_new_one() {
+    for clean in [false, true] {
+        let sim = Simulation::new(21);
+        let manifest = Path::new(DIRECTORY).join("ringtail-manifest");
+        let path = manifest.clone();
+        let (kept, before) = sim.block_on(0, 0, |io| async move {
+            let rig = written(&io).await;
+            if clean {
+                let report = rig.core_log.stop().await.unwrap();
+                finish_clean_stop(&io, Path::new(DIRECTORY), &[report]).await.unwrap();
+            }
+            let kept = io.disk.read_file(&path).await.unwrap();
+            io.disk.remove_file(&path).await.unwrap();
+            io.disk.sync_dir(Path::new(DIRECTORY)).await.unwrap();
+            (kept, names(&io).await)
+        });
+        sim.power_cut(0);
+        let refused = opened(&sim, one_topic()).unwrap_err();
+        assert!(matches!(refused, RecoverError::ManifestMissing { .. }), "{refused:?}");
+        assert!(refused.to_string().starts_with("data/ringtail-manifest is missing, but "), "{refused}");
+        let after = sim.block_on(0, 0, |io| async move {
+            let after = names(&io).await;
+            io.disk.write_file(&manifest, &kept, true).await.unwrap();
+            io.disk.sync_dir(Path::new(DIRECTORY)).await.unwrap();
+            after
+        });
+        assert_eq!(after, before, "nothing was changed");
+        sim.power_cut(0);
+        assert_eq!(opened(&sim, one_topic()), Ok(Some(Offset(4))));
+    }
+}
+
+#[test]
+fn a_first_start_that_was_cut_short_before_its_manifest_is_repeated() {
+    let sim = Simulation::new(22);
+    sim.block_on(0, 0, |io| async move {
+        Rig::open_known(&io, &settings(), KnownPartitions::default()).await.unwrap();
+        for name in names(&io).await.iter().filter(|name| life_of_checkpoint(name).is_none()) {
+            io.disk.remove_file(&Path::new(DIRECTORY).join(name)).await.unwrap();
+        }
+        io.disk.sync_filesystem(Path::new(DIRECTORY)).await.unwrap();
+    });
+    sim.power_cut(0);
+    assert_eq!(opened(&sim, KnownPartitions::default()), Ok(None));
+}
+
+/// The newer and the older checkpoint of a directory.
+async fn checkpoints(io: &Io) -> [PathBuf; 2] {
+    let mut found = Vec::new();
+    for name in names(io).await.iter().filter(|name| life_of_checkpoint(name).is_some()) {
+        let path = Path::new(DIRECTORY).join(name);
+        let checkpoint = Checkpoint::decode(&io.disk.read_file(&path).await.unwrap()).unwrap();
+        found.push((std::cmp::Reverse(checkpoint.generation), path));
+    }
+    found.sort();
+    found.into_iter().map(|(_, path)| path).collect::<Vec<_>>().try_into().unwrap()
+}
+
+#[test]
+fn after_a_clean_stop_no_older_checkpoint_stands_in_for_the_last_one() {
+    for what in
+        ["newer damaged", "newer missing", "newer unreadable", "newer a directory", "older damaged", "older missing"]
+    {
+        let sim = Simulation::new(23);
+        let disk = sim.clone();
+        let path = sim.block_on(0, 0, |io| async move {
+            let rig = written(&io).await;
+            rig.core_log.checkpoint().await.unwrap();
+            let log = rig.core_log.log(key(1)).unwrap();
+            rig.append_durably(&log, &batch(&[4], 10)).await.unwrap();
+            let report = rig.core_log.stop().await.unwrap();
+            finish_clean_stop(&io, Path::new(DIRECTORY), &[report]).await.unwrap();
+            let [newer, older] = checkpoints(&io).await;
+            let path = if what.starts_with("newer") { newer } else { older };
+            match what.split_once(' ').unwrap().1 {
+                "damaged" => disk.overwrite(0, &path, 60, b"rot"),
+                "missing" => io.disk.remove_file(&path).await.unwrap(),
+                "a directory" => {
+                    io.disk.remove_file(&path).await.unwrap();
+                    io.disk.create_dir_all(&path).await.unwrap();
+                }
+                _ => {}
+            }
+            io.disk.sync_dir(Path::new(DIRECTORY)).await.unwrap();
+            path
+        });
+        sim.stop(0);
+        if what == "newer unreadable" {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned().leak();
+            sim.set_faults(0, Faults { read_error_one_in: 1, files_named: name, ..Faults::default() });
+        }
+        let first = opened(&sim, one_topic());
+        sim.set_faults(0, Faults::default());
+        match what {
+            "older damaged" | "older missing" => assert_eq!(first, Ok(Some(Offset(5))), "{what}"),
+            _ => {
+                let refused = first.expect_err(what).to_string();
+                assert!(refused.contains(path.to_str().unwrap()), "{what}: {refused}");
+            }
+        }
+        if what == "newer unreadable" {
+            assert_eq!(opened(&sim, one_topic()), Ok(Some(Offset(5))), "the error has passed");
+        }
+    }
+}
+
+/// How many sound batches the first segment of a directory has.
+async fn batches_in(io: &Io, name: &str) -> usize {
+    let path = Path::new(DIRECTORY).join(name).join("00000000000000000000.log");
+    let bytes = io.disk.read_file(&path).await.unwrap();
+    batches(&bytes).map_while(Result::ok).filter(|batch| crc_ok(batch.bytes)).count()
+}
+
+#[test]
+fn what_the_metadata_does_not_mention_is_set_aside_whole_and_only_what_was_deleted_is_removed() {
+    let sim = Simulation::new(24);
+    sim.block_on(0, 0, |io| async move { drop(written(&io).await) });
+    sim.power_cut(0);
+    let id = key(1).topic_id;
+    let aside = format!("t-0.{:032x}-stray", id.0.as_u128());
+    // Twice: a stray stays one.
+    for _ in 0..2 {
+        assert_eq!(opened(&sim, KnownPartitions::default()), Ok(None));
+        let name = aside.clone();
+        let (there, found) = sim.block_on(0, 0, |io| async move { (names(&io).await, batches_in(&io, &name).await) });
+        assert!(there.contains(&aside) && !there.contains(&"t-0".to_owned()), "{there:?}");
+        assert_eq!(found, 4, "the journal's part as well");
+        sim.stop(0);
+    }
+    // One that was deleted goes.
+    let sim = Simulation::new(25);
+    sim.block_on(0, 0, |io| async move { drop(written(&io).await) });
+    sim.power_cut(0);
+    let deleted = KnownPartitions { deleted: [id].into_iter().collect(), ..KnownPartitions::default() };
+    assert_eq!(opened(&sim, deleted.clone()), Ok(None));
+    assert_eq!(opened(&sim, deleted), Ok(None));
+    sim.run_for(Duration::from_secs(1));
+    let there = sim.block_on(0, 0, |io| async move { names(&io).await });
+    assert!(!there.iter().any(|name| name.ends_with("-stray") || name == "t-0"), "{there:?}");
+}
+
+#[test]
+fn directories_that_nobody_knows_are_set_aside_under_any_name_and_never_over_another() {
+    let sim = Simulation::new(26);
+    let long = "x".repeat(249);
+    let directories = [format!("{long}-7"), "t-0".to_owned(), "unmarked-3".to_owned()];
+    let made = directories.clone();
+    for _ in 0..2 {
+        let made = made.clone();
+        sim.block_on(0, 0, |io| async move {
+            Rig::open_known(&io, &settings(), KnownPartitions::default()).await.unwrap();
+            for name in &made {
+                let path = Path::new(DIRECTORY).join(name);
+                io.disk.create_dir_all(&path).await.unwrap();
+                io.disk.write_file(&path.join("00000000000000000000.log"), b"records", true).await.unwrap();
+                if name != "unmarked-3" {
+                    let mark = format!("version: 0\ntopic_id: {}", key(1).topic_id);
+                    io.disk.write_file(&path.join("partition.metadata"), mark.as_bytes(), true).await.unwrap();
+                }
+            }
+            io.disk.sync_filesystem(Path::new(DIRECTORY)).await.unwrap();
+        });
+        sim.stop(0);
+    }
+    assert_eq!(opened(&sim, KnownPartitions::default()), Ok(None));
+    let there = sim.block_on(0, 0, |io| async move { names(&io).await });
+    assert!(!directories.iter().any(|name| there.contains(name)), "{there:?}");
+    let strays: Vec<&String> = there.iter().filter(|name| name.ends_with("-stray")).collect();
+    assert_eq!(strays.len(), 6, "{there:?}");
+    assert!(strays.iter().all(|name| name.len() <= 255));
+}
+
+#[test]
+fn no_bit_of_the_metadata_log_may_be_wrong() {
+    let sim = Simulation::new(27);
+    let segment = Path::new(DIRECTORY).join("__cluster_metadata-0/00000000000000000000.log");
+    let path = segment.clone();
+    let bytes = sim.block_on(0, 0, |io| async move {
+        let rig = Rig::open_known(&io, &settings(), one_topic()).await.unwrap();
+        let log = rig.core_log.log(METADATA_KEY).unwrap();
+        for number in 0..3 {
+            rig.append_durably(&log, &batch(&[number, number], 10)).await.unwrap();
+        }
+        let read = log.read(Offset(0), 1 << 20, Offset(6), true).await.unwrap();
+        rig.core_log.checkpoint().await.unwrap();
+        let bytes = bytes_of(&read.slices);
+        assert!(io.disk.read_file(&path).await.unwrap().starts_with(&bytes));
+        bytes
+    });
+    sim.power_cut(0);
+    let without_epochs = |mut bytes: Vec<u8>| {
+        let starts: Vec<usize> = batches(&bytes).flatten().map(|batch| batch.position).collect();
+        starts.into_iter().for_each(|start| bytes[start + 12..start + 16].fill(0));
+        bytes
+    };
+    let (mut refused, length) = (0, bytes.len());
+    for bit in 0..length * 8 {
+        let damaged = [bytes[bit / 8] ^ 1 << (bit % 8)];
+        sim.overwrite(0, &segment, (bit / 8) as u64, &damaged);
+        let seen: Rc<RefCell<Vec<u8>>> = Rc::default();
+        let shown = seen.clone();
+        let recovered = sim.block_on(0, 0, |io| async move {
+            let known = |log: crate::log::MetadataLog| {
+                *shown.borrow_mut() = bytes_of(&log.batches);
+                Ok(one_topic())
+            };
+            recover(&io, Path::new(DIRECTORY), &settings(), 1, known).await.map(drop)
+        });
+        sim.stop(0);
+        match recovered {
+            // The leader epoch is in no sum, and of the metadata nobody asks for it.
+            Ok(()) => assert_eq!(without_epochs(seen.take()), without_epochs(bytes.clone()), "bit {bit}"),
+            Err(error) => {
+                refused += 1;
+                assert!(error.to_string().contains(segment.to_str().unwrap()), "bit {bit}: {error}");
+            }
+        }
+        sim.overwrite(0, &segment, (bit / 8) as u64, &bytes[bit / 8..][..1]);
+    }
+    assert_eq!(refused, length * 8 - 3 * 32, "all but three leader epochs");
+}
