@@ -1,4 +1,5 @@
-//! SIGTERM and SIGINT: the first asks for an orderly stop, the second ends the process at once.
+//! SIGTERM, SIGINT and SIGHUP (the terminal is gone): the first asks for an orderly stop, the second ends the process at
+//! once.
 
 #![allow(unsafe_code)]
 
@@ -57,7 +58,7 @@ impl Stop {
     }
 }
 
-/// Takes over SIGTERM and SIGINT. Must be called before any other thread is started: they inherit the mask.
+/// Takes over the stopping signals. Must be called before any other thread is started: they inherit the mask.
 /// # Errors  If the system gives no thread.
 pub fn watch(stop: Stop) -> io::Result<()> {
     let signals = stopping_signals();
@@ -90,10 +91,12 @@ fn take_signals(stop: &Stop) {
             // The journal holds whatever is not in its place yet, so nothing is lost by leaving now.
             process::exit(128 + signal);
         }
-        info!(
-            signal = if signal == libc::SIGTERM { "SIGTERM" } else { "SIGINT" },
-            "stopping; a second signal quits at once"
-        );
+        let signal = match signal {
+            libc::SIGTERM => "SIGTERM",
+            libc::SIGHUP => "SIGHUP",
+            _ => "SIGINT",
+        };
+        info!(signal, "stopping; a second signal quits at once");
         stop.raise();
     }
 }
@@ -105,7 +108,20 @@ fn stopping_signals() -> libc::sigset_t {
         libc::sigemptyset(&raw mut signals);
         libc::sigaddset(&raw mut signals, libc::SIGTERM);
         libc::sigaddset(&raw mut signals, libc::SIGINT);
+        // Who starts the broker under `nohup` wants it to outlive the terminal.
+        if !is_ignored(libc::SIGHUP) {
+            libc::sigaddset(&raw mut signals, libc::SIGHUP);
+        }
         signals
+    }
+}
+
+/// Whether whoever started the process has it ignore a signal.
+fn is_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: sigaction is plain data; without a new action the call only writes the present one.
+    unsafe {
+        let mut action: libc::sigaction = mem::zeroed();
+        libc::sigaction(signal, ptr::null(), &raw mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
     }
 }
 

@@ -59,6 +59,17 @@ pub fn with_memlock(command: &mut Command, bytes: u64) -> &mut Command {
     unsafe { command.pre_exec(confine) }
 }
 
+/// Starts the child as `nohup` does.
+pub fn ignoring_hangups(command: &mut Command) -> &mut Command {
+    // SAFETY: between fork and exec it makes one system call.
+    let ignore = || match unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) } {
+        libc::SIG_ERR => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    };
+    // SAFETY: as above.
+    unsafe { command.pre_exec(ignore) }
+}
+
 /// Ends a connection without a word to the other side, as a machine does that loses power.
 /// # Errors  Where the right to do so is missing; the connection is then closed as usual.
 pub fn vanish(stream: TcpStream) -> io::Result<()> {

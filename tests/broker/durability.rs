@@ -12,8 +12,9 @@ use std::{
 
 use super::{
     clients::{self, Message},
+    confined,
     hostile::deaf,
-    process::{Broker, fixed_port, fresh_directory},
+    process::{self, Broker, fixed_port, fresh_directory},
 };
 
 /// Values by partition and offset.
@@ -99,6 +100,25 @@ fn a_clean_stop_is_quick_and_loses_nothing() {
         let wanted: Vec<String> = (0..300).filter(|number| number % 3 == partition).map(|n| n.to_string()).collect();
         assert_eq!(values, wanted);
     }
+}
+
+#[test]
+fn a_hangup_is_a_clean_stop_unless_it_is_to_be_ignored() {
+    let directory = fresh_directory("hangup");
+    let mut broker = Broker::start(&directory, &[]);
+    broker.signal("HUP");
+    let status = broker.wait();
+    assert!(status.success(), "exit {status}:\n{}", broker.log());
+    let mut command = process::command(&directory, &[]);
+    confined::ignoring_hangups(&mut command);
+    let mut broker = Broker::spawn(&directory, command);
+    assert!(broker.log().contains("clean=true") || broker.log().contains("clean: true"), "{}", broker.log());
+    broker.signal("HUP");
+    clients::create_topic(broker.address(), "lives", 1);
+    thread::sleep(Duration::from_millis(100));
+    broker.assert_alive();
+    let (status, _) = broker.terminate();
+    assert!(status.success(), "exit {status}");
 }
 
 #[test]

@@ -142,8 +142,13 @@ impl Broker {
 
     /// Sends SIGTERM.
     pub fn ask_to_stop(&self) {
-        let status = Command::new("kill").arg(self.pid().to_string()).status().expect("kill");
-        assert!(status.success(), "kill");
+        self.signal("TERM");
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name]).arg(self.pid().to_string()).status().expect("kill");
+        assert!(status.success(), "kill -s {name}");
     }
 
     /// How the process has ended, if it has.
