@@ -108,9 +108,13 @@ impl<S: Service> NetCore<S> {
         let Accepted { stream, peer, ticket, received } = accepted;
         let client = peer.address;
         let stream = socket::adopt_stream(stream);
-        let prepared = stream.set_nodelay(true).map_err(std::io::Error::from).and_then(|()| {
-            socket::set_buffer_bytes(&stream, self.settings.send_buffer_bytes, self.settings.receive_buffer_bytes)
-        });
+        let prepared = stream
+            .set_nodelay(true)
+            .map_err(std::io::Error::from)
+            .and_then(|()| socket::keep_alive(&stream))
+            .and_then(|()| {
+                socket::set_buffer_bytes(&stream, self.settings.send_buffer_bytes, self.settings.receive_buffer_bytes)
+            });
         if let Err(error) = prepared {
             debug!(%client, %error, "connection lost at once");
             return;

@@ -174,6 +174,13 @@ pub fn set_buffer_bytes(stream: &TcpStream, send: Option<i32>, receive: Option<i
     Ok(())
 }
 
+/// Lets the kernel ask a silent peer whether it is still there, so that one whose machine is gone is let go even where
+/// `connections.max.idle.ms` is not to end anything.
+/// # Errors  whatever the system says.
+pub fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    set_option(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)
+}
+
 fn set_option(socket: RawFd, level: i32, option: i32, value: i32) -> io::Result<()> {
     // SAFETY: `value` outlives the call and its size is given.
     let result = unsafe {

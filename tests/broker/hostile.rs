@@ -257,6 +257,24 @@ fn a_client_that_only_listens_any_more_gets_its_answers() {
 }
 
 #[test]
+fn the_kernel_asks_silent_clients_whether_they_live() {
+    let directory = fresh_directory("keepalive");
+    let broker = Broker::start(&directory, &[]);
+    let stream = broker.connect();
+    clients::create_topic(broker.address(), "served", 1);
+    let hex = |address: std::net::SocketAddr| format!(":{:04X}", address.port());
+    let (ours, theirs) = (hex(stream.local_addr().expect("bound")), hex(stream.peer_addr().expect("connected")));
+    // Columns: number, local address, remote address, state, queues, and which timer runs: 2 is the keep-alive one.
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+    let served = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .find(|columns| columns[1].ends_with(&theirs) && columns[2].ends_with(&ours))
+        .expect("the broker's end of the connection");
+    assert!(served[5].starts_with("02:"), "timer {}", served[5]);
+}
+
+#[test]
 fn clients_that_vanished_without_a_word_are_let_go() {
     let directory = fresh_directory("vanished");
     let mut broker = Broker::start(&directory, &["--override", "connections.max.idle.ms=2000"]);
