@@ -21,7 +21,7 @@ pub use disk::{DirEntry, Disk, File, OpenOptions};
 pub use failure::{is_full, is_passing};
 pub use file_write::{FileLeft, FileWrite, Left, Mark, PieceWrite};
 pub use memory::{ALIGNMENT, Buffer, SharedBuffer, Slice, Tail, align_up};
-pub use mesh::{Expecting, MESH_SLOTS, Mesh, MeshSeed, mesh};
+pub use mesh::{Expecting, Mesh, MeshSeed, mesh, mesh_bytes};
 pub use rand::Rand;
 pub use spawner::{JoinHandle, Spawner};
 pub use together::{Either, either, join_all};

@@ -13,7 +13,8 @@ mod settings;
 mod start;
 
 pub use call::{
-    Answer, Call, ControlAnswer, ControlRequest, FetchCall, ListedOffset, Message, OffsetsCall, ProducePart,
+    Answer, Call, ControlAnswer, ControlRequest, FetchCall, ListedOffset, Message, OffsetsCall,
+    ProducePart, mesh_bytes,
 };
 pub use core::{Broker, Core, TopicView};
 pub use produce::ProducePending;

@@ -15,12 +15,28 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use self::pair::Pair;
+use self::pair::{Own, Receiver, Sender, Timed, pair};
 use super::channel::Notify;
 use super::{Clock, Instant, Io, sim};
 
-/// Messages that may be on their way from one core to another. Full means wait.
-pub const MESH_SLOTS: usize = 1024;
+/// Messages that may be on their way from one core to another, at most. Full means wait.
+const SLOTS_MAX: usize = 1024;
+
+/// Messages that may be on their way to one core, from all others together: with many cores a pair has less.
+const SLOTS_OF_CORE: usize = 4096;
+
+/// A pair has as many, however many cores there are.
+const SLOTS_MIN: usize = 64;
+
+fn slots(cores: usize) -> usize {
+    (SLOTS_OF_CORE / cores.max(1)).clamp(SLOTS_MIN, SLOTS_MAX)
+}
+
+/// What a mesh of so many cores takes when every queue has been full once, in bytes.
+#[must_use]
+pub fn mesh_bytes<M>(cores: usize) -> usize {
+    cores * cores.saturating_sub(1) * slots(cores) * size_of::<Timed<M>>()
+}
 
 /// How long a core that expects an answer looks for it before it sleeps.
 const SPIN: Duration = Duration::from_micros(30);
@@ -70,35 +86,48 @@ impl Inbox {
     }
 }
 
-struct Links<M> {
-    inboxes: Vec<Inbox>,
-    /// `pairs[to][from]`.
-    pairs: Vec<Vec<Pair<M>>>,
-}
-
 /// One core's part of a mesh, on its way to that core.
 pub struct MeshSeed<M> {
     core: usize,
-    links: Arc<Links<M>>,
+    inboxes: Arc<Vec<Inbox>>,
+    /// By destination; none to itself.
+    senders: Vec<Option<Sender<M>>>,
+    /// By origin; none from itself.
+    receivers: Vec<Option<Receiver<M>>>,
 }
 
 /// A mesh of `cores` cores: one seed for each, in order.
 #[must_use]
 pub fn mesh<M: Send + 'static>(cores: usize) -> Vec<MeshSeed<M>> {
-    let row = || (0..cores).map(|_| Pair::new(MESH_SLOTS)).collect();
-    let links =
-        Links { inboxes: (0..cores).map(|_| Inbox::default()).collect(), pairs: (0..cores).map(|_| row()).collect() };
-    let links = Arc::new(links);
-    (0..cores).map(|core| MeshSeed { core, links: links.clone() }).collect()
+    let inboxes: Arc<Vec<Inbox>> = Arc::new((0..cores).map(|_| Inbox::default()).collect());
+    let seed = |core| MeshSeed {
+        core,
+        inboxes: inboxes.clone(),
+        senders: (0..cores).map(|_| None).collect(),
+        receivers: (0..cores).map(|_| None).collect(),
+    };
+    let mut seeds: Vec<MeshSeed<M>> = (0..cores).map(seed).collect();
+    for from in 0..cores {
+        for to in (0..cores).filter(|to| *to != from) {
+            let (sender, receiver) = pair(slots(cores));
+            seeds[from].senders[to] = Some(sender);
+            seeds[to].receivers[from] = Some(receiver);
+        }
+    }
+    seeds
 }
 
 impl<M: Send + 'static> MeshSeed<M> {
     /// Opens the mesh on its core. Messages sent before wait.
     #[must_use]
     pub fn open(self, io: &Io) -> Mesh<M> {
+        let own = Own::new(slots(self.inboxes.len()));
         let local = Local {
             core: self.core,
-            links: self.links,
+            inboxes: self.inboxes,
+            senders: self.senders.into_iter().map(RefCell::new).collect(),
+            receivers: self.receivers.into_iter().map(RefCell::new).collect(),
+            own: RefCell::new(own),
             clock: io.clock.clone(),
             receiver: RefCell::default(),
             room: Notify::new(),
@@ -117,7 +146,10 @@ impl<M: Send + 'static> MeshSeed<M> {
 
 struct Local<M> {
     core: usize,
-    links: Arc<Links<M>>,
+    inboxes: Arc<Vec<Inbox>>,
+    senders: Vec<RefCell<Option<Sender<M>>>>,
+    receivers: Vec<RefCell<Option<Receiver<M>>>>,
+    own: RefCell<Own<M>>,
     clock: Clock,
     receiver: RefCell<Option<Waker>>,
     room: Notify,
@@ -132,7 +164,43 @@ struct Local<M> {
 
 impl<M> Local<M> {
     fn inbox(&self) -> &Inbox {
-        &self.links.inboxes[self.core]
+        &self.inboxes[self.core]
+    }
+
+    fn push(&self, to: usize, arrival: Instant, message: M) -> Result<(), M> {
+        match self.senders[to].borrow_mut().as_mut() {
+            Some(sender) => sender.push(arrival, message),
+            None => self.own.borrow_mut().push(arrival, message),
+        }
+    }
+
+    fn want_room(&self, to: usize) {
+        match self.senders[to].borrow().as_ref() {
+            Some(sender) => sender.want_room(),
+            None => self.own.borrow_mut().want_room(),
+        }
+    }
+
+    /// When the next message of a core arrives, if there is one.
+    fn arrival(&self, from: usize) -> Option<Instant> {
+        match self.receivers[from].borrow().as_ref() {
+            Some(receiver) => receiver.arrival(),
+            None => self.own.borrow().arrival(),
+        }
+    }
+
+    fn pop(&self, from: usize) -> Option<M> {
+        match self.receivers[from].borrow_mut().as_mut() {
+            Some(receiver) => receiver.pop(),
+            None => self.own.borrow_mut().pop(),
+        }
+    }
+
+    fn take_room_wanted(&self, from: usize) -> bool {
+        match self.receivers[from].borrow().as_ref() {
+            Some(receiver) => receiver.take_room_wanted(),
+            None => self.own.borrow_mut().take_room_wanted(),
+        }
     }
 
     fn rung(&self) {
@@ -165,7 +233,7 @@ impl<M: Send + 'static> Mesh<M> {
     /// How many cores there are.
     #[must_use]
     pub fn cores(&self) -> usize {
-        self.local.links.inboxes.len()
+        self.local.inboxes.len()
     }
 
     /// Sends if there is room now. Messages from one core to another keep their order.
@@ -179,13 +247,12 @@ impl<M: Send + 'static> Mesh<M> {
     }
 
     fn push(&self, core: usize, message: M) -> Result<(), M> {
-        let pair = &self.local.links.pairs[core][self.core()];
-        // The simulator delays each message; the pair keeps their order.
+        // The simulator delays each message; the queue keeps their order.
         let arrival = match self.local.clock.simulated() {
             Some(clock) => Instant(clock.now().0 + clock.message_delay()),
             None => Instant(0),
         };
-        pair.push(arrival, message)?;
+        self.local.push(core, arrival, message)?;
         if core == self.core() {
             // To itself: no other thread is involved, so the receiver is woken directly.
             let receiver = self.local.receiver.borrow_mut().take();
@@ -193,7 +260,7 @@ impl<M: Send + 'static> Mesh<M> {
                 receiver.wake();
             }
         } else {
-            self.local.links.inboxes[core].wake();
+            self.local.inboxes[core].wake();
         }
         Ok(())
     }
@@ -209,7 +276,7 @@ impl<M: Send + 'static> Mesh<M> {
             let room = self.local.room.notified();
             if turn.is_next() {
                 // Asked for before the second look, so that room made in between rings.
-                self.local.links.pairs[core][self.core()].want_room();
+                self.local.want_room(core);
                 fence(Ordering::SeqCst);
                 message = match self.push(core, message) {
                     Ok(()) => return,
@@ -255,14 +322,13 @@ impl<M: Send + 'static> Mesh<M> {
         let cores = self.cores();
         let first = self.local.next_from.get();
         for from in (first..cores).chain(0..first) {
-            let pair = &self.local.links.pairs[self.core()][from];
-            if pair.arrival().is_none_or(|arrival| arrival > now) {
+            if self.local.arrival(from).is_none_or(|arrival| arrival > now) {
                 continue;
             }
-            let message = pair.pop();
+            let message = self.local.pop(from);
             fence(Ordering::SeqCst);
-            if pair.take_room_wanted() {
-                self.local.links.inboxes[from].ring();
+            if self.local.take_room_wanted(from) {
+                self.local.inboxes[from].ring();
             }
             self.remember_turn(from);
             if self.local.expecting.get() > 0 {
@@ -308,8 +374,8 @@ impl<M: Send + 'static> Mesh<M> {
         assert!(self.local.inbox().bell.set(bell).is_ok(), "a core opens its mesh once");
         let local = self.local.clone();
         io.spawner.spawn(async move {
-            let links = local.links.clone();
-            match links.inboxes[local.core].bell.get().expect("set above") {
+            let inboxes = local.inboxes.clone();
+            match inboxes[local.core].bell.get().expect("set above") {
                 #[cfg(feature = "glommio")]
                 Bell::EventFd(bell) => {
                     let bell = bell.attend();
@@ -354,7 +420,7 @@ impl<M: Send + 'static> Future for Parked<'_, M> {
         local.inbox().sleeping.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         let now = local.clock.now();
-        let arrivals = local.links.pairs[local.core].iter().filter_map(Pair::arrival);
+        let arrivals = (0..local.inboxes.len()).filter_map(|from| local.arrival(from));
         let awake = match arrivals.min() {
             None => local.expecting.get() > 0 && now < local.awake_until.get(),
             Some(arrival) if arrival <= now => true,
@@ -401,5 +467,27 @@ impl<M> Drop for Turn<'_, M> {
         self.local.lines.borrow_mut().retain(|(turn, _)| *turn != self.turn);
         // The next in line may find room, too.
         self.local.room.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mesh_of_many_cores_takes_little() {
+        // A message of a hundred bytes, as the broker's are.
+        let mib = [1, 2, 16, 64, 256].map(|cores| mesh_bytes::<[u64; 12]>(cores) >> 20);
+        assert_eq!(mib, [0, 0, 6, 25, 414]);
+        assert_eq!([1, 2, 4, 16, 64, 256].map(slots), [1024, 1024, 1024, 256, 64, 64]);
+    }
+
+    #[test]
+    fn nobody_has_a_queue_of_another_thread_s_kind_to_himself() {
+        for (core, seed) in mesh::<u64>(3).into_iter().enumerate() {
+            let absent = |there: Vec<bool>| there.iter().position(|it| !it) == Some(core) && there.len() == 3;
+            assert!(absent(seed.senders.iter().map(Option::is_some).collect()));
+            assert!(absent(seed.receivers.iter().map(Option::is_some).collect()));
+        }
     }
 }

@@ -108,8 +108,8 @@ pub struct Delta {
     pub records: Vec<MetadataRecord>,
 }
 
-/// What a core asks of the core that owns something.
-#[allow(clippy::large_enum_variant)] // a group's request; boxing it would cost every other call a look at the heap
+/// What a core asks of the core that owns something. What is large and seldom is boxed: every slot of every queue between
+/// two cores has room for the largest.
 pub enum Call {
     /// Append; answered when durable, or at once if nobody waits.
     Produce(Vec<ProducePart>),
@@ -118,9 +118,9 @@ pub enum Call {
     /// Offsets.
     Offsets(OffsetsCall),
     /// A group's request, for the given partition of `__consumer_offsets`.
-    Group(i32, GroupRequest),
+    Group(i32, Box<GroupRequest>),
     /// A change to metadata, for the controller's core.
-    Control(ControlRequest),
+    Control(Box<ControlRequest>),
     /// Durable metadata, for every core.
     Apply(Arc<Delta>),
 }
@@ -134,9 +134,9 @@ pub enum Answer {
     /// To [`Call::Offsets`], in the order given.
     Offsets(Vec<Result<ListedOffset, ErrorCode>>),
     /// To [`Call::Group`].
-    Group(Result<GroupAnswer, ErrorCode>),
+    Group(Box<Result<GroupAnswer, ErrorCode>>),
     /// To [`Call::Control`].
-    Control(ControlAnswer),
+    Control(Box<ControlAnswer>),
     /// To [`Call::Apply`].
     Applied,
 }
@@ -166,4 +166,14 @@ pub enum Message {
         /// The number of its call.
         id: u64,
     },
+}
+
+/// The mesh is counted with it.
+const MESSAGE_BYTES_MAX: usize = 96;
+const _: () = assert!(size_of::<Message>() <= MESSAGE_BYTES_MAX, "box what has grown");
+
+/// What the queues between so many cores take at most, in bytes.
+#[must_use]
+pub fn mesh_bytes(cores: usize) -> usize {
+    crate::io::mesh_bytes::<Message>(cores)
 }

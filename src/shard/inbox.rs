@@ -59,12 +59,12 @@ impl Core {
                 this.reply(from, id, Answer::Offsets(answers)).await;
             }),
             Call::Group(partition, request) => self.io.spawner.spawn(async move {
-                let answer = this.group_here(partition, request).await;
-                this.reply(from, id, Answer::Group(answer)).await;
+                let answer = this.group_here(partition, *request).await;
+                this.reply(from, id, Answer::Group(Box::new(answer))).await;
             }),
             Call::Control(request) => self.io.spawner.spawn(async move {
-                let answer = this.control_here(request).await;
-                this.reply(from, id, Answer::Control(answer)).await;
+                let answer = this.control_here(*request).await;
+                this.reply(from, id, Answer::Control(Box::new(answer))).await;
             }),
             Call::Apply(delta) => self.io.spawner.spawn(async move {
                 this.apply(&delta).await;

@@ -102,8 +102,8 @@ impl Router {
         if owner == self.core.index() {
             return self.core.group_here(partition, request).await;
         }
-        match self.core.call(owner, Call::Group(partition, request)).await.1.await {
-            Some(Answer::Group(answer)) => answer,
+        match self.core.call(owner, Call::Group(partition, Box::new(request))).await.1.await {
+            Some(Answer::Group(answer)) => *answer,
             Some(_) | None => Err(ErrorCode::CoordinatorNotAvailable),
         }
     }
@@ -113,8 +113,8 @@ impl Router {
         if self.core.index() == CONTROLLER_CORE {
             return self.core.control_here(request).await;
         }
-        match self.core.call(CONTROLLER_CORE, Call::Control(request)).await.1.await {
-            Some(Answer::Control(answer)) => answer,
+        match self.core.call(CONTROLLER_CORE, Call::Control(Box::new(request))).await.1.await {
+            Some(Answer::Control(answer)) => *answer,
             Some(_) | None => ControlAnswer::Refused(ErrorCode::NotController),
         }
     }

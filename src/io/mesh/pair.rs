@@ -1,133 +1,178 @@
-//! The queue from one core to another: a ring of slots with one writer and one reader.
-//!
-//! Each slot has a lock that nobody ever waits for: the writer touches a slot only before it moves `tail` over it, the
-//! reader only afterwards, so at most one of them is at a slot. That buys a queue without unsafe code for about 10 ns.
+//! The queue from one core to another: a ring with one writer and one reader, `rtrb`'s. And a core's queue to itself, which
+//! nobody else sees.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
 use crate::io::Instant;
 
-type Slot<M> = Mutex<Option<(Instant, M)>>;
+/// A message and when it arrives (simulator).
+pub(super) type Timed<M> = (Instant, M);
 
-/// A field of its own cache line, since the two cores write different ones.
-#[repr(align(128))]
-struct Apart<T>(T);
-
-pub(super) struct Pair<M> {
-    slots: Box<[Slot<M>]>,
-    /// Messages ever taken out; written by the reader.
-    head: Apart<AtomicUsize>,
-    /// Messages ever put in; written by the writer.
-    tail: Apart<AtomicUsize>,
-    /// The writer waits for room.
-    room_wanted: AtomicBool,
+/// The writing core's end.
+pub(super) struct Sender<M> {
+    ring: Producer<Timed<M>>,
     /// Arrival of the last message, so that none overtakes another (simulator).
-    last_arrival: AtomicU64,
+    last_arrival: Instant,
+    /// The writer waits for room.
+    room_wanted: Arc<AtomicBool>,
 }
 
-impl<M> Pair<M> {
-    pub(super) fn new(slots: usize) -> Self {
-        Self {
-            slots: (0..slots).map(|_| Mutex::new(None)).collect(),
-            head: Apart(AtomicUsize::new(0)),
-            tail: Apart(AtomicUsize::new(0)),
-            room_wanted: AtomicBool::new(false),
-            last_arrival: AtomicU64::new(0),
+/// The reading core's end.
+pub(super) struct Receiver<M> {
+    ring: Consumer<Timed<M>>,
+    room_wanted: Arc<AtomicBool>,
+}
+
+pub(super) fn pair<M>(slots: usize) -> (Sender<M>, Receiver<M>) {
+    let (producer, consumer) = RingBuffer::new(slots);
+    let room_wanted = Arc::new(AtomicBool::new(false));
+    let sender = Sender { ring: producer, last_arrival: Instant(0), room_wanted: room_wanted.clone() };
+    (sender, Receiver { ring: consumer, room_wanted })
+}
+
+impl<M> Sender<M> {
+    /// Puts a message in.
+    pub(super) fn push(&mut self, arrival: Instant, message: M) -> Result<(), M> {
+        let arrival = arrival.max(self.last_arrival);
+        match self.ring.push((arrival, message)) {
+            Ok(()) => {
+                self.last_arrival = arrival;
+                Ok(())
+            }
+            Err(PushError::Full((_, message))) => Err(message),
         }
-    }
-
-    fn slot(&self, number: usize) -> MutexGuard<'_, Option<(Instant, M)>> {
-        self.slots[number % self.slots.len()].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Puts a message in. Only the writing core.
-    pub(super) fn push(&self, arrival: Instant, message: M) -> Result<(), M> {
-        let tail = self.tail.0.load(Ordering::Relaxed);
-        if tail.wrapping_sub(self.head.0.load(Ordering::Acquire)) >= self.slots.len() {
-            return Err(message);
-        }
-        let arrival = arrival.0.max(self.last_arrival.load(Ordering::Relaxed));
-        self.last_arrival.store(arrival, Ordering::Relaxed);
-        *self.slot(tail) = Some((Instant(arrival), message));
-        self.tail.0.store(tail.wrapping_add(1), Ordering::Release);
-        Ok(())
-    }
-
-    fn len(&self) -> usize {
-        self.tail.0.load(Ordering::Acquire).wrapping_sub(self.head.0.load(Ordering::Acquire))
-    }
-
-    /// When the first message arrives, if there is one. Only the reading core.
-    pub(super) fn arrival(&self) -> Option<Instant> {
-        if self.len() == 0 {
-            return None;
-        }
-        self.slot(self.head.0.load(Ordering::Relaxed)).as_ref().map(|(arrival, _)| *arrival)
-    }
-
-    /// Takes the first message out. Only the reading core.
-    pub(super) fn pop(&self) -> Option<M> {
-        if self.len() == 0 {
-            return None;
-        }
-        let head = self.head.0.load(Ordering::Relaxed);
-        let message = self.slot(head).take();
-        self.head.0.store(head.wrapping_add(1), Ordering::Release);
-        message.map(|(_, message)| message)
     }
 
     /// The writer found no room and asks for the bell. To be followed by one more `push`.
     pub(super) fn want_room(&self) {
         self.room_wanted.store(true, Ordering::SeqCst);
     }
+}
+
+impl<M> Receiver<M> {
+    /// When the first message arrives, if there is one.
+    pub(super) fn arrival(&self) -> Option<Instant> {
+        self.ring.peek().ok().map(|(arrival, _)| *arrival)
+    }
+
+    /// Takes the first message out.
+    pub(super) fn pop(&mut self) -> Option<M> {
+        self.ring.pop().ok().map(|(_, message)| message)
+    }
 
     /// Whether the bell of the writer must ring: it waits, and half of the queue is free, so that one ring is good for
     /// many messages. The writer waits only while the queue is full, so the reader always comes by here.
     pub(super) fn take_room_wanted(&self) -> bool {
-        self.len() <= self.slots.len() / 2
-            && self.room_wanted.load(Ordering::SeqCst)
+        self.room_wanted.load(Ordering::SeqCst)
+            && self.ring.slots() <= self.ring.buffer().capacity() / 2
             && self.room_wanted.swap(false, Ordering::SeqCst)
+    }
+}
+
+/// A core's messages to itself. As bounded as the others.
+pub(super) struct Own<M> {
+    queue: VecDeque<Timed<M>>,
+    slots: usize,
+    last_arrival: Instant,
+    room_wanted: bool,
+}
+
+impl<M> Own<M> {
+    pub(super) fn new(slots: usize) -> Self {
+        Self { queue: VecDeque::new(), slots, last_arrival: Instant(0), room_wanted: false }
+    }
+
+    pub(super) fn push(&mut self, arrival: Instant, message: M) -> Result<(), M> {
+        if self.queue.len() >= self.slots {
+            return Err(message);
+        }
+        self.last_arrival = self.last_arrival.max(arrival);
+        self.queue.push_back((self.last_arrival, message));
+        Ok(())
+    }
+
+    pub(super) fn arrival(&self) -> Option<Instant> {
+        self.queue.front().map(|(arrival, _)| *arrival)
+    }
+
+    pub(super) fn pop(&mut self) -> Option<M> {
+        self.queue.pop_front().map(|(_, message)| message)
+    }
+
+    pub(super) fn want_room(&mut self) {
+        self.room_wanted = true;
+    }
+
+    pub(super) fn take_room_wanted(&mut self) -> bool {
+        self.queue.len() <= self.slots / 2 && std::mem::take(&mut self.room_wanted)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     #[test]
     fn full_is_full_and_order_is_kept_across_laps() {
-        let pair = Pair::new(3);
+        let (mut sender, mut receiver) = pair(3);
+        let mut own = Own::new(3);
         for lap in 0..10 {
             for number in 0..3 {
-                pair.push(Instant(0), lap * 3 + number).unwrap();
+                sender.push(Instant(0), lap * 3 + number).unwrap();
+                own.push(Instant(0), lap * 3 + number).unwrap();
             }
-            assert_eq!(pair.push(Instant(0), -1), Err(-1));
+            assert_eq!((sender.push(Instant(0), -1), own.push(Instant(0), -1)), (Err(-1), Err(-1)));
             for number in 0..3 {
-                assert_eq!(pair.pop(), Some(lap * 3 + number));
+                let expected = Some(lap * 3 + number);
+                assert_eq!((receiver.pop(), own.pop()), (expected, expected));
             }
-            assert_eq!(pair.pop(), None);
+            assert_eq!((receiver.pop(), own.pop()), (None, None));
         }
     }
 
     #[test]
+    fn who_waits_for_room_is_told_when_half_is_free() {
+        let (mut sender, mut receiver) = pair(4);
+        let mut own = Own::new(4);
+        for number in 0..4 {
+            sender.push(Instant(0), number).unwrap();
+            own.push(Instant(0), number).unwrap();
+        }
+        assert!(!receiver.take_room_wanted() && !own.take_room_wanted(), "nobody waits");
+        sender.want_room();
+        own.want_room();
+        let mut told = Vec::new();
+        for _ in 0..3 {
+            receiver.pop();
+            own.pop();
+            told.push((receiver.take_room_wanted(), own.take_room_wanted()));
+        }
+        assert_eq!(told, [(false, false), (true, true), (false, false)]);
+    }
+
+    #[test]
     fn two_threads_see_all_messages_in_order() {
-        let pair = Arc::new(Pair::new(8));
-        let writer = std::thread::spawn({
-            let pair = pair.clone();
-            move || {
-                for number in 0..20_000u32 {
-                    while pair.push(Instant(0), Box::new(number)).is_err() {
-                        std::thread::yield_now();
-                    }
+        let (mut sender, mut receiver) = pair(8);
+        let writer = std::thread::spawn(move || {
+            for number in 0..20_000u32 {
+                let mut message = Box::new(number);
+                while let Err(back) = sender.push(Instant(0), message) {
+                    message = back;
+                    std::thread::yield_now();
                 }
             }
         });
         for number in 0..20_000u32 {
             let message = loop {
-                match pair.pop() {
+                match receiver.pop() {
                     Some(message) => break message,
                     None => std::thread::yield_now(),
                 }
@@ -135,16 +180,20 @@ mod tests {
             assert_eq!(*message, number);
         }
         writer.join().unwrap();
-        assert_eq!(pair.pop(), None);
+        assert_eq!(receiver.pop(), None);
     }
 
     #[test]
     fn a_late_message_delays_those_behind_it() {
-        let pair = Pair::new(2);
-        pair.push(Instant(50), 1).unwrap();
-        pair.push(Instant(10), 2).unwrap();
-        assert_eq!(pair.arrival(), Some(Instant(50)));
-        pair.pop();
-        assert_eq!(pair.arrival(), Some(Instant(50)));
+        let (mut sender, mut receiver) = pair(2);
+        let mut own = Own::new(2);
+        for (arrival, number) in [(50, 1), (10, 2)] {
+            sender.push(Instant(arrival), number).unwrap();
+            own.push(Instant(arrival), number).unwrap();
+        }
+        assert_eq!((receiver.arrival(), own.arrival()), (Some(Instant(50)), Some(Instant(50))));
+        receiver.pop();
+        own.pop();
+        assert_eq!((receiver.arrival(), own.arrival()), (Some(Instant(50)), Some(Instant(50))));
     }
 }
