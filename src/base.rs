@@ -3,10 +3,12 @@
 mod copies;
 mod ids;
 mod numbers;
+mod seldom;
 
 pub use copies::{copied, copied_bytes};
 pub use ids::{ClusterId, METADATA_TOPIC_ID, PartitionKey, TopicId};
 pub use numbers::{BrokerId, LeaderEpoch, Offset, ProducerEpoch, ProducerId};
+pub use seldom::Seldom;
 
 /// Kafka's error codes are the domain errors of every rule.
 pub type ErrorCode = kafka_protocol::ResponseError;

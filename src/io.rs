@@ -20,7 +20,7 @@ pub use clock::{Clock, Instant};
 pub use disk::{DirEntry, Disk, File, OpenOptions};
 pub use failure::{is_full, is_passing};
 pub use file_write::{FileLeft, FileWrite, Left, Mark, PieceWrite};
-pub use memory::{ALIGNMENT, Buffer, SharedBuffer, Slice, Tail, align_up};
+pub use memory::{ALIGNMENT, Buffer, Pinned, SharedBuffer, Slice, Tail, align_up};
 pub use mesh::{Expecting, Mesh, MeshSeed, mesh, mesh_bytes};
 pub use rand::Rand;
 pub use spawner::{JoinHandle, Spawner};

@@ -20,9 +20,9 @@ mod tests;
 
 pub use self::{
     core::{NetCore, NetSettings, SWEEP_PERIOD},
-    frames::BUFFER_BYTES as CONNECTION_BUFFER_BYTES,
     limits::{ConnectionLimits, Ticket},
     listener::{Accepted, Acceptor, BindError, Endpoint, Host, Listener, OpenListener},
     mailbox::Mailbox,
+    memory::LargeRequests,
     service::{Outcome, Peer, Pending, Service},
 };

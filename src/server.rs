@@ -66,9 +66,11 @@ pub struct Identity {
     pub meta: MetaProperties,
     /// What clients of each listener are told, in the order of [`crate::net::Peer::listener`].
     pub advertised: Vec<Advertised>,
-    /// What the broker may hold, in bytes. Five sixteenths are for requests, an eighth for unsent replies, a sixteenth for
-    /// connections' buffers.
+    /// What the broker may hold, in bytes, but for what its cores take to talk to each other. Six sixteenths are for records
+    /// and six for requests; unread replies may take three, most of them of the records' part, and connections two.
     pub memory_bytes: u64,
+    /// How many segment files may be open.
+    pub segment_files_max: u64,
     /// When the process began.
     pub began: Instant,
 }
@@ -118,7 +120,15 @@ fn serve(options: &Options, config: BrokerConfig, stop: &Stop, began: Instant) -
     let meta = step("data directory", identify(&data_dir, &config))?;
     let ports: Vec<u16> = listeners.iter().map(|(_, listener)| listener.port()).collect();
     let advertised = settings::advertised(&config, &ports);
-    let identity = Arc::new(Identity { config, data_dir, meta, advertised, memory_bytes: machine.memory_bytes, began });
+    let identity = Arc::new(Identity {
+        config,
+        data_dir,
+        meta,
+        advertised,
+        memory_bytes: machine.memory_left(),
+        segment_files_max: machine.segment_files_max(),
+        began,
+    });
     let broker = KafkaBroker::new(machine.cores());
     step("broker", executors::run(&machine, &identity, listeners, &broker, stop))?;
     info!("stopped");

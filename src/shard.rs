@@ -8,15 +8,16 @@ mod housekeeping;
 mod inbox;
 mod offsets;
 mod produce;
+mod replies;
 mod router;
 mod settings;
 mod start;
 
 pub use call::{
-    Answer, Call, ControlAnswer, ControlRequest, FetchCall, ListedOffset, Message, OffsetsCall,
-    ProducePart, mesh_bytes,
+    Answer, Call, ControlAnswer, ControlRequest, FetchCall, ListedOffset, Message, OffsetsCall, ProducePart, mesh_bytes,
 };
 pub use core::{Broker, Core, TopicView};
 pub use produce::ProducePending;
-pub use router::Router;
+pub use replies::{Held, ReplyMemory};
+pub use router::{Bounds, Router};
 pub use start::{CoreSeed, Registration, Started, recover, start};

@@ -19,6 +19,7 @@ use crate::{
     base::ErrorCode,
     config::describe::{self, Wanted},
     metadata::{Image, names},
+    shard::Bounds,
 };
 
 mod resource {
@@ -62,7 +63,9 @@ fn describe_resource(
             ErrorCode::InvalidRequest,
             Some(format!("Broker id must be an integer, but it is: {}", asked.resource_name)),
         )),
-        resource::BROKER if asked.resource_name.parse() == Ok(broker.0) => Ok(describe::broker(&layers, wanted)),
+        resource::BROKER if asked.resource_name.parse() == Ok(broker.0) => {
+            Ok(in_force(describe::broker(&layers, wanted), context.router.bounds()))
+        }
         resource::BROKER => Err((
             ErrorCode::InvalidRequest,
             Some(format!(
@@ -72,6 +75,22 @@ fn describe_resource(
         )),
         other => Err((ErrorCode::InvalidRequest, Some(format!("Unsupported resource type: {other}")))),
     }
+}
+
+/// Settings above what the process can do are told as what is in force; the synonyms still say what was set.
+fn in_force(
+    mut entries: Vec<DescribeConfigsResourceResult>,
+    bounds: Option<Bounds>,
+) -> Vec<DescribeConfigsResourceResult> {
+    let Some(bounds) = bounds else { return entries };
+    let caps = [("max.connections", bounds.connections_max), ("socket.request.max.bytes", bounds.request_bytes_max)];
+    for entry in &mut entries {
+        let set = entry.value.as_ref().and_then(|value| value.parse::<usize>().ok());
+        if let Some((_, cap)) = caps.iter().find(|(name, cap)| *name == entry.name.as_str() && set > Some(*cap)) {
+            entry.value = Some(text(&cap.to_string()));
+        }
+    }
+    entries
 }
 
 fn result(asked: &DescribeConfigsResource, described: Described) -> DescribeConfigsResult {
@@ -85,5 +104,31 @@ fn result(asked: &DescribeConfigsResource, described: Described) -> DescribeConf
         Err((error, why)) => {
             result.with_error_code(error.code()).with_error_message(Some(text(why.as_deref().unwrap_or_default())))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_process_cannot_do_is_not_told_as_if_it_could() {
+        let entry = |(name, value): (&str, &str)| {
+            DescribeConfigsResourceResult::default().with_name(text(name)).with_value(Some(text(value)))
+        };
+        let told = |bounds: Option<Bounds>| {
+            let settings = [
+                ("max.connections", "2147483647"),
+                ("socket.request.max.bytes", "104857600"),
+                ("num.partitions", "2147483647"),
+            ];
+            let told = in_force(settings.map(entry).to_vec(), bounds).into_iter();
+            told.map(|entry| entry.value.expect("a value").to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(told(None), ["2147483647", "104857600", "2147483647"]);
+        let small = Bounds { connections_max: 1000, request_bytes_max: 14_000_000 };
+        assert_eq!(told(Some(small)), ["1000", "14000000", "2147483647"]);
+        let large = Bounds { connections_max: usize::MAX, request_bytes_max: usize::MAX };
+        assert_eq!(told(Some(large)), told(None));
     }
 }

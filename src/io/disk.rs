@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
-use super::{ALIGNMENT, Buffer, FileLeft, FileWrite, SharedBuffer, Slice, forward, sim};
+use super::{ALIGNMENT, Buffer, FileLeft, FileWrite, Pinned, SharedBuffer, Slice, forward, sim};
 
 /// How a file is opened. Always for reading and writing, always past the page cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -177,6 +177,12 @@ impl Disk {
     #[must_use]
     pub fn live_bytes(&self) -> usize {
         forward!(self, disk => disk.live_bytes())
+    }
+
+    /// What only readers keep alive of this core's buffers.
+    #[must_use]
+    pub fn pinned(&self) -> Pinned {
+        Pinned::of(&forward!(self, disk => disk.home().clone()))
     }
 }
 

@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, Range};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ThreadId;
 
@@ -31,6 +31,7 @@ pub const fn align_up(length: usize) -> usize {
 pub(super) struct Home {
     owner: ThreadId,
     live_bytes: AtomicUsize,
+    pinned_bytes: AtomicUsize,
     returned: Mutex<Returned>,
 }
 
@@ -57,6 +58,7 @@ impl Home {
         Arc::new(Self {
             owner: std::thread::current().id(),
             live_bytes: AtomicUsize::new(0),
+            pinned_bytes: AtomicUsize::new(0),
             returned: Mutex::default(),
         })
     }
@@ -105,6 +107,22 @@ impl Home {
     }
 }
 
+/// How many bytes of one core's memory only readers keep alive any more. Any core may ask.
+#[derive(Clone)]
+pub struct Pinned(Arc<Home>);
+
+impl Pinned {
+    pub(super) fn of(home: &Arc<Home>) -> Self {
+        Self(home.clone())
+    }
+
+    /// Bytes whose owner has let go of them and that slices still refer to.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.pinned_bytes.load(Ordering::Relaxed)
+    }
+}
+
 /// Where a buffer's bytes come from.
 enum Backing {
     /// From the global allocator: may be freed by any thread.
@@ -124,8 +142,25 @@ struct Memory {
     length: usize,
     /// Bytes from the start that readers may see. Only grows while the memory is shared.
     published: AtomicUsize,
+    /// Its owner has let go of it while others still read: counted in the home until they are done.
+    pinned: AtomicBool,
     backing: Backing,
     home: Arc<Home>,
+}
+
+impl Memory {
+    /// The owner drops its reference after this.
+    fn let_go(this: &Arc<Self>) {
+        if Arc::strong_count(this) > 1 && !this.pinned.swap(true, Ordering::Relaxed) {
+            this.home.pinned_bytes.fetch_add(this.length, Ordering::Relaxed);
+        }
+    }
+
+    fn take_back(&mut self) {
+        if std::mem::take(self.pinned.get_mut()) {
+            self.home.pinned_bytes.fetch_sub(self.length, Ordering::Relaxed);
+        }
+    }
 }
 
 // SAFETY: readers see only bytes below `published`, which are never written again while a reference exists; bytes above
@@ -137,6 +172,7 @@ unsafe impl Sync for Memory {}
 
 impl Drop for Memory {
     fn drop(&mut self) {
+        self.take_back();
         match &mut self.backing {
             Backing::Plain { layout } => {
                 // SAFETY: `start` came from `alloc_zeroed` with this layout, and this is the last reference.
@@ -189,7 +225,14 @@ impl Buffer {
 
     fn of(start: NonNull<u8>, length: usize, backing: Backing, home: &Arc<Home>) -> Self {
         home.live_bytes.fetch_add(length, Ordering::Relaxed);
-        let memory = Memory { start, length, published: AtomicUsize::new(0), backing, home: home.clone() };
+        let memory = Memory {
+            start,
+            length,
+            published: AtomicUsize::new(0),
+            pinned: AtomicBool::new(false),
+            backing,
+            home: home.clone(),
+        };
         Self { memory: Arc::new(memory), stays_here: PhantomData }
     }
 
@@ -302,6 +345,7 @@ impl SharedBuffer {
             return Err(self);
         }
         *memory.published.get_mut() = 0;
+        memory.take_back();
         Ok(Buffer { memory: self.memory, stays_here: PhantomData })
     }
 
@@ -341,7 +385,8 @@ impl fmt::Debug for SharedBuffer {
 }
 
 /// The owner's writing handle on a shared buffer: bytes are added behind what is published, then published.
-/// There is one per buffer and it stays on the owner's core.
+/// There is one per buffer and it stays on the owner's core. From its end on the memory counts as pinned until the last
+/// reader is gone ([`Pinned`]).
 pub struct Tail {
     buffer: SharedBuffer,
     stays_here: PhantomData<*mut ()>,
@@ -410,11 +455,12 @@ impl Tail {
     pub fn buffer(&self) -> &SharedBuffer {
         &self.buffer
     }
+}
 
-    /// Ends the writing and leaves the shared buffer, what is published as it is.
-    #[must_use]
-    pub fn finish(self) -> SharedBuffer {
-        self.buffer
+/// Whoever still reads keeps the memory alive alone.
+impl Drop for Tail {
+    fn drop(&mut self) {
+        Memory::let_go(&self.buffer.memory);
     }
 }
 
@@ -470,6 +516,29 @@ impl Slice {
         match self.0 {
             Piece::Bytes(bytes) => bytes,
             shared @ Piece::Shared { .. } => Bytes::from_owner(Self(shared)),
+        }
+    }
+
+    /// The slice's part in keeping its memory alive, in bytes: many small slices of one buffer share its size.
+    #[must_use]
+    pub fn held_share(&self) -> usize {
+        match &self.0 {
+            Piece::Shared { buffer, .. } => buffer.len() / Arc::strong_count(&buffer.memory).max(1),
+            Piece::Bytes(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether this is a part of a core's buffer, which is counted there, and not memory of its own.
+    #[must_use]
+    pub fn is_of_a_buffer(&self) -> bool {
+        matches!(self.0, Piece::Shared { .. })
+    }
+
+    /// Drops an owner's slice, one that a cache kept: from now on its memory counts as pinned until the last reader is
+    /// gone ([`Pinned`]).
+    pub fn let_go(self) {
+        if let Piece::Shared { buffer, .. } = &self.0 {
+            Memory::let_go(&buffer.memory);
         }
     }
 
@@ -603,6 +672,40 @@ mod tests {
     fn nobody_reads_beyond_what_is_published() {
         let tail = Tail::new(Buffer::plain(4096, &Home::here()), 10);
         let _ = tail.slice(0..11);
+    }
+
+    #[test]
+    fn what_only_readers_keep_alive_is_counted_once_until_the_last_is_gone() {
+        let home = Home::here();
+        let pinned = Pinned::of(&home);
+        let tail = Tail::new(Buffer::plain(8192, &home), 100);
+        let (first, second) = (tail.slice(0..10), tail.slice(0..100));
+        assert_eq!(pinned.bytes(), 0, "its owner still has it");
+        assert_eq!(first.held_share(), 8192 / 3);
+        drop(tail);
+        assert_eq!(pinned.bytes(), 8192);
+        assert_eq!(first.held_share() + second.held_share(), 8192);
+        drop(first);
+        assert_eq!(pinned.bytes(), 8192);
+        std::thread::spawn(move || drop(second)).join().unwrap();
+        assert_eq!(pinned.bytes(), 0);
+        // What a cache has kept; and nobody reads when it lets go.
+        let kept = homed(4096, &home).share().slice(0..4096);
+        let reader = kept.slice(0..1);
+        kept.let_go();
+        assert_eq!(pinned.bytes(), 4096);
+        drop(reader);
+        drop(Tail::new(Buffer::plain(8192, &home), 0));
+        homed(4096, &home).share().slice(0..1).let_go();
+        assert_eq!(pinned.bytes(), 0);
+        // Memory that is used again is its owner's again.
+        let shared = homed(4096, &home).share();
+        let other = shared.clone();
+        shared.slice(0..1).let_go();
+        drop(other);
+        assert_eq!(pinned.bytes(), 4096, "one reference is left");
+        let again = shared.into_buffer().expect("the last reference");
+        assert_eq!((pinned.bytes(), again.len()), (0, 4096));
     }
 
     #[test]

@@ -86,6 +86,7 @@ impl Cold {
         while self.bytes.get() > self.bytes_max && extents.len() > 1 {
             if let Some(oldest) = extents.pop_front() {
                 self.bytes.set(self.bytes.get() - oldest.bytes.len());
+                oldest.bytes.let_go();
             }
         }
     }

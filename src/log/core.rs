@@ -122,7 +122,7 @@ impl Core {
                 settings.journal_file_bytes,
                 journal_max,
             ),
-            memory: Memory::new(settings.dirty_max_bytes, settings.cache_max_bytes),
+            memory: Memory::new(settings.dirty_max_bytes, settings.cache_max_bytes, io.disk.pinned()),
             space: Space::new(io, seed.directory.clone(), seed.cores, settings.space_margin_bytes),
             files: Files::new(io, settings.open_files_max),
             cold: Cold::new(settings.cache_max_bytes / 4),

@@ -6,11 +6,16 @@ use std::{
     rc::Rc,
 };
 
-use crate::{io::channel::Notify, log::partition_log::Log};
+use crate::{
+    io::{Pinned, channel::Notify},
+    log::partition_log::Log,
+};
 
 pub struct Memory {
     dirty_max: usize,
     cache_max: usize,
+    /// What readers still hold of what was evicted: the cache makes room for it.
+    pinned: Pinned,
     /// Bytes appended and not in a segment yet.
     dirty: Cell<usize>,
     /// Bytes promised to appends that have not come yet.
@@ -26,10 +31,11 @@ pub struct Memory {
 }
 
 impl Memory {
-    pub fn new(dirty_max: usize, cache_max: usize) -> Self {
+    pub fn new(dirty_max: usize, cache_max: usize, pinned: Pinned) -> Self {
         Self {
             dirty_max,
             cache_max,
+            pinned,
             dirty: Cell::new(0),
             reserved: Cell::new(0),
             chunks: Cell::new(0),
@@ -131,10 +137,10 @@ impl Memory {
         self.evictable.borrow_mut().retain(|listed| !Rc::ptr_eq(listed, log));
     }
 
-    /// Drops the oldest clean chunks until the cache is within its bound. Readers keep what they hold.
+    /// Drops the oldest clean chunks until the cache, together with what readers alone hold, is within its bound.
     pub fn evict(&self) {
         let mut left = self.evictable.borrow().len();
-        while self.chunks.get() > self.cache_max && left > 0 {
+        while self.chunks.get() + self.pinned.bytes() > self.cache_max && left > 0 {
             let Some(log) = self.evictable.borrow_mut().pop_front() else { return };
             log.evict_front(self);
             left -= 1;

@@ -9,12 +9,13 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Poll, Waker},
 };
 
 use futures_lite::{AsyncRead, AsyncWrite, future::poll_once};
 use glommio::net::TcpStream;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{
     frames::{BUFFER_BYTES, Frame, FrameError, FrameReader, Source},
@@ -25,16 +26,16 @@ use super::{
     service::{Outcome, Peer, Pending, Service},
     socket,
 };
-use crate::io::Clock;
+use crate::{
+    io::Clock,
+    shard::{Held, ReplyMemory},
+};
 
 /// Requests of one connection that have been begun and have no reply yet. Only produce requests ever overlap.
 const REQUESTS_IN_FLIGHT_MAX: usize = 128;
 
 /// Reply bytes that may lie unsent before the next request is begun.
 const UNSENT_BYTES_MAX: usize = 1 << 20;
-
-/// Replies gathered for one system call when several are ready together.
-const GATHERED_BYTES_MAX: usize = 256 * 1024;
 
 /// One connection, as its two tasks and the core's sweeper see it. Lives on one core.
 pub(super) struct Connection {
@@ -48,6 +49,13 @@ pub(super) struct Connection {
     state: Cell<State>,
     reader: Waiting,
     writer: Waiting,
+    /// The reader, while it waits for the first byte of a request.
+    quiet: Waiting,
+    /// Nothing has come for long: the reader should wait without a buffer.
+    tired: Cell<bool>,
+    outbox: RefCell<Outbox>,
+    /// What the broker counts of the outbox while the socket takes no more.
+    held: RefCell<Held>,
     pub(super) progress: Progress,
     clock: Clock,
     /// Taken out when the connection leaves for another core.
@@ -76,6 +84,9 @@ pub(super) struct Progress {
     /// The reader waits for memory: its silence is our doing.
     pub(super) waits_for_memory: Cell<bool>,
 }
+
+/// Whether to say that a request was too large for the memory, and how often that was not said.
+pub(super) type Told<'a> = dyn Fn() -> Option<u64> + 'a;
 
 struct InFlight {
     pending: Pending,
@@ -109,7 +120,13 @@ impl Waiting {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, peer: Peer, ticket: Ticket, clock: Clock) -> Rc<Self> {
+    pub(super) fn new(
+        stream: TcpStream,
+        peer: Peer,
+        ticket: Ticket,
+        clock: Clock,
+        replies: &Arc<ReplyMemory>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             stream: RefCell::new(stream),
             peer,
@@ -119,6 +136,10 @@ impl Connection {
             state: Cell::new(State::Open),
             reader: Waiting::default(),
             writer: Waiting::default(),
+            quiet: Waiting::default(),
+            tired: Cell::new(false),
+            outbox: RefCell::default(),
+            held: RefCell::new(replies.holder()),
             progress: Progress::default(),
             clock,
             ticket: RefCell::new(Some(ticket)),
@@ -133,6 +154,7 @@ impl Connection {
         memory: &Rc<RequestMemory>,
         frame_bytes_max: usize,
         received: &[u8],
+        told_of_large: &Told<'_>,
     ) -> Option<Accepted> {
         let writer = glommio::spawn_local(self.clone().write());
         let estimate = {
@@ -141,7 +163,7 @@ impl Connection {
         };
         let client = service.client(&self.peer);
         let frames = FrameReader::new(memory.clone(), frame_bytes_max, estimate).after(received);
-        let received = self.read(service, &client, frames).await;
+        let received = self.read(service, &client, frames, told_of_large).await;
         writer.await;
         received.and_then(|received| self.depart(received))
     }
@@ -190,6 +212,17 @@ impl Connection {
         self.open_requests.get() > 0 || self.progress.unsent.get() > 0
     }
 
+    /// What its unsent replies keep from others, in bytes. Looks at every piece.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.outbox.borrow().held_bytes()
+    }
+
+    /// Makes the reader give its buffer back if it waits for a request.
+    pub(super) fn give_buffer_back(&self) {
+        self.tired.set(true);
+        self.quiet.wake();
+    }
+
     fn wake_both(&self) {
         self.reader.wake();
         self.writer.wake();
@@ -206,7 +239,13 @@ impl Connection {
     // -- reader -------------------------------------------------------------------------------------------------------
 
     /// What has been received and not begun, if the connection leaves for another core.
-    async fn read<S: Service>(&self, service: &S, client: &S::Client, mut frames: FrameReader) -> Option<Vec<u8>> {
+    async fn read<S: Service>(
+        &self,
+        service: &S,
+        client: &S::Client,
+        mut frames: FrameReader,
+        told_of_large: &Told<'_>,
+    ) -> Option<Vec<u8>> {
         while self.is_open() {
             match frames.next(&mut SocketSource(self)).await {
                 Ok(frame) => {
@@ -219,7 +258,7 @@ impl Connection {
                     self.begin(service, client, frame).await;
                 }
                 Err(error) => {
-                    self.report_end(&error);
+                    self.report_end(&error, told_of_large);
                     // Requests that came before are still answered, as Kafka does; a broken socket has nobody to answer.
                     if matches!(error, FrameError::Io(_)) {
                         self.close();
@@ -249,9 +288,15 @@ impl Connection {
         moved
     }
 
-    fn report_end(&self, error: &FrameError) {
+    fn report_end(&self, error: &FrameError, told_of_large: &Told<'_>) {
         let client = self.peer.address;
         match error {
+            // The settings allow it: whoever set them should know.
+            FrameError::TooLarge { by_memory: true, .. } => {
+                if let Some(left_out) = told_of_large() {
+                    warn!(%client, left_out, reason = %error, "connection closed (see --memory)");
+                }
+            }
             FrameError::Closed => debug!(%client, "connection closed by the client"),
             // A client that is killed, and every close of our own.
             FrameError::Io(_) | FrameError::CutOff { .. } => debug!(%client, reason = %error, "connection lost"),
@@ -284,20 +329,16 @@ impl Connection {
     // -- writer -------------------------------------------------------------------------------------------------------
 
     async fn write(self: Rc<Self>) {
-        let mut outbox = Outbox::default();
         let mut next = None;
         loop {
             let Some(outcome) = self.next_outcome(&mut next).await else { break };
-            let mut go_on = self.take(outcome, &mut outbox);
+            let mut go_on = self.take(outcome);
             // What else is ready goes out in the same call.
-            while go_on
-                && outbox.unsent_bytes() < GATHERED_BYTES_MAX
-                && outbox.unsent_pieces() < socket::PIECES_PER_CALL_MAX
-            {
+            while go_on && self.outbox.borrow().has_room() {
                 let Some(outcome) = self.outcome_at_hand(&mut next).await else { break };
-                go_on = self.take(outcome, &mut outbox);
+                go_on = self.take(outcome);
             }
-            if let Err(error) = self.send(&mut outbox).await {
+            if let Err(error) = self.send().await {
                 debug!(client = %self.peer.address, %error, "connection lost while sending");
                 break;
             }
@@ -307,6 +348,8 @@ impl Connection {
         }
         // Whatever was in flight has nobody left to answer.
         drop(next);
+        *self.outbox.borrow_mut() = Outbox::default();
+        self.held.borrow_mut().set(0);
         self.progress.unsent.set(0);
         if self.state.get() != State::Leaving {
             self.close();
@@ -316,7 +359,8 @@ impl Connection {
     }
 
     /// Puts a reply into the outbox; false if the connection is to end after what is in there.
-    fn take(&self, outcome: Outcome, outbox: &mut Outbox) -> bool {
+    fn take(&self, outcome: Outcome) -> bool {
+        let mut outbox = self.outbox.borrow_mut();
         match outcome {
             Outcome::Reply(pieces) => outbox.push(pieces),
             Outcome::Nothing => {}
@@ -372,30 +416,39 @@ impl Connection {
     }
 
     /// Sends all of the outbox. No user-space copy; waits while the socket's buffer is full.
-    async fn send(&self, outbox: &mut Outbox) -> io::Result<()> {
-        while outbox.unsent_bytes() > 0 {
-            let sent = poll_fn(|context| self.poll_send(context, outbox)).await?;
-            outbox.sent(sent)?;
-            self.progress.sent.set(self.progress.sent.get() + sent as u64);
-            self.progress.unsent.set(outbox.unsent_bytes());
+    async fn send(&self) -> io::Result<()> {
+        loop {
+            if self.outbox.borrow().unsent_bytes() == 0 {
+                return Ok(());
+            }
+            let sent = poll_fn(|context| self.poll_send(context)).await?;
+            {
+                let mut outbox = self.outbox.borrow_mut();
+                outbox.sent(sent)?;
+                self.progress.sent.set(self.progress.sent.get() + sent as u64);
+                self.progress.unsent.set(outbox.unsent_bytes());
+                self.held.borrow_mut().follow(outbox.own_bytes());
+            }
             self.reader.wake();
             if sent == socket::BYTES_PER_CALL_MAX {
                 // A consumer that is as fast as memory must not hold the core.
                 self.clock.yield_now().await;
             }
         }
-        Ok(())
     }
 
-    fn poll_send(&self, context: &mut std::task::Context<'_>, outbox: &Outbox) -> Poll<io::Result<usize>> {
+    fn poll_send(&self, context: &mut std::task::Context<'_>) -> Poll<io::Result<usize>> {
         loop {
             if self.is_closed() {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
             }
+            let outbox = self.outbox.borrow();
             let mut stream = self.stream.borrow_mut();
             match socket::send_pieces(&stream, outbox.slices()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // From here on the client makes us hold it.
+                    self.held.borrow_mut().set(outbox.own_bytes());
                     // glommio tries once more and, if the buffer is still full, waits for the socket in its ring. It may
                     // send a part: that counts.
                     let first = outbox.slices().find(|piece| !piece.is_empty()).expect("the outbox is not empty");
@@ -417,6 +470,28 @@ impl SocketSource<'_> {
 }
 
 impl Source for SocketSource<'_> {
+    async fn first(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
+        self.0.tired.set(false);
+        let received = poll_fn(|context| {
+            if self.0.tired.get() {
+                return Poll::Ready(Ok(None));
+            }
+            let received = Pin::new(&mut *self.0.stream.borrow_mut()).poll_read(context, into);
+            if received.is_pending() {
+                *self.0.quiet.0.borrow_mut() = Some(context.waker().clone());
+            }
+            received.map_ok(Some)
+        })
+        .await?;
+        self.count(received.unwrap_or(0));
+        Ok(received)
+    }
+
+    async fn arrival(&mut self) -> io::Result<()> {
+        // A read of no bytes takes nothing out of the socket: glommio uses it to wait until there is some.
+        poll_fn(|context| Pin::new(&mut *self.0.stream.borrow_mut()).poll_read(context, &mut [])).await.map(drop)
+    }
+
     async fn fill(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let received = poll_fn(|context| {
             let mut stream = self.0.stream.borrow_mut();

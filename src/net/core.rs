@@ -1,24 +1,36 @@
-//! All connections of one core, and the sweeper that ends those which cost others something or nobody needs.
+//! All connections of one core, and the sweeper that ends those which nobody needs or for which there is no room.
+//!
+//! A client that does not read its replies is idle, no more: it is ended as idle ones are, after
+//! `connections.max.idle.ms` without a byte in either direction. Sooner only if the broker's memory for replies is used up:
+//! then whoever holds most of it goes first.
 
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
-use tracing::{debug, info};
+use tracing::{debug, warn};
 
-use super::{connection::Connection, listener::Accepted, memory::RequestMemory, service::Service, socket};
-use crate::{base::Map, io::Clock};
+use super::{
+    connection::Connection,
+    listener::Accepted,
+    memory::{LargeRequests, RequestMemory},
+    service::Service,
+    socket,
+};
+use crate::{
+    base::{Map, Seldom},
+    io::Clock,
+    shard::ReplyMemory,
+};
 
 /// How often connections are looked at. Time-outs are as exact as this.
 pub const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 
-/// A client that leaves its replies unread for so long is gone or means harm.
-const UNREAD_MAX: Duration = Duration::from_secs(30);
-
-/// The same, when the replies of all connections together hold more memory than they should.
-const UNREAD_CONTENDED_MAX: Duration = Duration::from_secs(2);
+/// Connections that were quiet for so long give their buffer back until something comes.
+const BUFFER_IDLE_MAX: Duration = Duration::from_secs(5);
 
 /// While others wait for request memory, who holds some must send at least so many bytes between two sweeps.
 const PROGRESS_BYTES_MIN: u64 = 4096;
@@ -33,10 +45,14 @@ pub struct NetSettings {
     pub frame_bytes_max: usize,
     /// `connections.max.idle.ms`.
     pub idle_max: Duration,
-    /// Memory for requests of one core, in bytes.
-    pub request_bytes: usize,
-    /// Reply bytes of one core that may lie unsent before slow readers are closed sooner.
-    pub unsent_bytes: usize,
+    /// Memory for small requests of one core, in bytes.
+    pub small_request_bytes: usize,
+    /// Memory for large requests, of all cores together.
+    pub large_requests: Arc<LargeRequests>,
+    /// Memory for replies that are not read, of all cores together.
+    pub replies: Arc<ReplyMemory>,
+    /// Which core this is, in the budgets that it shares.
+    pub core: usize,
     /// `socket.send.buffer.bytes`; `None` leaves it to the kernel, which adapts it to the connection.
     pub send_buffer_bytes: Option<i32>,
     /// `socket.receive.buffer.bytes`; likewise.
@@ -54,6 +70,11 @@ pub struct NetCore<S> {
     /// Time by the last sweep, since the first one.
     now: Cell<Duration>,
     draining: Cell<bool>,
+    /// Lines about connections that were closed: for too large a request, for holding too much, for announcing what does
+    /// not come.
+    told_of_large: Seldom,
+    told_of_holders: Seldom,
+    told_of_stalled: Seldom,
     /// Carries a connection to the core that goes on with it.
     send: Box<dyn Fn(Accepted)>,
 }
@@ -64,7 +85,6 @@ struct Watched {
     received: u64,
     sent: u64,
     quiet_since: Duration,
-    unread_since: Option<Duration>,
     slow_sweeps: u32,
 }
 
@@ -73,7 +93,6 @@ struct Watched {
 enum Verdict {
     Keep,
     Idle,
-    Unread,
     Stalled,
 }
 
@@ -81,7 +100,7 @@ impl<S: Service> NetCore<S> {
     /// A core without connections. `send` carries those that another core should serve to [`Accepted::core`].
     #[must_use]
     pub fn new(service: S, settings: NetSettings, clock: Clock, send: impl Fn(Accepted) + 'static) -> Rc<Self> {
-        let memory = RequestMemory::new(settings.request_bytes, settings.frame_bytes_max);
+        let memory = RequestMemory::new(settings.small_request_bytes, settings.large_requests.clone());
         Rc::new(Self {
             service,
             settings,
@@ -91,6 +110,9 @@ impl<S: Service> NetCore<S> {
             last_id: Cell::new(0),
             now: Cell::default(),
             draining: Cell::new(false),
+            told_of_large: Seldom::default(),
+            told_of_holders: Seldom::default(),
+            told_of_stalled: Seldom::default(),
             send: Box::new(send),
         })
     }
@@ -121,17 +143,18 @@ impl<S: Service> NetCore<S> {
         }
         let id = self.last_id.get() + 1;
         self.last_id.set(id);
-        let connection = Connection::new(stream, peer, ticket, self.clock.clone());
+        let connection = Connection::new(stream, peer, ticket, self.clock.clone(), &self.settings.replies);
         let watched = Watched {
             connection: connection.clone(),
             received: 0,
             sent: 0,
             quiet_since: self.now.get(),
-            unread_since: None,
             slow_sweeps: 0,
         };
         self.connections.borrow_mut().insert(id, watched);
-        let leaves = connection.serve(&self.service, &self.memory, self.settings.frame_bytes_max, &received).await;
+        let told_of_large = || self.told_of_large.due(self.now.get());
+        let frame_bytes_max = self.settings.frame_bytes_max;
+        let leaves = connection.serve(&self.service, &self.memory, frame_bytes_max, &received, &told_of_large).await;
         self.connections.borrow_mut().remove(&id);
         // Closed here before another core has it, as far as this one's descriptor goes.
         drop(connection);
@@ -144,21 +167,53 @@ impl<S: Service> NetCore<S> {
     pub fn sweep(&self, now: Duration) {
         self.now.set(now);
         let mut connections = self.connections.borrow_mut();
-        let unsent: usize = connections.values().map(|watched| watched.connection.progress.unsent.get()).sum();
-        let pressure = Pressure {
-            unread_max: if unsent > self.settings.unsent_bytes { UNREAD_CONTENDED_MAX } else { UNREAD_MAX },
-            idle_max: self.settings.idle_max,
-            memory_contended: self.memory.contended(),
-        };
+        let (idle_max, contended) = (self.settings.idle_max, self.memory.contended());
         for watched in connections.values_mut() {
             let client = watched.connection.peer.address;
-            match watched.judge(now, &pressure) {
+            match watched.judge(now, idle_max, contended) {
                 Verdict::Keep => continue,
                 Verdict::Idle => debug!(%client, "connection closed: idle for connections.max.idle.ms"),
-                Verdict::Unread => info!(%client, "connection closed: the client does not read its replies"),
-                Verdict::Stalled => info!(%client, "connection closed: a request was announced and does not come"),
+                Verdict::Stalled => {
+                    if let Some(left_out) = self.told_of_stalled.due(now) {
+                        warn!(
+                            %client, left_out,
+                            "connection closed: it announced a request that does not come, and others wait for the memory"
+                        );
+                    }
+                }
             }
             watched.connection.close();
+        }
+        self.make_room_for_replies(&connections, now);
+    }
+
+    /// Ends the connections that hold most of the replies' memory while it is exceeded.
+    fn make_room_for_replies(&self, connections: &Map<u64, Watched>, now: Duration) {
+        let replies = &self.settings.replies;
+        let mut holders: Vec<(usize, &Connection)> = if replies.is_tight() {
+            let unread = connections.values().map(|watched| &*watched.connection);
+            unread.filter(|it| it.progress.unsent.get() > 0).map(|it| (it.held_bytes(), it)).collect()
+        } else {
+            Vec::new()
+        };
+        holders.sort_by_key(|(held, _)| *held);
+        let mut excess = replies.excess();
+        loop {
+            let largest = holders.last().map_or(0, |(held, _)| *held);
+            // Said in any case, so that the other cores know. Who holds nothing cannot help.
+            if !replies.is_largest(self.settings.core, largest) || excess == 0 || largest == 0 {
+                break;
+            }
+            if let Some((held, connection)) = holders.pop() {
+                if let Some(left_out) = self.told_of_holders.due(now) {
+                    warn!(
+                        client = %connection.peer.address, held, left_out,
+                        "connection closed: unread replies use up their memory, and this client holds most of it (see --memory)"
+                    );
+                }
+                connection.close();
+                excess = excess.saturating_sub(held);
+            }
         }
     }
 
@@ -186,14 +241,8 @@ impl<S: Service> NetCore<S> {
     }
 }
 
-struct Pressure {
-    unread_max: Duration,
-    idle_max: Duration,
-    memory_contended: bool,
-}
-
 impl Watched {
-    fn judge(&mut self, now: Duration, pressure: &Pressure) -> Verdict {
+    fn judge(&mut self, now: Duration, idle_max: Duration, memory_contended: bool) -> Verdict {
         let progress = &self.connection.progress;
         let received = progress.received.get() - self.received;
         let sent = progress.sent.get() - self.sent;
@@ -202,19 +251,19 @@ impl Watched {
         if received + sent > 0 {
             self.quiet_since = now;
         }
-        let unread = progress.unsent.get() > 0 && sent == 0;
-        self.unread_since = if unread { self.unread_since.or(Some(now)) } else { None };
         let stalls = progress.inside_large_frame.get() && !progress.waits_for_memory.get();
-        let slow = stalls && pressure.memory_contended && received < PROGRESS_BYTES_MIN;
+        let slow = stalls && memory_contended && received < PROGRESS_BYTES_MIN;
         self.slow_sweeps = if slow { self.slow_sweeps + 1 } else { 0 };
+        let quiet = now.saturating_sub(self.quiet_since);
 
-        if self.unread_since.is_some_and(|since| now.saturating_sub(since) >= pressure.unread_max) {
-            Verdict::Unread
-        } else if self.slow_sweeps >= SLOW_SWEEPS_MAX {
+        if self.slow_sweeps >= SLOW_SWEEPS_MAX {
             Verdict::Stalled
-        } else if now.saturating_sub(self.quiet_since) >= pressure.idle_max {
+        } else if quiet >= idle_max {
             Verdict::Idle
         } else {
+            if quiet >= BUFFER_IDLE_MAX {
+                self.connection.give_buffer_back();
+            }
             Verdict::Keep
         }
     }

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use super::memory::{Charge, RequestMemory};
 use crate::base::copied;
 
-/// A connection's own buffer. Most requests fit; 10,000 connections cost 160 MiB if all of them fill it.
+/// A connection's own buffer. Most requests fit. It is there while requests come and given back in between.
 pub const BUFFER_BYTES: usize = 16 * 1024;
 
 /// The smallest request head: key, version, correlation id.
@@ -28,6 +28,15 @@ pub const START_BYTES: usize = 4;
 pub trait Source {
     /// Receives into initialised memory; 0 is the end.
     async fn fill(&mut self, into: &mut [u8]) -> io::Result<usize>;
+    /// As [`Self::fill`], before the first byte of a frame. `None` if nothing comes for so long that the memory is better
+    /// given back.
+    async fn first(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
+        self.fill(into).await.map(Some)
+    }
+    /// Waits until there is something to receive, or the end.
+    async fn arrival(&mut self) -> io::Result<()> {
+        Ok(())
+    }
     /// Receives at most `up_to` bytes behind what `into` holds, within its capacity; 0 is the end.
     async fn fill_spare(&mut self, into: &mut Vec<u8>, up_to: usize) -> io::Result<usize>;
     /// Told when a frame waits for memory (so that its sender is not blamed for the silence), and when it goes on.
@@ -62,6 +71,8 @@ pub enum FrameError {
         announced: usize,
         /// Bytes that are allowed.
         limit: usize,
+        /// Whether that follows from `--memory`, and not from `socket.request.max.bytes`.
+        by_memory: bool,
     },
     /// The system gives no memory.
     NoMemory {
@@ -78,8 +89,9 @@ impl fmt::Display for FrameError {
             Self::Closed => out.write_str("closed by the peer"),
             Self::CutOff { announced } => write!(out, "closed by the peer inside a request of {announced} bytes"),
             Self::Length(length) => write!(out, "announced a request of {length} bytes"),
-            Self::TooLarge { announced, limit } => {
-                write!(out, "announced a request of {announced} bytes, the limit is {limit}")
+            Self::TooLarge { announced, limit, by_memory } => {
+                let of = if *by_memory { "the memory for requests allows" } else { "socket.request.max.bytes is" };
+                write!(out, "announced a request of {announced} bytes, {of} {limit}")
             }
             Self::NoMemory { announced } => write!(out, "no memory for a request of {announced} bytes"),
             Self::Io(error) => write!(out, "{error}"),
@@ -92,6 +104,7 @@ pub struct FrameReader {
     /// Initialised in all its length, so that the socket may write anywhere; the first `filled` bytes are received ones.
     buffer: BytesMut,
     filled: usize,
+    /// `socket.request.max.bytes`.
     frame_bytes_max: usize,
     memory: Rc<RequestMemory>,
     estimate: Estimate,
@@ -102,10 +115,9 @@ pub type Estimate = Rc<dyn Fn(&[u8], usize) -> usize>;
 
 impl FrameReader {
     /// A reader that refuses frames above `frame_bytes_max` (`socket.request.max.bytes`), and large ones that `estimate`
-    /// finds to take more than the core's whole budget.
+    /// finds to take more than the whole budget for them.
     #[must_use]
     pub fn new(memory: Rc<RequestMemory>, frame_bytes_max: usize, estimate: Estimate) -> Self {
-        let frame_bytes_max = frame_bytes_max.min(memory.frame_bytes_max());
         Self { buffer: BytesMut::new(), filled: 0, frame_bytes_max, memory, estimate }
     }
 
@@ -149,14 +161,13 @@ impl FrameReader {
 
     /// The announced length, checked. It and whatever came along are in the buffer afterwards.
     async fn length(&mut self, source: &mut impl Source) -> Result<usize, FrameError> {
+        if self.filled == 0 {
+            self.filled = self.first(source).await?;
+        }
         if self.filled < LENGTH_BYTES {
             // With little left, every next frame would have to be moved.
             self.make_room(BUFFER_BYTES / 4);
-            let was_empty = self.filled == 0;
-            match self.fill_to(LENGTH_BYTES, LENGTH_BYTES, source).await {
-                Err(FrameError::CutOff { .. }) if was_empty && self.filled == 0 => return Err(FrameError::Closed),
-                result => result?,
-            }
+            self.fill_to(LENGTH_BYTES, LENGTH_BYTES, source).await?;
         }
         let raw: [u8; LENGTH_BYTES] = self.buffer[..LENGTH_BYTES].try_into().expect("four bytes were received");
         let length = i32::from_be_bytes(raw);
@@ -164,10 +175,27 @@ impl FrameReader {
         if announced < FRAME_BYTES_MIN {
             return Err(FrameError::Length(length));
         }
-        if announced > self.frame_bytes_max {
-            return Err(FrameError::TooLarge { announced, limit: self.frame_bytes_max });
+        for (limit, by_memory) in [(self.frame_bytes_max, false), (self.memory.frame_bytes_max(), true)] {
+            if announced > limit {
+                return Err(FrameError::TooLarge { announced, limit, by_memory });
+            }
         }
         Ok(announced)
+    }
+
+    /// The first bytes of the next frame. While nothing comes for long there is no buffer.
+    async fn first(&mut self, source: &mut impl Source) -> Result<usize, FrameError> {
+        loop {
+            if self.buffer.is_empty() {
+                source.arrival().await.map_err(FrameError::Io)?;
+            }
+            self.make_room(BUFFER_BYTES / 4);
+            match source.first(&mut self.buffer).await.map_err(FrameError::Io)? {
+                Some(0) => return Err(FrameError::Closed),
+                Some(received) => return Ok(received),
+                None => self.buffer = BytesMut::new(),
+            }
+        }
     }
 
     /// Makes the buffer at least `wanted` bytes long. Frames cut from it share its memory, so what has arrived of the next
@@ -248,10 +276,11 @@ impl FrameReader {
 
     fn check_estimate(&self, start: &[u8], announced: usize) -> Result<usize, FrameError> {
         let needed = (self.estimate)(start, announced);
-        if needed > self.memory.total() {
+        let total = self.memory.large_total();
+        if needed > total {
             // What a frame of its kind may be long, about: estimates are a multiple of the length.
-            let limit = (self.memory.total() as u128 * announced as u128 / needed as u128) as usize;
-            return Err(FrameError::TooLarge { announced, limit });
+            let limit = (total as u128 * announced as u128 / needed as u128) as usize;
+            return Err(FrameError::TooLarge { announced, limit, by_memory: true });
         }
         Ok(needed)
     }
@@ -262,7 +291,11 @@ mod tests {
     use futures_lite::future::block_on;
 
     use super::*;
-    use crate::base::copied_bytes;
+    use crate::{base::copied_bytes, net::memory::LargeRequests};
+
+    fn memory(total: usize, frame_bytes_max: usize) -> Rc<RequestMemory> {
+        RequestMemory::new(1 << 20, LargeRequests::new(total, frame_bytes_max))
+    }
 
     /// Gives its bytes in pieces of the given sizes, again and again, then ends.
     struct Script {
@@ -315,7 +348,7 @@ mod tests {
     }
 
     fn reader(frame_bytes_max: usize) -> FrameReader {
-        FrameReader::new(RequestMemory::new(16 << 20, frame_bytes_max), frame_bytes_max, Rc::new(|_, length| length))
+        FrameReader::new(memory(16 << 20, frame_bytes_max), frame_bytes_max, Rc::new(|_, length| length))
     }
 
     fn read_all(bytes: Vec<u8>, sizes: &[usize], frame_bytes_max: usize) -> (Vec<Bytes>, FrameError) {
@@ -398,13 +431,16 @@ mod tests {
         }
         for length in [1001, i32::MAX] {
             let (_, end) = read_all(length.to_be_bytes().to_vec(), &[1], 1000);
-            assert!(matches!(end, FrameError::TooLarge { limit: 1000, .. }), "{end}");
+            assert!(matches!(end, FrameError::TooLarge { limit: 1000, by_memory: false, .. }), "{end}");
         }
+        let mut reader = FrameReader::new(memory(1000, 2000), 2000, Rc::new(|_, length| length));
+        let end = block_on(reader.next(&mut Script::new(1001_i32.to_be_bytes().to_vec(), &[4])));
+        assert!(matches!(end, Err(FrameError::TooLarge { limit: 800, by_memory: true, .. })));
     }
 
     #[test]
     fn a_frame_that_would_take_too_much_is_refused_by_its_kind() {
-        let memory = RequestMemory::new(10 << 20, 1 << 20);
+        let memory = memory(10 << 20, 1 << 20);
         // Requests of kind 7 take 32 times their length.
         let estimate: Estimate = Rc::new(|start, length| if start[1] == 7 { 32 * length } else { length });
         for (kind, refused) in [(0, false), (7, true)] {
@@ -414,6 +450,42 @@ mod tests {
             let result = block_on(reader.next(&mut Script::new(framed(&body), &[1000])));
             assert_eq!(matches!(result, Err(FrameError::TooLarge { limit: 327_680, .. })), refused, "kind {kind}");
         }
+    }
+
+    #[test]
+    fn a_connection_that_is_quiet_has_no_buffer() {
+        /// Says once before each frame that nothing comes.
+        struct Quiet(Script, bool, Vec<&'static str>);
+        impl Source for Quiet {
+            async fn first(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
+                self.2.push("first");
+                self.1 = !self.1;
+                if self.1 { Ok(None) } else { self.0.fill(into).await.map(Some) }
+            }
+            async fn arrival(&mut self) -> io::Result<()> {
+                self.2.push("arrival");
+                Ok(())
+            }
+            async fn fill(&mut self, into: &mut [u8]) -> io::Result<usize> {
+                self.0.fill(into).await
+            }
+            async fn fill_spare(&mut self, into: &mut Vec<u8>, up_to: usize) -> io::Result<usize> {
+                self.0.fill_spare(into, up_to).await
+            }
+            fn waits_for_memory(&mut self, _: bool) {}
+            fn inside_large_frame(&mut self, _: bool) {}
+        }
+        let bodies = bodies(&[100, 50_000, 8]);
+        let wire: Vec<u8> = bodies.iter().flat_map(|body| framed(body)).collect();
+        let mut source = Quiet(Script::new(wire, &[104, 4, 50_000, 12]), false, Vec::new());
+        let mut reader = reader(1 << 20);
+        for body in &bodies {
+            assert_eq!(&block_on(reader.next(&mut source)).expect("a frame").bytes, body);
+        }
+        // It waits without a buffer before the first byte ever, and whenever it was told to give it back.
+        let first = ["arrival", "first", "arrival", "first"];
+        let later = ["first", "arrival", "first"];
+        assert_eq!(source.2, [&first[..], &later, &later].concat());
     }
 
     #[test]
@@ -428,7 +500,7 @@ mod tests {
 
     #[test]
     fn an_announcer_is_charged_for_little_more_than_it_sends() {
-        let memory = RequestMemory::new(64 << 20, 40 << 20);
+        let memory = memory(64 << 20, 40 << 20);
         let mut reader = FrameReader::new(memory, 40 << 20, Rc::new(|_, length| length));
         let sent = 100_000;
         let wire = [&(30_i32 << 20).to_be_bytes()[..], &vec![1; sent]].concat();

@@ -5,16 +5,18 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream as StdStream, ToSocketAddrs},
     os::fd::OwnedFd,
     sync::Arc,
+    time::Instant,
 };
 
 use glommio::net::AcceptedTcpStream;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::{
-    limits::{ConnectionLimits, Ticket},
+    limits::{ConnectionLimits, Refused, Ticket},
     service::Peer,
     socket,
 };
+use crate::base::Seldom;
 
 /// Connections that the kernel keeps until they are accepted. The kernel cuts it down to net.core.somaxconn.
 const BACKLOG: i32 = 1024;
@@ -220,14 +222,19 @@ async fn accept_all(
 ) {
     let acceptor = socket::adopt_listener(socket);
     let mut out_of_descriptors = false;
+    let (began, told) = (Instant::now(), Seldom::default());
     loop {
         let accepted = acceptor.shared_accept().await.map_err(io::Error::from);
         match accepted.and_then(|accepted| admit(accepted, listener, &limits)) {
-            Ok(Some(accepted)) => {
+            Ok(Ok(accepted)) => {
                 out_of_descriptors = false;
                 deliver(accepted).await;
             }
-            Ok(None) => {}
+            Ok(Err((client, refused))) => {
+                if let Some(left_out) = told.due(began.elapsed()) {
+                    warn!(%client, left_out, reason = %refused, "connection refused");
+                }
+            }
             // The client has gone before it was accepted.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::NotConnected) => {}
             Err(error) => {
@@ -242,17 +249,16 @@ async fn accept_all(
     }
 }
 
-fn admit(accepted: AcceptedTcpStream, listener: usize, limits: &Arc<ConnectionLimits>) -> io::Result<Option<Accepted>> {
+/// A connection that may be served, or who is refused and why.
+type Admitted = Result<Accepted, (SocketAddr, Refused)>;
+
+fn admit(accepted: AcceptedTcpStream, listener: usize, limits: &Arc<ConnectionLimits>) -> io::Result<Admitted> {
     let stream = socket::detach(accepted)?;
-    let address = stream.peer_addr()?;
-    let peer = Peer { address: canonical(address), listener };
-    match limits.admit(peer.address.ip()) {
-        Ok(ticket) => Ok(Some(Accepted { stream, peer, ticket, received: Vec::new() })),
-        Err(refused) => {
-            debug!(client = %peer.address, ?refused, "connection refused");
-            Ok(None)
-        }
-    }
+    let peer = Peer { address: canonical(stream.peer_addr()?), listener };
+    Ok(match limits.admit(peer.address.ip()) {
+        Ok(ticket) => Ok(Accepted { stream, peer, ticket, received: Vec::new() }),
+        Err(refused) => Err((peer.address, refused)),
+    })
 }
 
 /// IPv4 clients of a socket for both kinds appear as mapped IPv6 addresses: one client, one address.

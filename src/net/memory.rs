@@ -1,46 +1,60 @@
-//! One core's memory for requests that are being received or handled.
+//! Memory for requests that are being received or handled.
 //!
 //! A request is charged while its bytes arrive and until its reply is known. Three lanes keep clients out of each
 //! other's way:
-//! - **small**: whole frames that fit into a connection's own buffer. Nobody who has not sent his whole frame holds any.
-//! - **shared**: larger frames, charged in doubling steps, so that nobody holds more than twice what he has really sent.
-//! - **escape**: room for one frame of the largest size. Whoever waits longest for the shared lane gets it, so that
-//!   frames which each hold a part and wait for more can never block each other.
+//! - **small**, one a core: whole frames that fit into a connection's own buffer. Nobody who has not sent his whole frame
+//!   holds any.
+//! - **shared**, one for all cores: larger frames, charged in doubling steps, so that nobody holds more than twice what he
+//!   has really sent.
+//! - **escape**, one for all cores: room for one frame of the largest size. Whoever waits longest for the shared lane gets
+//!   it, so that frames which each hold a part and wait for more can never block each other.
+//!
+//! Large frames share one budget, since a core's part of it would be less than the largest request that the settings
+//! allow. Its lock is taken a few times for each of them and never held over anything that waits.
 
 use std::{
     cell::RefCell,
     collections::VecDeque,
     future::poll_fn,
     rc::Rc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Poll, Waker},
 };
 
-/// The part of the budget for small frames. With the memory that `server` gives to requests and the connections that it
-/// allows, it is enough for every connection to have a small request parked, so parked ones never keep others out.
-const SMALL_SHARE: usize = 5;
+/// Of the memory for large frames, the most that the escape takes: the rest is shared.
+const ESCAPE_FIFTHS_MAX: usize = 4;
 
-/// The budget of one core, in bytes.
-pub struct RequestMemory {
-    lanes: RefCell<Lanes>,
+/// The budget of all cores for large frames.
+#[derive(Debug)]
+pub struct LargeRequests {
+    lanes: Mutex<Lanes>,
     total: usize,
-    small_bytes: usize,
     frame_bytes_max: usize,
 }
 
-struct Lanes {
-    small: Lane,
-    shared: Lane,
-    escape_free: bool,
-    last_ticket: u64,
+/// The budget of one core.
+pub struct RequestMemory {
+    small: RefCell<Lane>,
+    small_bytes: usize,
+    large: Arc<LargeRequests>,
 }
 
+#[derive(Debug)]
+struct Lanes {
+    shared: Lane,
+    escape_free: bool,
+}
+
+#[derive(Debug)]
 struct Lane {
     /// Bytes; below zero for a moment when a connection goes away with an escape that it never used.
     free: isize,
     /// First come, first served. Bounded by the number of connections: each waits for at most one charge.
     waiting: VecDeque<Waiting>,
+    last_ticket: u64,
 }
 
+#[derive(Debug)]
 struct Waiting {
     ticket: u64,
     wanted: usize,
@@ -57,6 +71,9 @@ enum LaneName {
     Escape,
 }
 
+/// Those who have been granted something: woken when no lock is held any more.
+type Woken = Vec<Waker>;
+
 /// Memory that is accounted for; given back when dropped.
 pub struct Charge {
     memory: Rc<RequestMemory>,
@@ -64,20 +81,13 @@ pub struct Charge {
     bytes: usize,
 }
 
-impl RequestMemory {
+impl LargeRequests {
     /// Divides `total` bytes; frames of up to `frame_bytes_max` are possible if the budget allows them at all.
     #[must_use]
-    pub fn new(total: usize, frame_bytes_max: usize) -> Rc<Self> {
-        let small_bytes = total / SMALL_SHARE;
-        let escape = (total / 20 * 13).min(frame_bytes_max);
-        let lane = |free| Lane { free, waiting: VecDeque::new() };
-        let lanes = Lanes {
-            small: lane(small_bytes as isize),
-            shared: lane((total - small_bytes - escape) as isize),
-            escape_free: true,
-            last_ticket: 0,
-        };
-        Rc::new(Self { lanes: RefCell::new(lanes), total, small_bytes, frame_bytes_max: escape })
+    pub fn new(total: usize, frame_bytes_max: usize) -> Arc<Self> {
+        let escape = (total / 5 * ESCAPE_FIFTHS_MAX).min(frame_bytes_max);
+        let lanes = Lanes { shared: Lane::new(total - escape), escape_free: true };
+        Arc::new(Self { lanes: Mutex::new(lanes), total, frame_bytes_max: escape })
     }
 
     /// The largest frame that can ever be received, in bytes.
@@ -86,16 +96,34 @@ impl RequestMemory {
         self.frame_bytes_max
     }
 
-    /// The whole budget, in bytes.
+    fn lock(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RequestMemory {
+    /// A core's budget: `small_bytes` of its own, and what all share.
     #[must_use]
-    pub fn total(&self) -> usize {
-        self.total
+    pub fn new(small_bytes: usize, large: Arc<LargeRequests>) -> Rc<Self> {
+        Rc::new(Self { small: RefCell::new(Lane::new(small_bytes)), small_bytes, large })
+    }
+
+    /// The largest frame that can ever be received, in bytes.
+    #[must_use]
+    pub fn frame_bytes_max(&self) -> usize {
+        self.large.frame_bytes_max
+    }
+
+    /// The whole budget for large frames, in bytes.
+    #[must_use]
+    pub fn large_total(&self) -> usize {
+        self.large.total
     }
 
     /// Whether somebody waits for room in the lane of large frames: then those who hold some and send nothing must go.
     #[must_use]
     pub fn contended(&self) -> bool {
-        !self.lanes.borrow().shared.waiting.is_empty()
+        !self.large.lock().shared.waiting.is_empty()
     }
 
     /// Charges a whole frame that has arrived in a connection's own buffer. Waits for room, first come first served.
@@ -113,17 +141,37 @@ impl RequestMemory {
     }
 
     async fn wait(&self, lane: LaneName, wanted: usize, held: usize) -> LaneName {
-        let ticket = {
-            let mut lanes = self.lanes.borrow_mut();
-            lanes.last_ticket += 1;
-            let ticket = lanes.last_ticket;
-            let waiting = Waiting { ticket, wanted, held, granted: None, waker: None };
-            lanes.lane(lane).waiting.push_back(waiting);
-            lanes.grant();
-            ticket
-        };
+        let ticket = self.change(lane, |queue| queue.join(wanted, held));
         let waiter = Waiter { memory: self, lane, ticket };
         poll_fn(|context| waiter.poll(context.waker())).await
+    }
+
+    /// Changes a lane, then serves its queue from the head, as far as there is room.
+    fn change<T>(&self, lane: LaneName, change: impl FnOnce(&mut Lane) -> T) -> T {
+        match lane {
+            LaneName::Small => self.change_small(change),
+            LaneName::Shared | LaneName::Escape => self.change_large(|lanes| change(&mut lanes.shared)),
+        }
+    }
+
+    fn change_small<T>(&self, change: impl FnOnce(&mut Lane) -> T) -> T {
+        let (changed, woken) = {
+            let mut small = self.small.borrow_mut();
+            let changed = change(&mut small);
+            (changed, small.grant_small())
+        };
+        woken.into_iter().for_each(Waker::wake);
+        changed
+    }
+
+    fn change_large<T>(&self, change: impl FnOnce(&mut Lanes) -> T) -> T {
+        let (changed, woken) = {
+            let mut lanes = self.large.lock();
+            let changed = change(&mut lanes);
+            (changed, lanes.grant_large())
+        };
+        woken.into_iter().for_each(Waker::wake);
+        changed
     }
 }
 
@@ -136,82 +184,110 @@ struct Waiter<'a> {
 
 impl Waiter<'_> {
     fn poll(&self, waker: &Waker) -> Poll<LaneName> {
-        let mut lanes = self.memory.lanes.borrow_mut();
-        let queue = &mut lanes.lane(self.lane).waiting;
-        let at =
-            queue.iter().position(|entry| entry.ticket == self.ticket).expect("only this waiter removes its entry");
-        match queue[at].granted {
-            Some(granted) => {
-                queue.remove(at);
-                Poll::Ready(granted)
-            }
-            None => {
-                queue[at].waker = Some(waker.clone());
-                Poll::Pending
-            }
+        match self.lane {
+            LaneName::Small => self.memory.small.borrow_mut().collect(self.ticket, waker),
+            LaneName::Shared | LaneName::Escape => self.memory.large.lock().shared.collect(self.ticket, waker),
         }
     }
 }
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        let mut lanes = self.memory.lanes.borrow_mut();
-        let queue = &mut lanes.lane(self.lane).waiting;
-        let Some(at) = queue.iter().position(|entry| entry.ticket == self.ticket) else { return };
-        let entry = queue.remove(at).expect("the position was just found");
         // Granted but never collected: the connection has gone in between. Its old share is given back by its charge,
         // which still believes to be in the shared lane.
-        match entry.granted {
-            Some(LaneName::Small) => lanes.small.free += entry.wanted as isize,
-            Some(LaneName::Shared) => lanes.shared.free += entry.wanted as isize,
-            Some(LaneName::Escape) => {
-                lanes.escape_free = true;
-                lanes.shared.free -= entry.held as isize;
-            }
-            None => {}
+        match self.lane {
+            LaneName::Small => self.memory.change_small(|small| {
+                if let Some(entry) = small.leave(self.ticket)
+                    && entry.granted.is_some()
+                {
+                    small.free += entry.wanted as isize;
+                }
+            }),
+            LaneName::Shared | LaneName::Escape => self.memory.change_large(|lanes| {
+                let Some(entry) = lanes.shared.leave(self.ticket) else { return };
+                match entry.granted {
+                    Some(LaneName::Escape) => {
+                        lanes.escape_free = true;
+                        lanes.shared.free -= entry.held as isize;
+                    }
+                    Some(LaneName::Small | LaneName::Shared) => lanes.shared.free += entry.wanted as isize,
+                    None => {}
+                }
+            }),
         }
-        lanes.grant();
+    }
+}
+
+impl Lane {
+    fn new(free: usize) -> Self {
+        Self { free: free as isize, waiting: VecDeque::new(), last_ticket: 0 }
+    }
+
+    fn join(&mut self, wanted: usize, held: usize) -> u64 {
+        self.last_ticket += 1;
+        let ticket = self.last_ticket;
+        self.waiting.push_back(Waiting { ticket, wanted, held, granted: None, waker: None });
+        ticket
+    }
+
+    fn leave(&mut self, ticket: u64) -> Option<Waiting> {
+        let at = self.waiting.iter().position(|entry| entry.ticket == ticket)?;
+        self.waiting.remove(at)
+    }
+
+    /// What was granted under that ticket, which is used up with it.
+    fn collect(&mut self, ticket: u64, waker: &Waker) -> Poll<LaneName> {
+        let at =
+            self.waiting.iter().position(|entry| entry.ticket == ticket).expect("only its waiter removes the entry");
+        match self.waiting[at].granted {
+            Some(granted) => {
+                self.waiting.remove(at);
+                Poll::Ready(granted)
+            }
+            None => {
+                self.waiting[at].waker = Some(waker.clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn grant_small(&mut self) -> Woken {
+        let mut woken = Woken::new();
+        while let Some(entry) = self.waiting.iter_mut().find(|entry| entry.granted.is_none()) {
+            if self.free < entry.wanted as isize {
+                break;
+            }
+            self.free -= entry.wanted as isize;
+            woken.extend(entry.grant(LaneName::Small));
+        }
+        woken
     }
 }
 
 impl Lanes {
-    fn lane(&mut self, name: LaneName) -> &mut Lane {
-        match name {
-            LaneName::Small => &mut self.small,
-            LaneName::Shared | LaneName::Escape => &mut self.shared,
-        }
-    }
-
-    /// Serves the queues from their heads, as far as there is room.
-    fn grant(&mut self) {
-        while let Some(entry) = self.small.waiting.iter_mut().find(|entry| entry.granted.is_none()) {
-            if self.small.free < entry.wanted as isize {
-                break;
-            }
-            self.small.free -= entry.wanted as isize;
-            entry.grant(LaneName::Small);
-        }
-        while let Some(entry) = self.shared.waiting.iter_mut().find(|entry| entry.granted.is_none()) {
-            if self.shared.free >= entry.wanted as isize {
-                self.shared.free -= entry.wanted as isize;
-                entry.grant(LaneName::Shared);
+    fn grant_large(&mut self) -> Woken {
+        let mut woken = Woken::new();
+        let shared = &mut self.shared;
+        while let Some(entry) = shared.waiting.iter_mut().find(|entry| entry.granted.is_none()) {
+            if shared.free >= entry.wanted as isize {
+                shared.free -= entry.wanted as isize;
+                woken.extend(entry.grant(LaneName::Shared));
             } else if self.escape_free {
                 self.escape_free = false;
-                self.shared.free += entry.held as isize;
-                entry.grant(LaneName::Escape);
+                shared.free += entry.held as isize;
+                woken.extend(entry.grant(LaneName::Escape));
             } else {
                 break;
             }
         }
+        woken
     }
 }
 
 impl Waiting {
-    fn grant(&mut self, lane: LaneName) {
+    fn grant(&mut self, lane: LaneName) -> Option<Waker> {
         self.granted = Some(lane);
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
+        self.waker.take()
     }
 }
 
@@ -219,7 +295,7 @@ impl Charge {
     /// Raises the charge to `bytes`, which is at most [`RequestMemory::frame_bytes_max`]. Waits for room.
     /// If the caller gives up while waiting, the charge stays what it was.
     pub async fn grow_to(&mut self, bytes: usize) {
-        assert!(bytes <= self.memory.frame_bytes_max, "a frame above the maximum must be refused, not received");
+        assert!(bytes <= self.memory.frame_bytes_max(), "a frame above the maximum must be refused, not received");
         if bytes <= self.bytes {
             return;
         }
@@ -244,13 +320,14 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        let mut lanes = self.memory.lanes.borrow_mut();
+        let bytes = self.bytes as isize;
         match self.lane {
-            LaneName::Small => lanes.small.free += self.bytes as isize,
-            LaneName::Shared => lanes.shared.free += self.bytes as isize,
-            LaneName::Escape => lanes.escape_free = true,
+            LaneName::Small => self.memory.change_small(|small| small.free += bytes),
+            // A large frame that never grew holds nothing.
+            LaneName::Shared if bytes == 0 => {}
+            LaneName::Shared => self.memory.change_large(|lanes| lanes.shared.free += bytes),
+            LaneName::Escape => self.memory.change_large(|lanes| lanes.escape_free = true),
         }
-        lanes.grant();
     }
 }
 
@@ -266,7 +343,7 @@ mod tests {
 
     /// 4 KiB small, 8 KiB shared, 8 KiB escape.
     fn budget() -> Rc<RequestMemory> {
-        RequestMemory::new(20 * KIB, 8 * KIB)
+        RequestMemory::new(4 * KIB, LargeRequests::new(16 * KIB, 8 * KIB))
     }
 
     fn poll<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
@@ -305,8 +382,8 @@ mod tests {
         }
         assert!(!memory.contended());
         drop((second, third, fourth));
-        let lanes = memory.lanes.borrow();
-        assert_eq!((lanes.small.free, lanes.shared.free, lanes.escape_free), (4 << 10, 8 << 10, true));
+        let lanes = memory.large.lock();
+        assert_eq!((memory.small.borrow().free, lanes.shared.free, lanes.escape_free), (4 << 10, 8 << 10, true));
     }
 
     #[test]
@@ -345,7 +422,41 @@ mod tests {
             assert_eq!(given_up.bytes(), KIB);
         }
         drop((holder, escape, given_up));
-        let lanes = memory.lanes.borrow();
+        let lanes = memory.large.lock();
         assert_eq!((lanes.shared.free, lanes.escape_free, lanes.shared.waiting.len()), (8 << 10, true, 0));
+    }
+
+    #[test]
+    fn sixteen_cores_take_turns_at_a_frame_that_is_larger_than_any_one_s_part() {
+        const FRAME: usize = 100 << 20;
+        let large = LargeRequests::new(320 << 20, FRAME);
+        assert_eq!(large.frame_bytes_max(), FRAME);
+        let most = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let cores: Vec<_> = (0..16)
+            .map(|_| {
+                let (large, most) = (large.clone(), most.clone());
+                std::thread::spawn(move || {
+                    let memory = RequestMemory::new(4 << 20, large);
+                    let mut charge = memory.large();
+                    // As it arrives, in doubling steps, so that all hold parts and wait for more.
+                    let mut bytes = 64 << 10;
+                    while charge.bytes() < FRAME {
+                        block_on(charge.grow_to(bytes));
+                        bytes = FRAME.min(2 * bytes);
+                    }
+                    most.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                })
+            })
+            .collect();
+        cores.into_iter().for_each(|core| core.join().expect("it got its frame"));
+        assert_eq!(most.load(std::sync::atomic::Ordering::Relaxed), 16);
+        let lanes = large.lock();
+        assert_eq!((lanes.shared.free, lanes.escape_free, lanes.shared.waiting.len()), (220 << 20, true, 0));
+    }
+
+    #[test]
+    fn a_small_budget_carries_what_it_can() {
+        let large = LargeRequests::new(20 << 20, 100 << 20);
+        assert_eq!(large.frame_bytes_max(), 16 << 20);
     }
 }

@@ -2,7 +2,11 @@
 
 use std::{collections::VecDeque, io};
 
+use super::socket::PIECES_PER_CALL_MAX;
 use crate::io::Slice;
+
+/// Replies gathered for one system call when several are ready together.
+const GATHERED_BYTES_MAX: usize = 256 * 1024;
 
 /// Pieces to be sent. They are kept, and with them the memory that they lease, until the kernel has taken them.
 #[derive(Default)]
@@ -11,14 +15,27 @@ pub struct Outbox {
     /// How much of the first piece has been sent.
     sent_of_first: usize,
     unsent_bytes: usize,
+    /// Bytes of the pieces that are not parts of a core's buffers.
+    own_bytes: usize,
+}
+
+fn own_bytes(piece: &Slice) -> usize {
+    if piece.is_of_a_buffer() { 0 } else { piece.len() }
 }
 
 impl Outbox {
     /// Adds a reply behind what is there.
     pub fn push(&mut self, reply: Vec<Slice>) {
         self.unsent_bytes += reply.iter().map(|piece| piece.len()).sum::<usize>();
+        self.own_bytes += reply.iter().map(own_bytes).sum::<usize>();
         // Empty pieces would only fill vectors of the system call.
         self.pieces.extend(reply.into_iter().filter(|piece| !piece.is_empty()));
+    }
+
+    /// Whether one more reply may go out in the same system call.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.unsent_bytes < GATHERED_BYTES_MAX && self.pieces.len() < PIECES_PER_CALL_MAX
     }
 
     /// Bytes not taken by the kernel yet.
@@ -27,10 +44,16 @@ impl Outbox {
         self.unsent_bytes
     }
 
-    /// Pieces not taken by the kernel yet.
+    /// Memory of the replies' own that they hold until they are sent, in bytes: all but records.
     #[must_use]
-    pub fn unsent_pieces(&self) -> usize {
-        self.pieces.len()
+    pub fn own_bytes(&self) -> usize {
+        self.own_bytes
+    }
+
+    /// What would be free if the replies were not there, in bytes; of memory that others hold as well, a share.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.pieces.iter().map(Slice::held_share).sum()
     }
 
     /// The unsent bytes from the first on, as a gathering write wants them.
@@ -52,6 +75,7 @@ impl Outbox {
                 break;
             }
             left -= first.len();
+            self.own_bytes -= own_bytes(first);
             self.pieces.pop_front();
         }
         self.sent_of_first = left;
@@ -78,7 +102,7 @@ mod tests {
                 seen.extend(taken);
             }
             assert_eq!(seen, whole, "in steps of {step}");
-            assert_eq!(outbox.unsent_pieces(), 0);
+            assert_eq!((outbox.pieces.len(), outbox.own_bytes(), outbox.held_bytes()), (0, 0, 0));
         }
     }
 

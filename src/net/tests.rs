@@ -13,7 +13,10 @@ use bytes::Bytes;
 use futures_lite::future::poll_fn;
 
 use super::*;
-use crate::io::{Slice, glommio as backend};
+use crate::{
+    io::{Slice, glommio as backend},
+    shard::ReplyMemory,
+};
 
 /// Answers each frame with itself, in pieces. The first byte says how: `p` pipelines, `w` waits until `r` releases it,
 /// `x` closes, `n` has no reply, `b` answers with 4 MiB, `l` tells how many requests of other kinds were begun.
@@ -90,8 +93,10 @@ fn settings() -> NetSettings {
     NetSettings {
         frame_bytes_max: 8 << 20,
         idle_max: Duration::from_secs(600),
-        request_bytes: 16 << 20,
-        unsent_bytes: 1 << 20,
+        small_request_bytes: 3 << 20,
+        large_requests: LargeRequests::new(13 << 20, 8 << 20),
+        replies: ReplyMemory::new(1, 64 << 20, 64 << 20),
+        core: 0,
         send_buffer_bytes: None,
         receive_buffer_bytes: None,
     }
@@ -342,25 +347,103 @@ fn stalled_announcers_cost_the_others_nothing() {
     });
 }
 
+/// Reads what eight requests for 4 MiB bring. Whether all of it came.
+fn gets_all(client: &mut StdStream) -> bool {
+    let mut seen = vec![0; 8 * (4 << 20)];
+    client.read_exact(&mut seen).is_ok()
+}
+
 #[test]
-fn a_client_that_does_not_read_is_closed_and_idle_ones_too() {
+fn clients_that_do_not_read_are_idle_and_get_all_of_it_when_they_do() {
     let sweeps = std::cell::Cell::new(0);
     let sweep = move |core: &NetCore<Echo>| {
         sweeps.set(sweeps.get() + 1);
-        // A tenth of a second each: the unread ones go after 30 seconds of this time, the idle one after a minute.
+        // An hour in a few hundred sweeps.
+        core.sweep(Duration::from_secs(10 * sweeps.get()));
+    };
+    let settings = NetSettings { idle_max: Duration::MAX, ..settings() };
+    with_echo(settings, sweep, |connect| {
+        let mut deaf: Vec<StdStream> = (0..12)
+            .map(|_| {
+                let mut client = connect();
+                (0..8).for_each(|_| send(&mut client, b"b-------"));
+                client
+            })
+            .collect();
+        // In the time of the sweeper that is well beyond half a minute, and all of them are unread together.
+        thread::sleep(Duration::from_millis(200));
+        for client in &mut deaf {
+            assert!(gets_all(client), "cut off");
+        }
+    });
+}
+
+#[test]
+fn silence_ends_idle_connections_and_those_that_do_not_read_alike() {
+    let sweeps = std::cell::Cell::new(0);
+    let sweep = move |core: &NetCore<Echo>| {
+        sweeps.set(sweeps.get() + 1);
         core.sweep(Duration::from_millis(100 * sweeps.get()));
     };
-    let settings = NetSettings { idle_max: Duration::from_secs(60), ..settings() };
+    let settings = NetSettings { idle_max: Duration::from_secs(20), ..settings() };
     with_echo(settings, sweep, |connect| {
         let mut deaf = connect();
         for _ in 0..8 {
             send(&mut deaf, b"b-------");
         }
+        // Until the kernel's buffers are full.
+        thread::sleep(Duration::from_millis(100));
         let mut idle = connect();
         assert!(is_ended(&mut idle), "closed for idleness");
         // What lies in the kernel's buffers is dropped with the connection.
-        let mut seen = Vec::new();
-        let end = deaf.read_to_end(&mut seen);
-        assert!(seen.len() < 8 * (4 << 20), "{} bytes, {end:?}", seen.len());
+        assert!(!gets_all(&mut deaf));
+    });
+}
+
+#[test]
+fn when_the_memory_for_replies_is_used_up_the_largest_holder_goes_and_nobody_else() {
+    // Room for the small ones, and not for 4 MiB more.
+    let replies = ReplyMemory::new(1, 1 << 20, 6 << 20);
+    let settings = NetSettings { replies, idle_max: Duration::MAX, send_buffer_bytes: Some(4096), ..settings() };
+    let sweeps = std::cell::Cell::new(0);
+    let sweep = move |core: &NetCore<Echo>| {
+        sweeps.set(sweeps.get() + 1);
+        core.sweep(Duration::from_millis(sweeps.get()));
+    };
+    with_echo(settings, sweep, |connect| {
+        // 4 MiB is held for the first; 1 MiB for each of the others, of which all but one fit beside it.
+        let mut large = connect();
+        send(&mut large, b"b-------");
+        let mut small: Vec<StdStream> = (0..3).map(|_| connect()).collect();
+        let body = vec![b'e'; 1 << 20];
+        thread::sleep(Duration::from_millis(50));
+        for client in &mut small {
+            send(client, &body);
+            thread::sleep(Duration::from_millis(50));
+        }
+        let mut seen = vec![0; 4 << 20];
+        assert!(large.read_exact(&mut seen).is_err(), "it held most");
+        for client in &mut small {
+            assert!(receive(client) == body, "one that holds little was closed");
+        }
+    });
+}
+
+#[test]
+fn a_connection_that_was_quiet_for_long_is_served_as_before() {
+    let sweeps = std::cell::Cell::new(0);
+    let sweep = move |core: &NetCore<Echo>| {
+        sweeps.set(sweeps.get() + 1);
+        core.sweep(Duration::from_secs(10 * sweeps.get()));
+    };
+    let settings = NetSettings { idle_max: Duration::MAX, ..settings() };
+    with_echo(settings, sweep, |connect| {
+        let mut client = connect();
+        for body in [&b"e-one---"[..], &[b'e'; 20_000], b"e-two---", &[b'e'; 16_380]] {
+            send(&mut client, body);
+            assert!(receive(&mut client) == body);
+            // Several sweeps, each of which takes the buffer away.
+            thread::sleep(Duration::from_millis(20));
+        }
     });
 }

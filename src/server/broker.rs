@@ -27,8 +27,8 @@ use crate::{
 /// requests, replies and connections.
 const DIRTY_SIXTEENTHS: u64 = 2;
 const RECORDS_SIXTEENTHS: u64 = 6;
-/// Open segment files of the whole broker; the process limit is raised to its hard bound at start.
-const OPEN_FILES_MAX: usize = 2000;
+/// Open segment files that a core has at least.
+const OPEN_FILES_MIN: usize = 16;
 
 /// One value for all cores.
 #[derive(Clone)]
@@ -90,6 +90,8 @@ impl Shard for KafkaBroker {
         let seed = seed.ok_or("recovery left nothing for this core")?;
         let io = context.io.clone();
         let started = shard::start(io.clone(), seed, Rc::new(die)).await?;
+        started.router.keep_to(&context.replies);
+        started.router.tell_bounds(context.bounds);
         let endpoints = context.identity.advertised.iter().map(|told| api::Endpoint {
             name: told.listener.clone(),
             host: told.host.clone().into(),
@@ -171,7 +173,7 @@ fn log_settings(context: &CoreContext) -> LogSettings {
         journal_max_bytes: identity.config.journal_bytes,
         dirty_max_bytes: (of_core / 16 * DIRTY_SIXTEENTHS) as usize,
         cache_max_bytes: (of_core / 16 * RECORDS_SIXTEENTHS) as usize,
-        open_files_max: (OPEN_FILES_MAX / context.cores).max(16),
+        open_files_max: (identity.segment_files_max as usize / context.cores).max(OPEN_FILES_MIN),
         ..LogSettings::default()
     }
 }

@@ -9,12 +9,19 @@ use std::{
 
 use tracing::{info, warn};
 
-use super::{Identity, gate::Gate, settings::Machine, signals::Stop};
+use super::{
+    Identity,
+    gate::Gate,
+    settings::{self, Machine},
+    signals::Stop,
+};
 use crate::{
     io::{Clock, Io, glommio as backend},
     net::{
-        Accepted, Acceptor, ConnectionLimits, Endpoint, Listener, Mailbox, NetCore, NetSettings, SWEEP_PERIOD, Service,
+        Accepted, Acceptor, ConnectionLimits, Endpoint, LargeRequests, Listener, Mailbox, NetCore, NetSettings,
+        SWEEP_PERIOD, Service,
     },
+    shard::{Bounds, ReplyMemory},
 };
 
 /// After a stop is asked for, requests in flight have so long to be answered.
@@ -42,6 +49,10 @@ pub struct CoreContext {
     pub identity: Arc<Identity>,
     /// Raise it to stop the broker in order.
     pub stop: Stop,
+    /// The broker's memory for replies that are not read.
+    pub replies: Arc<ReplyMemory>,
+    /// What the process can do at most.
+    pub bounds: Bounds,
 }
 
 /// The broker behind the sockets: recovers, serves, stops. One value is cloned to every core, and every core is in the
@@ -74,8 +85,7 @@ struct Shared<S: Shard> {
     shard: S,
     net: NetSettings,
     limits: Arc<ConnectionLimits>,
-    /// Connections that `--memory` allows.
-    affordable: usize,
+    bounds: Bounds,
     mailboxes: Vec<Mailbox<Accepted>>,
     started: Gate,
     announced: Gate,
@@ -90,7 +100,7 @@ impl<S: Shard> Clone for Shared<S> {
             shard: self.shard.clone(),
             net: self.net.clone(),
             limits: self.limits.clone(),
-            affordable: self.affordable,
+            bounds: self.bounds,
             mailboxes: self.mailboxes.clone(),
             started: self.started.clone(),
             announced: self.announced.clone(),
@@ -112,16 +122,31 @@ pub(super) fn run<S: Shard>(
 ) -> Result<(), String> {
     let cores = machine.cores();
     let config = &identity.config;
-    let affordable = machine.connections_affordable();
+    let budget = machine.budget();
+    let frame_bytes_max = usize::try_from(config.request_max_bytes).unwrap_or(0);
+    let large_requests = LargeRequests::new(budget.large_request_bytes, frame_bytes_max);
+    let replies = ReplyMemory::new(cores, budget.reply_bytes, budget.reply_pressed_bytes);
+    let bounds =
+        Bounds { connections_max: budget.connections_max, request_bytes_max: large_requests.frame_bytes_max() };
+    settings::log_bounds(config, machine.memory_bytes, &bounds, &budget);
     let shared = Shared {
         shard: shard.clone(),
-        net: machine.net_settings(config),
+        net: NetSettings {
+            frame_bytes_max,
+            idle_max: config.connections_max_idle_ms.map_or(Duration::MAX, Duration::from_millis),
+            small_request_bytes: budget.small_request_bytes / cores,
+            large_requests,
+            replies: replies.clone(),
+            core: 0,
+            send_buffer_bytes: None,
+            receive_buffer_bytes: None,
+        },
         limits: ConnectionLimits::new(
-            affordable.min(config.connections_max as usize),
+            bounds.connections_max.min(config.connections_max as usize),
             config.connections_per_ip_max as usize,
             cores,
         ),
-        affordable,
+        bounds,
         mailboxes: (0..cores).map(|_| Mailbox::default()).collect(),
         started: Gate::new(cores),
         announced: Gate::new(cores),
@@ -133,8 +158,10 @@ pub(super) fn run<S: Shard>(
     let listeners = Mutex::new(Some(listeners));
     let body = |core| {
         let listeners = listeners.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
-        let (identity, stop, shared) = (identity.clone(), stop.clone(), shared.clone());
-        move |io| live(CoreContext { io, core, cores, identity, stop }, shared, listeners)
+        let (identity, stop, mut shared) = (identity.clone(), stop.clone(), shared.clone());
+        shared.net.core = core;
+        let (replies, bounds) = (replies.clone(), shared.bounds);
+        move |io| live(CoreContext { io, core, cores, identity, stop, replies, bounds }, shared, listeners)
     };
     let executors = backend::start(&machine.plan.0, machine.io_memory, body).map_err(|error| error.to_string())?;
     // All are joined before the first failure is told.
@@ -195,7 +222,7 @@ async fn serve<S: Shard>(
     let (shared_limits, first) = (shared.clone(), context.core == 0);
     let adapt = move || match shared_limits.shard.connection_limits(&service) {
         Some((in_all, per_address)) if first => {
-            shared_limits.limits.set(in_all.min(shared_limits.affordable), per_address);
+            shared_limits.limits.set(in_all.min(shared_limits.bounds.connections_max), per_address);
         }
         Some(_) | None => (),
     };
@@ -414,9 +441,15 @@ mod tests {
             meta: MetaProperties { cluster_id: id(), node_id: 1, directory_id: id() },
             advertised: Vec::new(),
             memory_bytes: 256 << 20,
+            segment_files_max: 256,
             began: Instant::now(),
         };
-        let machine = Machine { plan: CorePlan(vec![None; cores]), memory_bytes: 256 << 20, io_memory: 64 << 10 };
+        let machine = Machine {
+            plan: CorePlan(vec![None; cores]),
+            memory_bytes: 256 << 20,
+            io_memory: 64 << 10,
+            open_files: 1024,
+        };
         let stop = Stop::default();
         let client = {
             let stop = stop.clone();

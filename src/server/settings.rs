@@ -4,7 +4,6 @@ use std::{
     fs,
     net::ToSocketAddrs,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use tracing::{info, warn};
@@ -17,18 +16,36 @@ use super::{
 use crate::{
     config::{self, BrokerConfig, ConfigError, Loaded, Note},
     io::glommio::probe,
-    net::{CONNECTION_BUFFER_BYTES, Endpoint, Host, NetSettings},
+    net::{Endpoint, Host},
+    partition, protocol,
+    shard::{self, Bounds},
 };
 
-/// Connections may hold a sixteenth of the memory in their own buffers.
-const CONNECTION_SHARE: u64 = 16;
+/// Of the broker's memory, sixteenths. Records have six of them ([`super::broker`]).
+///
+/// Small requests: enough for every connection to have one parked that is a quarter of its buffer.
+const SMALL_REQUEST_SIXTEENTHS: u64 = 1;
+/// Large requests, while they are received or handled.
+const LARGE_REQUEST_SIXTEENTHS: u64 = 5;
+/// Replies that are not read: from here on a fetch gets its first batch only ...
+const REPLY_SIXTEENTHS: u64 = 2;
+/// ... and from here on the largest holders are closed. Records among them count as records: the cache gives way.
+const REPLY_PRESSED_SIXTEENTHS: u64 = 3;
+/// Connections.
+const CONNECTION_SIXTEENTHS: u64 = 2;
 
-/// Requests that are being received or handled may hold five sixteenths; one of them is for small frames, so that every
-/// connection can have one.
-const REQUEST_SIXTEENTHS: u64 = 5;
+/// What a connection is counted with: what an idle one takes, and half of the buffer that a busy one has as well.
+const CONNECTION_BYTES: u64 = 8 << 10;
 
-/// Replies that lie unsent may hold an eighth before slow readers are closed sooner.
-const UNSENT_SHARE: u64 = 8;
+/// Below this many open files a line says so.
+const OPEN_FILES_FEW: u64 = 4096;
+/// Every system allows as many.
+const OPEN_FILES_GUESSED: u64 = 1024;
+/// Open segment files of the whole broker, if so many may be open twice.
+const SEGMENT_FILES_MAX: u64 = 2000;
+
+/// Files of each executor that are neither segments nor connections: rings, event descriptors, journals, listeners.
+const FILES_OF_CORE: u64 = 64;
 
 /// Reads a file, or takes the defaults, and checks every value.
 /// # Errors  One line that names place, key, value and what is allowed.
@@ -63,6 +80,19 @@ pub(super) struct Machine {
     pub(super) memory_bytes: u64,
     /// Registered buffers of each executor, in bytes.
     pub(super) io_memory: usize,
+    /// How many files may be open.
+    pub(super) open_files: u64,
+}
+
+/// What the broker can hold and serve at most: it follows from memory, cores and open files. Bytes are the whole broker's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Budget {
+    pub(super) small_request_bytes: usize,
+    pub(super) large_request_bytes: usize,
+    pub(super) reply_bytes: usize,
+    pub(super) reply_pressed_bytes: usize,
+    /// Connections that memory and open files allow.
+    pub(super) connections_max: usize,
 }
 
 impl Machine {
@@ -87,34 +117,80 @@ impl Machine {
         }
         probe::io_uring().map_err(|unusable| unusable.to_string())?;
         let io_memory = probe::io_memory(plan.0.len()).map_err(|unusable| unusable.to_string())?;
-        match limits::raise_open_files() {
-            Ok(Some(files)) if files < 4096 => warn!(files, "few files may be open; raise the limit (ulimit -n)"),
-            Ok(_) => {}
-            Err(error) => warn!(%error, "cannot read the limit of open files"),
+        let open_files = match limits::raise_open_files() {
+            Ok(files) => files.unwrap_or(u64::MAX),
+            Err(error) => {
+                warn!(%error, "cannot read the limit of open files");
+                OPEN_FILES_GUESSED
+            }
+        };
+        if open_files < OPEN_FILES_FEW {
+            warn!(files = open_files, "few files may be open; raise the limit (ulimit -n)");
         }
-        Ok(Self { plan, memory_bytes, io_memory })
+        Ok(Self { plan, memory_bytes, io_memory, open_files })
     }
 
     pub(super) fn cores(&self) -> usize {
         self.plan.0.len()
     }
 
-    /// What each core's connections may do.
-    pub(super) fn net_settings(&self, config: &BrokerConfig) -> NetSettings {
-        let of_core = self.memory_bytes / self.cores() as u64;
-        NetSettings {
-            frame_bytes_max: usize::try_from(config.request_max_bytes).unwrap_or(0),
-            idle_max: config.connections_max_idle_ms.map_or(Duration::MAX, Duration::from_millis),
-            request_bytes: (of_core / 16 * REQUEST_SIXTEENTHS) as usize,
-            unsent_bytes: (of_core / UNSENT_SHARE) as usize,
-            send_buffer_bytes: None,
-            receive_buffer_bytes: None,
-        }
+    /// What is left for records, requests, replies and connections when the cores can talk to each other.
+    pub(super) fn memory_left(&self) -> u64 {
+        let mesh = shard::mesh_bytes(self.cores()) as u64;
+        self.memory_bytes - mesh.min(self.memory_bytes / 4)
     }
 
-    /// How many connections the memory allows in all.
-    pub(super) fn connections_affordable(&self) -> usize {
-        (self.memory_bytes / CONNECTION_SHARE) as usize / CONNECTION_BUFFER_BYTES
+    /// Segments that may be open at the same time.
+    pub(super) fn segment_files_max(&self) -> u64 {
+        SEGMENT_FILES_MAX.min(self.open_files / 4)
+    }
+
+    /// What can be held and served.
+    pub(super) fn budget(&self) -> Budget {
+        let memory = self.memory_left();
+        let sixteenths = |count| usize::try_from(memory / 16 * count).unwrap_or(usize::MAX);
+        let own_files = self.segment_files_max() + FILES_OF_CORE * self.cores() as u64;
+        let files = self.open_files - own_files.min(self.open_files / 2);
+        let affordable = memory / 16 * CONNECTION_SIXTEENTHS / CONNECTION_BYTES;
+        Budget {
+            small_request_bytes: sixteenths(SMALL_REQUEST_SIXTEENTHS),
+            large_request_bytes: sixteenths(LARGE_REQUEST_SIXTEENTHS),
+            reply_bytes: sixteenths(REPLY_SIXTEENTHS),
+            reply_pressed_bytes: sixteenths(REPLY_PRESSED_SIXTEENTHS),
+            connections_max: usize::try_from(affordable.min(files)).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+/// Says at the start what this process can do at most, and which settings ask for more.
+pub(super) fn log_bounds(config: &BrokerConfig, memory_bytes: u64, bounds: &Bounds, budget: &Budget) {
+    let memory_mib = memory_bytes >> 20;
+    let connections = bounds.connections_max.min(config.connections_max as usize);
+    let request_bytes = bounds.request_bytes_max;
+    info!(
+        connections,
+        request_bytes,
+        large_requests_bytes = budget.large_request_bytes,
+        unread_reply_bytes = budget.reply_pressed_bytes,
+        batch_unpacked_bytes = partition::SCANNED_BYTES_MAX,
+        batch_recompressed_bytes = partition::REWRITTEN_BYTES_MAX,
+        request_elements = protocol::guard::ELEMENTS_MAX,
+        "limits: at most {connections} connections, requests of {request_bytes} bytes; README has them all"
+    );
+    let asked = config.request_max_bytes;
+    if usize::try_from(asked).is_ok_and(|asked| asked > request_bytes) {
+        warn!(
+            "socket.request.max.bytes={asked}, but {memory_mib} MiB of memory carry requests of {request_bytes} bytes: \
+             larger ones are refused (give --memory more)"
+        );
+    }
+    // Kafka's default is as good as no limit; nobody expects that many.
+    let asked = config.connections_max as usize;
+    if config.statics.contains_key("max.connections") && asked > bounds.connections_max {
+        warn!(
+            "max.connections={asked}, but {memory_mib} MiB of memory and the open files allow {connections}: further \
+             ones are refused (give --memory more, raise ulimit -n)"
+        );
     }
 }
 
@@ -176,6 +252,7 @@ fn machine_name() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::LargeRequests;
 
     fn loaded(overrides: &[&str]) -> BrokerConfig {
         let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
@@ -201,6 +278,28 @@ mod tests {
         assert_eq!(endpoint(&config.listeners[0]).host, Host::Any);
         let told = advertised(&config, &[4711]);
         assert_eq!((told[0].host.as_str(), told[0].port), ("example.org", 1234));
+    }
+
+    fn machine(memory_mib: u64, cores: usize, open_files: u64) -> Machine {
+        Machine { plan: CorePlan(vec![None; cores]), memory_bytes: memory_mib << 20, io_memory: 0, open_files }
+    }
+
+    #[test]
+    fn what_can_be_served_follows_from_memory_and_files_and_not_from_the_cores() {
+        let default_request = loaded(&[]).request_max_bytes as usize;
+        for cores in [1, 2, 16] {
+            let budget = machine(1024, cores, 1 << 20).budget();
+            assert!(budget.connections_max > 15_000, "{cores} cores: {budget:?}");
+            let large = LargeRequests::new(budget.large_request_bytes, default_request);
+            assert_eq!(large.frame_bytes_max(), default_request, "{cores} cores");
+        }
+        // A batch of 15 MB fits into the least memory.
+        let large = LargeRequests::new(machine(64, 1, 1 << 20).budget().large_request_bytes, default_request);
+        assert!((15 << 20..default_request).contains(&large.frame_bytes_max()));
+        // Files: a quarter for segments, and room for what every core has open.
+        assert_eq!(machine(1024, 1, 1024).segment_files_max(), 256);
+        assert_eq!(machine(1024, 1, 1024).budget().connections_max, 1024 - 256 - 64);
+        assert_eq!(machine(1024, 64, 1024).budget().connections_max, 512, "half at least");
     }
 
     #[test]

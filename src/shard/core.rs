@@ -1,8 +1,9 @@
 //! What a core owns.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     rc::Rc,
+    sync::Arc,
 };
 
 use tracing::{debug, warn};
@@ -23,6 +24,8 @@ use crate::{
     shard::{
         call::{Answer, Call, Delta, Message},
         control::Control,
+        replies::ReplyMemory,
+        router::Bounds,
         settings,
     },
 };
@@ -71,6 +74,10 @@ pub struct Core {
     views: RefCell<Map<TopicId, Rc<TopicView>>>,
     /// Producer ids this core may still hand out: next, end.
     pub(super) producer_ids: Cell<(i64, i64)>,
+    /// What the process can do at most. Absent where there is no process around the cores.
+    pub(super) bounds: OnceCell<Bounds>,
+    /// What fetches may hold while they are not read.
+    pub(super) replies: RefCell<Arc<ReplyMemory>>,
 }
 
 impl Core {
@@ -99,6 +106,8 @@ impl Core {
             parked: RefCell::default(),
             views: RefCell::default(),
             producer_ids: Cell::new((0, 0)),
+            bounds: OnceCell::new(),
+            replies: RefCell::new(ReplyMemory::boundless()),
         })
     }
 

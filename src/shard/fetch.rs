@@ -59,9 +59,7 @@ impl Core {
         let mut news_bytes = vec![1; owners.len()];
         loop {
             let fetched = self.fetch_round(owners, &call, wait, &news_bytes).await;
-            let bytes: usize = fetched.iter().map(|part| part.bytes).sum();
-            let news = bytes >= call.min_bytes || fetched.iter().any(is_decided);
-            if news || self.io.clock.now() >= deadline {
+            if enough(&fetched, &call, self.fetch_bytes_max(&call)) || self.io.clock.now() >= deadline {
                 return within_limits(fetched, &call);
             }
             for (owner, news_bytes) in owners.iter().zip(&mut news_bytes) {
@@ -146,8 +144,9 @@ impl Core {
         loop {
             // The bell is taken up before the look, so that nothing can come in between.
             let rung = news.notified();
+            let bytes_max = self.fetch_bytes_max(call);
             let fetched = self.read_all(call).await;
-            if enough(&fetched, call) || self.io.clock.now() >= deadline {
+            if enough(&fetched, call, bytes_max) || self.io.clock.now() >= deadline {
                 return fetched;
             }
             drop(fetched);
@@ -157,8 +156,13 @@ impl Core {
         }
     }
 
+    /// What the call asks for, or what the memory for replies allows, if that is less.
+    fn fetch_bytes_max(&self, call: &FetchCall) -> usize {
+        call.max_bytes.min(self.replies.borrow().fetch_bytes_max())
+    }
+
     async fn read_all(&self, call: &FetchCall) -> Vec<Fetched> {
-        let mut room = call.max_bytes;
+        let mut room = self.fetch_bytes_max(call);
         let mut empty = true;
         let mut all = Vec::with_capacity(call.partitions.len());
         for (key, part) in &call.partitions {
@@ -166,8 +170,11 @@ impl Core {
                 Ok(replica) => replica.fetch(part, call.isolation, room, empty).await,
                 Err(error) => Fetched::refused(error),
             };
-            room = room.saturating_sub(fetched.bytes);
-            empty &= fetched.bytes == 0;
+            if fetched.bytes > 0 {
+                // Others have read meanwhile, if the disk was asked.
+                room = room.saturating_sub(fetched.bytes).min(self.fetch_bytes_max(call));
+                empty = false;
+            }
             all.push(fetched);
         }
         all
@@ -234,9 +241,11 @@ fn is_decided(part: &Fetched) -> bool {
     part.error.is_some() || part.diverging.is_some()
 }
 
-fn enough(fetched: &[Fetched], call: &FetchCall) -> bool {
+/// Whether a fetch that could read `bytes_max` need not wait for more. What others hold and do not read must not make it
+/// wait for bytes that it cannot have.
+fn enough(fetched: &[Fetched], call: &FetchCall, bytes_max: usize) -> bool {
     let bytes: usize = fetched.iter().map(|part| part.bytes).sum();
-    bytes >= call.min_bytes || fetched.iter().any(is_decided)
+    bytes >= call.min_bytes || (bytes > 0 && bytes_max < call.min_bytes) || fetched.iter().any(is_decided)
 }
 
 /// Each core kept to the limits by itself; together they may be above. What is too much is given back, in request order.
@@ -258,6 +267,24 @@ fn within_limits(mut fetched: Vec<Fetched>, call: &FetchCall) -> Vec<Fetched> {
 mod tests {
     use super::*;
     use crate::partition::Isolation;
+
+    #[test]
+    fn a_fetch_that_may_read_less_than_it_waits_for_does_not_wait() {
+        let call = |min_bytes| FetchCall {
+            partitions: Vec::new(),
+            isolation: Isolation::ReadUncommitted,
+            max_bytes: 1000,
+            min_bytes,
+            max_wait: Duration::from_secs(1),
+        };
+        let enough = |bytes, min_bytes, bytes_max| {
+            enough(&[Fetched::default(), Fetched { bytes, ..Fetched::default() }], &call(min_bytes), bytes_max)
+        };
+        assert!(enough(100, 100, 1000) && !enough(99, 100, 1000) && !enough(99, 100, 100));
+        assert!(enough(99, 100, 99) && enough(99, 100, 0), "there is no room for more");
+        assert!(!enough(0, 100, 0), "but then for something");
+        assert!(enough(0, 0, 0));
+    }
 
     #[test]
     fn what_several_cores_read_together_stays_within_the_limit() {

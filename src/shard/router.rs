@@ -1,6 +1,6 @@
 //! The way from a request to the cores that can answer it. One per core.
 
-use std::{rc::Rc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use crate::{
     base::{BrokerId, ErrorCode, PartitionKey, ProducerId, TopicId},
@@ -13,11 +13,21 @@ use crate::{
         call::{Answer, Call, ControlAnswer, ControlRequest, FetchCall, ListedOffset, OffsetsCall, ProducePart},
         core::{Core, TopicView},
         produce::ProducePending,
+        replies::ReplyMemory,
     },
 };
 
 /// The controller's core.
 const CONTROLLER_CORE: usize = 0;
+
+/// What the process can do at most, whatever the settings say: it follows from its memory and its open files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Connections, under `max.connections`.
+    pub connections_max: usize,
+    /// The largest request in bytes, under `socket.request.max.bytes`.
+    pub request_bytes_max: usize,
+}
 
 /// A handle on this core, for handlers.
 #[derive(Clone)]
@@ -28,6 +38,24 @@ pub struct Router {
 impl Router {
     pub(super) fn new(core: Rc<Core>) -> Self {
         Self { core }
+    }
+
+    /// Keeps this core's fetches within a broker's memory for replies from now on, and counts what they make it hold.
+    pub fn keep_to(&self, replies: &Arc<ReplyMemory>) {
+        replies.count(self.core.index(), self.core.io.disk.pinned());
+        *self.core.replies.borrow_mut() = replies.clone();
+    }
+
+    /// Tells this core what the process can do at most. Once.
+    pub fn tell_bounds(&self, bounds: Bounds) {
+        // Every core is told the same.
+        let _ = self.core.bounds.set(bounds);
+    }
+
+    /// What the process can do at most, if it was said.
+    #[must_use]
+    pub fn bounds(&self) -> Option<Bounds> {
+        self.core.bounds.get().copied()
     }
 
     /// This core's copy of the metadata: durable state only.

@@ -60,7 +60,7 @@ impl Disk {
         Self { home: Rc::new(CoreHome(Home::here())), known_devices: Rc::default() }
     }
 
-    pub(super) fn home(&self) -> &Arc<Home> {
+    pub(in crate::io) fn home(&self) -> &Arc<Home> {
         &self.home.0
     }
 

@@ -6,11 +6,13 @@ use std::ops::Range;
 use std::os::fd::RawFd;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::disk_state::{Bytes, Content, DiskState, WriteInFlight};
 use super::faults::{Operation, errno, error, short_write};
 use super::world::{Event, World};
 use crate::io::channel::oneshot;
+use crate::io::memory::Home;
 use crate::io::{
     ALIGNMENT, Buffer, DirEntry, FileLeft, FileWrite, Instant, Left, Mark, OpenOptions, SharedBuffer, Slice, align_up,
 };
@@ -304,7 +306,11 @@ impl Disk {
     }
 
     pub(in crate::io) fn live_bytes(&self) -> usize {
-        self.world.home(self.node).live_bytes()
+        self.home().live_bytes()
+    }
+
+    pub(in crate::io) fn home(&self) -> Arc<Home> {
+        self.world.home(self.node)
     }
 }
 
