@@ -1,6 +1,7 @@
 //! The real binary, from outside: started, killed, restarted, and asked by stock clients.
 
 mod broker {
+    pub mod bounds;
     pub mod clients;
     pub mod confined;
     pub mod cores;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, CommitMode, Consumer},
     error::KafkaError,
@@ -122,6 +122,14 @@ pub fn delete_records(address: &str, topic: &str, partition: i32, before: i64) {
     let mut offsets = TopicPartitionList::new();
     offsets.add_partition_offset(topic, partition, Offset::Offset(before)).expect("a valid offset");
     wait(admin(address).delete_records(&offsets, &options())).expect("records deleted");
+}
+
+/// What the broker says of its settings, in the order asked.
+pub fn broker_config(address: &str, keys: &[&str]) -> Vec<Option<String>> {
+    let broker = ResourceSpecifier::Broker(1);
+    let described = wait(admin(address).describe_configs([&broker], &options())).expect("an answer");
+    let described = described.into_iter().next().expect("one resource").expect("described");
+    keys.iter().map(|key| described.get(key).and_then(|entry| entry.value.clone())).collect()
 }
 
 fn options() -> AdminOptions {

@@ -59,6 +59,18 @@ pub fn with_memlock(command: &mut Command, bytes: u64) -> &mut Command {
     unsafe { command.pre_exec(confine) }
 }
 
+/// Lets this process open so many files.
+/// # Errors  If its hard limit is lower.
+pub fn open_files(count: u64) -> io::Result<()> {
+    // SAFETY: rlimit is plain data, writable for the call.
+    let mut limit: libc::rlimit = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    checked(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    limit.rlim_cur = limit.rlim_cur.max(count);
+    // SAFETY: `limit` lives through the call.
+    checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })
+}
+
 /// Starts the child as `nohup` does.
 pub fn ignoring_hangups(command: &mut Command) -> &mut Command {
     // SAFETY: between fork and exec it makes one system call.

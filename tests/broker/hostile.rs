@@ -12,7 +12,7 @@ use super::{
 };
 
 /// A frame: length, then key, version, correlation id, no client id, body.
-fn frame(key: i16, version: i16, body: &[u8]) -> Vec<u8> {
+pub fn frame(key: i16, version: i16, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend(((10 + body.len()) as i32).to_be_bytes());
     bytes.extend(key.to_be_bytes());
@@ -33,7 +33,7 @@ fn is_closed(mut stream: TcpStream, bytes: &[u8]) -> bool {
     }
 }
 
-fn rss_kib(pid: u32) -> u64 {
+pub fn rss_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a live process");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
     line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
