@@ -54,6 +54,8 @@ pub struct Coordinator {
     /// Counts the machines: what belongs to an earlier one is void.
     term: Cell<u64>,
     loaded: Notify,
+    /// The log could not be read the last time: nobody is kept waiting for it.
+    unloadable: Cell<bool>,
     next_token: Cell<u64>,
     tokens: RefCell<Map<u64, OneshotSender<Result<GroupAnswer, ErrorCode>>>>,
     /// Decisions whose records are on their way to the disk, and the answers behind them, in order.
@@ -100,6 +102,7 @@ impl Coordinator {
             machine: RefCell::default(),
             term: Cell::new(0),
             loaded: Notify::new(),
+            unloadable: Cell::new(false),
             next_token: Cell::new(0),
             tokens: RefCell::default(),
             held: RefCell::default(),
@@ -116,11 +119,14 @@ impl Coordinator {
     /// Decides a request. The answer comes when everything it depends on is durable; a join or sync may take long.
     ///
     /// # Errors
-    /// `NotCoordinator` once the partition is gone, `CoordinatorNotAvailable` if its log failed meanwhile.
+    /// `NotCoordinator` once the partition is gone, `CoordinatorNotAvailable` if its log has failed.
     pub async fn request(self: &Rc<Self>, request: GroupRequest) -> Result<GroupAnswer, ErrorCode> {
         while self.machine.borrow().is_none() {
             if self.replica.is_deleted() {
                 return Err(ErrorCode::NotCoordinator);
+            }
+            if self.unloadable.get() {
+                return Err(ErrorCode::CoordinatorNotAvailable);
             }
             self.loaded.notified().await;
         }
@@ -282,10 +288,18 @@ impl Coordinator {
             match self.load().await {
                 Ok(records) => {
                     debug!(partition = %self.replica.key(), records, "group coordinator loaded");
+                    self.unloadable.set(false);
                     break;
                 }
                 Err(error) => {
-                    error!(partition = %self.replica.key(), %error, "group coordinator could not read its log");
+                    if !self.unloadable.replace(true) {
+                        error!(partition = %self.replica.key(), %error, "group coordinator could not read its log");
+                    }
+                    self.loaded.notify_all();
+                    // An offline partition comes back with the next start.
+                    if self.replica.log().is_offline() {
+                        break;
+                    }
                     self.io.clock.sleep(RELOAD_AFTER).await;
                 }
             }
@@ -296,6 +310,10 @@ impl Coordinator {
 
     /// Replays the log into a fresh machine. Gives the number of records.
     async fn load(self: &Rc<Self>) -> Result<u64, LoadError> {
+        // What is known of an offline partition is not all that there is.
+        if let Some(error) = self.replica.log().offline() {
+            return Err(LoadError::Log(error));
+        }
         let mut machine = Groups::new(self.config.borrow().clone());
         let mut next = self.replica.inspect(crate::partition::Partition::log_start_offset);
         let mut records = 0;

@@ -29,6 +29,7 @@ mod partition_log;
 mod reader;
 mod recovery;
 mod removal;
+mod rescue;
 mod retention;
 mod segment;
 mod settings;

@@ -142,6 +142,10 @@ impl Replica {
             let _ = answer.send(Err(ErrorCode::UnknownTopicOrPartition));
             return receiver;
         }
+        if let Err(error) = self.served() {
+            let _ = answer.send(Err(error));
+            return receiver;
+        }
         if self.waiting.borrow().is_empty()
             && !self.draining.get()
             && let Some(room) = self.log.try_reserve(batch.bytes.len())
@@ -213,6 +217,9 @@ impl Replica {
 
     /// Takes note that everything below `end` is durable: the high watermark moves, acks go out, fetches wake.
     pub fn flushed(&self, end: Offset) {
+        if self.log.is_offline() {
+            self.wake_watches();
+        }
         if self.partition.borrow_mut().flushed(end).is_none() {
             return;
         }
@@ -239,6 +246,9 @@ impl Replica {
         max_bytes: usize,
         min_one: bool,
     ) -> Fetched {
+        if let Some(error) = self.log.offline() {
+            return Fetched::refused(fetch_code_of(&error));
+        }
         self.follow_log_start();
         let (plan, mut fetched) = {
             let partition = self.partition.borrow();
@@ -273,9 +283,20 @@ impl Replica {
                 fetched.error = Some(ErrorCode::OffsetOutOfRange);
                 fetched.log_start_offset = self.inspect(Partition::log_start_offset);
             }
-            Err(error) => fetched.error = Some(self.refusal(&error)),
+            Err(error) => {
+                self.refusal(&error);
+                fetched.error = Some(fetch_code_of(&error));
+            }
         }
         fetched
+    }
+
+    /// Whether the partition is served at all: not when its files have failed.
+    ///
+    /// # Errors
+    /// `KafkaStorageError`.
+    pub fn served(&self) -> Result<(), ErrorCode> {
+        if self.log.is_offline() { Err(ErrorCode::KafkaStorageError) } else { Ok(()) }
     }
 
     /// Reads whole batches from the log, from memory where it can.
@@ -294,6 +315,7 @@ impl Replica {
     /// # Errors
     /// `OffsetOutOfRange` above the high watermark, `KafkaStorageError` if the log failed.
     pub async fn delete_records(&self, target: i64) -> Result<Offset, ErrorCode> {
+        self.served()?;
         self.follow_log_start();
         let (start, high_watermark) = {
             let partition = self.partition.borrow();
@@ -358,7 +380,8 @@ impl Replica {
 
     fn refusal(&self, error: &LogError) -> ErrorCode {
         let code = code_of(error);
-        if code == ErrorCode::KafkaStorageError {
+        // A partition that went offline has said so, once.
+        if code == ErrorCode::KafkaStorageError && !self.log.is_offline() {
             error!(partition = %self.key(), ?error, "log refused");
         }
         code
@@ -382,6 +405,17 @@ pub fn code_of(error: &LogError) -> ErrorCode {
         LogError::Deleted => ErrorCode::UnknownTopicOrPartition,
         // Clients look for the leader again, and find the next process.
         LogError::Stopping => ErrorCode::NotLeaderOrFollower,
+    }
+}
+
+/// Kafka's word to whoever fetches: a batch that is not what was written is told from files that fail. Consumers report it;
+/// for a producer the same code would mean the batch that it sent.
+fn fetch_code_of(error: &LogError) -> ErrorCode {
+    match error {
+        LogError::Corrupt { .. } => ErrorCode::CorruptMessage,
+        LogError::Full | LogError::Io { .. } | LogError::OffsetOutOfRange | LogError::Deleted | LogError::Stopping => {
+            code_of(error)
+        }
     }
 }
 

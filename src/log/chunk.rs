@@ -156,6 +156,15 @@ impl Chunks {
         slices
     }
 
+    /// The sum of a segment's last bytes up to `end`, if they lie in a block that is not whole, and in memory.
+    pub fn tail_crc(&self, segment_base: Offset, end: u32) -> Option<u32> {
+        let start = end / BLOCK_BYTES as u32 * BLOCK_BYTES as u32;
+        // Chunks hold whole blocks.
+        let chunk = &self.0[(start < end).then(|| self.chunk_at(segment_base, start)).flatten()?];
+        let bytes = &chunk.tail.buffer().as_slice()[(start - chunk.start) as usize..];
+        Some(crc32c::crc32c(bytes.get(..(end - start) as usize)?))
+    }
+
     /// The front of the batch at `position`, which may lie in two chunks. `None` at the end.
     pub fn head(&self, segment_base: Offset, position: u32) -> Option<Head> {
         let index = self.chunk_at(segment_base, position)?;

@@ -90,7 +90,7 @@ impl CoreLog {
         let dirty = core.dirty.borrow().clone();
         bulk::write_many(core, dirty.into_iter()).await;
         let mut tries = 0;
-        while !core.dirty.borrow().is_empty() {
+        while !core.dirty.borrow().is_empty() || !core.failed.borrow().is_empty() {
             match destage::round(core).await {
                 Ok(()) => {}
                 Err(RoundError::Disk(error)) => {

@@ -18,6 +18,7 @@ use crate::{
         image::LogImage,
         journal::{Journal, JournalFailure, Mark, block::Incarnation},
         memory::Memory,
+        offline::Failed,
         partition_log::Log,
         settings::{LogConfig, LogError, LogSettings, LogUsage, RecoverError},
         space::Space,
@@ -51,6 +52,8 @@ pub(super) struct PartitionSeed {
     pub image: LogImage,
     pub config: LogConfig,
     pub state: PartitionState,
+    /// Why nothing of it is served in this life.
+    pub offline: Option<LogError>,
 }
 
 /// A partition as it was found.
@@ -85,6 +88,10 @@ pub struct Core {
     pub gate: Arc<SyncGate>,
     /// Logs with records that no checkpoint covers.
     pub dirty: RefCell<Vec<Rc<Log>>>,
+    /// Partitions that went offline and that the journal may not be freed behind yet.
+    pub failed: RefCell<Vec<Failed>>,
+    /// The last checkpoint covers the journal's blocks below this one.
+    pub covered: Cell<u64>,
     /// Logs with whole chunks to write.
     pub full: RefCell<VecDeque<Rc<Log>>>,
     flushed: RefCell<Vec<Rc<Log>>>,
@@ -128,6 +135,8 @@ impl Core {
             cold: Cold::new(settings.cache_max_bytes / 4),
             gate: seed.gate.clone(),
             dirty: RefCell::default(),
+            failed: RefCell::default(),
+            covered: Cell::new(0),
             full: RefCell::default(),
             flushed: RefCell::default(),
             flushed_news: Notify::new(),
@@ -211,6 +220,7 @@ impl Core {
     pub fn untie(&self) {
         self.logs.borrow_mut().clear();
         self.dirty.borrow_mut().clear();
+        self.failed.borrow_mut().clear();
         self.full.borrow_mut().clear();
         self.flushed.borrow_mut().clear();
         self.memory.forget();
@@ -239,11 +249,14 @@ impl CoreLog {
         })?;
         core.space.refresh().await;
         let mut restored = Vec::with_capacity(seed.partitions.len());
-        for PartitionSeed { image, config, state } in seed.partitions {
+        for PartitionSeed { image, config, state, offline } in seed.partitions {
             let log = Log::restored(&core, &image, config);
             let mut encoded = Vec::new();
             image.encode(&mut encoded);
-            log.state_mut().encoded = (image.log_end > Offset::ZERO).then(|| encoded.into());
+            log.state_mut().encoded = image.is_kept().then(|| encoded.into());
+            if let Some(error) = offline {
+                log.kill(error);
+            }
             core.logs.borrow_mut().insert(image.key, log.clone());
             restored.push(RestoredPartition { key: image.key, name: image.name, state, log });
         }

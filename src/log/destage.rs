@@ -16,6 +16,7 @@ use crate::{
         image::LogImage,
         index::SegmentIndex,
         names::{BALLAST, checkpoint_name},
+        offline,
         partition_log::Log,
         segment::file_name,
         settings::{BLOCK_BYTES, LogError},
@@ -152,6 +153,8 @@ async fn finish_round(
     captured: Vec<Option<LogImage>>,
     first_sequence: u64,
 ) -> Result<(), RoundError> {
+    let first_sequence = offline::rescue_failed(core, first_sequence).await?;
+    // No await in this loop: whoever fails after it has in its segments what its image says.
     for (log, image) in logs.iter().zip(captured) {
         // A partition that was deleted meanwhile, or whose files fail, keeps what the last checkpoint said.
         let Some(mut image) = image.filter(|_| log.state().alive().is_ok()) else { continue };
@@ -162,6 +165,7 @@ async fn finish_round(
     }
     core.gate.sync(&core.io, &core.directory).await.map_err(RoundError::Disk)?;
     write_checkpoint(core, first_sequence).await?;
+    core.covered.set(first_sequence);
     core.journal.ring.free_below(first_sequence);
     core.memory.freed.notify_all();
     Ok(())
@@ -194,10 +198,11 @@ pub async fn write_checkpoint(core: &Core, first_sequence: u64) -> Result<(), Ro
         images.iter().map(|image| &image[..]),
     );
     let path = core.directory.join(checkpoint_name(&core.incarnation, core.number, generation));
-    let mut written = core.io.disk.write_file(&path, &bytes, true).await;
+    let write = || core.files.patiently(async || core.io.disk.write_file(&path, &bytes, true).await);
+    let mut written = write().await;
     if written.as_ref().is_err_and(is_full) {
         give_up_ballast(core).await;
-        written = core.io.disk.write_file(&path, &bytes, true).await;
+        written = write().await;
     }
     if written.as_ref().is_err_and(is_full) {
         return Err(RoundError::Full);
@@ -205,7 +210,8 @@ pub async fn write_checkpoint(core: &Core, first_sequence: u64) -> Result<(), Ro
     written.map_err(RoundError::Disk)?;
     // The first two checkpoints of a life make their files' names.
     if generation <= 2 {
-        core.io.disk.sync_dir(&core.directory).await.map_err(RoundError::Disk)?;
+        let synced = core.files.patiently(async || core.io.disk.sync_dir(&core.directory).await);
+        synced.await.map_err(RoundError::Disk)?;
     }
     core.generation.set(generation);
     Ok(())
@@ -235,7 +241,7 @@ pub async fn write_all(core: &Rc<Core>, logs: &[Rc<Log>], what: What) -> Result<
                 Err(LogError::Deleted | LogError::Stopping | LogError::OffsetOutOfRange) => {}
                 Err(_) if log.state().dead.is_some() => {}
                 Err(error @ (LogError::Io { .. } | LogError::Corrupt { .. })) => {
-                    crate::log::offline::take_offline(core, log, error).await;
+                    offline::fail(log, error);
                 }
             }
         }
@@ -303,12 +309,14 @@ async fn write_piece(core: &Rc<Core>, log: &Rc<Log>, piece: &Piece) -> Result<()
     let (position, range) = (piece.position(), piece.range());
     grow(core, log, &file, piece.segment_base, position + range.len() as u64).await?;
     let whole = range == (0..piece.buffer.len());
-    let written = if whole {
-        file.write(piece.buffer.clone(), position).await
-    } else {
-        file.write_range(piece.buffer.clone(), range, position).await
-    };
-    written.map_err(|error| log_error(log, piece.segment_base, &error))
+    let written = core.files.patiently(async || {
+        if whole {
+            file.write(piece.buffer.clone(), position).await
+        } else {
+            file.write_range(piece.buffer.clone(), range.clone(), position).await
+        }
+    });
+    written.await.map_err(|error| log_error(log, piece.segment_base, &error))
 }
 
 fn next_piece(log: &Log, what: What) -> Result<Option<Piece>, LogError> {
@@ -355,8 +363,11 @@ pub fn wrote(core: &Core, log: &Rc<Log>, piece: &Piece) {
 /// Opens the segment's file, making the partition's directory if this is its first.
 async fn open_for_write(core: &Rc<Core>, log: &Rc<Log>, base: Offset) -> Result<File, LogError> {
     let path = log.file(&file_name(base, "log"));
-    log.ensure_directory().await.map_err(|error| log_error(log, base, &error))?;
-    let file = core.files.open(log.key(), base, &path, true).await.map_err(|error| log_error(log, base, &error))?;
+    let opened = core.files.patiently(async || {
+        log.ensure_directory().await?;
+        core.files.open(log.key(), base, &path, true).await
+    });
+    let file = opened.await.map_err(|error| log_error(log, base, &error))?;
     let known = log.state().segments.iter().find(|segment| segment.base == base).is_some_and(|it| it.allocated > 0);
     if !known {
         let len = file.len().await.map_err(|error| log_error(log, base, &error))?;
@@ -397,7 +408,7 @@ async fn grow(core: &Core, log: &Log, file: &File, base: Offset, needed: u64) ->
     Ok(())
 }
 
-async fn give_up_ballast(core: &Core) {
+pub async fn give_up_ballast(core: &Core) {
     let path = core.directory.join(BALLAST);
     if core.io.disk.remove_file(&path).await.is_ok() {
         tracing::warn!("the disk is full: the ballast was given up to bring records into their segments");
@@ -435,8 +446,11 @@ async fn finish_segment(
     let file = open_for_write(core, log, base).await?;
     file.truncate(u64::from(size)).await.map_err(|error| log_error(log, base, &error))?;
     if let Some(index) = index {
-        let files = directory::index_files(log, base, &index).into();
-        core.io.disk.leave_files(files).await.map_err(|(_, error)| log_error(log, base, &error))?;
+        let left = core.files.patiently(async || {
+            let files = directory::index_files(log, base, &index).into();
+            core.io.disk.leave_files(files).await.map_err(|(_, error)| error)
+        });
+        left.await.map_err(|error| log_error(log, base, &error))?;
     }
     if let Some(segment) = log.state_mut().segment_mut(base) {
         segment.finished = true;

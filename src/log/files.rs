@@ -4,12 +4,17 @@ use std::{
     cell::{Cell, RefCell},
     io,
     path::Path,
+    time::Duration,
 };
 
 use crate::{
     base::{Map, Offset, PartitionKey},
-    io::{File, Io, OpenOptions},
+    io::{File, Io, OpenOptions, is_passing},
 };
+
+/// How long what fails for a passing reason is tried again: for a second.
+const TRIES_MAX: usize = 20;
+const TRY_DELAY: Duration = Duration::from_millis(50);
 
 pub struct Files {
     io: Io,
@@ -37,6 +42,25 @@ impl Files {
         self.clock.get()
     }
 
+    /// Does what may fail because too much is open or too little memory is free: then files are closed that nobody uses, and
+    /// it is tried again for a while.
+    pub async fn patiently<T>(&self, mut attempt: impl AsyncFnMut() -> io::Result<T>) -> io::Result<T> {
+        let mut tries = 0;
+        loop {
+            match attempt().await {
+                Err(error) if is_passing(&error) && tries < TRIES_MAX => {
+                    if tries == 0 {
+                        tracing::warn!(%error, "a file operation is tried again");
+                    }
+                    tries += 1;
+                    self.close_down_to(self.len() / 2);
+                    self.io.clock.sleep(TRY_DELAY).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// The segment's file, opened if it is not open yet.
     pub async fn open(&self, key: PartitionKey, base: Offset, path: &Path, create: bool) -> io::Result<File> {
         let used = self.tick();
@@ -52,15 +76,18 @@ impl Files {
 
     /// Closes the files that have not been used for longest. One in use stays open until its last operation is done.
     fn shrink(&self) {
-        let mut open = self.open.borrow_mut();
-        if open.len() <= self.open_max {
-            return;
+        if self.len() > self.open_max {
+            // An eighth at once, so that the search is paid for rarely.
+            self.close_down_to(self.open_max - self.open_max / 8);
         }
-        // An eighth at once, so that the search is paid for rarely.
+    }
+
+    fn close_down_to(&self, count: usize) {
+        let mut open = self.open.borrow_mut();
         let mut ages: Vec<u64> = open.values().map(|opened| opened.used).collect();
         ages.sort_unstable();
-        let oldest = ages[ages.len() - (self.open_max - self.open_max / 8)];
-        open.retain(|_, opened| opened.used >= oldest);
+        let Some(newest_closed) = ages.len().checked_sub(count + 1).map(|last| ages[last]) else { return };
+        open.retain(|_, opened| opened.used > newest_closed);
     }
 
     /// Forgets one segment's file, or with `None` all of the partition's.

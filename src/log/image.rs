@@ -4,6 +4,7 @@ use crate::{
     base::{Offset, PartitionKey, Timestamp},
     log::{
         index::SegmentIndex,
+        rescue::RescueMark,
         segment::Segment,
         settings::LogConfig,
         wire::{Damaged, Put, Reader, Unreadable},
@@ -29,6 +30,8 @@ pub struct LogImage {
     pub segments: Vec<SegmentImage>,
     /// `PartitionState`, encoded: epochs, producers, high watermark.
     pub state: Vec<u8>,
+    /// The partition went offline: what came after this image lies in its rescue file.
+    pub rescue: Option<RescueMark>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +44,8 @@ pub struct SegmentImage {
     pub finished: bool,
     pub offsets: Vec<(u32, u32)>,
     pub times: Vec<(Timestamp, u32)>,
+    /// The sum of what the last block of an active segment has, if it is not whole: that block is read and written again.
+    pub tail_crc: Option<u32>,
 }
 
 impl SegmentImage {
@@ -58,6 +63,7 @@ impl SegmentImage {
             finished: segment.finished,
             offsets,
             times,
+            tail_crc: segment.tail_crc,
         }
     }
 
@@ -73,6 +79,7 @@ impl SegmentImage {
             largest: self.largest,
             sealed: self.sealed,
             finished: self.finished,
+            tail_crc: self.tail_crc,
             index: (!self.finished).then_some(index),
         }
     }
@@ -83,7 +90,8 @@ impl SegmentImage {
         out.put_i64(self.first_timestamp);
         out.put_i64(self.largest.0);
         out.put_i64(self.largest.1.0);
-        out.put_u8(u8::from(self.sealed) | u8::from(self.finished) << 1);
+        let tail_crc = u8::from(self.tail_crc.is_some());
+        out.put_u8(u8::from(self.sealed) | u8::from(self.finished) << 1 | tail_crc << 2);
         out.put_u32(self.offsets.len() as u32);
         for (offset, position) in &self.offsets {
             out.put_u32(*offset);
@@ -94,6 +102,9 @@ impl SegmentImage {
             out.put_i64(*timestamp);
             out.put_u32(*offset);
         }
+        if let Some(crc) = self.tail_crc {
+            out.put_u32(crc);
+        }
     }
 
     fn decode(input: &mut Reader) -> Result<Self, Damaged> {
@@ -103,23 +114,33 @@ impl SegmentImage {
         let offsets = (0..input.count(8)?).map(|_| Ok((input.u32()?, input.u32()?))).collect::<Result<_, Damaged>>()?;
         let times = (0..input.count(12)?).map(|_| Ok((input.i64()?, input.u32()?))).collect::<Result<_, Damaged>>()?;
         let (sealed, finished) = (flags & 1 != 0, flags & 2 != 0);
-        Ok(Self { base, size, first_timestamp, largest, sealed, finished, offsets, times })
+        let tail_crc = if flags & 4 != 0 { Some(input.u32()?) } else { None };
+        Ok(Self { base, size, first_timestamp, largest, sealed, finished, offsets, times, tail_crc })
     }
 }
 
 impl LogImage {
+    /// Whether a checkpoint has to say anything about the partition.
+    pub fn is_kept(&self) -> bool {
+        self.log_end > Offset::ZERO || self.rescue.is_some()
+    }
+
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.put_u8(VERSION);
         out.put_key(self.key);
         out.put_bytes(self.name.as_bytes());
         out.put_i64(self.log_start.0);
         out.put_i64(self.log_end.0);
-        out.put_u8(u8::from(self.has_directory));
+        out.put_u8(u8::from(self.has_directory) | u8::from(self.rescue.is_some()) << 1);
         out.put_u32(self.segments.len() as u32);
         for segment in &self.segments {
             segment.encode(out);
         }
         out.put_bytes(&self.state);
+        if let Some(rescue) = self.rescue {
+            out.put_u64(rescue.bytes);
+            out.put_u32(rescue.crc);
+        }
     }
 
     pub fn decode(input: &mut Reader) -> Result<Self, Unreadable> {
@@ -139,11 +160,13 @@ impl LogImage {
         let key = input.key()?;
         let name = input.text()?.to_owned();
         let (log_start, log_end) = (input.offset()?, input.offset()?);
-        let has_directory = input.u8()? != 0;
+        let flags = input.u8()?;
+        let has_directory = flags & 1 != 0;
         let segments =
             (0..input.count(45)?).map(|_| SegmentImage::decode(input)).collect::<Result<Vec<_>, Damaged>>()?;
         let state = input.bytes()?.to_vec();
-        Ok(Self { key, name, log_start, log_end, has_directory, segments, state })
+        let rescue = if flags & 2 != 0 { Some(RescueMark { bytes: input.u64()?, crc: input.u32()? }) } else { None };
+        Ok(Self { key, name, log_start, log_end, has_directory, segments, state, rescue })
     }
 }
 
@@ -158,6 +181,7 @@ mod tests {
     fn an_image_reads_back_and_a_cut_one_is_refused() {
         let config = LogConfig::default();
         let mut segment = Segment::new(Offset(100), &config);
+        segment.tail_crc = Some(5);
         for batch in 0..1000 {
             segment.append(1000, Offset(100 + batch), 5000 + batch);
         }
@@ -169,6 +193,7 @@ mod tests {
             has_directory: true,
             segments: vec![SegmentImage::of(&segment)],
             state: b"state".to_vec(),
+            rescue: Some(RescueMark { bytes: 8192, crc: 77 }),
         };
         assert!(image.segments[0].offsets.len() <= HINTS_MAX);
         let mut bytes = Vec::new();

@@ -72,8 +72,13 @@ impl SegmentIndex {
 
     /// Where to start looking for `offset`: the position of a batch at or before it.
     pub fn position(&self, offset: u32) -> u32 {
+        self.entry(offset).map_or(0, |entry| entry.1)
+    }
+
+    /// The entry of a batch that ends at or before `offset`. Without one, the segment's front is the place to start.
+    pub fn entry(&self, offset: u32) -> Option<OffsetEntry> {
         let after = self.offsets.partition_point(|entry| entry.0 <= offset);
-        if after == 0 { 0 } else { self.offsets[after - 1].1 }
+        after.checked_sub(1).map(|last| self.offsets[last])
     }
 
     /// From which offset on a record with a timestamp of at least `timestamp` may come.

@@ -6,6 +6,7 @@
 
 pub mod block;
 pub mod entry;
+pub mod reread;
 mod ring;
 
 use std::{

@@ -5,7 +5,12 @@
 //! and a topic `ringtail-journal-0` had a directory named like a journal: those names are still read, if they are names
 //! of regular files.
 
-use crate::log::journal::block::Incarnation;
+use uuid::Uuid;
+
+use crate::{
+    base::{PartitionKey, TopicId},
+    log::journal::block::Incarnation,
+};
 
 pub const MANIFEST: &str = "ringtail-manifest";
 pub const BALLAST: &str = "ringtail-ballast";
@@ -13,6 +18,7 @@ pub const BALLAST: &str = "ringtail-ballast";
 const PREFIX: &str = "ringtail-";
 const JOURNAL: &str = ".journal";
 const CHECKPOINT: &str = ".checkpoint";
+const RESCUE: &str = ".rescue";
 const TEMPORARY: &str = ".tmp";
 
 const OLD_JOURNAL: &str = "ringtail-journal-";
@@ -90,9 +96,25 @@ pub fn life_of_checkpoint(name: &str) -> Option<&str> {
     (is_hex(life, 16) && numbers(rest).is_some()).then_some(life)
 }
 
+pub fn rescue_name(key: PartitionKey) -> String {
+    format!("{PREFIX}{}-{}{RESCUE}", key.topic_id.0.simple(), key.partition)
+}
+
+/// The partition that a rescue file of this name is for.
+pub fn parse_rescue_name(name: &str) -> Option<PartitionKey> {
+    let (id, partition) = name.strip_prefix(PREFIX)?.strip_suffix(RESCUE)?.split_once('-')?;
+    let key = PartitionKey { topic_id: TopicId(Uuid::try_parse(id).ok()?), partition: partition.parse().ok()? };
+    (rescue_name(key) == name).then_some(key)
+}
+
+/// The name under which a file is written that is then renamed.
+pub fn temporary_name(name: &str) -> String {
+    format!("{name}{TEMPORARY}")
+}
+
 /// Whether a file of this name is what a crash has left of a file that was being replaced.
 pub fn is_temporary(name: &str) -> bool {
-    name.strip_suffix(TEMPORARY).is_some_and(|name| REPLACED.contains(&name))
+    name.strip_suffix(TEMPORARY).is_some_and(|name| REPLACED.contains(&name) || parse_rescue_name(name).is_some())
 }
 
 /// Whether a directory of this name is one that we have renamed as deleted: `<topic>-<partition>.<id>-delete`.
@@ -128,6 +150,11 @@ mod tests {
 
     #[test]
     fn names_read_back() {
+        let key = PartitionKey { topic_id: TopicId(Uuid::from_u128(7)), partition: 3 };
+        assert_eq!(parse_rescue_name(&rescue_name(key)), Some(key));
+        assert!(is_temporary(&temporary_name(&rescue_name(key))));
+        assert_eq!(parse_rescue_name("ringtail-7-3.rescue"), None);
+        assert_eq!(parse_rescue_name("ringtail-00000000-0000-0000-0000-000000000007-3.rescue"), None);
         let name = |core, number, old| Some(JournalName { core, number, old });
         assert_eq!(parse_journal_name(&journal_name(12, 3)), name(12, 3, false));
         assert_eq!(parse_journal_name("ringtail-journal-12-3"), name(12, 3, true));
@@ -162,6 +189,7 @@ mod tests {
             BALLAST.to_owned(),
             journal_name(0, 0),
             checkpoint_name(&LIFE, 0, 0),
+            rescue_name(PartitionKey { topic_id: TopicId(Uuid::from_u128(7)), partition: 3 }),
             deleted_directory_name("t", 0, 1),
         ];
         for name in ours.iter().map(String::as_str).chain(REPLACED) {

@@ -342,7 +342,7 @@ impl Log {
         std::mem::forget(taken);
         // From here on the tail stays in memory.
         let reservation = self.reserved(bytes, growth);
-        self.load_tail().await?;
+        self.noted(self.load_tail().await)?;
         if core.stopping.get() {
             return Err(LogError::Stopping);
         }
@@ -396,11 +396,16 @@ impl Log {
         let start = size / BLOCK_BYTES as u32 * BLOCK_BYTES as u32;
         let filled = (size - start) as usize;
         let bytes = self.read_file(base, u64::from(start), filled).await?;
+        let expected = self.state().segments.iter().find(|it| it.base == base).and_then(|it| it.tail_crc);
+        if expected.is_some_and(|expected| expected != crc32c::crc32c(&bytes)) {
+            return Err(LogError::Corrupt { segment: base, position: u64::from(start) });
+        }
         let mut buffer = self.core.io.disk.allocate(BLOCK_BYTES);
         buffer.as_mut()[..filled].copy_from_slice(&bytes);
         copied(filled);
         let mut state = self.state_mut();
-        if state.active().base == base && state.active().size == size && !state.tail_is_loaded() {
+        let unchanged = state.active().base == base && state.active().size == size && state.dead.is_none();
+        if unchanged && !state.tail_is_loaded() {
             let end = state.end;
             self.core.memory.chunk_made(BLOCK_BYTES);
             state.chunks.0.push_back(Chunk::new(base, start, buffer, filled, end));
@@ -470,13 +475,17 @@ impl Log {
     }
 
     /// Replays an append whose segment has been deleted since.
-    pub(super) fn replay_gone(&self, end: Offset) {
+    pub(super) fn replay_gone(&self, head: &AppendHead, end: Offset) -> Result<(), LogError> {
         let mut state = self.state_mut();
-        assert_eq!(state.active().size, 0, "what comes before a deleted segment is deleted as well");
+        // What comes before a deleted segment is deleted as well.
+        if state.active().size > 0 {
+            return Err(LogError::Corrupt { segment: head.segment_base, position: u64::from(head.position) });
+        }
         let config = state.config.clone();
         *state.active_mut() = Segment::new(end, &config);
         state.end = end;
         state.durable = end;
+        Ok(())
     }
 
     /// Keeps the tail in memory, as a reservation does; for recovery.
@@ -555,7 +564,9 @@ impl Log {
             if state.durable >= end {
                 return Poll::Ready(Ok(()));
             }
-            if let Err(error) = state.alive() {
+            // What an offline partition has in the journal's flight counts when it is there: it goes into the rescue file.
+            let on_its_way = end <= state.end && !matches!(state.dead, Some(LogError::Deleted | LogError::Stopping));
+            if let (Err(error), false) = (state.alive(), on_its_way) {
                 return Poll::Ready(Err(error));
             }
             let waker = context.waker();
@@ -576,6 +587,34 @@ impl Log {
         waiters.into_iter().for_each(|(_, waker)| waker.wake());
         self.changed.notify_all();
         self.core.memory.freed.notify_all();
+    }
+
+    /// Drops what is in memory of a log that has ended, and what of the disk was promised to it.
+    pub(super) fn forget_memory(&self) {
+        let (mut capacity, mut dirty) = (0, 0);
+        let mut state = self.state_mut();
+        for chunk in state.chunks.0.drain(..) {
+            capacity += chunk.capacity();
+            dirty += chunk.tail.published() - chunk.written;
+        }
+        let unused = state.promised.saturating_sub(state.active().allocated);
+        state.promised = 0;
+        drop(state);
+        self.core.space.settle(unused);
+        self.core.memory.chunk_dropped(capacity);
+        self.core.memory.cleaned(dirty);
+    }
+
+    /// Why nothing of the partition is served until the next start, if its files have failed.
+    #[must_use]
+    pub fn offline(&self) -> Option<LogError> {
+        self.state().dead.clone().filter(|why| matches!(why, LogError::Io { .. } | LogError::Corrupt { .. }))
+    }
+
+    /// Whether the partition's files have failed.
+    #[must_use]
+    pub fn is_offline(&self) -> bool {
+        matches!(self.state().dead, Some(LogError::Io { .. } | LogError::Corrupt { .. }))
     }
 
     /// Says that somebody works on the partition's files by their names, until the guard is dropped. A deletion waits
@@ -601,6 +640,11 @@ impl Log {
             return;
         }
         let capacity = front.capacity();
+        if last {
+            // It will be read, and written again with more behind it.
+            let crc = state.chunks.tail_crc(state.active().base, state.active().size);
+            state.active_mut().tail_crc = crc;
+        }
         state.chunks.0.pop_front();
         if last {
             state.listed_tail = false;
@@ -611,14 +655,23 @@ impl Log {
     /// The log as it is in memory now. `state` is what the partition's rules know.
     pub(super) fn image(&self, partition_state: Vec<u8>) -> LogImage {
         let state = self.state();
+        let active = state.active().base;
+        let image = |segment: &Segment| {
+            let mut image = SegmentImage::of(segment);
+            if segment.base == active {
+                image.tail_crc = state.chunks.tail_crc(active, segment.size).or(image.tail_crc);
+            }
+            image
+        };
         LogImage {
             key: self.key,
             name: self.name.clone(),
             log_start: state.announced_start,
             log_end: state.end,
             has_directory: state.has_directory,
-            segments: state.segments.iter().filter(|segment| segment.size > 0).map(SegmentImage::of).collect(),
+            segments: state.segments.iter().filter(|segment| segment.size > 0).map(image).collect(),
             state: partition_state,
+            rescue: None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Reading: from memory as it lies, or from the segments by direct I/O with read-ahead. Always whole batches of one
 //! segment, beginning with the batch that contains the offset asked for. Nothing is copied.
 
-use std::rc::Rc;
+use std::{io, rc::Rc};
 
 use crate::{
     base::Offset,
@@ -12,14 +12,19 @@ use crate::{
         destage::log_error,
         index::{SegmentIndex, relative},
         locate::{HEAD_BYTES, Head},
+        offline,
         partition_log::Log,
         segment::file_name,
         settings::{BLOCK_BYTES, LogError, Read},
     },
+    protocol::batch,
 };
 
 /// One read of a segment's file, and what is read ahead.
 const READ_BYTES: u32 = 1 << 20;
+
+/// How often a read that failed is tried again: a device may fail once.
+const READ_TRIES_MAX: usize = 2;
 
 /// What a reader wants.
 #[derive(Clone, Copy)]
@@ -38,6 +43,22 @@ impl Wish {
         let first = bytes == 0 && self.min_one;
         head.last_offset < self.upto && (first || bytes + u64::from(head.bytes) <= self.max_bytes as u64)
     }
+}
+
+/// What the batch at some place must be, because of what led there.
+#[derive(Clone, Copy)]
+enum Expected {
+    /// It begins with this offset: segments have no gaps.
+    First(Offset),
+    /// It ends with this offset.
+    Last(Offset),
+}
+
+/// Where a search begins.
+struct Start {
+    segment_base: Offset,
+    position: u32,
+    expected: Expected,
 }
 
 /// Where batches were found, and how far they may be taken.
@@ -65,7 +86,7 @@ impl Log {
     /// Reads whole batches from the one that contains `from`, as many as fit `max_bytes` and lie below `upto`; fewer if
     /// a segment or one read of the disk ends before.
     /// # Errors
-    /// `OffsetOutOfRange`; `Io` and `Corrupt` if the segment cannot be read; `Deleted`.
+    /// `OffsetOutOfRange`; `Deleted`; `Io` and `Corrupt` if the segment cannot be read: the partition is offline then.
     pub async fn read(
         self: &Rc<Self>,
         from: Offset,
@@ -83,33 +104,63 @@ impl Log {
         if let Some(read) = self.read_cached(from, max_bytes, upto, min_one) {
             return Ok(read);
         }
-        self.read_cold(Wish { from, max_bytes, upto, min_one }).await
+        self.noted(self.read_cold(Wish { from, max_bytes, upto, min_one }).await)
+    }
+
+    /// Passes a result on. A partition whose files have failed goes offline.
+    pub(super) fn noted<T>(self: &Rc<Self>, result: Result<T, LogError>) -> Result<T, LogError> {
+        if let Err(error @ (LogError::Io { .. } | LogError::Corrupt { .. })) = &result {
+            offline::fail(self, error.clone());
+        }
+        result
     }
 
     async fn read_cold(self: &Rc<Self>, wish: Wish) -> Result<Read, LogError> {
         let hint = self.core.cold.hint(self.key(), wish.from);
         let sequential = hint.is_some();
-        let (base, position) = match hint {
-            Some(place) => place,
+        let start = match hint {
+            Some((segment_base, position)) => Start { segment_base, position, expected: Expected::First(wish.from) },
             None => self.look_up(wish.from).await?,
         };
-        let Some(found) = self.walk(base, position, wish.from).await? else { return Ok(Read::default()) };
-        let Found { place, extent } = found;
-        if !wish.accepts(&place.head, 0) {
-            return Ok(Read::default());
+        match self.read_from(start, wish, sequential).await {
+            // It may have been damaged on its way, or an index file has led astray: once more, from the segment alone.
+            Err(LogError::Corrupt { .. }) => {
+                self.core.cold.forget(self.key(), None);
+                let start = self.look_up_anew(wish.from).await?;
+                self.read_from(start, wish, false).await
+            }
+            read => read,
         }
+    }
+
+    async fn read_from(self: &Rc<Self>, start: Start, wish: Wish, sequential: bool) -> Result<Read, LogError> {
+        let Some(found) = self.walk(start, wish.from).await? else { return Ok(Read::default()) };
+        let Found { place, extent } = found;
         let Some(extent) = extent else {
             return Ok(from_memory(&self.state().chunks, &place, wish));
         };
+        if !wish.accepts(&place.head, 0) {
+            // What is not wanted may be what is damaged: the same answer for ever would tell nobody.
+            let slices = self.gather(place.segment_base, place.position, place.position + place.head.bytes).await?;
+            return if is_whole(&slices) {
+                Ok(Read::default())
+            } else {
+                Err(corrupt(place.segment_base, place.position))
+            };
+        }
         let whole = extent.end() >= place.position.saturating_add(place.head.bytes);
         let (slices, end, next_offset) = if whole {
-            let (end, next) = self.take_from(&extent, &place, wish);
+            let (end, next) = self.take_from(&extent, &place, wish)?;
             let range = (place.position - extent.position) as usize..(end - extent.position) as usize;
             (vec![extent.bytes.slice(range)], end, next)
         } else {
             // The batch goes on in memory, where its end has not been written yet.
             let end = place.position + place.head.bytes;
-            (self.gather(place.segment_base, place.position, end).await?, end, place.head.last_offset.plus(1))
+            let slices = self.gather(place.segment_base, place.position, end).await?;
+            if !is_whole(&slices) {
+                return Err(corrupt(place.segment_base, place.position));
+            }
+            (slices, end, place.head.last_offset.plus(1))
         };
         self.core.cold.keep_hint(self.key(), next_offset, (place.segment_base, end));
         if sequential && whole {
@@ -119,24 +170,33 @@ impl Log {
         Ok(Read { slices, bytes, first_batch_offset: Some(place.head.base_offset) })
     }
 
-    /// How many of the batches in `extent`, from `place` on, are wanted: their end and the offset behind them.
-    fn take_from(&self, extent: &Extent, place: &Place, wish: Wish) -> (u32, Offset) {
-        let mut end = place.position + place.head.bytes;
-        let mut next = place.head.last_offset.plus(1);
-        while let Some(head) = Head::parse(&extent.bytes[(end - extent.position) as usize..]) {
-            let taken = u64::from(end - place.position);
-            if end.saturating_add(head.bytes) > extent.end() || !wish.accepts(&head, taken) {
-                break;
+    /// How many of the batches in `extent`, from `place` on, are wanted: their end and the offset behind them. They come
+    /// from the disk, so each one's sum is looked at.
+    fn take_from(&self, extent: &Extent, place: &Place, wish: Wish) -> Result<(u32, Offset), LogError> {
+        let mut position = place.position;
+        let mut head = place.head;
+        loop {
+            let end = position + head.bytes;
+            let bytes = extent.position..end;
+            if !is_whole(&[extent.bytes.slice((position - bytes.start) as usize..(end - bytes.start) as usize)]) {
+                return Err(corrupt(place.segment_base, position));
             }
-            end += head.bytes;
-            next = head.last_offset.plus(1);
+            let next_offset = head.last_offset.plus(1);
+            let rest = &extent.bytes[(end - extent.position) as usize..];
+            let next = if rest.len() < HEAD_BYTES { None } else { Some(Head::parse(rest)) };
+            let Some(next) = next else { return Ok((end, next_offset)) };
+            let next = next.filter(|next| next.base_offset == next_offset).ok_or(corrupt(place.segment_base, end))?;
+            let taken = u64::from(end - place.position);
+            if end.saturating_add(next.bytes) > extent.end() || !wish.accepts(&next, taken) {
+                return Ok((end, next_offset));
+            }
+            (position, head) = (end, next);
         }
-        (end, next)
     }
 
     /// From a batch at or before `from` to the one that contains it. `None` at the log's end.
-    async fn walk(self: &Rc<Self>, base: Offset, position: u32, from: Offset) -> Result<Option<Found>, LogError> {
-        let (mut base, mut position) = (base, position);
+    async fn walk(self: &Rc<Self>, start: Start, from: Offset) -> Result<Option<Found>, LogError> {
+        let Start { segment_base: mut base, mut position, mut expected } = start;
         loop {
             let size = {
                 let state = self.state();
@@ -148,21 +208,29 @@ impl Log {
                 segment.size
             };
             if position >= size {
-                // What was asked for is missing here, as after compaction: the next segment has what follows.
+                // The segment is over, and what was asked for lies behind it: nothing is missing in between.
                 let state = self.state();
-                let Some(next) = state.segments.iter().find(|segment| segment.base > base) else { return Ok(None) };
-                (base, position) = (next.base, 0);
+                let next = state.segments.iter().find(|segment| segment.base > base);
+                let follows = match expected {
+                    Expected::First(offset) => next.map_or(state.end, |next| next.base) == offset,
+                    Expected::Last(_) => false,
+                };
+                if !follows || (next.is_none() && from < state.end) {
+                    return Err(corrupt(base, position));
+                }
+                let Some(next) = next else { return Ok(None) };
+                (base, position, expected) = (next.base, 0, Expected::First(next.base));
                 continue;
             }
-            let corrupt = LogError::Corrupt { segment: base, position: u64::from(position) };
             let in_memory = {
                 let state = self.state();
                 state.chunks.holds(base, position).then(|| state.chunks.head(base, position))
             };
             let (head, extent) = match in_memory {
-                Some(head) => (head.ok_or(corrupt)?, None),
-                None => self.head_on_disk(base, position, size).await?,
+                Some(head) => (head.ok_or(corrupt(base, position))?, None),
+                None => self.head_on_disk(base, position, size, expected).await?,
             };
+            expected = Expected::First(head.last_offset.plus(1));
             if head.last_offset >= from {
                 let place = Place { segment_base: base, position, head };
                 let Some(extent) = extent else { return Ok(Some(Found { place, extent: None })) };
@@ -182,8 +250,8 @@ impl Log {
         base: Offset,
         position: u32,
         size: u32,
+        expected: Expected,
     ) -> Result<(Head, Option<Extent>), LogError> {
-        let corrupt = LogError::Corrupt { segment: base, position: u64::from(position) };
         let extent = self.extent(base, position, HEAD_BYTES as u32).await?;
         let here = &extent.bytes[(position - extent.position) as usize..];
         let head = if here.len() >= HEAD_BYTES {
@@ -193,10 +261,18 @@ impl Log {
             let bytes: Vec<u8> = super::core::joined(&self.gather(base, position, end).await?);
             Head::parse(&bytes)
         };
-        // A length beyond the segment's end is damage too; following it would end in another batch's middle.
-        match head.filter(|head| position.checked_add(head.bytes).is_some_and(|end| end <= size)) {
+        // A length beyond the segment's end is damage too; following it would end in another batch's middle. Offsets lie
+        // outside of the batch's sum.
+        let fits = |head: &Head| {
+            let as_expected = match expected {
+                Expected::First(offset) => head.base_offset == offset,
+                Expected::Last(offset) => head.last_offset == offset,
+            };
+            as_expected && position.checked_add(head.bytes).is_some_and(|end| end <= size)
+        };
+        match head.filter(fits) {
             Some(head) => Ok((head, Some(extent))),
-            None => Err(corrupt),
+            None => Err(corrupt(base, position)),
         }
     }
 
@@ -235,7 +311,7 @@ impl Log {
         if border < end {
             let state = self.state();
             if !state.chunks.holds(base, border) || !state.chunks.holds(base, end - 1) {
-                return Err(LogError::Corrupt { segment: base, position: u64::from(border) });
+                return Err(corrupt(base, border));
             }
             slices.extend(state.chunks.slices(base, border, end));
         }
@@ -261,11 +337,22 @@ impl Log {
     /// Bytes of a segment's file.
     pub(super) async fn read_file(&self, base: Offset, position: u64, bytes: usize) -> Result<Slice, LogError> {
         let path = self.file(&file_name(base, "log"));
-        let read = async {
-            let file = self.core.files.open(self.key(), base, &path, false).await?;
-            file.read(position, bytes).await
+        let mut tries = 0;
+        let read = loop {
+            let read = self.core.files.patiently(async || {
+                let file = self.core.files.open(self.key(), base, &path, false).await?;
+                file.read(position, bytes).await
+            });
+            match read.await {
+                // Not for a short file, which has no more bytes for whoever asks again.
+                Err(error) if tries < READ_TRIES_MAX && error.kind() != io::ErrorKind::UnexpectedEof => {
+                    tries += 1;
+                    tracing::warn!(path = %path.display(), position, %error, "a read failed and is tried again");
+                    self.core.files.forget(self.key(), Some(base));
+                }
+                read => break read,
+            }
         };
-        let read = read.await;
         // Deleted meanwhile: then the file may be gone, or the name may be a newer topic's.
         let state = self.state();
         state.alive()?;
@@ -276,20 +363,33 @@ impl Log {
     }
 
     /// The segment and the position where the search for `from` begins.
-    async fn look_up(self: &Rc<Self>, from: Offset) -> Result<(Offset, u32), LogError> {
-        let (base, position) = {
+    async fn look_up(self: &Rc<Self>, from: Offset) -> Result<Start, LogError> {
+        let (base, entry) = {
             let state = self.state();
             let segment = &state.segments[state.segment_of(from)];
             let offset = relative(segment.base, from).unwrap_or(u32::MAX);
-            (segment.base, segment.index.as_ref().map(|index| index.position(offset)))
+            (segment.base, segment.index.as_ref().map(|index| index.entry(offset)))
         };
-        match position {
-            Some(position) => Ok((base, position)),
-            None => {
-                let offset = relative(base, from).unwrap_or(u32::MAX);
-                Ok((base, self.sealed_index(base).await?.position(offset)))
-            }
+        let entry = match entry {
+            Some(entry) => entry,
+            None => self.sealed_index(base).await?.entry(relative(base, from).unwrap_or(u32::MAX)),
+        };
+        Ok(Start::at(base, entry))
+    }
+
+    /// As [`look_up`](Self::look_up), but trusts no index that lay on the disk.
+    async fn look_up_anew(self: &Rc<Self>, from: Offset) -> Result<Start, LogError> {
+        let (base, size, interval) = {
+            let state = self.state();
+            let segment = &state.segments[state.segment_of(from)];
+            (segment.base, segment.size, state.config.index_interval_bytes)
+        };
+        if self.state().segments.iter().any(|segment| segment.base == base && segment.index.is_some()) {
+            return self.look_up(from).await;
         }
+        let index = Rc::new(self.scan_index(base, size, interval).await?);
+        self.core.cold.keep_index(self.key(), base, index.clone());
+        Ok(Start::at(base, index.entry(relative(base, from).unwrap_or(u32::MAX))))
     }
 
     /// The index of a finished segment: from its files, or by reading the segment if they are no use.
@@ -321,10 +421,11 @@ impl Log {
         let mut index = SegmentIndex::new(interval);
         let mut largest = (crate::log::index::NO_TIMESTAMP, 0);
         let mut position = 0;
+        let mut next = base;
         while position < size {
-            let (head, extent) = self.head_on_disk(base, position, size).await?;
-            let last = relative(base, head.last_offset)
-                .ok_or(LogError::Corrupt { segment: base, position: u64::from(position) })?;
+            let (head, extent) = self.head_on_disk(base, position, size, Expected::First(next)).await?;
+            let last = relative(base, head.last_offset).ok_or(corrupt(base, position))?;
+            next = head.last_offset.plus(1);
             let end = position + head.bytes;
             let timestamp = match extent {
                 Some(extent) if extent.end() >= position + MAX_TIMESTAMP_END => {
@@ -346,6 +447,40 @@ impl Log {
         Ok(index)
     }
 }
+
+impl Start {
+    /// Where an index entry leads; without one, to the segment's front.
+    fn at(segment_base: Offset, entry: Option<(u32, u32)>) -> Self {
+        let (position, expected) = match entry {
+            Some((last_offset, position)) => (position, Expected::Last(segment_base.plus(i64::from(last_offset)))),
+            None => (0, Expected::First(segment_base)),
+        };
+        Self { segment_base, position, expected }
+    }
+}
+
+fn corrupt(segment: Offset, position: u32) -> LogError {
+    LogError::Corrupt { segment, position: u64::from(position) }
+}
+
+/// Whether one batch, in as many pieces as it lies in, is what was written: its format and its sum.
+fn is_whole(pieces: &[Slice]) -> bool {
+    let Some(head) = pieces.first().and_then(|first| first.first_chunk::<SUMMED_FROM>()) else {
+        // The front of a batch is split over memory and disk.
+        return batch_is_whole(&super::core::joined(pieces));
+    };
+    let sum = crc32c::crc32c(&pieces[0][SUMMED_FROM..]);
+    let sum = pieces[1..].iter().fold(sum, |sum, piece| crc32c::crc32c_append(sum, piece));
+    head[MAGIC_AT] == 2 && head[MAGIC_AT + 1..] == sum.to_be_bytes()
+}
+
+fn batch_is_whole(bytes: &[u8]) -> bool {
+    bytes.get(MAGIC_AT) == Some(&2) && batch::crc_ok(bytes)
+}
+
+/// Where a batch has the number of its format; its sum follows, and then what is summed.
+const MAGIC_AT: usize = 16;
+const SUMMED_FROM: usize = MAGIC_AT + 1 + 4;
 
 /// Where a batch's largest timestamp ends.
 const MAX_TIMESTAMP_END: u32 = 43;

@@ -6,6 +6,7 @@
 
 mod journals;
 mod replay;
+mod rescues;
 mod set_aside;
 mod state_files;
 
@@ -17,11 +18,12 @@ use std::{
 
 use journals::Journals;
 use replay::Replay;
+use rescues::Rescues;
 use set_aside::{rename_dropped, set_aside};
 use state_files::{read_checkpoints, read_manifest};
 
 use crate::{
-    base::{METADATA_TOPIC_ID, Map, PartitionKey},
+    base::{METADATA_TOPIC_ID, Map, PartitionKey, Set, TopicId},
     io::{DirEntry, Instant, Io, OpenOptions},
     log::{
         checkpoint::{Manifest, encode_checkpoint},
@@ -32,6 +34,7 @@ use crate::{
         journal::block::Incarnation,
         names::{
             BALLAST, MANIFEST, checkpoint_name, is_checkpoint_of_another_life, is_deleted_directory, is_temporary,
+            parse_rescue_name,
         },
         removal::remove_directories,
         settings::{KnownPartitions, LivePartitions, LogConfig, LogSettings, MetadataLog, RecoverError},
@@ -117,6 +120,7 @@ pub async fn recover(
     let images: Map<PartitionKey, LogImage> =
         checkpoints.into_iter().flat_map(|checkpoint| checkpoint.images).map(|image| (image.key, image)).collect();
     let incarnation: Incarnation = *io.rand.uuid().as_bytes();
+    let rescues = Rescues::open(io, directory, &images, &mut journals).await;
     let mut replay = Replay::new(io, directory, settings, incarnation, images);
     let metadata = replay.metadata(&journals).await?;
     let KnownPartitions { mut live, deleted } = known(metadata).map_err(RecoverError::Metadata)?;
@@ -126,7 +130,7 @@ pub async fn recover(
     // What the metadata does not mention is brought to where it belongs like everything else, and set aside as a whole.
     let known = live.clone();
     let live: LivePartitions = live.into_iter().chain(unknown).collect();
-    replay.all(&journals, &live).await?;
+    replay.all(&journals, &rescues, &live).await?;
     let mut report = RecoveryReport {
         fresh: manifest.is_none(),
         clean: manifest.is_some_and(|manifest| manifest.clean),
@@ -138,13 +142,14 @@ pub async fn recover(
     };
     phase.done("journals replayed");
     rename_dropped(io, directory, &dropped, &deleted).await?;
-    let mut found = replay.finish(&live).await?;
+    let mut found = replay.finish(&journals, &rescues, &live).await?;
     found.retain(|partition| known.contains_key(&partition.image.key));
     phase.done("segments written");
     let cores = begin_life(io, directory, settings, cores, incarnation, found, &journals).await?;
     phase.done("new life begun");
     report.strays = set_aside(io, directory, &known, &deleted).await?;
     clean_up(io, directory, &incarnation, cores.len(), &journals, &entries).await?;
+    remove_rescues(io, directory, &cores, &deleted, &entries).await?;
     phase.done("cleaned up");
     Ok(Recovered { cores, report })
 }
@@ -200,7 +205,7 @@ async fn begin_life(
     }
     io.disk.sync_filesystem(directory).await.map_err(at)?;
     for seed in &seeds {
-        let kept = seed.partitions.iter().filter(|partition| partition.image.log_end.0 > 0);
+        let kept = seed.partitions.iter().filter(|partition| partition.image.is_kept());
         let images: Vec<Vec<u8>> = kept
             .map(|partition| {
                 let mut encoded = Vec::new();
@@ -259,6 +264,30 @@ async fn clean_up(
     Ok(())
 }
 
+/// Removes the rescue files of partitions that are whole again, and those of deleted topics. One of a topic that nobody has
+/// deleted and nobody knows stays.
+async fn remove_rescues(
+    io: &Io,
+    directory: &Path,
+    cores: &[CoreSeed],
+    deleted: &Set<TopicId>,
+    entries: &[DirEntry],
+) -> Result<(), RecoverError> {
+    for (entry, key) in entries.iter().filter_map(|entry| Some((entry, parse_rescue_name(&entry.name)?))) {
+        let path = directory.join(&entry.name);
+        let seed = cores[key.core(cores.len())].partitions.iter().find(|partition| partition.image.key == key);
+        match seed.map(|seed| seed.image.rescue) {
+            Some(Some(_)) => {}
+            Some(None) => io.disk.remove_file(&path).await.map_err(|error| failed(&path, &error))?,
+            None if deleted.contains(&key.topic_id) => {
+                io.disk.remove_file(&path).await.map_err(|error| failed(&path, &error))?;
+            }
+            None => tracing::warn!(path = %path.display(), "a rescue file of no partition is left where it is"),
+        }
+    }
+    Ok(())
+}
+
 /// Makes the ballast, unless there is one or no room for it. Not needed for recovery, so it may come later. As much again
 /// stays free, or a start on a full disk would give the last of it away before it can serve.
 pub async fn put_ballast(io: &Io, directory: &Path, bytes: u64) {
@@ -288,7 +317,9 @@ fn empty_state() -> PartitionState {
 }
 
 /// A partition that is live and that no checkpoint and no journal knows.
-fn empty_image(key: PartitionKey, name: &str) -> LogImage {
+pub(super) fn empty_image(key: PartitionKey, name: &str) -> LogImage {
+    let mut state = Vec::new();
+    empty_state().encode(&mut state);
     LogImage {
         key,
         name: name.to_owned(),
@@ -296,7 +327,8 @@ fn empty_image(key: PartitionKey, name: &str) -> LogImage {
         log_end: crate::base::Offset::ZERO,
         has_directory: false,
         segments: Vec::new(),
-        state: Vec::new(),
+        state,
+        rescue: None,
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
     log::{
         core::{Core, CoreLog},
         directory,
+        names::rescue_name,
         partition_log::Log,
         segment::{Segment, deleted_directory_name, file_name},
         settings::LogError,
@@ -105,18 +106,13 @@ impl CoreLog {
         let Some(log) = self.core.logs.borrow_mut().remove(&key) else { return };
         let core = &self.core;
         log.kill(LogError::Deleted);
-        let (mut capacity, mut dirty) = (0, 0);
-        for chunk in log.state_mut().chunks.0.drain(..) {
-            capacity += chunk.capacity();
-            dirty += chunk.tail.published() - chunk.written;
-        }
-        core.memory.chunk_dropped(capacity);
-        core.memory.cleaned(dirty);
+        log.forget_memory();
         core.memory.not_evictable(&log);
         core.files.forget(key, None);
         core.cold.forget(key, None);
         // A write under way would land in the directory of the next topic of this name.
         log.at_rest().await;
+        remove_rescue(core, key).await;
         let path = log.directory();
         if !log.state().has_directory && !directory::belongs_to(&core.io, &path, key.topic_id).await {
             return;
@@ -132,6 +128,16 @@ impl CoreLog {
             io.clock.sleep(DIRECTORY_DELAY).await;
             remove_directories(&io, vec![deleted]).await;
         });
+    }
+}
+
+/// A deleted partition needs no rescue file any more. Nearly none has one.
+async fn remove_rescue(core: &Core, key: PartitionKey) {
+    let path = core.directory.join(rescue_name(key));
+    match core.io.disk.remove_file(&path).await {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!(path = %path.display(), %error, "a rescue file could not be removed"),
     }
 }
 

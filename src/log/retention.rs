@@ -84,6 +84,9 @@ impl CoreLog {
         let mut last = None;
         for log in logs {
             pace.breathe(core).await;
+            if log.state().dead.is_some() {
+                continue;
+            }
             let start = log.state().retained_start(now, log.high_watermark());
             if start > log.state().announced_start {
                 last = Some(announce(&log, start));

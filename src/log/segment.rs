@@ -33,6 +33,8 @@ pub struct Segment {
     pub sealed: bool,
     /// Sealed, and file and index files are complete on disk.
     pub finished: bool,
+    /// The sum of the segment's last bytes, those in a block that is not whole, while they are not in memory.
+    pub tail_crc: Option<u32>,
     /// In memory while the segment is active, and until it is finished.
     pub index: Option<SegmentIndex>,
 }
@@ -48,6 +50,7 @@ impl Segment {
             largest: (NO_TIMESTAMP, base),
             sealed: false,
             finished: false,
+            tail_crc: None,
             index: Some(SegmentIndex::new(config.index_interval_bytes)),
         }
     }
@@ -81,6 +84,7 @@ impl Segment {
             index.note(last, position, bytes, largest);
         }
         self.size += bytes;
+        self.tail_crc = None;
         position
     }
 

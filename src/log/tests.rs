@@ -7,6 +7,7 @@ mod faults;
 mod machine;
 mod model;
 mod names;
+mod offline;
 mod reads;
 mod rot;
 mod stop;

@@ -37,7 +37,7 @@ impl Log {
             recent.map(|segment| segment.base).collect()
         };
         for base in candidates {
-            let found = self.find_in_segment(base, timestamp, upto).await?;
+            let found = self.noted(self.find_in_segment(base, timestamp, upto).await)?;
             if found.is_some() {
                 return Ok(found);
             }

@@ -94,6 +94,7 @@ impl Core {
             OffsetsCall::ForLeaderEpoch(parts) => {
                 for (key, current_epoch, epoch) in parts {
                     answers.push(self.replica(key).and_then(|replica| {
+                        replica.served()?;
                         replica
                             .inspect(|partition| {
                                 partition.offset_for_leader_epoch(Some(LeaderEpoch(current_epoch)), LeaderEpoch(epoch))
@@ -126,6 +127,7 @@ async fn list_offset(
     timestamp: i64,
     _isolation: Isolation,
 ) -> Result<ListedOffset, ErrorCode> {
+    replica.served()?;
     replica.inspect(|partition| partition.check_leader_epoch(Some(LeaderEpoch(current_epoch))))?;
     let none = ListedOffset { timestamp: -1, offset: Offset(-1), leader_epoch: LeaderEpoch(-1) };
     let (high_watermark, log_start_offset) =

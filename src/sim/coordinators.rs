@@ -12,10 +12,10 @@ use crate::{
     base::{ErrorCode, PartitionKey},
     coordinator::OFFSETS_TOPIC,
     group::{GroupAnswer, GroupRequest},
-    io::sim::Faults,
+    io::sim::{Failure, Faults, Operation, errno},
     partition::Isolation,
     shard::OffsetsCall,
-    sim::broker::{NODE, Settings},
+    sim::broker::{Life, NODE, Settings},
 };
 
 const GROUP: &str = "g";
@@ -76,6 +76,27 @@ fn ask_later(
             waits
         })
     })
+}
+
+#[test]
+fn offsets_of_an_offline_partition_are_not_told() {
+    let mut bench = Bench::start(9, 2);
+    bench.topic("kept", 1);
+    assert_eq!(bench.commit(7), Some(0));
+    // None of it is in a segment yet, and no segment can be written.
+    let fails =
+        Failure { operation: Operation::Open, files_named: "/__consumer_offsets-", error: errno::EIO, one_in: 1 };
+    for cores in [1, 2] {
+        bench.life.kill();
+        bench.sim.set_faults(NODE, Faults { failures: vec![fails.clone()], ..Faults::default() });
+        bench.life = Life::begin(&bench.sim, &bench.settings, cores);
+        bench.life.must_be_ready(200_000);
+        assert_eq!(bench.committed(), None, "nothing is told rather than that there is nothing");
+        assert_eq!(bench.commit(8), None);
+    }
+    bench.life.kill();
+    bench.restart(3);
+    assert_eq!(bench.committed(), Some(7));
 }
 
 #[test]

@@ -14,38 +14,46 @@ use crate::{
 pub struct Allowed {
     /// Power was cut: what `durability=write` promised is void.
     pub power_cut: bool,
-    /// Segments could not be written: partitions went offline, their last records into a rescue file.
-    pub disk_failed: bool,
 }
 
-/// Compares where every partition begins and ends.
-pub async fn ends(world: &World, router: &Router, allowed: Allowed) {
+/// Compares where every partition begins and ends. Those that are offline are compared when they are back. Gives how many
+/// there are.
+pub async fn ends(world: &World, router: &Router, allowed: Allowed) -> usize {
+    let mut offline = 0;
     for key in world.model.keys() {
         if router.image().partition(key).is_none() {
             // Its deletion was in doubt and happened; the admin client finds out.
             assert!(world.model.is_deleted(key), "{}: it is gone", world.model.hint(key));
             continue;
         }
-        let (start, end) = ends_of(world, router, key).await;
-        let may_lose = allowed.disk_failed || (allowed.power_cut && !world.model.with(key, |it| it.flush));
+        let Some((start, end)) = ends_of(world, router, key).await else {
+            offline += 1;
+            continue;
+        };
+        let may_lose = allowed.power_cut && !world.model.with(key, |it| it.flush);
         world.model.recovered(key, start, end, may_lose);
     }
+    offline
 }
 
-async fn ends_of(world: &World, router: &Router, key: PartitionKey) -> (Offset, Offset) {
+async fn ends_of(world: &World, router: &Router, key: PartitionKey) -> Option<(Offset, Offset)> {
     let mut ends = [Offset::ZERO; 2];
     for (end, timestamp) in ends.iter_mut().zip([-2, -1]) {
         let call = OffsetsCall::List(vec![(key, -1, timestamp)], Isolation::ReadUncommitted);
         let answer = router.offsets(call).await[0];
+        if answer == Err(ErrorCode::KafkaStorageError) {
+            return None;
+        }
         *end = answer.unwrap_or_else(|error| panic!("{}: {error:?}", world.model.hint(key))).offset;
     }
-    (ends[0], ends[1])
+    Some((ends[0], ends[1]))
 }
 
 /// Reads everything that is there, of partitions and of groups.
 pub async fn all(world: &World, router: &Router) {
     for key in world.model.keys() {
-        let (mut start, end) = ends_of(world, router, key).await;
+        let ends = ends_of(world, router, key).await;
+        let (mut start, end) = ends.unwrap_or_else(|| panic!("{}: offline on a good disk", world.model.hint(key)));
         let mut found = Vec::new();
         let mut from = start;
         while from < end {

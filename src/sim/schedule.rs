@@ -24,10 +24,6 @@ const CORES_MAX: u64 = 4;
 /// Steps within which a life must have recovered, or clients finished.
 const STEPS_MAX: u64 = 600_000;
 
-/// Whether segments fail, too. Not yet: a partition that went offline keeps its last checkpoint while the journal is freed,
-/// and the next start does not know what to make of the rest.
-const SEGMENTS_FAIL: bool = false;
-
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
 }
@@ -69,6 +65,11 @@ fn run(seed: u64, settings: &Settings) -> Done {
     schedule.last_life()
 }
 
+fn fail_segments(faults: &mut Faults) {
+    faults.files_named = ".log";
+    faults.write_error_one_in = 30;
+}
+
 impl Schedule {
     fn begin(&self) -> Rc<Life> {
         Life::begin(&self.sim, &self.settings, 1 + self.sim.below(CORES_MAX) as usize)
@@ -79,6 +80,11 @@ impl Schedule {
         let mut faults = Faults::default();
         if sim.below(5) == 0 {
             faults.slow_one_in = 20;
+        }
+        // A start whose own segments fail, those of the metadata among them.
+        let failing = sim.below(12) == 0;
+        if failing {
+            fail_segments(&mut faults);
         }
         let small = sim.below(6) == 0;
         if small {
@@ -94,7 +100,7 @@ impl Schedule {
             self.serve(&life, faults);
         }
         if let Some(why) = life.failed.borrow().as_ref() {
-            assert!(small, "{}: {why}", self.world.seed());
+            assert!(small || failing, "{}: {why}", self.world.seed());
         }
         self.end(&life);
     }
@@ -121,11 +127,7 @@ impl Schedule {
         self.inspect(life);
         match sim.below(16) {
             // Segments: partitions go offline one by one.
-            0 if SEGMENTS_FAIL => {
-                faults.files_named = ".log";
-                faults.write_error_one_in = 30;
-                self.allowed.disk_failed = true;
-            }
+            0 => fail_segments(&mut faults),
             // Journals: the process ends at once.
             1 | 2 => {
                 faults.files_named = "journal";
@@ -144,16 +146,27 @@ impl Schedule {
         self.world.serve(None);
     }
 
-    fn inspect(&mut self, life: &Rc<Life>) {
-        let allowed = std::mem::take(&mut self.allowed);
+    /// Gives how many partitions are offline: what may be missing of them is asked again when they are back.
+    fn inspect(&mut self, life: &Rc<Life>) -> usize {
+        let allowed = self.allowed;
         let (world, router) = (self.world.clone(), life.router(0).expect("it is ready"));
-        let done = Rc::new(std::cell::Cell::new(false));
+        let done = Rc::new(std::cell::Cell::new(None));
         let told = done.clone();
         self.sim.spawn_on(NODE, 0, |_| async move {
-            inspection::ends(&world, &router, allowed).await;
-            told.set(true);
+            told.set(Some(inspection::ends(&world, &router, allowed).await));
         });
-        self.within_bounds("the inspection", || done.get());
+        self.within_bounds("the inspection", || done.get().is_some());
+        let offline = done.get().expect("it has ended");
+        if offline == 0 {
+            self.allowed = Allowed::default();
+        }
+        offline
+    }
+
+    /// On a good disk no partition is offline.
+    fn inspect_all(&mut self, life: &Rc<Life>) {
+        let offline = self.inspect(life);
+        assert_eq!(offline, 0, "{}: partitions are offline on a good disk", self.world.seed());
     }
 
     fn within_bounds(&self, what: &str, mut done: impl FnMut() -> bool) {
@@ -193,7 +206,7 @@ impl Schedule {
         self.sim.set_faults(NODE, Faults::default());
         let life = self.begin();
         life.must_be_ready(STEPS_MAX);
-        self.inspect(&life);
+        self.inspect_all(&life);
         self.world.serve(Some(&life));
         self.sim.run_steps(500);
         self.world.finishing.set(true);
@@ -207,7 +220,7 @@ impl Schedule {
             life.ended();
             let life = self.begin();
             life.must_be_ready(STEPS_MAX);
-            self.inspect(&life);
+            self.inspect_all(&life);
             self.read_all(&life);
             life.kill();
         } else {

@@ -312,4 +312,8 @@ impl RingFile {
     pub fn number(&self) -> usize {
         self.number
     }
+
+    pub fn size(&self) -> u64 {
+        self.size
+    }
 }

@@ -208,18 +208,41 @@ impl Journals {
                 return Err(RecoverError::JournalCorrupt { path, position });
             };
             has_metadata |= entry.key().topic_id == METADATA_TOPIC_ID;
-            match entry {
-                Entry::Append { head, batch } => {
-                    let last = Head::parse(batch).map_or(head.base_offset, |head| head.last_offset);
-                    let end = self.segment_ends.entry((head.key, head.segment_base)).or_default();
-                    *end = last.plus(1).max(*end);
-                    self.appended.insert(head.key);
-                }
-                Entry::LogStart { key, offset } => starts.push((sequence, key, offset)),
-                Entry::Seal { .. } => {}
-            }
+            self.note_entry(entry, |_, key, offset| starts.push((sequence, key, offset)));
         }
         Ok(has_metadata)
+    }
+
+    /// Looks through a block of a rescue file, whose entries are applied before those of the journals. False if one of them
+    /// cannot be understood.
+    pub fn note_rescued(&mut self, block: &[u8]) -> bool {
+        for entry in block::entries(block) {
+            match entry {
+                Ok(entry) => self.note_entry(entry, |starts, key, offset| {
+                    let start = starts.entry(key).or_default();
+                    *start = offset.max(*start);
+                }),
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    fn note_entry(
+        &mut self,
+        entry: Entry,
+        mut announced: impl FnMut(&mut Map<PartitionKey, Offset>, PartitionKey, Offset),
+    ) {
+        match entry {
+            Entry::Append { head, batch } => {
+                let last = Head::parse(batch).map_or(head.base_offset, |head| head.last_offset);
+                let end = self.segment_ends.entry((head.key, head.segment_base)).or_default();
+                *end = last.plus(1).max(*end);
+                self.appended.insert(head.key);
+            }
+            Entry::LogStart { key, offset } => announced(&mut self.starts, key, offset),
+            Entry::Seal { .. } => {}
+        }
     }
 
     /// The unbroken row of blocks. What is missing was either never promised, or the journal is damaged.

@@ -2,7 +2,9 @@
 
 use std::{cell::RefCell, path::Path, rc::Rc, sync::Arc};
 
-use super::{METADATA_KEY, METADATA_TOPIC, empty_image, empty_state, failed, journals::Journals, no_fatal};
+use super::{
+    METADATA_KEY, METADATA_TOPIC, empty_image, empty_state, failed, journals::Journals, no_fatal, rescues::Rescues,
+};
 use crate::{
     base::{Map, Offset, PartitionKey, Set, Timestamp, TopicId},
     io::{Io, Slice, join_all},
@@ -15,8 +17,10 @@ use crate::{
             block::{self, Incarnation},
             entry::{AppendHead, Entry},
         },
+        offline,
         partition_log::Log,
         removal,
+        rescue::{RescueMark, RescueWriter},
         segment::file_name,
         settings::{LivePartitions, LogConfig, LogError, LogSettings, MetadataLog, RecoverError},
         sync_gate::SyncGate,
@@ -90,7 +94,7 @@ impl Replay {
         self.begin(METADATA_KEY, METADATA_TOPIC, &LogConfig::default(), journals)?;
         let log = self.partitions[&METADATA_KEY].log.clone();
         if journals.appended.contains(&METADATA_KEY) {
-            load(&log).await?;
+            log.load_tail().await.map_err(|error| broken(METADATA_KEY, error))?;
         }
         for core in 0..journals.cores() {
             for index in (0..journals.len(core)).filter(|index| journals.has_metadata(core, *index)) {
@@ -140,8 +144,13 @@ impl Replay {
         (dead.iter().filter_map(|key| self.images.remove(key)).collect(), unknown)
     }
 
-    /// Repairs everything else.
-    pub async fn all(&mut self, journals: &Journals, live: &LivePartitions) -> Result<(), RecoverError> {
+    /// Repairs everything else. A partition that cannot be repaired goes offline.
+    pub async fn all(
+        &mut self,
+        journals: &Journals,
+        rescues: &Rescues,
+        live: &LivePartitions,
+    ) -> Result<(), RecoverError> {
         for (key, (name, config)) in live.iter().filter(|(key, _)| **key != METADATA_KEY) {
             self.begin(*key, name, config, journals)?;
         }
@@ -149,12 +158,14 @@ impl Replay {
             journals.appended.iter().filter_map(|key| self.partitions.get(key)).map(|it| it.log.clone()).collect();
         let began = self.io.clock.now();
         for group in concerned.chunks(LOADS_MAX) {
-            for loaded in join_all(group.iter().map(load)).await {
-                loaded?;
+            for (log, loaded) in group.iter().zip(join_all(group.iter().map(|log| log.load_tail())).await) {
+                if let Err(error) = loaded {
+                    offline::fail(log, error);
+                }
             }
         }
         tracing::debug!(ms = (self.io.clock.now().0 - began.0) / 1_000_000, "recovery: tails loaded");
-        let mut run = Run::default();
+        let mut run = self.rescued(rescues, journals).await?;
         for core in 0..journals.cores() {
             for index in 0..journals.len(core) {
                 let block = journals.block(core, index).await?;
@@ -169,6 +180,34 @@ impl Replay {
         self.apply_run(run, journals).await
     }
 
+    /// What the rescue files have comes before what the journals have of the same partitions.
+    async fn rescued(&mut self, rescues: &Rescues, journals: &Journals) -> Result<Run, RecoverError> {
+        let mut run = Run::default();
+        for (key, rescue) in rescues.iter() {
+            let Some(log) = self.partitions.get(key).map(|partition| partition.log.clone()) else { continue };
+            let rescue = match rescue {
+                Ok(rescue) => rescue,
+                Err(error) => {
+                    offline::fail(&log, error.clone());
+                    continue;
+                }
+            };
+            for index in 0..rescue.len() {
+                match rescue.block(index).await {
+                    Ok(block) => run.add(&block, |found| found == *key),
+                    Err(error) => {
+                        offline::fail(&log, error);
+                        break;
+                    }
+                }
+                if run.bytes >= self.core.settings.dirty_max_bytes {
+                    self.apply_run(std::mem::take(&mut run), journals).await?;
+                }
+            }
+        }
+        Ok(run)
+    }
+
     /// Restores a partition from its image. The log start that the journal announces is applied at once: segments
     /// wholly below it may have lost their files already.
     fn begin(
@@ -179,8 +218,9 @@ impl Replay {
         journals: &Journals,
     ) -> Result<(), RecoverError> {
         let announced = journals.starts.get(&key).copied().unwrap_or_default();
-        let (log, state) = match self.images.remove(&key) {
-            Some(mut image) => {
+        let (log, state) = match self.images.get(&key) {
+            Some(image) => {
+                let mut image = image.clone();
                 image.log_start = image.log_start.max(announced);
                 drop_below(&mut image, journals);
                 let state = PartitionState::decode(&image.state).map_err(|error| RecoverError::State { key, error })?;
@@ -202,7 +242,8 @@ impl Replay {
         let partition = &self.partitions[&METADATA_KEY];
         // Every entry was decoded once already, by the first pass.
         for entry in block::entries(block).map_while(Result::ok).filter(|entry| entry.key() == METADATA_KEY) {
-            self.batches += usize::from(partition.apply(entry, journals, now)?);
+            let appended = partition.apply(entry, journals, now).map_err(|error| broken(METADATA_KEY, error))?;
+            self.batches += usize::from(appended);
         }
         Ok(())
     }
@@ -210,24 +251,22 @@ impl Replay {
     /// Applies the entries, and writes what they bring while the next ones are applied.
     async fn apply_run(&mut self, run: Run, journals: &Journals) -> Result<(), RecoverError> {
         let now = self.io.clock.wall();
-        let mut outcome = Ok(());
-        let logs = run.partitions.iter().map_while(|(key, entries)| {
+        let logs = run.partitions.iter().map(|(key, entries)| {
             let partition = &self.partitions[key];
             for entry in entries {
+                if partition.log.is_offline() {
+                    break;
+                }
                 // As above: it cannot fail.
                 let Ok(entry) = Entry::decode(&mut Reader(entry)) else { continue };
                 match partition.apply(entry, journals, now) {
                     Ok(appended) => self.batches += usize::from(appended),
-                    Err(error) => {
-                        outcome = Err(error);
-                        return None;
-                    }
+                    Err(error) => offline::fail(&partition.log, error),
                 }
             }
-            Some(partition.log.clone())
+            partition.log.clone()
         });
         write_many(&self.core, logs).await;
-        outcome?;
         self.write_out().await
     }
 
@@ -250,40 +289,119 @@ impl Replay {
             Err(RoundError::Disk(error)) => return Err(failed(&core.directory, &error)),
         }
         core.memory.evict();
-        for log in &logs {
-            if let Err(error) = log.state().alive() {
-                return Err(broken(log.key(), error));
-            }
+        // Without it nobody knows what there is.
+        match self.partitions.get(&METADATA_KEY).map(|metadata| metadata.log.state().alive()) {
+            Some(Err(error)) => Err(broken(METADATA_KEY, error)),
+            Some(Ok(())) | None => Ok(()),
         }
-        Ok(())
     }
 
-    /// The repaired partitions, for the cores of the new life.
-    pub async fn finish(mut self, live: &LivePartitions) -> Result<Vec<PartitionSeed>, RecoverError> {
-        let mut seeds = Vec::with_capacity(live.len());
-        for (key, partition) in std::mem::take(&mut self.partitions) {
+    /// The partitions for the cores of the new life: repaired, or offline with what they had before and their rescue files.
+    pub async fn finish(
+        mut self,
+        journals: &Journals,
+        rescues: &Rescues,
+        live: &LivePartitions,
+    ) -> Result<Vec<PartitionSeed>, RecoverError> {
+        for partition in self.partitions.values().filter(|it| !it.log.is_offline()) {
             partition.log.unpin();
             // Their files are swept later: names may not be touched any more when the new life has begun.
             removal::forget_segments(&self.core, &partition.log);
-            let mut state = partition.state.into_inner();
-            state.log_start_offset = partition.log.log_start_offset();
-            state.epochs.truncate_start(state.log_start_offset);
-            state.log_end_offset = partition.log.log_end_offset();
-            // With a single replica everything in the journal was committed.
-            state.high_watermark = state.log_end_offset;
-            let mut encoded = Vec::new();
-            state.encode(&mut encoded);
-            let mut image = partition.log.image(encoded);
-            if image.log_end == Offset::ZERO {
-                image = empty_image(key, &image.name);
-            }
-            seeds.push(PartitionSeed { image, config: partition.config, state });
         }
         // What was sealed last is finished by now or has no bytes.
         self.write_out().await?;
+        let marks = self.rescue(journals, rescues).await?;
+        let mut seeds = Vec::with_capacity(live.len());
+        for (key, partition) in std::mem::take(&mut self.partitions) {
+            let offline = partition.log.state().alive().err();
+            seeds.push(match offline {
+                None => repaired(partition),
+                Some(error) => {
+                    let base = self.images.remove(&key).unwrap_or_else(|| empty_image(key, partition.log.name()));
+                    let image = LogImage { rescue: marks.get(&key).copied().or(base.rescue), ..base };
+                    // It was read when the partition was begun.
+                    let state = PartitionState::decode(&image.state).unwrap_or_default();
+                    PartitionSeed { image, config: partition.config, state, offline: Some(error) }
+                }
+            });
+        }
         self.core.files.forget_all();
         Ok(seeds)
     }
+
+    /// Brings into safety what journals have of partitions that are offline: the new life's checkpoints free them.
+    async fn rescue(
+        &self,
+        journals: &Journals,
+        rescues: &Rescues,
+    ) -> Result<Map<PartitionKey, RescueMark>, RecoverError> {
+        let mut marks = Map::default();
+        let offline: Vec<PartitionKey> =
+            self.partitions.iter().filter(|(_, it)| it.log.is_offline()).map(|(key, _)| *key).collect();
+        for group in offline.chunks(offline::TOGETHER_MAX) {
+            let mut writers: Map<PartitionKey, RescueWriter> = Map::default();
+            for core in 0..journals.cores() {
+                for index in 0..journals.len(core) {
+                    let block = journals.block(core, index).await?;
+                    for (place, entry) in block::placed_entries(&block).map_while(Result::ok) {
+                        let key = entry.key();
+                        if !group.contains(&key) {
+                            continue;
+                        }
+                        let added = self.add_rescued(&mut writers, key, rescues, &block[place]).await;
+                        added.map_err(|error| failed(&rescues.path(key), &error))?;
+                    }
+                }
+            }
+            for (key, writer) in writers {
+                let mark = writer.finish().await.map_err(|error| failed(&rescues.path(key), &error))?;
+                // A damaged file stays one: its mark says what should be there.
+                if !matches!(rescues.get(key), Some(Err(_))) {
+                    marks.insert(key, mark);
+                }
+            }
+        }
+        Ok(marks)
+    }
+
+    async fn add_rescued(
+        &self,
+        writers: &mut Map<PartitionKey, RescueWriter>,
+        key: PartitionKey,
+        rescues: &Rescues,
+        entry: &[u8],
+    ) -> std::io::Result<()> {
+        if let Some(writer) = writers.get_mut(&key) {
+            return writer.add(entry).await;
+        }
+        let mut writer = RescueWriter::begin(&self.io, &self.core.directory, key).await?;
+        match rescues.get(key) {
+            Some(Ok(rescue)) => writer.copy(rescue).await?,
+            Some(Err(_)) => writer.copy_damaged().await?,
+            None => {}
+        }
+        writer.add(entry).await?;
+        writers.insert(key, writer);
+        Ok(())
+    }
+}
+
+/// A partition whose segments hold everything.
+fn repaired(partition: Partition) -> PartitionSeed {
+    let log = &partition.log;
+    let mut state = partition.state.into_inner();
+    state.log_start_offset = log.log_start_offset();
+    state.epochs.truncate_start(state.log_start_offset);
+    state.log_end_offset = log.log_end_offset();
+    // With a single replica everything in the journal was committed.
+    state.high_watermark = state.log_end_offset;
+    let mut encoded = Vec::new();
+    state.encode(&mut encoded);
+    let mut image = log.image(encoded);
+    if image.log_end == Offset::ZERO {
+        image = empty_image(log.key(), &image.name);
+    }
+    PartitionSeed { image, config: partition.config, state, offline: None }
 }
 
 impl Drop for Replay {
@@ -313,13 +431,13 @@ impl Run {
 
 impl Partition {
     /// Returns whether the entry was a batch that the segments did not have.
-    fn apply(&self, entry: Entry, journals: &Journals, now: Timestamp) -> Result<bool, RecoverError> {
+    fn apply(&self, entry: Entry, journals: &Journals, now: Timestamp) -> Result<bool, LogError> {
         let log = &self.log;
         match entry {
             Entry::Append { head, batch } if head.base_offset >= log.log_end_offset() => {
                 let end = journals.segment_ends.get(&(head.key, head.segment_base)).copied().unwrap_or_default();
                 let gone = end <= log.log_start_offset();
-                self.append(&head, batch, gone, now).map_err(|error| broken(head.key, error))?;
+                self.append(&head, batch, gone, now)?;
                 Ok(true)
             }
             // Below the checkpointed end, so in its segment already.
@@ -345,7 +463,7 @@ impl Partition {
             return Err(corrupt);
         }
         if gone {
-            self.log.replay_gone(info.next_offset());
+            self.log.replay_gone(head, info.next_offset())?;
         } else {
             self.log.replay(head, batch, &info)?;
         }
@@ -363,10 +481,6 @@ fn drop_below(image: &mut LogImage, journals: &Journals) {
     });
     let gone = ends.take_while(|end| *end <= image.log_start).count();
     image.segments.drain(..gone);
-}
-
-async fn load(log: &Rc<Log>) -> Result<(), RecoverError> {
-    log.load_tail().await.map_err(|error| broken(log.key(), error))
 }
 
 fn broken(key: PartitionKey, error: LogError) -> RecoverError {
