@@ -435,7 +435,7 @@ mod tests {
         }
         let mut reader = FrameReader::new(memory(1000, 2000), 2000, Rc::new(|_, length| length));
         let end = block_on(reader.next(&mut Script::new(1001_i32.to_be_bytes().to_vec(), &[4])));
-        assert!(matches!(end, Err(FrameError::TooLarge { limit: 800, by_memory: true, .. })));
+        assert!(matches!(end, Err(FrameError::TooLarge { limit: 900, by_memory: true, .. })));
     }
 
     #[test]

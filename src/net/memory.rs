@@ -22,7 +22,7 @@ use std::{
 };
 
 /// Of the memory for large frames, the most that the escape takes: the rest is shared.
-const ESCAPE_FIFTHS_MAX: usize = 4;
+const ESCAPE_TENTHS_MAX: usize = 9;
 
 /// The budget of all cores for large frames.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl LargeRequests {
     /// Divides `total` bytes; frames of up to `frame_bytes_max` are possible if the budget allows them at all.
     #[must_use]
     pub fn new(total: usize, frame_bytes_max: usize) -> Arc<Self> {
-        let escape = (total / 5 * ESCAPE_FIFTHS_MAX).min(frame_bytes_max);
+        let escape = (total / 10 * ESCAPE_TENTHS_MAX).min(frame_bytes_max);
         let lanes = Lanes { shared: Lane::new(total - escape), escape_free: true };
         Arc::new(Self { lanes: Mutex::new(lanes), total, frame_bytes_max: escape })
     }
@@ -457,6 +457,6 @@ mod tests {
     #[test]
     fn a_small_budget_carries_what_it_can() {
         let large = LargeRequests::new(20 << 20, 100 << 20);
-        assert_eq!(large.frame_bytes_max(), 16 << 20);
+        assert_eq!(large.frame_bytes_max(), 18 << 20);
     }
 }

@@ -26,13 +26,16 @@ use crate::{
 /// Small requests: enough for every connection to have one parked that is a quarter of its buffer.
 const SMALL_REQUEST_SIXTEENTHS: u64 = 1;
 /// Large requests, while they are received or handled.
-const LARGE_REQUEST_SIXTEENTHS: u64 = 5;
+const LARGE_REQUEST_SIXTEENTHS: u64 = 6;
 /// Replies that are not read: from here on a fetch gets its first batch only ...
 const REPLY_SIXTEENTHS: u64 = 2;
 /// ... and from here on the largest holders are closed. Records among them count as records: the cache gives way.
 const REPLY_PRESSED_SIXTEENTHS: u64 = 3;
 /// Connections.
 const CONNECTION_SIXTEENTHS: u64 = 2;
+
+/// The program itself, its rings and what an idle broker holds.
+const BASE_BYTES: u64 = 16 << 20;
 
 /// What a connection is counted with: what an idle one takes, and half of the buffer that a busy one has as well.
 const CONNECTION_BYTES: u64 = 8 << 10;
@@ -115,6 +118,7 @@ impl Machine {
             let (wanted, limit) = (memory_bytes >> 20, limit >> 20);
             return Err(format!("--memory asks for {wanted} MiB, but this machine or cgroup has {limit} MiB"));
         }
+        limits::keep_no_large_memory(memory_bytes);
         probe::io_uring().map_err(|unusable| unusable.to_string())?;
         let io_memory = probe::io_memory(plan.0.len()).map_err(|unusable| unusable.to_string())?;
         let open_files = match limits::raise_open_files() {
@@ -134,10 +138,10 @@ impl Machine {
         self.plan.0.len()
     }
 
-    /// What is left for records, requests, replies and connections when the cores can talk to each other.
+    /// What is left for records, requests, replies and connections when the broker runs and its cores talk to each other.
     pub(super) fn memory_left(&self) -> u64 {
-        let mesh = shard::mesh_bytes(self.cores()) as u64;
-        self.memory_bytes - mesh.min(self.memory_bytes / 4)
+        let taken = BASE_BYTES + shard::mesh_bytes(self.cores()) as u64;
+        self.memory_bytes - taken.min(self.memory_bytes / 2)
     }
 
     /// Segments that may be open at the same time.
