@@ -22,7 +22,7 @@ use crate::config::{BrokerConfig, Layers};
 use crate::metadata::Image;
 use crate::protocol::metadata_records::MetadataRecord;
 
-pub use start::{METADATA_VERSION, METADATA_VERSION_MIN};
+pub use start::{METADATA_VERSION, METADATA_VERSION_MIN, new_leader_epoch, partitions_led};
 
 /// Producer ids that a broker takes at a time, as in Kafka.
 pub const PRODUCER_ID_BLOCK: i64 = 1000;

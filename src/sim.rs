@@ -9,6 +9,7 @@ mod broker;
 mod connection;
 mod consumer;
 mod coordinators;
+mod epochs;
 mod fetches;
 mod inspection;
 mod member;

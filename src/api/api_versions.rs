@@ -19,7 +19,7 @@ use crate::{
         Context, Outcome, Peer,
         call::{Call, text},
     },
-    base::ErrorCode,
+    base::{ErrorCode, Offset},
     metadata::Image,
     protocol::{
         frame::{self, RequestHead},
@@ -38,7 +38,7 @@ pub(super) fn handle(context: &Context, peer: Rc<Peer>, head: RequestHead) -> Ou
     if call.version >= 3 && !is_named_well(&call.request) {
         return call.reply(&ApiVersionsResponse::default().with_error_code(ErrorCode::InvalidRequest.code()));
     }
-    call.reply(&answer(&context.router.image(), call.version))
+    call.reply(&answer(&context.router.image(), context.router.image_offset(), call.version))
 }
 
 /// The client does not know yet which versions there are: it gets an answer that it can read whatever it sent.
@@ -52,7 +52,8 @@ fn unsupported(correlation_id: i32, api: &Api) -> Outcome {
     }
 }
 
-fn answer(image: &Image, version: i16) -> ApiVersionsResponse {
+/// `epoch` is the offset of the last metadata record: clients take features only from a larger one than they have seen.
+fn answer(image: &Image, epoch: Offset, version: i16) -> ApiVersionsResponse {
     let answer = ApiVersionsResponse::default().with_api_keys(APIS.iter().map(range).collect());
     if version < 3 {
         return answer;
@@ -69,7 +70,7 @@ fn answer(image: &Image, version: i16) -> ApiVersionsResponse {
     });
     answer
         .with_supported_features(supported.collect())
-        .with_finalized_features_epoch(0)
+        .with_finalized_features_epoch(epoch.0)
         .with_finalized_features(in_force.collect())
 }
 
@@ -112,7 +113,7 @@ mod tests {
 
     #[test]
     fn every_range_is_listed_and_produce_from_0() {
-        let keys: Vec<_> = answer(&Image::default(), 4)
+        let keys: Vec<_> = answer(&Image::default(), Offset(7), 4)
             .api_keys
             .iter()
             .map(|range| (range.api_key, range.min_version, range.max_version))
@@ -120,12 +121,13 @@ mod tests {
         assert_eq!(keys.len(), APIS.len());
         assert_eq!(keys[0], (0, 0, 13));
         assert_eq!(keys[1], (1, 4, 18));
+        assert_eq!(answer(&Image::default(), Offset(7), 3).finalized_features_epoch, 7);
         assert!(keys.iter().all(|(key, _, _)| ![71, 72, 68, 24].contains(key)));
     }
 
     #[test]
     fn the_answer_in_version_0_byte_for_byte() {
-        let call = frame::reply(1, 0, &answer(&Image::default(), 0)).expect("encodes");
+        let call = frame::reply(1, 0, &answer(&Image::default(), Offset(7), 0)).expect("encodes");
         assert_eq!(&call[..14], b"\0\0\0\xa0\0\0\0\x01\0\0\0\0\0\x19", "25 ranges of 6 bytes, and nothing else");
         assert_eq!(call.len(), 14 + 25 * 6);
     }

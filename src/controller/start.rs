@@ -3,7 +3,11 @@
 use uuid::Uuid;
 
 use super::Controller;
-use crate::protocol::metadata_records::{BrokerEndpoint, BrokerFeature, MetadataRecord, RegisterBroker};
+use crate::base::{BrokerId, PartitionKey};
+use crate::metadata::Image;
+use crate::protocol::metadata_records::{
+    BrokerEndpoint, BrokerFeature, MetadataRecord, PartitionChange, RegisterBroker,
+};
 
 /// The level of `metadata.version` that is finalized: 4.3-IV0.
 pub const METADATA_VERSION: i16 = 30;
@@ -51,12 +55,26 @@ impl Controller {
     }
 }
 
+/// The partitions that `broker` leads, each of which begins a new leader epoch when the broker's last life did not end
+/// in order: its log may have gone back, and whoever has read more learns that from the epoch (KIP-320).
+#[must_use]
+pub fn partitions_led(image: &Image, broker: BrokerId) -> Vec<PartitionKey> {
+    let led = |key: &PartitionKey| image.partition(*key).is_some_and(|partition| partition.leader == Some(broker));
+    image.partition_keys().filter(led).collect()
+}
+
+/// The record by which a partition begins a new leader epoch under the leader that it has: electing one raises the epoch.
+#[must_use]
+pub fn new_leader_epoch(key: PartitionKey, leader: BrokerId) -> MetadataRecord {
+    let change = PartitionChange::of(key.topic_id, key.partition);
+    MetadataRecord::PartitionChange(PartitionChange { leader: Some(leader.0), ..change })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::BrokerId;
-    use crate::controller::tests::{controller, replays};
-    use crate::metadata::Image;
+    use crate::base::LeaderEpoch;
+    use crate::controller::tests::{controller, ids, replays};
 
     #[test]
     fn features_are_finalized_once_and_the_broker_registers_each_time() {
@@ -69,5 +87,28 @@ mod tests {
         let broker = controller.image().broker(BrokerId(1)).expect("registered");
         assert_eq!((broker.broker_epoch, broker.rack.as_deref()), (9, Some("r")));
         assert_ne!(controller.image(), &Image::default());
+    }
+
+    #[test]
+    fn a_new_epoch_is_a_short_record_for_each_partition_that_the_broker_leads() {
+        let mut controller = controller("num.partitions=3\n");
+        controller.auto_create(&["t"], &mut ids());
+        let mut image = controller.image().clone();
+        let led = partitions_led(&image, BrokerId(1));
+        assert_eq!(led.len(), 3);
+        assert!(partitions_led(&image, BrokerId(2)).is_empty());
+        for key in &led[1..] {
+            let record = new_leader_epoch(*key, BrokerId(1));
+            let encoded = record.encode();
+            assert!(encoded.len() <= 32, "{} bytes", encoded.len());
+            image.apply(&MetadataRecord::decode(&encoded).expect("ours")).expect("consistent");
+        }
+        let told: Vec<_> = led
+            .iter()
+            .map(|key| image.partition(*key).expect("it is there"))
+            .map(|it| (it.leader_epoch, it.leader))
+            .collect();
+        let leader = Some(BrokerId(1));
+        assert_eq!(told, [(LeaderEpoch(0), leader), (LeaderEpoch(1), leader), (LeaderEpoch(1), leader)]);
     }
 }

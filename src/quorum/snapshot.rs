@@ -152,6 +152,12 @@ pub async fn read_snapshot(io: &Io, directory: &Path) -> Result<Metadata, Metada
 }
 
 impl Metadata {
+    /// The offset of the last record; -1 if there is none.
+    #[must_use]
+    pub fn last_offset(&self) -> Offset {
+        self.next.plus(-1)
+    }
+
     /// Adds the log's batches that lie behind the snapshot.
     ///
     /// # Errors

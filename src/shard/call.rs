@@ -106,6 +106,8 @@ pub struct Delta {
     pub image: Image,
     /// What changed.
     pub records: Vec<MetadataRecord>,
+    /// The offset in the metadata log of the last of them.
+    pub last_offset: Offset,
 }
 
 /// What a core asks of the core that owns something. What is large and seldom is boxed: every slot of every queue between

@@ -5,8 +5,8 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 use tracing::error;
 
 use crate::{
-    base::{ErrorCode, TopicId},
-    controller::{Controller, PRODUCER_ID_BLOCK},
+    base::{ErrorCode, PartitionKey, TopicId},
+    controller::{Controller, PRODUCER_ID_BLOCK, new_leader_epoch},
     coordinator::OFFSETS_TOPIC,
     io::channel::{Semaphore, oneshot},
     protocol::metadata_records::MetadataRecord,
@@ -16,6 +16,9 @@ use crate::{
         core::Core,
     },
 };
+
+/// New leader epochs are written so many at a time: 160 KiB of records, one write.
+const LEADER_EPOCHS_A_BATCH: usize = 4096;
 
 /// Lives on the controller's core.
 pub(super) struct Control {
@@ -59,21 +62,38 @@ impl Core {
         if records.is_empty() {
             return answer;
         }
-        if let Err(error) = control.quorum.commit(&records).await {
-            error!(?error, "metadata could not be committed");
-            // The controller has already counted on the records: it is made again from what is durable.
-            let image = self.image.borrow().as_ref().clone();
-            control.controller.replace(Controller::new(self.statics.as_ref().clone(), image));
-            return ControlAnswer::Refused(error);
-        }
+        let last_offset = match control.quorum.commit(&records).await {
+            Ok(last_offset) => last_offset,
+            Err(error) => {
+                error!(?error, "metadata could not be committed");
+                // The controller has already counted on the records: it is made again from what is durable.
+                let image = self.image.borrow().as_ref().clone();
+                control.controller.replace(Controller::new(self.statics.as_ref().clone(), image));
+                return ControlAnswer::Refused(error);
+            }
+        };
         // Nothing else was decided since: the turn is ours.
         let image = control.controller.borrow().image().clone();
-        self.publish(Delta { image, records }).await;
+        self.publish(Delta { image, records, last_offset }).await;
         if control.quorum.wants_snapshot() {
             let records = self.image.borrow().snapshot();
             control.quorum.snapshot(&records).await;
         }
         answer
+    }
+
+    /// Makes it durable that these partitions, which this broker leads, have begun a new leader epoch. Every image has it
+    /// already; until this is done nothing may be served.
+    ///
+    /// # Errors
+    /// What the metadata log answers. Some may have begun it for good: the next start raises them once more.
+    pub(super) async fn commit_leader_epochs(&self, control: &Control, keys: &[PartitionKey]) -> Result<(), ErrorCode> {
+        let _turn = control.turn.acquire(1).await;
+        for keys in keys.chunks(LEADER_EPOCHS_A_BATCH) {
+            let records: Vec<_> = keys.iter().map(|key| new_leader_epoch(*key, self.broker.id)).collect();
+            control.quorum.commit(&records).await?;
+        }
+        Ok(())
     }
 
     async fn publish(self: &Rc<Self>, delta: Delta) {

@@ -9,7 +9,7 @@ use std::{
 use tracing::{debug, warn};
 
 use crate::{
-    base::{BrokerId, ClusterId, ErrorCode, LeaderEpoch, Map, PartitionKey, Set, TopicId},
+    base::{BrokerId, ClusterId, ErrorCode, LeaderEpoch, Map, Offset, PartitionKey, Set, TopicId},
     config::{BrokerConfig, TopicConfig},
     coordinator::{Coordinator, OFFSETS_TOPIC},
     io::{
@@ -62,6 +62,8 @@ pub struct Core {
     pub(super) config: RefCell<Rc<BrokerConfig>>,
     pub(super) log: Rc<CoreLog>,
     pub(super) image: RefCell<Rc<Image>>,
+    /// The offset in the metadata log of the last record in the image.
+    pub(super) image_offset: Cell<Offset>,
     pub(super) replicas: RefCell<Map<PartitionKey, Rc<Replica>>>,
     pub(super) coordinators: RefCell<Map<i32, Rc<Coordinator>>>,
     /// On core 0 only.
@@ -87,7 +89,7 @@ impl Core {
         broker: Broker,
         statics: Rc<BrokerConfig>,
         log: Rc<CoreLog>,
-        image: Image,
+        (image, image_offset): (Image, Offset),
     ) -> Rc<Self> {
         let config = RefCell::new(dynamic(&statics, &image));
         Rc::new(Self {
@@ -98,6 +100,7 @@ impl Core {
             config,
             log,
             image: RefCell::new(Rc::new(image)),
+            image_offset: Cell::new(image_offset),
             replicas: RefCell::default(),
             coordinators: RefCell::default(),
             control: RefCell::default(),
@@ -167,6 +170,7 @@ impl Core {
     /// leaves turns to others: a topic may have 10,000 partitions.
     pub(super) async fn apply(self: &Rc<Self>, delta: &Delta) {
         let before = self.image.replace(Rc::new(delta.image.clone()));
+        self.image_offset.set(delta.last_offset);
         let mut since_yield = 0;
         let mut configured = Configured::default();
         for record in &delta.records {

@@ -3,7 +3,7 @@
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use crate::{
-    base::{BrokerId, ErrorCode, PartitionKey, ProducerId, TopicId},
+    base::{BrokerId, ErrorCode, Offset, PartitionKey, ProducerId, TopicId},
     config::BrokerConfig,
     coordinator::OFFSETS_TOPIC,
     group::{GroupAnswer, GroupRequest},
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The controller's core.
-const CONTROLLER_CORE: usize = 0;
+pub(super) const CONTROLLER_CORE: usize = 0;
 
 /// What the process can do at most, whatever the settings say: it follows from its memory and its open files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,12 @@ impl Router {
     #[must_use]
     pub fn image(&self) -> Rc<Image> {
         self.core.image.borrow().clone()
+    }
+
+    /// The offset in the metadata log up to which this core's copy of the metadata goes; -1: nothing is there.
+    #[must_use]
+    pub fn image_offset(&self) -> Offset {
+        self.core.image_offset.get()
     }
 
     /// The broker's configuration, with what was set while it runs.

@@ -1,6 +1,7 @@
 //! From what recovery found to a core that serves, and back.
 
 use std::{
+    cell::RefCell,
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
@@ -11,7 +12,7 @@ use uuid::Uuid;
 use crate::{
     base::{Offset, PartitionKey},
     config::BrokerConfig,
-    controller::Controller,
+    controller::{Controller, new_leader_epoch, partitions_led},
     io::{Io, MeshSeed, mesh},
     log::{
         self, CoreLog, Fatal, KnownPartitions, LivePartitions, LogSettings, METADATA_KEY, METADATA_TOPIC, MetadataLog,
@@ -26,7 +27,7 @@ use crate::{
         call::{ControlAnswer, Message},
         control::Control,
         core::{Broker, Core},
-        router::Router,
+        router::{CONTROLLER_CORE, Router},
         settings,
     },
 };
@@ -41,6 +42,10 @@ pub struct CoreSeed {
     image: Arc<Image>,
     /// Of the metadata log.
     bytes_since_snapshot: u64,
+    /// The offset of the last record in the image that the metadata log has.
+    image_offset: Offset,
+    /// Partitions that have begun a new leader epoch in the image, and not in the metadata log yet.
+    new_epochs: Vec<PartitionKey>,
 }
 
 /// What the controller writes down about this broker when it starts.
@@ -57,6 +62,8 @@ pub struct Started {
     /// The way to it.
     pub router: Router,
     core: Rc<Core>,
+    /// As in the seed, until they are written down.
+    new_epochs: RefCell<Vec<PartitionKey>>,
 }
 
 /// Recovers the data directory for `cores` cores: one seed for each. Runs on one executor before the others start.
@@ -79,24 +86,40 @@ pub async fn recover(
         Ok(KnownPartitions { live: live_partitions(config, &image), deleted: std::mem::take(&mut metadata.deleted) })
     };
     let recovered = log::recover(io, directory, log_settings, cores, known).await.map_err(|error| error.to_string())?;
+    let image_offset = metadata.last_offset();
+    let mut new_epochs = Vec::new();
+    if !recovered.report.clean {
+        // In the image now, so that no core has to be told; in the metadata log before anything is served.
+        new_epochs = partitions_led(&image, broker.id);
+        for key in &new_epochs {
+            image.apply(&new_leader_epoch(*key, broker.id)).map_err(contradiction)?;
+        }
+    }
     let image = Arc::new(image);
-    let seeds = mesh::<Message>(cores).into_iter().zip(recovered.cores).map(|(mesh, log)| CoreSeed {
-        broker: broker.clone(),
-        config: config.clone(),
-        directory: directory.to_owned(),
-        mesh,
-        log,
-        image: image.clone(),
-        bytes_since_snapshot: metadata.bytes_since_snapshot,
-    });
+    let seeds =
+        mesh::<Message>(cores).into_iter().zip(recovered.cores).enumerate().map(|(core, (mesh, log))| CoreSeed {
+            broker: broker.clone(),
+            config: config.clone(),
+            directory: directory.to_owned(),
+            mesh,
+            log,
+            image: image.clone(),
+            image_offset,
+            bytes_since_snapshot: metadata.bytes_since_snapshot,
+            new_epochs: if core == CONTROLLER_CORE { std::mem::take(&mut new_epochs) } else { Vec::new() },
+        });
     Ok((seeds.collect(), recovered.report))
+}
+
+fn contradiction(error: crate::metadata::Inconsistent) -> String {
+    format!("the metadata log contradicts itself: {error:?}")
 }
 
 fn replayed(metadata: &mut crate::quorum::Metadata, log: &MetadataLog) -> Result<Image, String> {
     metadata.replay(log).map_err(|error| error.to_string())?;
     let mut image = Image::default();
     for record in &metadata.records {
-        image.apply(record).map_err(|error| format!("the metadata log contradicts itself: {error:?}"))?;
+        image.apply(record).map_err(contradiction)?;
     }
     Ok(image)
 }
@@ -118,10 +141,11 @@ fn live_partitions(config: &BrokerConfig, image: &Image) -> LivePartitions {
 /// # Errors
 /// One line that says what is wrong.
 pub async fn start(io: Io, seed: CoreSeed, fatal: Fatal) -> Result<Started, String> {
-    let CoreSeed { broker, config, directory, mesh, log, image, bytes_since_snapshot } = seed;
+    let CoreSeed { broker, config, directory, mesh, log, image, image_offset, bytes_since_snapshot, new_epochs } = seed;
     let (log, restored) = CoreLog::start(&io, log, fatal).await.map_err(|error| error.to_string())?;
     let mesh = mesh.open(&io);
-    let core = Core::new(io.clone(), mesh, broker, Rc::new(config), Rc::new(log), image.as_ref().clone());
+    let core =
+        Core::new(io.clone(), mesh, broker, Rc::new(config), Rc::new(log), (image.as_ref().clone(), image_offset));
     for RestoredPartition { key, name, state, log } in restored {
         let partition = Partition::restored(key, core.leader_epoch(key), state);
         let replica = Replica::new(io.clone(), log, partition);
@@ -138,7 +162,7 @@ pub async fn start(io: Io, seed: CoreSeed, fatal: Fatal) -> Result<Started, Stri
     io.spawner.spawn(core.clone().follow_flushes());
     io.spawner.spawn(core.clone().serve_inbox());
     io.spawner.spawn(core.clone().keep_house());
-    Ok(Started { router: Router::new(core.clone()), core })
+    Ok(Started { router: Router::new(core.clone()), core, new_epochs: RefCell::new(new_epochs) })
 }
 
 fn start_controller(core: &Rc<Core>, directory: &Path, bytes_since_snapshot: u64) -> Result<(), String> {
@@ -163,12 +187,16 @@ fn start_controller(core: &Rc<Core>, directory: &Path, bytes_since_snapshot: u64
 }
 
 impl Started {
-    /// Writes down that this broker runs, and what a new cluster begins with. On the controller's core, once all run.
+    /// Writes down that this broker runs, in which leader epochs, and what a new cluster begins with. On the controller's
+    /// core, once all run and before anything is served.
     ///
     /// # Errors
     /// One line that says what is wrong.
     pub async fn register(&self, registration: Registration) -> Result<(), String> {
         let Some(control) = self.core.control.borrow().clone() else { return Ok(()) };
+        let failed = |error| format!("the broker could not be registered: {error:?}");
+        let new_epochs = self.new_epochs.take();
+        self.core.commit_leader_epochs(&control, &new_epochs).await.map_err(failed)?;
         let incarnation = self.core.io.rand.uuid();
         let Registration { end_points, directory } = registration;
         let broker_epoch = self.core.replica(METADATA_KEY).map_or(Offset::ZERO, |replica| replica.high_watermark()).0;
@@ -179,7 +207,7 @@ impl Started {
             })
             .await;
         match answer {
-            ControlAnswer::Refused(error) => Err(format!("the broker could not be registered: {error:?}")),
+            ControlAnswer::Refused(error) => Err(failed(error)),
             ControlAnswer::CreateTopics(_)
             | ControlAnswer::DeleteTopics(_)
             | ControlAnswer::CreatePartitions(_)

@@ -14,6 +14,8 @@ use crate::{
 pub struct Allowed {
     /// Power was cut: what `durability=write` promised is void.
     pub power_cut: bool,
+    /// The stop was orderly, so that leader epochs may stay.
+    pub clean: bool,
 }
 
 /// Compares where every partition begins and ends. Those that are offline are compared when they are back. Gives how many
@@ -26,6 +28,8 @@ pub async fn ends(world: &World, router: &Router, allowed: Allowed) -> usize {
             assert!(world.model.is_deleted(key), "{}: it is gone", world.model.hint(key));
             continue;
         }
+        let epoch = router.image().partition(key).expect("it was just looked at").leader_epoch;
+        world.model.leader_epoch(key, epoch, allowed.clean);
         let Some((start, end)) = ends_of(world, router, key).await else {
             offline += 1;
             continue;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    base::{Map, Offset, PartitionKey, TopicId},
+    base::{LeaderEpoch, Map, Offset, PartitionKey, TopicId},
     sim::records::Value,
 };
 
@@ -23,6 +23,8 @@ pub struct Promised {
     pub start_asked: i64,
     /// The largest high watermark that was told.
     pub high_watermark: i64,
+    /// The leader epoch in which the last life served.
+    pub leader_epoch: LeaderEpoch,
     /// `durability=flush`: promises hold through a power cut.
     pub flush: bool,
     /// Retention may move the log start by itself.
@@ -135,6 +137,16 @@ impl Model {
             let asked = promised.retention || told.0 <= promised.start_asked;
             assert!(asked, "{}: the log starts at {told}, nobody asked for that", self.hint(key));
             promised.start = promised.start.max(told.0);
+        });
+    }
+
+    /// Compares the leader epoch after a restart with that of the life before. `may_stay`: that one ended in order.
+    pub fn leader_epoch(&self, key: PartitionKey, told: LeaderEpoch, may_stay: bool) {
+        self.with(key, |promised| {
+            let before = promised.leader_epoch;
+            let grows = told > before || (may_stay && told == before);
+            assert!(grows, "{}: served in epoch {before} and then in {told}", self.hint(key));
+            promised.leader_epoch = told;
         });
     }
 

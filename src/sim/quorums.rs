@@ -35,6 +35,7 @@ fn images_agree(bench: &Bench, hint: &str) {
     let first = bench.router(0).image();
     for core in 1..bench.life.cores {
         assert_eq!(*bench.router(core).image(), *first, "{hint}: core {core}");
+        assert_eq!(bench.router(core).image_offset(), bench.router(0).image_offset(), "{hint}: core {core}");
     }
 }
 

@@ -160,6 +160,7 @@ impl Schedule {
         if offline == 0 {
             self.allowed = Allowed::default();
         }
+        self.allowed.clean = false;
         offline
     }
 
@@ -186,6 +187,7 @@ impl Schedule {
                 self.say("stop");
                 life.stop();
                 self.sim.run_steps(self.sim.below(20_000));
+                self.allowed.clean = life.stopped.get();
                 self.sim.stop(NODE);
                 life.ended();
             }
@@ -216,6 +218,7 @@ impl Schedule {
         if self.sim.below(4) == 0 {
             life.stop();
             self.within_bounds("the stop", || life.stopped.get());
+            self.allowed.clean = true;
             self.sim.stop(NODE);
             life.ended();
             let life = self.begin();
