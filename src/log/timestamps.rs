@@ -1,4 +1,8 @@
 //! From a timestamp to an offset (ListOffsets).
+//!
+//! Headers say in which batch a record is. A compressed batch is decompressed a window at a time, so that its size matters
+//! to nobody's memory, and others get their turn meanwhile. Every batch was held against `partition::SCANNED_BYTES_MAX`
+//! before it was stored.
 
 use std::{borrow::Cow, ops::ControlFlow, rc::Rc};
 
@@ -11,16 +15,18 @@ use crate::{
         settings::{LogError, Read},
     },
     protocol::{
-        batch::{BatchView, HEADER_BYTES, Records, TimestampType, batches},
-        compression::{Compression, decompress},
+        batch::{
+            BatchError, BatchHeader, BatchView, Feed, HEADER_BYTES, SliceFeed, TimestampType, batches, next_shape,
+        },
+        compression::{Compression, StreamFeed},
     },
 };
 
 /// Bytes looked at in one go.
 const SCAN_BYTES: usize = 1 << 20;
 
-/// A batch that takes more than this when decompressed is taken as a whole: its first offset is answered.
-const DECOMPRESSED_MAX: usize = 64 << 20;
+/// After so many bytes of records other tasks get a turn: a millisecond of decompressing.
+const LOOKED_BEFORE_YIELD: usize = 256 << 10;
 
 impl Log {
     /// The first record at or after `timestamp` (ms) that lies below `upto`: its timestamp and offset.
@@ -62,12 +68,22 @@ impl Log {
             Some(start) => start,
             None => self.sealed_index(base).await?.offset_for(timestamp),
         };
-        let from = base.plus(i64::from(start)).max(log_start);
-        self.scan(from, end.min(upto), |batch| match first_at_or_after(batch, timestamp, log_start) {
-            Some(found) => ControlFlow::Break(found),
-            None => ControlFlow::Continue(()),
-        })
-        .await
+        let mut from = base.plus(i64::from(start)).max(log_start);
+        loop {
+            let candidate = self.scan(from, end.min(upto), |batch| {
+                if batch.header.max_timestamp >= timestamp {
+                    ControlFlow::Break(owned(batch))
+                } else {
+                    ControlFlow::Continue(())
+                }
+            });
+            let Some((header, batch)) = candidate.await? else { return Ok(None) };
+            let found = self.look_into(&header, &batch, timestamp, log_start).await?;
+            if found.first.is_some() {
+                return Ok(found.first);
+            }
+            from = header.last_offset().plus(1);
+        }
     }
 
     /// The first record that has the largest timestamp of all below `upto`.
@@ -87,34 +103,109 @@ impl Log {
         if largest.0 == NO_TIMESTAMP {
             return Ok(None);
         }
-        if largest.1 < upto && largest.1 >= log_start {
-            return self.offset_for_timestamp_in_batch(largest, upto, log_start).await;
+        // It may be gone though the batch that had it is not.
+        if largest.1 < upto
+            && largest.1 >= log_start
+            && let Some(found) = self.first_in_batch(largest, upto, log_start).await?
+        {
+            return Ok(Some(found));
         }
-        // The record with it is not committed yet, or deleted: look through what is left.
-        let mut best: Option<(Timestamp, Offset)> = None;
+        // The record with it is not committed yet, or deleted: look through the headers of what is left. Only of a batch that the
+        // log start cuts in two the header may speak of a record that is gone.
         let end = upto.min(self.log_end_offset());
+        let mut best: Option<(Timestamp, Offset)> = None;
+        let mut cut = None;
         self.scan(log_start, end, |batch| {
-            if best.is_none_or(|best| batch.header.max_timestamp > best.0) {
-                best = first_at_or_after(batch, batch.header.max_timestamp, log_start).or(best);
+            let header = &batch.header;
+            if header.base_offset < log_start {
+                cut = Some(owned(batch));
+            } else if best.is_none_or(|best| header.max_timestamp > best.0) {
+                best = Some((header.max_timestamp, header.base_offset));
             }
             ControlFlow::<()>::Continue(())
         })
         .await?;
-        Ok(best)
+        let cut = match cut {
+            Some((header, batch)) => {
+                let found = self.look_into(&header, &batch, Timestamp::MAX, log_start).await?;
+                found.first.or(found.largest)
+            }
+            None => None,
+        };
+        match (cut, best) {
+            (Some(cut), best) if best.is_none_or(|best| best.0 <= cut.0) => Ok(Some(cut)),
+            (_, Some(best)) => self.first_in_batch(best, upto, log_start).await,
+            (_, None) => Ok(None),
+        }
     }
 
-    async fn offset_for_timestamp_in_batch(
+    /// The first record with this timestamp, or a later one, in the batch that holds `offset`.
+    async fn first_in_batch(
         self: &Rc<Self>,
-        (timestamp, last_offset): (Timestamp, Offset),
+        (timestamp, offset): (Timestamp, Offset),
         upto: Offset,
         log_start: Offset,
     ) -> Result<Option<(Timestamp, Offset)>, LogError> {
-        self.scan(last_offset, upto, |batch| {
-            let found = first_at_or_after(batch, timestamp, log_start);
-            // The batch is the first one; its header may promise what its records do not keep.
-            ControlFlow::Break(found.unwrap_or((batch.header.max_timestamp, batch.header.base_offset)))
-        })
-        .await
+        let Some((header, batch)) = self.scan(offset, upto, |batch| ControlFlow::Break(owned(batch))).await? else {
+            return Ok(None);
+        };
+        Ok(self.look_into(&header, &batch, timestamp, log_start).await?.first)
+    }
+
+    /// Looks through the records of a batch from `log_start` on.
+    /// # Errors
+    /// `Corrupt` if they are not what was checked when they were stored.
+    async fn look_into(
+        &self,
+        header: &BatchHeader,
+        batch: &[u8],
+        timestamp: Timestamp,
+        log_start: Offset,
+    ) -> Result<Found, LogError> {
+        if header.timestamp_type() == TimestampType::LogAppendTime {
+            let first = (header.max_timestamp, header.base_offset.max(log_start));
+            let reached = header.max_timestamp >= timestamp;
+            return Ok(Found { first: reached.then_some(first), largest: Some(first) });
+        }
+        let body = &batch[HEADER_BYTES..];
+        let found = match header.compression {
+            Compression::None => self.look_through(SliceFeed::new(body), header, timestamp, log_start).await,
+            codec => match StreamFeed::new(codec, body, usize::MAX) {
+                Ok(feed) => self.look_through(feed, header, timestamp, log_start).await,
+                Err(error) => Err(error),
+            },
+        };
+        found.map_err(|_| LogError::Corrupt { segment: header.base_offset, position: 0 })
+    }
+
+    async fn look_through<F: Feed>(
+        &self,
+        mut feed: F,
+        header: &BatchHeader,
+        timestamp: Timestamp,
+        log_start: Offset,
+    ) -> Result<Found, BatchError> {
+        let mut found = Found::default();
+        let mut turn = LOOKED_BEFORE_YIELD;
+        for _ in 0..header.record_count {
+            let shape = next_shape(&mut feed)?;
+            let offset = header.base_offset.plus(i64::from(shape.offset_delta));
+            let time = header.base_timestamp.wrapping_add(shape.timestamp_delta);
+            if offset >= log_start {
+                if time >= timestamp {
+                    found.first = Some((time, offset));
+                    break;
+                }
+                if found.largest.is_none_or(|largest| time > largest.0) {
+                    found.largest = Some((time, offset));
+                }
+            }
+            if feed.position() >= turn {
+                turn = feed.position() + LOOKED_BEFORE_YIELD;
+                self.core.io.clock.yield_now().await;
+            }
+        }
+        Ok(found)
     }
 
     /// Shows `look` every batch of `from..upto` until it has seen enough.
@@ -151,26 +242,16 @@ fn contiguous(read: &Read) -> Cow<'_, [u8]> {
     }
 }
 
-/// The first record of the batch at or after `timestamp`, and not below the log start.
-fn first_at_or_after(batch: &BatchView, timestamp: Timestamp, log_start: Offset) -> Option<(Timestamp, Offset)> {
-    let header = &batch.header;
-    if header.max_timestamp < timestamp {
-        return None;
-    }
-    if header.timestamp_type() == TimestampType::LogAppendTime {
-        return Some((header.max_timestamp, header.base_offset.max(log_start)));
-    }
-    let body = &batch.bytes[HEADER_BYTES..];
-    let body = match header.compression {
-        Compression::None => Cow::Borrowed(body),
-        codec => match decompress(codec, body, DECOMPRESSED_MAX) {
-            Ok(body) => Cow::Owned(body),
-            Err(_) => return Some((header.max_timestamp, header.base_offset.max(log_start))),
-        },
-    };
-    Records::new(&body, header.record_count).flatten().find_map(|record| {
-        let offset = header.base_offset.plus(i64::from(record.offset_delta));
-        let time = record.timestamp(header.base_timestamp);
-        (time >= timestamp && offset >= log_start).then_some((time, offset))
-    })
+/// A batch that is looked into after the bytes that it lay in are gone.
+fn owned(batch: &BatchView<'_>) -> (BatchHeader, Vec<u8>) {
+    (batch.header, batch.bytes.to_vec())
+}
+
+/// What looking through a batch gives: timestamps and offsets.
+#[derive(Default)]
+struct Found {
+    /// The first record at or after the timestamp that was asked for.
+    first: Option<(Timestamp, Offset)>,
+    /// The first one with the largest timestamp, of those before that.
+    largest: Option<(Timestamp, Offset)>,
 }

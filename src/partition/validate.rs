@@ -94,7 +94,7 @@ pub struct ValidBatch {
 pub struct Refusal {
     /// The partition's error code.
     pub code: ErrorCode,
-    /// Only with record errors, as in Kafka.
+    /// With record errors, as in Kafka, and where a bound of ours is met.
     pub message: Option<String>,
     /// Index in the batch and reason, of records that are at fault. For replies from version 8 on.
     pub record_errors: Vec<(i32, Option<String>)>,
@@ -108,7 +108,14 @@ impl Refusal {
 
 impl From<BatchError> for Refusal {
     fn from(error: BatchError) -> Self {
-        Self::of(error.code())
+        let message = match error {
+            BatchError::TooLarge { limit } => Some(format!(
+                "The records take more than {limit} bytes when they are decompressed, which is as many as this broker takes; \
+                 send smaller batches."
+            )),
+            _ => None,
+        };
+        Self { message, ..Self::of(error.code()) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The codecs of record batches, bounded: what is decompressed never takes more memory than the caller allows.
 
 mod feed;
+mod gzip;
 mod snappy;
 
 use std::io::{self, Read, Write};
@@ -87,7 +88,7 @@ pub enum Decompressor<'a> {
     /// The bytes themselves.
     None(&'a [u8]),
     /// See [`Compression::Gzip`].
-    Gzip(Box<flate2::bufread::MultiGzDecoder<&'a [u8]>>),
+    Gzip(Box<gzip::GzipReader<'a>>),
     /// See [`Compression::Snappy`].
     Snappy(snappy::SnappyReader<'a>),
     /// See [`Compression::Lz4`].
@@ -97,15 +98,16 @@ pub enum Decompressor<'a> {
 }
 
 impl<'a> Decompressor<'a> {
-    /// Starts at the first byte of `bytes`.
+    /// Starts at the first byte of `bytes`. A block that has to be held whole and is larger than `block_max` is an error of the
+    /// kind `FileTooLarge`.
     ///
     /// # Errors
     /// `BadRecord` if the bytes cannot be the codec's.
-    pub fn new(codec: Compression, bytes: &'a [u8]) -> Result<Self, BatchError> {
+    pub fn new(codec: Compression, bytes: &'a [u8], block_max: usize) -> Result<Self, BatchError> {
         Ok(match codec {
             Compression::None => Self::None(bytes),
-            Compression::Gzip => Self::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(bytes))),
-            Compression::Snappy => Self::Snappy(snappy::SnappyReader::new(bytes)),
+            Compression::Gzip => Self::Gzip(Box::new(gzip::GzipReader::new(bytes))),
+            Compression::Snappy => Self::Snappy(snappy::SnappyReader::new(bytes, block_max)),
             Compression::Lz4 => Self::Lz4(Box::new(lz4_flex::frame::FrameDecoder::new(bytes))),
             Compression::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(bytes).map_err(|_| GARBAGE)?;
@@ -130,6 +132,11 @@ impl Read for Decompressor<'_> {
 
 const GARBAGE: BatchError = BatchError::BadRecord("the records do not decompress");
 
+/// What a decompressor's failure means, if so many bytes are allowed.
+fn failure(error: &io::Error, limit: usize) -> BatchError {
+    if error.kind() == io::ErrorKind::FileTooLarge { BatchError::TooLarge { limit } } else { GARBAGE }
+}
+
 /// Decompresses all of `bytes`.
 ///
 /// # Errors
@@ -138,7 +145,8 @@ pub fn decompress(codec: Compression, bytes: &[u8], limit: usize) -> Result<Vec<
     let mut out = Vec::new();
     // One byte more than allowed tells too large from just right.
     let bound = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    Decompressor::new(codec, bytes)?.take(bound).read_to_end(&mut out).map_err(|_| GARBAGE)?;
+    let source = Decompressor::new(codec, bytes, limit)?;
+    source.take(bound).read_to_end(&mut out).map_err(|error| failure(&error, limit))?;
     if out.len() > limit { Err(BatchError::TooLarge { limit }) } else { Ok(out) }
 }
 
@@ -218,6 +226,34 @@ mod tests {
             let mut feed = StreamFeed::new(codec, &small, 60_000).unwrap();
             assert_eq!(feed.skip(149_999), Err(BatchError::TooLarge { limit: 60_000 }), "{codec:?}");
         }
+    }
+
+    #[test]
+    fn a_raw_snappy_block_larger_than_the_limit_is_not_even_begun() {
+        let raw = snap::raw::Encoder::new().compress_vec(&vec![7; 1 << 20]).unwrap();
+        let limit = (1 << 20) - 1;
+        assert_eq!(decompress(Compression::Snappy, &raw, limit), Err(BatchError::TooLarge { limit }));
+        let mut feed = StreamFeed::new(Compression::Snappy, &raw, limit).unwrap();
+        assert_eq!(feed.skip(1), Err(BatchError::TooLarge { limit }));
+        assert!(decompress(Compression::Snappy, &raw, 1 << 20).is_ok());
+    }
+
+    #[test]
+    fn what_follows_a_gzip_member_counts_if_it_is_one() {
+        let member = compressed(Compression::Gzip, b"one");
+        for (rest, expected) in [
+            (&b""[..], Ok(&b"one"[..])),
+            (b"x", Ok(b"one")),
+            (b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", Ok(b"one")),
+            (b"\x1f\x8b", Ok(b"one")),
+            (&member, Ok(b"oneone")),
+            // A member that begins and is none.
+            (&member[..member.len() - 6], Err(GARBAGE)),
+        ] {
+            let bytes = [&member, rest].concat();
+            assert_eq!(decompress(Compression::Gzip, &bytes, 100).as_deref(), expected.as_deref(), "{rest:?}");
+        }
+        assert_eq!(decompress(Compression::Gzip, b"x", 100), Err(GARBAGE), "nothing at all is no member");
     }
 
     #[test]

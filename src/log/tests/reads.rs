@@ -7,6 +7,7 @@ use crate::{
     base::Offset,
     io::{Io, sim::Simulation},
     log::{Log, LogConfig, LogError, LogSettings},
+    protocol::{batch::BatchBuilder, compression::Compression},
 };
 
 const COUNT: i64 = 200;
@@ -75,6 +76,79 @@ fn timestamps_lead_to_offsets() {
             assert_eq!(log.offset_for_timestamp(1000, Offset(200)).await.unwrap(), None, "above the limit");
             assert_eq!(log.max_timestamp_offset(end).await.unwrap(), Some((1995, Offset(399))));
             assert_eq!(log.max_timestamp_offset(Offset(200)).await.unwrap(), Some((995, Offset(199))));
+        });
+    }
+}
+
+/// A few kilobytes on the wire that are 70 or 120 MB of records: each still has its own offset and timestamp.
+#[test]
+fn records_of_a_batch_of_any_size_are_found_by_their_own_timestamps() {
+    for (codec, half) in [(Compression::Zstd, 35 << 20), (Compression::Zstd, 60 << 20), (Compression::Gzip, 35 << 20)] {
+        let sim = Simulation::new(5);
+        sim.block_on(0, 0, move |io| async move {
+            let rig = Rig::open(&io, &settings(), &live(key(1), "t", &config())).await.unwrap();
+            let log = rig.core_log.log(key(1)).unwrap();
+            let mut large = BatchBuilder::new().compressed(codec, codec.default_level());
+            for timestamp in [1000, 2000] {
+                large.push(timestamp, None, Some(&vec![0; half]));
+            }
+            let bytes = large.build();
+            assert!(bytes.len() < 200_000, "{} bytes on the wire", bytes.len());
+            rig.append(&log, &bytes).await.unwrap();
+            rig.append(&log, &batch(&[500], 10)).await.unwrap();
+            log.flushed(Offset(3)).await.unwrap();
+            for (timestamp, expected) in [(0, (1000, 0)), (1000, (1000, 0)), (1001, (2000, 1)), (2000, (2000, 1))] {
+                let found = log.offset_for_timestamp(timestamp, Offset(3)).await.unwrap();
+                assert_eq!(found, Some((expected.0, Offset(expected.1))), "{codec:?} {half}: {timestamp}");
+            }
+            assert_eq!(log.offset_for_timestamp(2001, Offset(3)).await.unwrap(), None);
+            assert_eq!(log.max_timestamp_offset(Offset(3)).await.unwrap(), Some((2000, Offset(1))), "{codec:?} {half}");
+            // The last record of it alone is left.
+            log.move_start(Offset(1), Offset(3)).await.unwrap();
+            assert_eq!(log.offset_for_timestamp(0, Offset(3)).await.unwrap(), Some((2000, Offset(1))));
+        });
+    }
+}
+
+/// By brute force: any timestamps in any batches, any log start, any end.
+#[test]
+fn timestamps_lead_where_looking_at_every_record_leads() {
+    for seed in 0..40 {
+        let sim = Simulation::new(seed);
+        let source = sim.clone();
+        sim.block_on(0, 0, move |io| async move {
+            let rig = Rig::open(&io, &settings(), &live(key(1), "t", &config())).await.unwrap();
+            let log = rig.core_log.log(key(1)).unwrap();
+            let mut records: Vec<(i64, i64)> = Vec::new();
+            let mut ends = vec![0];
+            for _ in 0..12 {
+                let codec = Compression::ALL[source.below(5) as usize];
+                let mut one = BatchBuilder::new().compressed(codec, codec.default_level());
+                for _ in 0..1 + source.below(4) {
+                    let timestamp = source.below(50) as i64;
+                    one.push(timestamp, None, Some(&[b'v'; 300]));
+                    records.push((records.len() as i64, timestamp));
+                }
+                rig.append(&log, &one.build()).await.unwrap();
+                ends.push(records.len() as i64);
+            }
+            log.flushed(Offset(records.len() as i64)).await.unwrap();
+            let start = source.below(records.len() as u64) as i64;
+            log.move_start(Offset(start), Offset(records.len() as i64)).await.unwrap();
+            for upto in ends.into_iter().filter(|end| *end > start) {
+                let seen = || records.iter().filter(|(offset, _)| (start..upto).contains(offset));
+                for timestamp in 0..52 {
+                    let expected = seen().find(|(_, time)| *time >= timestamp).map(|(at, time)| (*time, Offset(*at)));
+                    let found = log.offset_for_timestamp(timestamp, Offset(upto)).await.unwrap();
+                    assert_eq!(found, expected, "seed {seed}: {timestamp} in {start}..{upto} of {records:?}");
+                }
+                let largest = seen().map(|(_, time)| *time).max();
+                let expected = largest
+                    .and_then(|largest| seen().find(|(_, time)| *time == largest))
+                    .map(|(at, time)| (*time, Offset(*at)));
+                let found = log.max_timestamp_offset(Offset(upto)).await.unwrap();
+                assert_eq!(found, expected, "seed {seed}: the largest in {start}..{upto} of {records:?}");
+            }
         });
     }
 }

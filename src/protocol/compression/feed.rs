@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use super::{Compression, Decompressor, GARBAGE};
+use super::{Compression, Decompressor, failure};
 use crate::protocol::batch::{BatchError, Feed};
 
 /// What is held of the decompressed bytes at any time.
@@ -24,7 +24,7 @@ impl<'a> StreamFeed<'a> {
     /// # Errors
     /// `BadRecord` if the bytes cannot be the codec's.
     pub fn new(codec: Compression, bytes: &'a [u8], limit: usize) -> Result<Self, BatchError> {
-        let source = Decompressor::new(codec, bytes)?;
+        let source = Decompressor::new(codec, bytes, limit)?;
         Ok(Self { source, window: Vec::with_capacity(WINDOW_BYTES), start: 0, before: 0, limit })
     }
 
@@ -39,7 +39,7 @@ impl<'a> StreamFeed<'a> {
         let count = loop {
             match self.source.read(&mut self.window) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                result => break result.map_err(|_| GARBAGE),
+                result => break result.map_err(|error| failure(&error, self.limit)),
             }
         };
         self.window.truncate(count.unwrap_or(0));

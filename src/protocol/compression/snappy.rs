@@ -16,13 +16,15 @@ pub struct SnappyReader<'a> {
     framed: bool,
     block: Vec<u8>,
     position: usize,
+    /// A larger block is not decompressed.
+    block_max: usize,
 }
 
 impl<'a> SnappyReader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(super) fn new(bytes: &'a [u8], block_max: usize) -> Self {
         let framed = bytes.len() >= XERIAL_HEADER_BYTES && bytes.starts_with(XERIAL_MAGIC);
         let rest = if framed { &bytes[XERIAL_HEADER_BYTES..] } else { bytes };
-        Self { rest, framed, block: Vec::new(), position: 0 }
+        Self { rest, framed, block: Vec::new(), position: 0, block_max }
     }
 
     fn next_block(&mut self) -> io::Result<()> {
@@ -30,6 +32,9 @@ impl<'a> SnappyReader<'a> {
         let length = snap::raw::decompress_len(block).map_err(io::Error::other)?;
         if length > EXPANSION_MAX.saturating_mul(block.len()) {
             return Err(io::Error::other("a snappy block announces more than it can hold"));
+        }
+        if length > self.block_max {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "a snappy block is larger than allowed"));
         }
         self.block.resize(length, 0);
         self.position = 0;
