@@ -8,6 +8,10 @@ use std::{
     collections::VecDeque,
     fmt,
     rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,7 +20,7 @@ use kafka_protocol::protocol::StrBytes;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    base::{ErrorCode, Map, Offset, Timestamp},
+    base::{ErrorCode, Map, Offset, Timestamp, TopicId},
     group::{Effects, GroupAnswer, GroupConfig, GroupRequest, Groups},
     io::{
         Instant, Io,
@@ -42,6 +46,46 @@ const REWRITE_RATIO: u64 = 8;
 /// How long a machine that failed stays away before it is loaded again.
 const RELOAD_AFTER: Duration = Duration::from_secs(1);
 
+/// A coordinator that refuses for want of memory says so this often.
+const FULL_SAID_EVERY: Duration = Duration::from_secs(10);
+
+/// What the groups of a broker may hold in memory, all its coordinators together, and what they hold. One for all cores.
+#[derive(Debug)]
+pub struct GroupMemory {
+    bytes_max: usize,
+    held: AtomicUsize,
+}
+
+impl GroupMemory {
+    /// Groups may hold so many bytes.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Arc<Self> {
+        Arc::new(Self { bytes_max, held: AtomicUsize::new(0) })
+    }
+
+    /// What is held, by our own books.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// What may still be taken. Cores that decide in the same moment see the same room, and may overdraw it by one request each.
+    fn room(&self) -> usize {
+        self.bytes_max.saturating_sub(self.held_bytes())
+    }
+
+    fn book(&self, before: usize, now: usize) {
+        if now >= before {
+            self.held.fetch_add(now - before, Ordering::Relaxed);
+        } else {
+            self.held.fetch_sub(before - now, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What a topic's name stands for now.
+pub type TopicIds = Rc<dyn Fn(&str) -> Option<TopicId>>;
+
 /// Drives the groups of one partition of `__consumer_offsets`.
 pub struct Coordinator {
     io: Io,
@@ -49,6 +93,11 @@ pub struct Coordinator {
     began: (Instant, Timestamp),
     replica: Rc<Replica>,
     config: RefCell<GroupConfig>,
+    memory: Arc<GroupMemory>,
+    /// What of it this machine has in the books.
+    booked: Cell<usize>,
+    full_said: Cell<Option<Instant>>,
+    topic_ids: TopicIds,
     /// None while it is being loaded.
     machine: RefCell<Option<Groups>>,
     /// Counts the machines: what belongs to an earlier one is void.
@@ -92,13 +141,23 @@ struct Held {
 
 impl Coordinator {
     /// Starts to load the partition's groups. Requests that come meanwhile wait.
-    pub fn start(io: Io, replica: Rc<Replica>, config: GroupConfig) -> Rc<Self> {
+    pub fn start(
+        io: Io,
+        replica: Rc<Replica>,
+        config: GroupConfig,
+        memory: Arc<GroupMemory>,
+        topic_ids: TopicIds,
+    ) -> Rc<Self> {
         let began = (io.clock.now(), io.clock.wall());
         let this = Rc::new(Self {
             io,
             began,
             replica,
             config: RefCell::new(config),
+            memory,
+            booked: Cell::new(0),
+            full_said: Cell::new(None),
+            topic_ids,
             machine: RefCell::default(),
             term: Cell::new(0),
             loaded: Notify::new(),
@@ -142,7 +201,8 @@ impl Coordinator {
         answer
     }
 
-    /// Forgets what was committed for a deleted topic.
+    /// Forgets what was committed for a deleted topic. While the log is being read this does nothing: the end of that looks
+    /// for topics that are gone.
     pub fn topic_deleted(self: &Rc<Self>, name: &str) {
         let name = StrBytes::from_string(name.to_owned());
         self.decide(|machine, now| machine.topic_deleted(&name, now));
@@ -153,6 +213,7 @@ impl Coordinator {
         assert!(self.replica.is_deleted(), "the replica is told first");
         self.term.set(self.term.get() + 1);
         self.machine.borrow_mut().take();
+        self.book();
         self.refuse_all(ErrorCode::NotCoordinator);
         self.loaded.notify_all();
         self.timer.notify_all();
@@ -183,11 +244,16 @@ impl Coordinator {
     /// Runs a decision on the machine, appends its records and holds its answers back until they are durable.
     fn decide(self: &Rc<Self>, decision: impl FnOnce(&mut Groups, Timestamp) -> Effects) {
         let now = self.now();
-        let effects = {
+        let (effects, full) = {
             let mut machine = self.machine.borrow_mut();
             let Some(machine) = machine.as_mut() else { return };
-            decision(machine, now)
+            machine.bound(machine.held_bytes() + self.memory.room());
+            (decision(machine, now), machine.take_full())
         };
+        self.book();
+        if full {
+            self.say_full();
+        }
         self.timer.notify_all();
         let appends = self.append(&effects.records, now);
         if appends.is_empty() && effects.answers.is_empty() {
@@ -198,6 +264,27 @@ impl Coordinator {
         if !effects.records.is_empty() {
             self.rewrite_if_long(now);
         }
+    }
+
+    fn book(&self) {
+        let held = self.machine.borrow().as_ref().map_or(0, Groups::held_bytes);
+        self.memory.book(self.booked.replace(held), held);
+    }
+
+    fn say_full(&self) {
+        let now = self.io.clock.now();
+        if self.full_said.get().is_some_and(|said| now.since(said) < FULL_SAID_EVERY) {
+            return;
+        }
+        self.full_said.set(Some(now));
+        let (held, bytes_max) = (self.memory.held_bytes(), self.memory.bytes_max);
+        warn!(
+            partition = %self.replica.key(),
+            held,
+            bytes_max,
+            "groups hold as much memory as they may: what adds to it is answered COORDINATOR_NOT_AVAILABLE; \
+             give the broker more with memory.bytes or --memory"
+        );
     }
 
     fn append(&self, records: &[Record], now: Timestamp) -> Vec<OneshotReceiver<Appended>> {
@@ -279,6 +366,7 @@ impl Coordinator {
         error!(partition = %self.replica.key(), ?error, "group coordinator lost an append; loading its log again");
         self.term.set(self.term.get() + 1);
         self.machine.borrow_mut().take();
+        self.book();
         self.refuse_all(ErrorCode::CoordinatorNotAvailable);
         self.reload.set(true);
     }
@@ -346,6 +434,8 @@ impl Coordinator {
         }
         *self.machine.borrow_mut() = Some(machine);
         self.decide(Groups::loaded);
+        let topic_ids = self.topic_ids.clone();
+        self.decide(|machine, now| machine.forget_deleted(now, |name| topic_ids(name).map(|id| id.0)));
         Ok(records)
     }
 

@@ -35,7 +35,7 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use crate::protocol::offsets_records::RawRecord;
+use crate::{base::ErrorCode, protocol::offsets_records::RawRecord};
 
 pub use machine::Groups;
 
@@ -43,25 +43,24 @@ pub use machine::Groups;
 #[derive(Clone, Debug)]
 pub struct GroupConfig {
     /// `group.min.session.timeout.ms`.
-    pub min_session_timeout_ms: i32,
+    pub(crate) min_session_timeout_ms: i32,
     /// `group.max.session.timeout.ms`.
-    pub max_session_timeout_ms: i32,
+    pub(crate) max_session_timeout_ms: i32,
     /// `group.initial.rebalance.delay.ms`.
-    pub initial_rebalance_delay_ms: i32,
+    pub(crate) initial_rebalance_delay_ms: i32,
     /// `group.max.size`: members in a group.
-    pub size_max: usize,
+    pub(crate) size_max: usize,
     /// `offset.metadata.max.bytes`; Kafka counts UTF-16 units, and so do we.
-    pub offset_metadata_max: usize,
+    pub(crate) offset_metadata_max: usize,
     /// `offsets.retention.minutes`, in milliseconds.
-    pub offsets_retention_ms: i64,
+    pub(crate) offsets_retention_ms: i64,
     /// `offsets.retention.check.interval.ms`.
-    pub offsets_retention_check_interval_ms: i64,
+    pub(crate) offsets_retention_check_interval_ms: i64,
     /// `message.max.bytes` of `__consumer_offsets`: what a record may weigh.
-    pub record_bytes_max: usize,
-    /// Groups in this machine. Ours: Kafka has no bound. Beyond it, new ones get POLICY_VIOLATION.
-    pub groups_max: usize,
-    /// What this machine may hold in memory. Ours: beyond it, what would add to it gets POLICY_VIOLATION.
-    pub bytes_max: usize,
+    pub(crate) record_bytes_max: usize,
+    /// What this machine may hold in memory, see [`Groups::bound`]. Ours: Kafka has no bound. Beyond it, what would add to it
+    /// gets COORDINATOR_NOT_AVAILABLE.
+    pub(crate) bytes_max: usize,
 }
 
 impl Default for GroupConfig {
@@ -75,7 +74,6 @@ impl Default for GroupConfig {
             offsets_retention_ms: 10_080 * 60_000,
             offsets_retention_check_interval_ms: 600_000,
             record_bytes_max: 1_048_588,
-            groups_max: 100_000,
             bytes_max: 64 << 20,
         }
     }
@@ -121,6 +119,27 @@ pub enum GroupRequest {
     DeleteGroup(GroupId),
     /// OffsetDelete. The caller has taken out topics and partitions that do not exist.
     OffsetDelete(OffsetDeleteRequest),
+}
+
+/// What a coordinator that does not exist yet says to a request: what Kafka finds before it looks for one, or that there
+/// is none.
+#[must_use]
+pub fn without_coordinator(request: &GroupRequest, config: &GroupConfig) -> ErrorCode {
+    let found = match request {
+        GroupRequest::Join(request, _) => join::check(request, config).err(),
+        GroupRequest::Sync(request, version) => sync::check(request, *version).err(),
+        GroupRequest::Heartbeat(request) if request.group_id.is_empty() => Some(ErrorCode::InvalidGroupId),
+        GroupRequest::Leave(request, _) if request.group_id.is_empty() => Some(ErrorCode::InvalidGroupId),
+        GroupRequest::Heartbeat(_)
+        | GroupRequest::Leave(..)
+        | GroupRequest::Commit(..)
+        | GroupRequest::Fetch(_)
+        | GroupRequest::Describe(..)
+        | GroupRequest::List { .. }
+        | GroupRequest::DeleteGroup(_)
+        | GroupRequest::OffsetDelete(_) => None,
+    };
+    found.unwrap_or(ErrorCode::NotCoordinator)
 }
 
 /// The answer to the [`GroupRequest`] of the same name.

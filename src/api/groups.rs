@@ -11,10 +11,12 @@ use crate::{
 /// Asks the coordinator of a group.
 ///
 /// # Errors
-/// `NotCoordinator` while there is none; what the coordinator's log says.
+/// While there is none: what can be said without it, or `NotCoordinator`; else what the coordinator's log says.
 pub(super) async fn ask(context: &Context, group: &GroupId, request: GroupRequest) -> Result<GroupAnswer, ErrorCode> {
-    let partition = context.router.coordinator_of(group).ok_or(ErrorCode::NotCoordinator)?;
-    context.router.group(partition, request).await
+    match context.router.coordinator_of(group) {
+        Some(partition) => context.router.group(partition, request).await,
+        None => Err(context.router.without_coordinator(&request)),
+    }
 }
 
 /// Asks a coordinator and takes the answer that belongs to the question.

@@ -493,15 +493,17 @@ mod tests {
         );
     }
 
+    /// With a code that clients ask again after, not one that ends them.
     #[test]
-    fn too_many_groups_or_bytes_are_refused() {
+    fn groups_that_would_not_fit_in_memory_are_refused() {
+        let one = crate::group::state::Group::bytes_of_empty("g") + crate::group::member::MEMBER_BYTES + 400;
         check_with(
-            GroupConfig { groups_max: 1, ..GroupConfig::default() },
+            GroupConfig { bytes_max: one, ..GroupConfig::default() },
             "join a v3; join b v3 group=h; commit b t/0=1 group=h gen=-1; commit - t/0=1 group=k",
             expect![[r#"
-                0 b: join PolicyViolation id=''
-                0 b: commit PolicyViolation
-                0 -: commit PolicyViolation
+                0 b: join CoordinatorNotAvailable id=''
+                0 b: commit CoordinatorNotAvailable
+                0 -: commit CoordinatorNotAvailable
             "#]],
         );
     }
@@ -512,7 +514,7 @@ mod tests {
             GroupConfig { bytes_max: 1_500, ..GroupConfig::default() },
             "join a v3; join b v3",
             expect![[r#"
-                0 b: join PolicyViolation id=''
+                0 b: join CoordinatorNotAvailable id=''
             "#]],
         );
     }

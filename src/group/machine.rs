@@ -28,6 +28,10 @@ use crate::{
     },
 };
 
+/// The answer when there is no memory: clients look for the coordinator again and ask again, while a code that they take for
+/// final would end them.
+pub(super) const FULL: ErrorCode = ErrorCode::CoordinatorNotAvailable;
+
 /// Groups whose time has come that one step looks at, so that no step takes long.
 const GROUPS_PER_TICK_MAX: usize = 1_000;
 
@@ -39,6 +43,8 @@ pub struct Groups {
     deadlines: BTreeSet<(Timestamp, StrBytes)>,
     parked: Set<u64>,
     bytes: usize,
+    /// Something was refused for want of memory since the driver asked last.
+    full: bool,
     next_expiry: Option<Timestamp>,
     /// The group behind which an expiry that is under way goes on.
     expiry_from: Option<StrBytes>,
@@ -54,6 +60,7 @@ impl Groups {
             deadlines: BTreeSet::new(),
             parked: Set::default(),
             bytes: 0,
+            full: false,
             next_expiry: None,
             expiry_from: None,
         }
@@ -62,6 +69,16 @@ impl Groups {
     /// Replaces the settings; they hold from the next request on.
     pub fn configure(&mut self, config: GroupConfig) {
         self.config = config;
+    }
+
+    /// What this machine may hold from now on. The bound is the broker's, so it moves with what other machines hold.
+    pub fn bound(&mut self, bytes_max: usize) {
+        self.config.bytes_max = bytes_max;
+    }
+
+    /// Whether something was refused for want of memory since this was asked last.
+    pub fn take_full(&mut self) -> bool {
+        std::mem::take(&mut self.full)
     }
 
     /// How many requests are parked.
@@ -121,7 +138,8 @@ impl Groups {
             return refusal(error);
         }
         if !self.has_room_for_member(&request, &peer) {
-            return refusal(ErrorCode::PolicyViolation);
+            self.full = true;
+            return refusal(FULL);
         }
         if !self.groups.contains_key(&id) {
             // A member of a group that is gone starts over.
@@ -129,7 +147,7 @@ impl Groups {
                 return refusal(ErrorCode::UnknownMemberId);
             }
             if !self.create_group(&id) {
-                return refusal(ErrorCode::PolicyViolation);
+                return refusal(FULL);
             }
         }
         let join = Join { token, request, peer };
@@ -152,12 +170,13 @@ impl Groups {
         self.config.bytes_max.saturating_sub(self.bytes)
     }
 
-    /// Makes sure that a group is there. False if it cannot be.
+    /// Makes sure that a group is there. False if there is no memory for it.
     fn create_group(&mut self, id: &StrBytes) -> bool {
         if self.groups.contains_key(id) {
             return true;
         }
-        if self.groups.len() >= self.config.groups_max || id.len() > STRING_BYTES_MAX {
+        if self.room() < Group::bytes_of_empty(id) {
+            self.full = true;
             return false;
         }
         self.insert_group(id);
@@ -230,7 +249,7 @@ impl Groups {
         // A commit without a generation makes the group, for those who only keep offsets here.
         let unmanaged = request.generation_id_or_member_epoch < 0;
         if unmanaged && !self.create_group(id) {
-            return offsets::commit_refusal(request, ErrorCode::PolicyViolation);
+            return offsets::commit_refusal(request, FULL);
         }
         let room = self.room();
         let answer = self.with_group(id, now, Uuid::nil(), effects, |group, step| group.commit(request, room, step));
@@ -264,7 +283,8 @@ impl Groups {
         let group = self.groups.get_mut(id)?;
         let bytes_before = group.bytes();
         let woken_before = group.wakes_at;
-        let mut step = Step { config: &self.config, now, random, effects, parked: &mut self.parked };
+        let mut step =
+            Step { config: &self.config, now, random, effects, parked: &mut self.parked, full: &mut self.full };
         let result = act(group, &mut step);
         if group.wakes_at.is_some_and(|deadline| deadline <= now) {
             group.tick(&mut step);
@@ -367,6 +387,30 @@ impl Groups {
         let ids: Vec<StrBytes> = concerned.map(|(id, _)| id.clone()).collect();
         for id in &ids {
             self.with_group(id, now, Uuid::nil(), &mut effects, |group, step| group.delete_topic(name, step));
+        }
+        effects
+    }
+
+    /// Forgets what was committed for topics that are gone, or gone and made again under another id: their deletion may have
+    /// been told to nobody, while the log was being read or just before the process ended. `topic_id` is what a name stands
+    /// for now.
+    pub fn forget_deleted(&mut self, now: Timestamp, topic_id: impl Fn(&str) -> Option<Uuid>) -> Effects {
+        let mut effects = Effects::default();
+        let is_gone = |name: &StrBytes, value: &OffsetValue| match topic_id(name) {
+            Some(id) => !offsets::same_topic(value.topic_id, id),
+            None => true,
+        };
+        let mut gone: Vec<(StrBytes, StrBytes, i32)> = Vec::new();
+        for (id, group) in &self.groups {
+            for (name, partitions) in &group.offsets {
+                let of_topic = partitions.iter().filter(|(_, value)| is_gone(name, value));
+                gone.extend(of_topic.map(|(partition, _)| (id.clone(), name.clone(), *partition)));
+            }
+        }
+        for (id, name, partition) in gone {
+            self.with_group(&id, now, Uuid::nil(), &mut effects, |group, step| {
+                group.delete_offset(&name, partition, step);
+            });
         }
         effects
     }

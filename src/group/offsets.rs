@@ -16,7 +16,9 @@ use kafka_protocol::{
 use uuid::Uuid;
 
 use super::{
-    GroupAnswer, GroupConfig, owned,
+    GroupAnswer, GroupConfig,
+    machine::FULL,
+    owned,
     state::{Group, State, Step},
 };
 use crate::{
@@ -131,7 +133,8 @@ impl Group {
         let known = self.offsets.get(&topic.0).and_then(|partitions| partitions.get(&partition));
         let growth = offset_bytes(&value).saturating_sub(known.map_or(0, offset_bytes)) + TOPIC_BYTES + topic.len();
         if known.is_none() && self.offsets_bytes + growth > bytes_max {
-            return Err(ErrorCode::PolicyViolation);
+            *step.full = true;
+            return Err(FULL);
         }
         step.record(offsets_records::offset_key(&self.group_id, topic, partition), Some(value.write()));
         self.put_offset(&topic.0, partition, value);
@@ -244,7 +247,7 @@ fn fetched(index: i32, value: Option<&OffsetValue>) -> OffsetFetchResponsePartit
 }
 
 // An offset of a topic that was deleted and created again means nothing; an id that either side does not know says nothing.
-fn same_topic(committed: Uuid, asked: Uuid) -> bool {
+pub(super) fn same_topic(committed: Uuid, asked: Uuid) -> bool {
     committed.is_nil() || asked.is_nil() || committed == asked
 }
 

@@ -103,6 +103,8 @@ pub(super) struct Step<'a> {
     pub effects: &'a mut Effects,
     /// Tokens of parked requests that somebody still waits for.
     pub parked: &'a mut Set<u64>,
+    /// Set when something is refused for want of memory.
+    pub full: &'a mut bool,
 }
 
 impl Step<'_> {
@@ -366,7 +368,12 @@ impl Group {
     pub fn weigh(&mut self) {
         let members: usize = self.members.values().map(Member::bytes).sum();
         let pending: usize = self.pending_members.keys().map(|id| 2 * id.len() + 64).sum();
-        self.membership_bytes = GROUP_BYTES + 4 * self.group_id.len() + members + pending;
+        self.membership_bytes = Self::bytes_of_empty(&self.group_id) + members + pending;
+    }
+
+    /// What a group of this name weighs while it has neither members nor offsets.
+    pub fn bytes_of_empty(id: &str) -> usize {
+        GROUP_BYTES + 4 * id.len()
     }
 
     pub const fn bytes(&self) -> usize {

@@ -8,6 +8,7 @@ use kafka_protocol::{
 
 use super::{
     GroupAnswer,
+    machine::FULL,
     state::{Group, State, Step},
 };
 use crate::base::{ErrorCode, Map};
@@ -21,12 +22,12 @@ pub(super) fn refusal(error: ErrorCode) -> GroupAnswer {
 
 /// What can be said about a SyncGroup without looking at its group.
 pub(super) fn check(request: &SyncGroupRequest, version: i16) -> Result<(), ErrorCode> {
-    if request.group_id.is_empty() {
-        return Err(ErrorCode::InvalidGroupId);
-    }
     let named = request.protocol_type.is_some() && request.protocol_name.is_some();
     if version >= PROTOCOL_VERSION && !named {
         return Err(ErrorCode::InconsistentGroupProtocol);
+    }
+    if request.group_id.is_empty() {
+        return Err(ErrorCode::InvalidGroupId);
     }
     Ok(())
 }
@@ -83,9 +84,14 @@ impl Group {
         let bytes = self.members.keys().filter_map(|id| assignments.get(id)).map(|one| one.len()).sum();
         // Each is held twice: in its member and in the group's record.
         let growth = 2 * usize::saturating_sub(bytes, self.assignments_bytes());
-        if self.record_bytes(bytes) > step.config.record_bytes_max || growth > room {
+        if self.record_bytes(bytes) > step.config.record_bytes_max {
             // Kafka's answer to an append that is refused as too large.
             self.take_back_assignments(ErrorCode::UnknownServerError, step);
+            return self.prepare_rebalance(step);
+        }
+        if growth > room {
+            *step.full = true;
+            self.take_back_assignments(FULL, step);
             return self.prepare_rebalance(step);
         }
         for (id, member) in &mut self.members {

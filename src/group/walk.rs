@@ -66,7 +66,7 @@ fn replaying_the_log_gives_what_is_durable_whatever_clients_do() {
             initial_rebalance_delay_ms: if seed % 2 == 0 { 3_000 } else { 0 },
             offsets_retention_ms: 60_000,
             offsets_retention_check_interval_ms: 10_000,
-            groups_max: if seed % 5 == 0 { 1 } else { 10 },
+            bytes_max: if seed % 5 == 0 { 3_000 } else { 64 << 20 },
             ..GroupConfig::default()
         };
         let mut dice = Dice(seed);

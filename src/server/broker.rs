@@ -17,16 +17,18 @@ use super::{
 use crate::{
     api,
     base::{BrokerId, TopicId},
+    coordinator::GroupMemory,
     log::{self, LogSettings, StopReport},
     net,
     protocol::metadata_records::BrokerEndpoint,
     shard::{self, Broker, CoreSeed, Registration, Started},
 };
 
-/// Of the broker's memory, sixteenths: records that wait for their segment, and records altogether. The rest is for
-/// requests, replies and connections.
+/// Of the broker's memory, sixteenths: records that wait for their segment, records altogether, and groups. The rest is
+/// for requests, replies and connections.
 const DIRTY_SIXTEENTHS: u64 = 2;
 const RECORDS_SIXTEENTHS: u64 = 6;
+const GROUPS_SIXTEENTHS: u64 = 2;
 /// Open segment files that a core has at least.
 const OPEN_FILES_MIN: usize = 16;
 
@@ -152,7 +154,12 @@ fn die(why: String) {
 }
 
 fn broker(identity: &Identity) -> Broker {
-    Broker { id: BrokerId(identity.meta.node_id), cluster_id: identity.meta.cluster_id.clone() }
+    let group_bytes_max = (identity.memory_bytes / 16 * GROUPS_SIXTEENTHS) as usize;
+    Broker {
+        id: BrokerId(identity.meta.node_id),
+        cluster_id: identity.meta.cluster_id.clone(),
+        group_memory: GroupMemory::new(group_bytes_max),
+    }
 }
 
 fn registration(identity: &Identity) -> Registration {

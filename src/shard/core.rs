@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 use crate::{
     base::{BrokerId, ClusterId, ErrorCode, LeaderEpoch, Map, Offset, PartitionKey, Set, TopicId},
     config::{BrokerConfig, TopicConfig},
-    coordinator::{Coordinator, OFFSETS_TOPIC},
+    coordinator::{Coordinator, GroupMemory, OFFSETS_TOPIC},
     io::{
         Io, Mesh,
         channel::{Notify, OneshotReceiver, OneshotSender, oneshot},
@@ -33,13 +33,15 @@ use crate::{
 /// After this many partitions other tasks get a turn.
 pub(super) const PARTITIONS_A_TURN: usize = 256;
 
-/// What is the same on every core: who we are.
+/// What is the same on every core: who we are, and what all cores share.
 #[derive(Clone, Debug)]
 pub struct Broker {
     /// `node.id`.
     pub id: BrokerId,
     /// From `meta.properties`.
     pub cluster_id: ClusterId,
+    /// What the groups of all its coordinators hold in memory, and may.
+    pub group_memory: Arc<GroupMemory>,
 }
 
 /// What a connection's core needs to know about a topic, worked out once per change of its configuration.
@@ -234,7 +236,10 @@ impl Core {
         self.replicas.borrow_mut().insert(key, replica.clone());
         if topic == OFFSETS_TOPIC {
             let config = settings::group_config(&self.config.borrow());
-            let coordinator = Coordinator::start(self.io.clone(), replica, config);
+            let core = Rc::downgrade(self);
+            let topic_ids = Rc::new(move |name: &str| Some(core.upgrade()?.image.borrow().topic(name)?.id));
+            let memory = self.broker.group_memory.clone();
+            let coordinator = Coordinator::start(self.io.clone(), replica, config, memory, topic_ids);
             self.coordinators.borrow_mut().insert(key.partition, coordinator);
         }
     }

@@ -6,7 +6,7 @@ use crate::{
     base::{BrokerId, ErrorCode, Offset, PartitionKey, ProducerId, TopicId},
     config::BrokerConfig,
     coordinator::OFFSETS_TOPIC,
-    group::{GroupAnswer, GroupRequest},
+    group::{self, GroupAnswer, GroupRequest},
     metadata::Image,
     replica::Fetched,
     shard::{
@@ -14,6 +14,7 @@ use crate::{
         core::{Core, TopicView},
         produce::ProducePending,
         replies::ReplyMemory,
+        settings,
     },
 };
 
@@ -116,6 +117,12 @@ impl Router {
         let topic = image.topic(OFFSETS_TOPIC)?;
         let partitions = topic.partitions.len() as i32;
         (partitions > 0).then(|| java_hash(group_id).wrapping_abs().max(0) % partitions)
+    }
+
+    /// What a request gets as long as [`coordinator_of`](Self::coordinator_of) gives nobody.
+    #[must_use]
+    pub fn without_coordinator(&self, request: &GroupRequest) -> ErrorCode {
+        group::without_coordinator(request, &settings::group_config(&self.config()))
     }
 
     /// How many partitions `__consumer_offsets` has; 0 while nobody has needed it.

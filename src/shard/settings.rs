@@ -8,9 +8,6 @@ use crate::{
     protocol::{batch, compression::Compression},
 };
 
-/// What the groups of all partitions of `__consumer_offsets` may hold in memory.
-const GROUP_BYTES_MAX: usize = 512 << 20;
-
 /// What batches of the topic are held against.
 pub fn topic_rules(config: &TopicConfig) -> TopicRules {
     TopicRules {
@@ -73,7 +70,6 @@ pub fn group_config(config: &BrokerConfig) -> GroupConfig {
         offsets_retention_ms: config.offsets_retention_ms,
         offsets_retention_check_interval_ms: i64::try_from(config.offsets_retention_check_interval_ms)
             .unwrap_or(i64::MAX),
-        bytes_max: GROUP_BYTES_MAX / usize::try_from(config.offsets_topic_partitions).unwrap_or(1).max(1),
         ..GroupConfig::default()
     }
 }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::{
     base::BrokerId,
     config::{self, BrokerConfig},
+    coordinator::GroupMemory,
     io::{Io, channel::Notify, sim::Simulation},
     log::{LogSettings, finish_clean_stop, put_ballast},
     protocol::metadata_records::BrokerEndpoint,
@@ -29,6 +30,7 @@ pub const DIRECTORY: &str = "data";
 pub struct Settings {
     pub config: BrokerConfig,
     pub log: LogSettings,
+    pub group_bytes_max: usize,
 }
 
 impl Settings {
@@ -48,7 +50,7 @@ impl Settings {
             space_margin_bytes: 256 << 10,
             ballast_bytes: 64 << 10,
         };
-        Self { config: loaded.config, log }
+        Self { config: loaded.config, log, group_bytes_max: 64 << 20 }
     }
 }
 
@@ -100,7 +102,8 @@ impl Life {
     }
 
     async fn recover(self: Rc<Self>, io: &Io, settings: &Settings) -> Result<(), String> {
-        let broker = Broker { id: BrokerId(1), cluster_id: "simulated".into() };
+        let group_memory = GroupMemory::new(settings.group_bytes_max);
+        let broker = Broker { id: BrokerId(1), cluster_id: "simulated".into(), group_memory };
         let directory = Path::new(DIRECTORY);
         let (seeds, _) = recover(io, &broker, &settings.config, directory, &settings.log, self.cores).await?;
         put_ballast(io, directory, settings.log.ballast_bytes).await;

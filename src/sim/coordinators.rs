@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::{
+    messages::{DeleteTopicsRequest, TopicName},
+    protocol::StrBytes,
+};
 
 use super::{
     bench::Bench,
-    member::{ask, commit_code, commit_request, commit_with, fetch_request, fetched_offset, join_request},
+    member::{ask, commit_code, commit_request, commit_with, fetch_request, fetched_offset, join_request, text},
 };
 use crate::{
     base::{ErrorCode, PartitionKey},
@@ -14,7 +17,7 @@ use crate::{
     group::{GroupAnswer, GroupRequest},
     io::sim::{Failure, Faults, Operation, errno},
     partition::Isolation,
-    shard::OffsetsCall,
+    shard::{ControlRequest, OffsetsCall},
     sim::broker::{Life, NODE, Settings},
 };
 
@@ -180,4 +183,65 @@ fn whoever_waits_in_a_group_hears_that_its_coordinator_is_gone() {
     assert!(answer.is_none(), "{answer:?}");
     assert!(bench.sim.now().since(begun) < Duration::from_millis(10));
     assert_eq!(bench.committed(), Some(-1), "a new one knows nothing");
+}
+
+/// The topic's deletion is durable before its offsets' is: whatever lies between, and whoever reads its log just then, forgets
+/// them, so that a topic made anew does not begin where another one had got to.
+#[test]
+fn offsets_go_with_their_topic_also_if_the_coordinator_does_not_hear_of_it() {
+    let mut unheard = 0;
+    for steps in 0..200 {
+        let mut bench = Bench::start(steps, 2);
+        bench.topic("kept", 1);
+        assert_eq!(bench.commit(7), Some(0));
+        let connection = bench.connect(0);
+        let request = DeleteTopicsRequest::default().with_topic_names(vec![TopicName(text("kept"))]);
+        drop(connection.begin(move |router| {
+            Box::pin(async move {
+                let waits: crate::replica::Local<()> =
+                    Box::pin(async move { drop(router.control(ControlRequest::DeleteTopics(request, 5)).await) });
+                waits
+            })
+        }));
+        bench.sim.run_steps(steps);
+        bench.life.kill();
+        bench.restart(1 + steps as usize % 3);
+        if bench.router(0).image().topic("kept").is_some() {
+            assert_eq!(bench.committed(), Some(7), "{steps} steps: the topic is still there");
+            continue;
+        }
+        unheard += 1;
+        assert_eq!(bench.committed(), Some(-1), "{steps} steps");
+        bench.topic("kept", 1);
+        bench.power_cut(2);
+        assert_eq!(bench.committed(), Some(-1), "{steps} steps: of a topic made anew");
+    }
+    assert!(unheard > 20, "the deletion was durable {unheard} times");
+}
+
+/// The bound is the broker's: one partition of the offsets topic may take all of it, and what is over it is to be asked again.
+#[test]
+fn groups_share_one_bound_of_memory_and_who_meets_it_is_told_to_come_back() {
+    let settings = Settings { group_bytes_max: 90_000, ..Settings::small() };
+    let bench = Bench::start_with(3, 2, settings);
+    bench.topic("kept", 1);
+    let much = "m".repeat(4000);
+    let commit = |group: &'static str, index: i32| {
+        let request = commit_with(group, (&NOBODY, -1), index, 1, &much);
+        let connection = bench.connect(0);
+        let answer = bench.wait(async move { ask(&connection, group, request).await.expect("the broker lives") });
+        commit_code(&answer.expect("a coordinator"))
+    };
+    let taken = (0..50).take_while(|index| commit("g", *index) == 0).count();
+    assert!((15..22).contains(&taken), "{taken} of 4 KB in 90 KB, though there are three partitions of offsets");
+    let full = ErrorCode::CoordinatorNotAvailable.code();
+    assert_eq!(commit("g", 49), full);
+    for group in ["h", "i", "k"] {
+        assert_eq!(commit(group, 0), full, "{group}: whichever partition keeps it");
+    }
+    assert_eq!(commit("g", 0), 0, "what is there may be committed anew");
+    // What is given back may be taken by others.
+    bench.delete("kept");
+    bench.topic("kept", 1);
+    assert_eq!(commit("h", 0), 0);
 }
