@@ -2,11 +2,13 @@
 
 mod copies;
 mod ids;
+mod loggers;
 mod numbers;
 mod seldom;
 
 pub use copies::{copied, copied_bytes};
 pub use ids::{ClusterId, METADATA_TOPIC_ID, PartitionKey, TopicId};
+pub use loggers::{LOGGERS, ROOT_LOGGER};
 pub use numbers::{BrokerId, LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 pub use seldom::Seldom;
 

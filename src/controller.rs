@@ -11,7 +11,6 @@ mod assignment;
 mod configs;
 mod create;
 mod delete;
-pub mod describe;
 mod partitions;
 mod start;
 

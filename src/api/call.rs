@@ -73,6 +73,16 @@ pub(super) fn code(error: Option<ErrorCode>) -> i16 {
     error.map_or(0, |error| error.code())
 }
 
+/// Clients from before KIP-112 take KAFKA_STORAGE_ERROR for final: up to `last_without_it` they are told to look for the
+/// leader again.
+pub(super) fn storage_error_for(version: i16, last_without_it: i16, error: ErrorCode) -> ErrorCode {
+    if error == ErrorCode::KafkaStorageError && version <= last_without_it {
+        ErrorCode::NotLeaderOrFollower
+    } else {
+        error
+    }
+}
+
 /// An owned text for an answer.
 pub(super) fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())

@@ -1,6 +1,7 @@
 //! DescribeConfigs (key 32), versions 1–4.
 //! v1 synonyms (KIP-226) · v3 types and documentation (KIP-569)
-//! Differs from Kafka: topics and brokers only; loggers, client metrics and groups have no configs here.
+//! Loggers (KIP-412) are the rooms of this house, at the levels that `RINGTAIL_LOG` gave them.
+//! Differs from Kafka: client metrics and groups have no configs here.
 
 use std::rc::Rc;
 
@@ -14,10 +15,13 @@ use crate::{
     api::{
         Context, Outcome,
         call::{Call, text},
-        topics,
+        loggers, topics,
     },
     base::ErrorCode,
-    config::describe::{self, Wanted},
+    config::{
+        BrokerConfig,
+        describe::{self, Wanted},
+    },
     metadata::{Image, names},
     shard::Bounds,
 };
@@ -25,12 +29,13 @@ use crate::{
 mod resource {
     pub const TOPIC: i8 = 2;
     pub const BROKER: i8 = 4;
+    pub const BROKER_LOGGER: i8 = 8;
 }
 
 type Described = Result<Vec<DescribeConfigsResourceResult>, (ErrorCode, Option<String>)>;
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeConfigsRequest>) -> Outcome {
-    let image = context.router.image();
+    let (image, config) = (context.router.image(), context.router.config());
     let request = &call.request;
     let results = request.resources.iter().map(|asked| {
         let wanted = Wanted {
@@ -39,41 +44,41 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeConfigsRequ
             synonyms: request.include_synonyms,
             documentation: request.include_documentation,
         };
-        result(asked, describe_resource(context, &image, asked, &wanted))
+        result(asked, describe_resource(&config, context.router.bounds(), &image, asked, &wanted))
     });
     call.reply(&DescribeConfigsResponse::default().with_results(results.collect()))
 }
 
 fn describe_resource(
-    context: &Context,
+    config: &BrokerConfig,
+    bounds: Option<Bounds>,
     image: &Image,
     asked: &DescribeConfigsResource,
     wanted: &Wanted<'_>,
 ) -> Described {
-    let config = context.router.config();
-    let broker = context.router.broker_id();
+    let broker = config.node_id;
     let layers = image.layers(&config.statics, broker);
+    let invalid = |message: String| Err((ErrorCode::InvalidRequest, Some(message)));
+    let name = asked.resource_name.as_str();
     match asked.resource_type {
-        resource::TOPIC => match image.topic(&asked.resource_name) {
-            Some(_) => Ok(describe::topic(&layers.with_topic(image.topic_overrides(&asked.resource_name)), wanted)),
-            None => Err((topics::why_absent(&asked.resource_name), names::check(&asked.resource_name).err())),
+        resource::TOPIC => match image.topic(name) {
+            Some(_) => Ok(describe::topic(&layers.with_topic(image.topic_overrides(name)), wanted)),
+            None => Err((topics::why_absent(name), names::check(name).err())),
         },
-        resource::BROKER if asked.resource_name.is_empty() => Ok(describe::cluster(image.cluster_overrides(), wanted)),
-        resource::BROKER if asked.resource_name.parse::<i32>().is_err() => Err((
-            ErrorCode::InvalidRequest,
-            Some(format!("Broker id must be an integer, but it is: {}", asked.resource_name)),
-        )),
-        resource::BROKER if asked.resource_name.parse() == Ok(broker.0) => {
-            Ok(in_force(describe::broker(&layers, wanted), context.router.bounds()))
-        }
-        resource::BROKER => Err((
-            ErrorCode::InvalidRequest,
-            Some(format!(
-                "Unexpected broker id, expected {broker} or empty string, but received {}",
-                asked.resource_name
-            )),
-        )),
-        other => Err((ErrorCode::InvalidRequest, Some(format!("Unsupported resource type: {other}")))),
+        resource::BROKER if name.is_empty() => Ok(describe::cluster(image.cluster_overrides(), wanted)),
+        resource::BROKER_LOGGER if name.is_empty() => invalid("Broker id must not be empty".to_owned()),
+        resource::BROKER | resource::BROKER_LOGGER => match (name.parse::<i32>(), asked.resource_type) {
+            (Ok(id), resource::BROKER) if id == broker.0 => {
+                Ok(in_force(describe::broker(&layers, wanted), bounds))
+            }
+            (Ok(id), _) if id == broker.0 => Ok(loggers::described(wanted)),
+            (Ok(id), resource::BROKER) => {
+                invalid(format!("Unexpected broker id, expected {broker} or empty string, but received {id}"))
+            }
+            (Ok(id), _) => invalid(format!("Unexpected broker id, expected {broker} but received {id}")),
+            (Err(_), _) => invalid(format!("Broker id must be an integer, but it is: {name}")),
+        },
+        other => invalid(format!("Unsupported resource type: {other}")),
     }
 }
 
@@ -110,25 +115,52 @@ fn result(asked: &DescribeConfigsResource, described: Described) -> DescribeConf
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        config::load,
+        controller::tests::{controller, ids},
+    };
 
+    fn check(resource_type: i8, name: &'static str, key: Option<&'static str>) -> String {
+        let file = "num.partitions=3\nlog.retention.ms=9\n";
+        let mut controller = controller(file);
+        controller.auto_create(&["t"], &mut ids());
+        let config = load(Some(("test.properties", file)), &[]).expect("a good file").config;
+        let asked =
+            DescribeConfigsResource::default().with_resource_type(resource_type).with_resource_name(name.into());
+        let keys = key.map(|key| vec![key.into()]);
+        let wanted = Wanted { keys: keys.as_deref(), synonyms: true, documentation: false };
+        let result = result(&asked, describe_resource(&config, None, controller.image(), &asked, &wanted));
+        if result.error_code != 0 {
+            return format!("{} {}", result.error_code, result.error_message.as_deref().unwrap_or_default());
+        }
+        match &result.configs[..] {
+            [one] => format!("{}@{}", one.value.as_deref().unwrap_or("null"), one.config_source),
+            many => many.len().to_string(),
+        }
+    }
+
+    /// The words are Apache Kafka 4.3.1's own, but for those about a type.
     #[test]
-    fn what_the_process_cannot_do_is_not_told_as_if_it_could() {
-        let entry = |(name, value): (&str, &str)| {
-            DescribeConfigsResourceResult::default().with_name(text(name)).with_value(Some(text(value)))
-        };
-        let told = |bounds: Option<Bounds>| {
-            let settings = [
-                ("max.connections", "2147483647"),
-                ("socket.request.max.bytes", "104857600"),
-                ("num.partitions", "2147483647"),
-            ];
-            let told = in_force(settings.map(entry).to_vec(), bounds).into_iter();
-            told.map(|entry| entry.value.expect("a value").to_string()).collect::<Vec<_>>()
-        };
-        assert_eq!(told(None), ["2147483647", "104857600", "2147483647"]);
-        let small = Bounds { connections_max: 1000, request_bytes_max: 14_000_000 };
-        assert_eq!(told(Some(small)), ["1000", "14000000", "2147483647"]);
-        let large = Bounds { connections_max: usize::MAX, request_bytes_max: usize::MAX };
-        assert_eq!(told(Some(large)), told(None));
+    fn resources_of_each_type() {
+        assert_eq!(check(2, "t", None), "34");
+        assert_eq!(check(2, "t", Some("retention.ms")), "9@4");
+        assert_eq!(check(2, "nope", None), "3 ");
+        assert_eq!(
+            check(2, "a b", None),
+            "17 Topic name is invalid: 'a b' contains one or more characters other than ASCII alphanumerics, '.', '_' \
+             and '-'"
+        );
+        // Kafka shows 340 of its 360 keys; four are ours.
+        assert_eq!(check(4, "1", None), "344");
+        assert_eq!(check(4, "1", Some("num.partitions")), "3@4");
+        assert_eq!(check(4, "", None), "0");
+        assert_eq!(check(4, "2", None), "42 Unexpected broker id, expected 1 or empty string, but received 2");
+        assert_eq!(check(4, "x", None), "42 Broker id must be an integer, but it is: x");
+        assert_eq!(check(8, "1", None), "17");
+        assert_eq!(check(8, "1", Some("kafka")), "0", "no logger of that name");
+        assert_eq!(check(8, "", None), "42 Broker id must not be empty");
+        assert_eq!(check(8, "2", None), "42 Unexpected broker id, expected 1 but received 2");
+        assert_eq!(check(8, "x", None), "42 Broker id must be an integer, but it is: x");
+        assert_eq!(check(32, "g", None), "42 Unsupported resource type: 32");
     }
 }

@@ -18,7 +18,7 @@ use kafka_protocol::messages::{
 use crate::{
     api::{
         Context, Outcome, Pending,
-        call::{Call, text},
+        call::{Call, storage_error_for, text},
         topics,
     },
     base::{ErrorCode, Timestamp},
@@ -37,7 +37,7 @@ const VALIDATED_BEFORE_YIELD: usize = 256 << 10;
 /// First stage: validates every batch and hands it over. Second: waits until all are durable.
 pub(super) async fn begin(context: Rc<Context>, call: Call<ProduceRequest>) -> Pending {
     let (request, call) = call.take();
-    let acks = request.acks;
+    let (acks, version) = (request.acks, call.version);
     let mut sorting = Sorting {
         now: context.io.clock.wall(),
         acks,
@@ -60,7 +60,7 @@ pub(super) async fn begin(context: Rc<Context>, call: Call<ProduceRequest>) -> P
             let answer = &mut topics[topic].partition_responses[partition];
             match appended {
                 Ok(produced) => stored(answer, &produced),
-                Err(error) => refuse(answer, &Refusal { code: error, message: None, record_errors: Vec::new() }),
+                Err(error) => refuse(answer, &not_stored(version, error)),
             }
         }
         if acks == 0 { without_answer(&topics) } else { call.reply(&ProduceResponse::default().with_responses(topics)) }
@@ -163,6 +163,18 @@ impl Sorting {
     }
 }
 
+/// The last version whose clients do not know KAFKA_STORAGE_ERROR (KIP-112).
+const LAST_WITHOUT_STORAGE_ERROR: i16 = 3;
+
+/// What the partition's log refused, or could not keep.
+fn not_stored(version: i16, error: ErrorCode) -> Refusal {
+    let message = (error == ErrorCode::KafkaStorageError).then(|| {
+        "The broker cannot write the partition's log: its disk is full or fails. The broker's own log says more."
+            .to_owned()
+    });
+    Refusal { code: storage_error_for(version, LAST_WITHOUT_STORAGE_ERROR, error), message, record_errors: Vec::new() }
+}
+
 /// Never more than the partition has, as with Kafka: on one broker `min.insync.replicas=2` is 1.
 fn replicas_wanted(min_insync_replicas: i32, replicas: usize) -> usize {
     usize::try_from(min_insync_replicas).unwrap_or(0).min(replicas).max(1)
@@ -205,6 +217,17 @@ mod tests {
         for (min, replicas, expected) in [(1, 1, 1), (2, 1, 1), (2, 3, 2), (5, 3, 3), (0, 3, 1), (1, 0, 1)] {
             assert_eq!(replicas_wanted(min, replicas), expected, "{min} of {replicas}");
         }
+    }
+
+    #[test]
+    fn a_disk_that_fails_is_said_in_words_and_in_a_code_that_the_client_knows() {
+        for (version, code) in [(3, 6), (4, 56), (13, 56)] {
+            let mut answer = PartitionProduceResponse::default();
+            refuse(&mut answer, &not_stored(version, ErrorCode::KafkaStorageError));
+            assert_eq!(answer.error_code, code, "v{version}");
+            assert!(answer.error_message.is_some_and(|message| message.contains("disk")), "v{version}");
+        }
+        assert_eq!(not_stored(3, ErrorCode::NotEnoughReplicas).message, None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use kafka_protocol::messages::{
 };
 
 use super::{Controller, Refusal, repeated};
-use crate::base::ErrorCode;
+use crate::base::{ErrorCode, LOGGERS, ROOT_LOGGER};
 use crate::config::{
     Key, Kind, Overrides, Update,
     keys::{broker_key, topic_key},
@@ -17,7 +17,7 @@ use crate::metadata::names;
 use crate::protocol::metadata_records::{BROKER_RESOURCE, ConfigRecord, MetadataRecord, TOPIC_RESOURCE};
 
 /// `ConfigResource.Type` of a broker's loggers.
-pub(super) const BROKER_LOGGER_RESOURCE: i8 = 8;
+const BROKER_LOGGER_RESOURCE: i8 = 8;
 
 const SET: i8 = 0;
 const DELETE: i8 = 1;
@@ -81,12 +81,38 @@ impl Controller {
                 check_dynamic(&resource.configs, name.is_empty())?;
                 self.change(resource, broker_key, check_broker_overrides)
             }
-            BROKER_LOGGER_RESOURCE => {
-                let logger = resource.configs.first().map_or("", |config| config.name.as_str());
-                Err(Refusal::new(ErrorCode::InvalidConfig, format!("Logger {logger} does not exist!")))
-            }
+            BROKER_LOGGER_RESOURCE => Err(self.refuse_logger(resource)),
             other => Err(invalid(format!("Unknown resource type {other}"))),
         }
+    }
+
+    /// Kafka's refusals in its order; then ours, since levels are set at the start alone.
+    fn refuse_logger(&self, resource: &AlterConfigsResource) -> Refusal {
+        let invalid = |message: String| Refusal::new(ErrorCode::InvalidRequest, message);
+        let own = self.config.node_id;
+        let name = resource.resource_name.as_str();
+        match name.parse::<i32>() {
+            Ok(id) if id == own.0 => {}
+            Ok(id) => return invalid(format!("Unexpected node id. Expected {own}, but received {id}")),
+            Err(_) => return invalid(format!("Node id must be an integer, but it is: {name}")),
+        }
+        for config in &resource.configs {
+            let logger = config.name.as_str();
+            match config.config_operation {
+                APPEND | SUBTRACT => {
+                    let operation = if config.config_operation == APPEND { "APPEND" } else { "SUBTRACT" };
+                    return invalid(format!("{operation} operation is not allowed for the BROKER_LOGGER resource"));
+                }
+                DELETE if logger == ROOT_LOGGER => {
+                    return invalid("Removing the log level of the root logger is not allowed".to_owned());
+                }
+                _ if !LOGGERS.contains(&logger) => {
+                    return Refusal::new(ErrorCode::InvalidConfig, format!("Logger {logger} does not exist!"));
+                }
+                _ => {}
+            }
+        }
+        invalid("Log levels cannot be changed while Ringtail runs: RINGTAIL_LOG sets them at the start.".to_owned())
     }
 
     fn check_topic(&self, name: &str) -> Result<(), Refusal> {
@@ -388,6 +414,20 @@ mod tests {
             "42 Invalid value 1 for configuration log.segment.bytes: Value must be at least 1048576",
         );
         check(&mut c, "logger 1 kafka set DEBUG", "40 Logger kafka does not exist!");
+        check(&mut c, "logger 2 root set DEBUG", "42 Unexpected node id. Expected 1, but received 2");
+        check(&mut c, "logger x root set DEBUG", "42 Node id must be an integer, but it is: x");
+        check(&mut c, "logger '' root set DEBUG", "42 Node id must be an integer, but it is: ");
+        check(
+            &mut c,
+            "logger 1 root append DEBUG",
+            "42 APPEND operation is not allowed for the BROKER_LOGGER resource",
+        );
+        check(&mut c, "logger 1 root delete null", "42 Removing the log level of the root logger is not allowed");
+        check(
+            &mut c,
+            "logger 1 ringtail::net set DEBUG",
+            "42 Log levels cannot be changed while Ringtail runs: RINGTAIL_LOG sets them at the start.",
+        );
         let config = c.image().topic_config(&c.config.statics, c.config.node_id, "t");
         assert_eq!(config.retention_ms, Some(888_888));
     }

@@ -4,13 +4,19 @@ use bytes::{BufMut, BytesMut};
 use kafka_protocol::{messages::FetchResponse, protocol::HeaderVersion};
 
 use crate::{
-    api::{Outcome, call::code},
+    api::{
+        Outcome,
+        call::{code, storage_error_for},
+    },
     base::ErrorCode,
     io::Slice,
     partition::fetch_session::TopicRef,
     protocol::frame,
     replica::Fetched,
 };
+
+/// The last version whose clients do not know KAFKA_STORAGE_ERROR (KIP-112).
+const LAST_WITHOUT_STORAGE_ERROR: i16 = 5;
 
 /// One topic of the answer.
 pub(super) struct TopicAnswer {
@@ -88,7 +94,8 @@ struct Writer {
 impl Writer {
     fn partition(&mut self, version: i16, index: i32, read_committed: bool, fetched: Fetched) {
         self.head.put_i32(index);
-        self.head.put_i16(code(fetched.error));
+        let error = fetched.error.map(|error| storage_error_for(version, LAST_WITHOUT_STORAGE_ERROR, error));
+        self.head.put_i16(code(error));
         self.head.put_i64(fetched.high_watermark.0);
         self.head.put_i64(fetched.last_stable_offset.0);
         if version >= 5 {
