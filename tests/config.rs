@@ -50,10 +50,12 @@ fn every_default_can_be_set() {
     let loaded = config::load(Some(("uncommented", &set.join("\n"))), &[]).expect("the defaults are good");
     assert_eq!(loaded.notes, []);
     let defaults = config::load(None, &[]).expect("the defaults are good").config;
-    assert_eq!(loaded.config.listeners, defaults.listeners);
-    assert_eq!(loaded.config.log_dir, defaults.log_dir);
-    let topic = |config: &config::BrokerConfig| TopicConfig::of(&Layers::of(&config.statics));
-    assert_eq!(topic(&loaded.config), topic(&defaults));
+    let settings = |config: &config::BrokerConfig| {
+        let text = format!("{config:?}");
+        let (settings, _as_given) = text.split_once("statics").expect("the last field");
+        (settings.to_owned(), format!("{:?}", TopicConfig::of(&Layers::of(config.statics()))))
+    };
+    assert_eq!(settings(&loaded.config), settings(&defaults));
 }
 
 #[test]
@@ -67,13 +69,14 @@ fn every_file_starts_a_broker_without_a_word() {
 fn the_ready_made_files_do_what_their_names_say() {
     let durability = |name| {
         let config = load(name).config;
-        TopicConfig::of(&Layers::of(&config.statics)).durability
+        TopicConfig::of(&Layers::of(config.statics())).durability()
     };
     assert_eq!(durability("server.properties"), Durability::Flush);
     assert_eq!(durability("durable.properties"), Durability::Flush);
     assert_eq!(durability("write.properties"), Durability::Write);
-    assert_eq!(load("dev.properties").config.group_initial_rebalance_delay_ms, 0);
-    assert!(!load("durable.properties").config.auto_create_topics);
+    let has = |name, setting: &str| format!("{:?}", load(name).config).contains(setting);
+    assert!(has("dev.properties", "group_initial_rebalance_delay_ms: 0,"));
+    assert!(has("durable.properties", "auto_create_topics: false,"));
 }
 
 #[test]

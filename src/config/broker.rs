@@ -9,76 +9,76 @@ use super::load::{ConfigError, Places};
 use super::value;
 use crate::base::BrokerId;
 
-/// The settings of a broker. Cheap enough to have one per core; [`Self::with`] gives the one that dynamic values make.
+/// The settings of a broker. Its fields are the crate's own, so that the compiler warns of one that nobody reads: a setting
+/// that is described as used and is not. Cheap enough to have one per core; [`Self::with`] gives the one that dynamic values make.
 #[derive(Clone, Debug)]
 pub struct BrokerConfig {
     /// `node.id`.
-    pub node_id: BrokerId,
+    pub(crate) node_id: BrokerId,
     /// What to bind: `listeners` without the controller's.
-    pub listeners: Vec<Listener>,
-    /// The controller's listeners, read and not bound.
-    pub controller_listeners: Vec<Listener>,
+    pub(crate) listeners: Vec<Listener>,
     /// What clients are told, by listener name. An empty host is up to the caller: the machine's name; port 0 is the one
     /// that was bound.
-    pub advertised_listeners: Vec<Listener>,
+    pub(crate) advertised_listeners: Vec<Listener>,
     /// The data directory.
-    pub log_dir: PathBuf,
+    pub(crate) log_dir: PathBuf,
     /// `broker.rack`.
-    pub rack: Option<String>,
+    pub(crate) rack: Option<String>,
     /// `cores`: empty, a number or a list. The command line parses it.
-    pub cores: String,
+    pub(crate) cores: String,
     /// `memory.bytes`; none: a quarter of what there is.
-    pub memory_bytes: Option<u64>,
+    pub(crate) memory_bytes: Option<u64>,
     /// `journal.bytes`, of all cores together.
-    pub journal_bytes: u64,
+    pub(crate) journal_bytes: u64,
     /// `num.partitions`.
-    pub num_partitions: i32,
+    pub(crate) num_partitions: i32,
     /// `default.replication.factor`.
-    pub default_replication_factor: i16,
+    pub(crate) default_replication_factor: i16,
     /// `auto.create.topics.enable`.
-    pub auto_create_topics: bool,
+    pub(crate) auto_create_topics: bool,
     /// `delete.topic.enable`.
-    pub delete_topics: bool,
+    pub(crate) delete_topics: bool,
     /// `fetch.max.bytes`.
-    pub fetch_max_bytes: i32,
+    pub(crate) fetch_max_bytes: i32,
     /// `socket.request.max.bytes`.
-    pub request_max_bytes: i32,
+    pub(crate) request_max_bytes: i32,
     /// `connections.max.idle.ms`; none: for ever.
-    pub connections_max_idle_ms: Option<u64>,
+    pub(crate) connections_max_idle_ms: Option<u64>,
     /// `max.connections`.
-    pub connections_max: u32,
+    pub(crate) connections_max: u32,
     /// `max.connections.per.ip`.
-    pub connections_per_ip_max: u32,
+    pub(crate) connections_per_ip_max: u32,
     /// `max.incremental.fetch.session.cache.slots`.
-    pub fetch_session_slots: usize,
+    pub(crate) fetch_session_slots: usize,
     /// `max.request.partition.size.limit`.
-    pub describe_partitions_max: i32,
+    pub(crate) describe_partitions_max: i32,
     /// `log.retention.check.interval.ms`.
-    pub retention_check_interval_ms: u64,
+    #[allow(dead_code)] // nothing goes by it yet
+    pub(crate) retention_check_interval_ms: u64,
     /// `offsets.topic.num.partitions`.
-    pub offsets_topic_partitions: i32,
+    pub(crate) offsets_topic_partitions: i32,
     /// `offsets.topic.replication.factor`.
-    pub offsets_topic_replication_factor: i16,
+    pub(crate) offsets_topic_replication_factor: i16,
     /// `offsets.topic.segment.bytes`.
-    pub offsets_topic_segment_bytes: i32,
+    pub(crate) offsets_topic_segment_bytes: i32,
     /// `offsets.retention.minutes`, in milliseconds.
-    pub offsets_retention_ms: i64,
+    pub(crate) offsets_retention_ms: i64,
     /// `offsets.retention.check.interval.ms`.
-    pub offsets_retention_check_interval_ms: u64,
+    pub(crate) offsets_retention_check_interval_ms: u64,
     /// `offset.metadata.max.bytes`.
-    pub offset_metadata_max_bytes: usize,
+    pub(crate) offset_metadata_max_bytes: usize,
     /// `group.initial.rebalance.delay.ms`.
-    pub group_initial_rebalance_delay_ms: i32,
+    pub(crate) group_initial_rebalance_delay_ms: i32,
     /// `group.min.session.timeout.ms`.
-    pub group_session_timeout_min_ms: i32,
+    pub(crate) group_session_timeout_min_ms: i32,
     /// `group.max.session.timeout.ms`.
-    pub group_session_timeout_max_ms: i32,
+    pub(crate) group_session_timeout_max_ms: i32,
     /// `group.max.size`.
-    pub group_members_max: usize,
+    pub(crate) group_members_max: usize,
     /// `producer.id.expiration.ms`.
-    pub producer_id_expiration_ms: i64,
+    pub(crate) producer_id_expiration_ms: i64,
     /// File and command line as they are, for [`Layers`].
-    pub statics: Arc<Statics>,
+    pub(crate) statics: Arc<Statics>,
 }
 
 /// A broker setting as a number. A value that is none, which only a damaged or newer metadata log can hold, counts as not
@@ -116,10 +116,9 @@ impl BrokerConfig {
         let (listeners, controller_listeners) = split_listeners(&layers, places)?;
         let advertised_listeners = advertised(&layers, places, &listeners)?;
         check_quorum(&layers, places, node_id, &controller_listeners)?;
-        let mut config = Self {
+        let fixed = Self {
             node_id: BrokerId(node_id),
             listeners,
-            controller_listeners,
             advertised_listeners,
             log_dir: log_dir(&layers, places)?,
             rack: text(&layers, "broker.rack").map(str::to_owned),
@@ -151,46 +150,53 @@ impl BrokerConfig {
             producer_id_expiration_ms: 0,
             statics: Arc::new(Statics::new()),
         };
-        config.read(&layers);
-        config.statics = Arc::new(statics);
-        Ok(config)
+        let config = Self::read(fixed, &layers);
+        Ok(Self { statics: Arc::new(statics), ..config })
     }
 
     /// These settings under dynamic values; `layers` must be made of [`Self::statics`]. What cannot change while the
     /// broker runs stays as it is.
     #[must_use]
     pub fn with(&self, layers: &Layers<'_>) -> Self {
-        let mut config = self.clone();
-        config.read(layers);
-        config
+        Self::read(self.clone(), layers)
     }
 
-    /// Everything that cannot be wrong.
-    fn read(&mut self, layers: &Layers<'_>) {
-        self.num_partitions = int(layers, "num.partitions");
-        self.default_replication_factor = number(layers, "default.replication.factor").clamp(0, 32_767) as i16;
-        self.auto_create_topics = boolean(layers, "auto.create.topics.enable");
-        self.delete_topics = boolean(layers, "delete.topic.enable");
-        self.fetch_max_bytes = int(layers, "fetch.max.bytes");
-        self.request_max_bytes = int(layers, "socket.request.max.bytes");
-        self.connections_max_idle_ms = u64::try_from(number(layers, "connections.max.idle.ms")).ok();
-        self.connections_max = unsigned(layers, "max.connections") as u32;
-        self.connections_per_ip_max = unsigned(layers, "max.connections.per.ip") as u32;
-        self.fetch_session_slots = unsigned(layers, "max.incremental.fetch.session.cache.slots") as usize;
-        self.describe_partitions_max = int(layers, "max.request.partition.size.limit");
-        self.retention_check_interval_ms = unsigned(layers, "log.retention.check.interval.ms");
-        self.offsets_topic_partitions = int(layers, "offsets.topic.num.partitions");
-        self.offsets_topic_replication_factor =
-            number(layers, "offsets.topic.replication.factor").clamp(1, 32_767) as i16;
-        self.offsets_topic_segment_bytes = int(layers, "offsets.topic.segment.bytes");
-        self.offsets_retention_ms = number(layers, "offsets.retention.minutes").saturating_mul(60_000);
-        self.offsets_retention_check_interval_ms = unsigned(layers, "offsets.retention.check.interval.ms");
-        self.offset_metadata_max_bytes = unsigned(layers, "offset.metadata.max.bytes") as usize;
-        self.group_initial_rebalance_delay_ms = int(layers, "group.initial.rebalance.delay.ms");
-        self.group_session_timeout_min_ms = int(layers, "group.min.session.timeout.ms");
-        self.group_session_timeout_max_ms = int(layers, "group.max.session.timeout.ms");
-        self.group_members_max = unsigned(layers, "group.max.size") as usize;
-        self.producer_id_expiration_ms = number(layers, "producer.id.expiration.ms");
+    /// These settings with everything read anew that may change and cannot be wrong. Not by assignment: the compiler warns of a
+    /// field that nobody reads, and takes an assignment behind a reference for a read.
+    fn read(fixed: Self, layers: &Layers<'_>) -> Self {
+        Self {
+            num_partitions: int(layers, "num.partitions"),
+            default_replication_factor: number(layers, "default.replication.factor").clamp(0, 32_767) as i16,
+            auto_create_topics: boolean(layers, "auto.create.topics.enable"),
+            delete_topics: boolean(layers, "delete.topic.enable"),
+            fetch_max_bytes: int(layers, "fetch.max.bytes"),
+            request_max_bytes: int(layers, "socket.request.max.bytes"),
+            connections_max_idle_ms: u64::try_from(number(layers, "connections.max.idle.ms")).ok(),
+            connections_max: unsigned(layers, "max.connections") as u32,
+            connections_per_ip_max: unsigned(layers, "max.connections.per.ip") as u32,
+            fetch_session_slots: unsigned(layers, "max.incremental.fetch.session.cache.slots") as usize,
+            describe_partitions_max: int(layers, "max.request.partition.size.limit"),
+            retention_check_interval_ms: unsigned(layers, "log.retention.check.interval.ms"),
+            offsets_topic_partitions: int(layers, "offsets.topic.num.partitions"),
+            offsets_topic_replication_factor: number(layers, "offsets.topic.replication.factor").clamp(1, 32_767)
+                as i16,
+            offsets_topic_segment_bytes: int(layers, "offsets.topic.segment.bytes"),
+            offsets_retention_ms: number(layers, "offsets.retention.minutes").saturating_mul(60_000),
+            offsets_retention_check_interval_ms: unsigned(layers, "offsets.retention.check.interval.ms"),
+            offset_metadata_max_bytes: unsigned(layers, "offset.metadata.max.bytes") as usize,
+            group_initial_rebalance_delay_ms: int(layers, "group.initial.rebalance.delay.ms"),
+            group_session_timeout_min_ms: int(layers, "group.min.session.timeout.ms"),
+            group_session_timeout_max_ms: int(layers, "group.max.session.timeout.ms"),
+            group_members_max: unsigned(layers, "group.max.size") as usize,
+            producer_id_expiration_ms: number(layers, "producer.id.expiration.ms"),
+            ..fixed
+        }
+    }
+
+    /// File and command line as they are.
+    #[must_use]
+    pub fn statics(&self) -> &Statics {
+        &self.statics
     }
 
     /// What clients of the listener are told to connect to.
@@ -384,7 +390,6 @@ mod tests {
         .expect("it starts");
         assert_eq!(config.listeners.len(), 1);
         assert_eq!(config.listeners[0].to_string(), "PLAINTEXT://:9092");
-        assert_eq!(config.controller_listeners[0].to_string(), "CONTROLLER://:9093");
         assert_eq!(config.advertised("PLAINTEXT").map(|l| l.host.as_str()), Some("localhost"));
         assert_eq!(config.advertised_listeners.len(), 1);
         assert_eq!(config.log_dir, PathBuf::from("/tmp/kraft-combined-logs"));

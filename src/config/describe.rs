@@ -8,7 +8,7 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::keys::{Effect, Key, Update, broker_key, broker_keys, topic_keys};
+use super::keys::{Effect, Key, Kind, Update, broker_key, broker_keys, topic_keys};
 use super::layers::{Layers, Overrides, Resolved, Source};
 use super::value;
 
@@ -24,7 +24,9 @@ pub struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    fn has(&self, name: &str) -> bool {
+    /// Whether a key is one of them.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
         self.keys.is_none_or(|keys| keys.iter().any(|key| key.as_str() == name))
     }
 }
@@ -72,9 +74,14 @@ pub fn created_topic(layers: &Layers<'_>) -> Vec<CreatableTopicConfigs> {
         .iter()
         .map(|key| {
             let resolved = layers.topic_value(key);
+            let shown = |text: String| match key.kind {
+                // Kafka gives back here what it was given.
+                Kind::List => text,
+                kind => value::shown(kind, &text),
+            };
             CreatableTopicConfigs::default()
                 .with_name(StrBytes::from_static_str(key.name))
-                .with_value(resolved.value.map(|text| value::shown(key.kind, &text).into()))
+                .with_value(resolved.value.map(|text| shown(text).into()))
                 .with_config_source(resolved.source as i8)
         })
         .collect()

@@ -329,4 +329,79 @@ mod tests {
         assert_eq!(nearest("zookeeper.connect"), None);
         assert_eq!(nearest(""), None);
     }
+
+    /// What a file with this line makes of it all: the broker's settings and a topic's, or why it does not start.
+    fn made_of(lines: &str) -> String {
+        match crate::config::load(Some(("f", lines)), &[]) {
+            Ok(loaded) => {
+                let config = format!("{:?}", loaded.config);
+                let (settings, _as_given) = config.split_once("statics").expect("the last field");
+                let layers = crate::config::Layers::of(loaded.config.statics());
+                format!("{settings} {:?}", crate::config::TopicConfig::of(&layers))
+            }
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// Another value than the default that the key takes, and what else has to be in the file for it to count.
+    fn another(key: &Key) -> String {
+        let value = match (key.name, key.kind, key.allowed) {
+            ("process.roles", ..) => "broker".to_owned(),
+            ("listeners" | "advertised.listeners", ..) => "PLAINTEXT://localhost:9".to_owned(),
+            ("listener.security.protocol.map", ..) => "PLAINTEXT:SSL".to_owned(),
+            ("controller.listener.names" | "inter.broker.listener.name", ..) => "OTHER".to_owned(),
+            ("controller.quorum.voters", ..) => "77@localhost:9093".to_owned(),
+            ("controller.quorum.bootstrap.servers", ..) => "other:9093".to_owned(),
+            ("log.dirs" | "log.dir", ..) => "/elsewhere".to_owned(),
+            (_, _, Allowed::OneOf(words)) => {
+                words.iter().find(|word| Some(**word) != key.default).expect("two words").to_string()
+            }
+            (_, Kind::Boolean, _) => (key.default != Some("true")).to_string(),
+            (_, Kind::Int | Kind::Short | Kind::Long, allowed) => {
+                let default = key.default.and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
+                match allowed {
+                    Allowed::Between(_, max) | Allowed::BetweenOr(_, max, _) if default != max => max.to_string(),
+                    _ if default == i64::from(i32::MAX) || default == i64::MAX => (default - 1).to_string(),
+                    _ => (default + 1).to_string(),
+                }
+            }
+            _ => "something".to_owned(),
+        };
+        let beside = match key.name {
+            "controller.listener.names" => "listeners=OTHER://:1,PLAINTEXT://:2\n",
+            _ => "",
+        };
+        format!("{beside}{}={value}\n", key.name)
+    }
+
+    /// The first half of "a setting that is described as used is used": it makes another value of the broker's settings or of a
+    /// topic's. The second half is the compiler's, which warns of a field of these that nobody reads.
+    #[test]
+    fn every_setting_in_use_makes_a_difference() {
+        /// What these say is held against what there is; another value does not start.
+        const REFUSED: [&str; 5] = [
+            "process.roles",
+            "listener.security.protocol.map",
+            "inter.broker.listener.name",
+            "controller.quorum.voters",
+            "controller.quorum.bootstrap.servers",
+        ];
+        for key in used_broker_keys() {
+            let set = another(key);
+            let starts = crate::config::load(Some(("f", &set)), &[]).is_ok();
+            assert_eq!(starts, !REFUSED.contains(&key.name), "{set}");
+            let (lines, _) = set.split_at(set.rfind(key.name).expect("it is set"));
+            let without = made_of(&format!("{lines}\n"));
+            assert_ne!(made_of(&set), without, "{set}has no effect, though the table says so");
+        }
+        for key in topic_keys().iter().filter(|key| key.effect == Effect::Used) {
+            let (_, value) =
+                another(key).trim().split_once('=').map(|(a, b)| (a.to_owned(), b.to_owned())).expect("set");
+            let own = [(key.name.to_owned(), value.clone())].into();
+            let statics = Default::default();
+            let layers = crate::config::Layers::of(&statics);
+            let differs = format!("{:?}", crate::config::TopicConfig::of(&layers.with_topic(&own)));
+            assert_ne!(differs, format!("{:?}", crate::config::TopicConfig::of(&layers)), "{}={value}", key.name);
+        }
+    }
 }

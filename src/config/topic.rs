@@ -4,45 +4,46 @@ use super::keys::topic_key;
 use super::layers::Layers;
 use super::value;
 
-/// The settings that count for one topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The settings that count for one topic. The compiler warns of one that nobody reads.
+#[derive(Clone, Debug)]
+#[cfg_attr(test, derive(PartialEq, Eq))] // outside of tests it would count as a read of every field
 pub struct TopicConfig {
     /// `durability`.
-    pub durability: Durability,
+    pub(crate) durability: Durability,
     /// `cleanup.policy`.
-    pub cleanup_policy: CleanupPolicy,
+    pub(crate) cleanup_policy: CleanupPolicy,
     /// `compression.type`.
-    pub compression_type: CompressionType,
+    pub(crate) compression_type: CompressionType,
     /// `compression.gzip.level`; -1 is the codec's own.
-    pub gzip_level: i32,
+    pub(crate) gzip_level: i32,
     /// `compression.lz4.level`.
-    pub lz4_level: i32,
+    pub(crate) lz4_level: i32,
     /// `compression.zstd.level`.
-    pub zstd_level: i32,
+    pub(crate) zstd_level: i32,
     /// `max.message.bytes`: largest record batch.
-    pub max_message_bytes: i32,
+    pub(crate) max_message_bytes: i32,
     /// `message.timestamp.type`.
-    pub timestamp_type: TimestampType,
+    pub(crate) timestamp_type: TimestampType,
     /// `message.timestamp.before.max.ms`.
-    pub timestamp_before_max_ms: i64,
+    pub(crate) timestamp_before_max_ms: i64,
     /// `message.timestamp.after.max.ms`.
-    pub timestamp_after_max_ms: i64,
+    pub(crate) timestamp_after_max_ms: i64,
     /// `min.insync.replicas`.
-    pub min_insync_replicas: i32,
+    pub(crate) min_insync_replicas: i32,
     /// `retention.ms`; none: for ever.
-    pub retention_ms: Option<i64>,
+    pub(crate) retention_ms: Option<i64>,
     /// `retention.bytes`; none: without limit.
-    pub retention_bytes: Option<u64>,
+    pub(crate) retention_bytes: Option<u64>,
     /// `segment.bytes`.
-    pub segment_bytes: u32,
+    pub(crate) segment_bytes: u32,
     /// `segment.ms`.
-    pub segment_ms: i64,
+    pub(crate) segment_ms: i64,
     /// `segment.index.bytes`.
-    pub segment_index_bytes: u32,
+    pub(crate) segment_index_bytes: u32,
     /// `index.interval.bytes`.
-    pub index_interval_bytes: u32,
+    pub(crate) index_interval_bytes: u32,
     /// `file.delete.delay.ms`.
-    pub file_delete_delay_ms: u64,
+    pub(crate) file_delete_delay_ms: u64,
 }
 
 /// When a record counts as written.
@@ -56,12 +57,13 @@ pub enum Durability {
 }
 
 /// What happens to old records. Neither: they stay.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(test, derive(PartialEq, Eq))] // outside of tests it would count as a read of every field
 pub struct CleanupPolicy {
     /// They are deleted by age and size.
-    pub delete: bool,
+    pub(crate) delete: bool,
     /// Only the last record of each key stays, so every record must have a key.
-    pub compact: bool,
+    pub(crate) compact: bool,
 }
 
 /// Codec of the batches in the log.
@@ -113,6 +115,12 @@ fn unsigned(layers: &Layers<'_>, name: &str) -> u32 {
 }
 
 impl TopicConfig {
+    /// When a record of the topic counts as written.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.durability
+    }
+
     /// The settings that the layers give.
     #[must_use]
     pub fn of(layers: &Layers<'_>) -> Self {

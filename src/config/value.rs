@@ -149,7 +149,16 @@ pub fn shown(kind: Kind, text: &str) -> String {
     match kind {
         Kind::Boolean => boolean(text).map_or_else(|| text.to_owned(), |value| value.to_string()),
         Kind::Int | Kind::Short | Kind::Long => number(text).map_or_else(|| text.to_owned(), |value| value.to_string()),
-        Kind::List => list(text).collect::<Vec<_>>().join(","),
+        Kind::List => {
+            // What is there twice counts once, as in Kafka.
+            let mut elements: Vec<&str> = Vec::new();
+            for element in list(text) {
+                if !elements.contains(&element) {
+                    elements.push(element);
+                }
+            }
+            elements.join(",")
+        }
         // Java writes fractions in a notation of its own; what was given reads the same to a person.
         Kind::Double | Kind::String | Kind::Class => text.trim().to_owned(),
         Kind::Password => String::new(),

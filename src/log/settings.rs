@@ -22,26 +22,27 @@ pub enum Durability {
 }
 
 /// The settings of one partition's log; Kafka's topic configs of the same names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
+#[cfg_attr(test, derive(PartialEq, Eq))] // outside of tests it would count as a read of every field
 pub struct LogConfig {
     /// `segment.bytes`: a segment is never larger.
-    pub segment_bytes: u32,
+    pub(crate) segment_bytes: u32,
     /// `segment.ms`: a segment older than this, by its records' timestamps, is rolled at the next append.
-    pub segment_ms: i64,
+    pub(crate) segment_ms: i64,
     /// `segment.index.bytes`: a segment rolls when its offset index reaches this.
-    pub segment_index_bytes: u32,
+    pub(crate) segment_index_bytes: u32,
     /// `index.interval.bytes`: at most one index entry per so many bytes.
-    pub index_interval_bytes: u32,
+    pub(crate) index_interval_bytes: u32,
     /// `retention.ms`; -1 for ever.
-    pub retention_ms: i64,
+    pub(crate) retention_ms: i64,
     /// `retention.bytes`; -1 without limit.
-    pub retention_bytes: i64,
+    pub(crate) retention_bytes: i64,
     /// Whether `cleanup.policy` contains `delete`. Without it only the log start offset deletes segments.
-    pub delete: bool,
+    pub(crate) delete: bool,
     /// `file.delete.delay.ms`: how long a `.deleted` file stays.
-    pub file_delete_delay_ms: i64,
+    pub(crate) file_delete_delay_ms: i64,
     /// When an append counts.
-    pub durability: Durability,
+    pub(crate) durability: Durability,
 }
 
 impl Default for LogConfig {

@@ -3,7 +3,7 @@
 //! They are named so that a file written for Kafka starts Ringtail with no false alarm, and `DescribeConfigs` answers as
 //! Kafka does.
 
-use super::{Allowed::*, Effect::*, Key, Kind::*, Update::*, idle};
+use super::{Allowed::*, Effect::*, Key, Kind::*, Update::*, idle, key};
 
 pub(super) static IDLE: &[Key] = &[
     idle("add.partitions.to.txn.retry.backoff.max.ms", Int, Some("100"), AtLeast(0), ReadOnly, NoEffect),
@@ -75,13 +75,15 @@ pub(super) static IDLE: &[Key] = &[
     idle("group.coordinator.append.linger.ms", Int, Some("-1"), AtLeast(-1), ReadOnly, NoEffect),
     idle("group.coordinator.background.threads", Int, Some("2"), AtLeast(1), ReadOnly, NoEffect),
     idle("group.coordinator.cached.buffer.max.bytes", Int, Some("1048588"), AtLeast(524_288), ClusterWide, NoEffect),
-    idle(
+    key(
         "group.coordinator.rebalance.protocols",
         List,
-        Some("classic,consumer,streams"),
+        // Kafka's default has consumer and streams as well, which would be a promise here.
+        Some("classic"),
         OneOf(&["consumer", "classic", "share", "streams"]),
         ReadOnly,
         NoEffect,
+        "A setting of Apache Kafka's. Ringtail serves classic groups and no others, whatever is set here.",
     ),
     idle("group.coordinator.threads", Int, Some("4"), AtLeast(1), ReadOnly, NoEffect),
     idle("group.share.assignment.interval.ms", Int, Some("1000"), AtLeast(0), ClusterWide, NoEffect),
