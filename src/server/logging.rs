@@ -1,9 +1,13 @@
 //! Where log lines go: standard output, as text or JSON, for people and for tools that wait for a line.
 
+mod line;
+
 use std::io::{self, IsTerminal};
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
+
+use self::line::Line;
 
 /// `--log-format`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -25,10 +29,7 @@ const DEFAULT_FILTER: &str = "info,glommio=error";
 pub fn start(format: LogFormat) {
     let filter = EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let colours = io::stdout().is_terminal();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(colours);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).event_format(Line { format, colours });
     // An error says that somebody has started logging already, a test for example.
-    drop(match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
-    });
+    drop(builder.try_init());
 }
