@@ -68,9 +68,7 @@ fn describe_resource(
         resource::BROKER if name.is_empty() => Ok(describe::cluster(image.cluster_overrides(), wanted)),
         resource::BROKER_LOGGER if name.is_empty() => invalid("Broker id must not be empty".to_owned()),
         resource::BROKER | resource::BROKER_LOGGER => match (name.parse::<i32>(), asked.resource_type) {
-            (Ok(id), resource::BROKER) if id == broker.0 => {
-                Ok(in_force(describe::broker(&layers, wanted), bounds))
-            }
+            (Ok(id), resource::BROKER) if id == broker.0 => Ok(in_force(describe::broker(&layers, wanted), bounds)),
             (Ok(id), _) if id == broker.0 => Ok(loggers::described(wanted)),
             (Ok(id), resource::BROKER) => {
                 invalid(format!("Unexpected broker id, expected {broker} or empty string, but received {id}"))

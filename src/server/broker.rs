@@ -27,8 +27,8 @@ use crate::{
 /// Of the broker's memory, sixteenths: records that wait for their segment, records altogether, and groups. The rest is
 /// for requests, replies and connections.
 const DIRTY_SIXTEENTHS: u64 = 2;
-const RECORDS_SIXTEENTHS: u64 = 6;
-const GROUPS_SIXTEENTHS: u64 = 2;
+const RECORDS_SIXTEENTHS: u64 = 5;
+pub(super) const GROUPS_SIXTEENTHS: u64 = 1;
 /// Open segment files that a core has at least.
 const OPEN_FILES_MIN: usize = 16;
 

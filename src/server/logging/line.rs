@@ -104,7 +104,7 @@ impl Fields<'_, '_> {
                 }
                 quoted(self.out, name)?;
                 self.out.write_char(':')?;
-                if is_number { write!(self.out, "{value:?}") } else { quoted(self.out, &format_args!("{value:?}")) }
+                if is_number { write!(self.out, "{value:?}") } else { quoted(self.out, format_args!("{value:?}")) }
             }
         }
     }
