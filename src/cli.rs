@@ -81,6 +81,7 @@ mod tests {
             &["ringtail", "storage", "format", "--standalone", "-t", "abc", "-c", "server.properties"],
             &["ringtail", "storage", "format", "-t", "abc", "-c", "server.properties", "--ignore-formatted"],
             &["ringtail", "storage", "info", "-c", "server.properties"],
+            &["ringtail", "storage", "check", "data"],
         ] {
             assert!(Cli::try_parse_from(good).is_ok(), "{good:?}");
         }

@@ -7,6 +7,7 @@
 //! [`finish_clean_stop`] on one.
 
 mod bulk;
+mod check;
 mod checkpoint;
 mod chunk;
 mod clean_stop;
@@ -40,6 +41,7 @@ mod tests;
 mod timestamps;
 mod wire;
 
+pub use check::{CheckReport, Finding, Start, check};
 pub use clean_stop::{StopReport, finish_clean_stop};
 pub use core::{CoreLog, CoreSeed, Fatal, RestoredPartition, StateSource};
 pub use partition_log::{Log, Reservation};

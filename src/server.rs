@@ -1,6 +1,7 @@
 //! The process: started as a list of named steps, stopped in reverse.
 
 mod broker;
+mod check;
 mod cores;
 mod data_dir;
 mod executors;
@@ -22,6 +23,7 @@ use tracing::{info, warn};
 
 use self::broker::KafkaBroker;
 pub use self::{
+    check::check_data_dir,
     cores::{CoreChoice, parse_bytes},
     data_dir::{DataDirError, lock as lock_data_dir, random_id, read_meta, write_meta},
     logging::LogFormat,

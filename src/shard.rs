@@ -20,4 +20,4 @@ pub use core::{Broker, Core, TopicView};
 pub use produce::ProducePending;
 pub use replies::{Held, ReplyMemory};
 pub use router::{Bounds, Router};
-pub use start::{CoreSeed, Registration, Started, recover, start};
+pub use start::{CoreSeed, Registration, Started, check, recover, start};

@@ -2,6 +2,7 @@
 
 mod broker {
     pub mod bounds;
+    pub mod check;
     pub mod clients;
     pub mod confined;
     pub mod cores;

@@ -15,6 +15,8 @@ pub(super) enum Storage {
     Format(Format),
     /// Say what a data directory is.
     Info(Info),
+    /// Verify a data directory in which no broker runs: every checksum in it, and what a start would do. Changes nothing.
+    Check(Check),
 }
 
 #[derive(Debug, Args)]
@@ -40,6 +42,13 @@ pub(super) struct Info {
     config: PathBuf,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// The data directory.
+    #[arg(value_name = "DIR")]
+    data_dir: PathBuf,
+}
+
 pub(super) fn run(storage: Storage) -> Result<(), String> {
     match storage {
         Storage::RandomUuid => {
@@ -56,6 +65,27 @@ pub(super) fn run(storage: Storage) -> Result<(), String> {
             println!("{}", describe(&data_dir)?);
             Ok(())
         }
+        Storage::Check(check) => check_directory(&check.data_dir),
+    }
+}
+
+/// A line for everything that is not as it was written, then one for the whole.
+fn check_directory(data_dir: &Path) -> Result<(), String> {
+    let report = server::check_data_dir(data_dir)?;
+    report.findings.iter().for_each(|finding| println!("{finding}"));
+    report.notes.iter().for_each(|note| println!("{note}"));
+    println!(
+        "{}: read {} segments of {} partitions, {} batches, {} journal blocks",
+        data_dir.display(),
+        report.segments,
+        report.partitions,
+        report.batches,
+        report.blocks
+    );
+    match report.findings.len() {
+        0 => Ok(()),
+        1 => Err("1 thing is damaged".into()),
+        damaged => Err(format!("{damaged} things are damaged")),
     }
 }
 

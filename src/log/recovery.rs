@@ -4,11 +4,11 @@
 //! meant to be, the file system is synced, and a new life begins with checkpoints of its own: nothing of the old journals
 //! counts from the moment at which the manifest names the new incarnation. A crash in between repeats all of it.
 
-mod journals;
+pub(super) mod journals;
 mod replay;
 mod rescues;
 mod set_aside;
-mod state_files;
+pub(super) mod state_files;
 
 use std::{
     path::{Path, PathBuf},

@@ -37,7 +37,7 @@ pub struct Metadata {
     /// Where they end in the log.
     next: Offset,
     /// The newer snapshots that could not be used.
-    damaged: Vec<PathBuf>,
+    pub damaged: Vec<PathBuf>,
 }
 
 /// Why the metadata cannot be read. The broker must not start: it would forget topics.

@@ -84,6 +84,23 @@ pub fn lock(path: &Path) -> Result<DataDirLock, DataDirError> {
     }
 }
 
+/// Keeps a broker from starting while the directory is read. `None` if none ever did, so that there is no file to lock.
+/// # Errors  `InUse`, or what the system says.
+pub fn lock_for_reading(path: &Path) -> Result<Option<DataDirLock>, DataDirError> {
+    fs::read_dir(path).map_err(at(path))?;
+    let lock_path = path.join(LOCK_FILE);
+    let file = match File::open(&lock_path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(at(&lock_path)(error)),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(Some(DataDirLock { _file: file })),
+        Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(at(&lock_path)(error)),
+    }
+}
+
 /// Whether a directory is ours or empty.
 fn refuse_foreign(path: &Path) -> Result<(), DataDirError> {
     if read_meta(path)?.is_some() {
@@ -169,7 +186,11 @@ mod tests {
         write_meta(&path, &meta).unwrap();
         assert_eq!(read_meta(&path).unwrap(), Some(meta));
         assert!(matches!(lock(&path), Err(DataDirError::InUse(_))));
+        assert!(matches!(lock_for_reading(&path), Err(DataDirError::InUse(_))));
         drop(held);
+        let reading = [lock_for_reading(&path).unwrap(), lock_for_reading(&path).unwrap()];
+        assert!(matches!(lock(&path), Err(DataDirError::InUse(_))), "no broker starts meanwhile");
+        drop(reading);
         lock(&path).unwrap();
         fs::remove_dir_all(path).unwrap();
     }

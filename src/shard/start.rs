@@ -15,8 +15,8 @@ use crate::{
     controller::{Controller, new_leader_epoch, partitions_led},
     io::{Io, MeshSeed, mesh},
     log::{
-        self, CoreLog, Fatal, KnownPartitions, LivePartitions, LogSettings, METADATA_KEY, METADATA_TOPIC, MetadataLog,
-        RecoveryReport, RestoredPartition, StopReport,
+        self, CheckReport, CoreLog, Fatal, Finding, KnownPartitions, LivePartitions, LogSettings, METADATA_KEY,
+        METADATA_TOPIC, MetadataLog, RecoveryReport, RestoredPartition, StopReport,
     },
     metadata::Image,
     partition::{Partition, PartitionState},
@@ -109,6 +109,34 @@ pub async fn recover(
             new_epochs: if core == CONTROLLER_CORE { std::mem::take(&mut new_epochs) } else { Vec::new() },
         });
     Ok((seeds.collect(), recovered.report))
+}
+
+/// Verifies a data directory in which no broker runs, and says what a start would do. Changes nothing.
+///
+/// # Errors
+/// The directory cannot be read.
+pub async fn check(io: &Io, config: &BrokerConfig, directory: &Path) -> Result<CheckReport, String> {
+    let snapshots = directory.join(format!("{METADATA_TOPIC}-0"));
+    let mut metadata = match read_snapshot(io, &snapshots).await {
+        Ok(metadata) => metadata,
+        Err(error) => {
+            let mut report = CheckReport::default();
+            report.findings.push(Finding { what: error.to_string(), start: log::Start::Refused });
+            return Ok(report);
+        }
+    };
+    let damaged = metadata.damaged.clone();
+    let known = |log: MetadataLog| {
+        let image = replayed(&mut metadata, &log)?;
+        Ok(KnownPartitions { live: live_partitions(config, &image), deleted: std::mem::take(&mut metadata.deleted) })
+    };
+    let mut report = log::check(io, directory, known).await.map_err(|error| error.to_string())?;
+    let findings = damaged.iter().map(|path| Finding {
+        what: format!("{} is damaged", path.display()),
+        start: log::Start::GoesOn("the snapshot before and the log have to do, or a start is refused"),
+    });
+    report.findings.splice(0..0, findings);
+    Ok(report)
 }
 
 fn contradiction(error: crate::metadata::Inconsistent) -> String {
