@@ -18,5 +18,6 @@ mod orders;
 mod producer;
 mod quorums;
 mod records;
+mod rot;
 mod schedule;
 mod world;
