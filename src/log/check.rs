@@ -26,6 +26,7 @@ use crate::{
         recovery::{
             METADATA_KEY, METADATA_TOPIC, failed,
             journals::Journals,
+            rescues::Rescues,
             state_files::{read_checkpoints, read_manifest},
         },
         segment::{directory_name, file_name},
@@ -134,6 +135,7 @@ struct Found<'a> {
     manifest: Manifest,
     images: Map<PartitionKey, LogImage>,
     journals: Journals,
+    rescues: Rescues,
 }
 
 impl<'a> Found<'a> {
@@ -147,7 +149,8 @@ impl<'a> Found<'a> {
         }
         let images = checkpoints.into_iter().flat_map(|checkpoint| checkpoint.images);
         let images = images.map(|image| (image.key, image)).collect();
-        Ok(Some(Self { io, directory, manifest, images, journals }))
+        let rescues = Rescues::open(io, directory, &images, &mut journals).await;
+        Ok(Some(Self { io, directory, manifest, images, journals, rescues }))
     }
 
     fn path(&self, topic: &str, partition: i32) -> PathBuf {
@@ -241,6 +244,16 @@ impl<'a> Found<'a> {
             Ok(state) => state,
             Err(error) => return report.refused(RecoverError::State { key: image.key, error }),
         };
+        match self.rescues.get(image.key) {
+            Some(Ok(rescue)) => report.notes.push(format!(
+                "{partition} is offline, and {} has what its segments do not hold; a start tries again",
+                rescue.path().display()
+            )),
+            Some(Err(error)) => {
+                report.findings.push(Finding { what: error.to_string(), start: Start::Offline(partition.clone()) });
+            }
+            None => {}
+        }
         self.segments(image, topic, &Start::Offline(partition), report).await;
         let path = self.path(topic, image.key.partition);
         if image.has_directory && !directory::belongs_to(self.io, &path, image.key.topic_id).await {

@@ -6,7 +6,7 @@
 
 pub(super) mod journals;
 mod replay;
-mod rescues;
+pub(super) mod rescues;
 mod set_aside;
 pub(super) mod state_files;
 

@@ -11,7 +11,7 @@ use crate::{
         checkpoint::{Checkpoint, Manifest},
         names::{
             MANIFEST, checkpoint_name, is_partition_directory, life_of_checkpoint, old_checkpoint_name,
-            parse_journal_name,
+            parse_journal_name, parse_rescue_name,
         },
         recovery::failed,
         settings::RecoverError,
@@ -51,7 +51,7 @@ async fn remains(io: &Io, directory: &Path, entries: &[DirEntry]) -> Result<Opti
                 // A torn one was never named by a manifest either.
                 Checkpoint::decode(&bytes).is_ok_and(|checkpoint| !checkpoint.images.is_empty())
             }
-            false => parse_journal_name(&entry.name).is_some(),
+            false => parse_journal_name(&entry.name).is_some() || parse_rescue_name(&entry.name).is_some(),
         };
         if remains {
             return Ok(Some(entry.name.clone()));
