@@ -20,6 +20,10 @@ use crate::{
     },
 };
 
+/// How often, and how many times, a fetch looks whether there is memory for replies again.
+const ROOM_PERIOD: Duration = Duration::from_millis(50);
+const ROOM_LOOKS_MAX: u32 = 40;
+
 impl Core {
     /// Fetches over all cores; answers in the order asked, within the call's limits.
     pub(super) async fn fetch(self: &Rc<Self>, call: FetchCall) -> Vec<Fetched> {
@@ -133,6 +137,7 @@ impl Core {
 
     /// Fetches from replicas of this core. Waits for `min_bytes`, but not once `hurried` rings.
     pub(super) async fn fetch_here(&self, call: &FetchCall, hurried: Notified) -> Vec<Fetched> {
+        self.wait_for_memory().await;
         if call.max_wait.is_zero() {
             return self.read_all(call).await;
         }
@@ -153,6 +158,17 @@ impl Core {
             if let Either::Right(_) = either(rung, over.as_mut()).await {
                 return self.read_all(call).await;
             }
+        }
+    }
+
+    /// While unread replies hold more than they may, what is read now would only add to it: somebody will be closed for it
+    /// within a second. Who waits may be slow himself, so he does not wait for long.
+    async fn wait_for_memory(&self) {
+        for _ in 0..ROOM_LOOKS_MAX {
+            if self.replies.borrow().excess() == 0 {
+                return;
+            }
+            self.io.clock.sleep(ROOM_PERIOD).await;
         }
     }
 

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::bench::{Bench, begin_produce, call, numbers};
-use crate::{base::ErrorCode, shard::FetchCall};
+use crate::{
+    base::ErrorCode,
+    shard::{FetchCall, ReplyMemory},
+};
 
 const LONG: Duration = Duration::from_secs(20);
 /// Messages, a journal's write, messages.
@@ -98,6 +101,38 @@ fn limits_hold_over_all_cores_but_the_first_batch_always_comes() {
         let found: Vec<usize> = bench.fetch(0, limited).iter().map(|part| numbers(part).len()).collect();
         assert_eq!(found, expected, "{max_bytes}");
     }
+}
+
+#[test]
+fn unread_replies_of_others_make_a_fetch_shorter_and_never_wait_for_long() {
+    let bench = Bench::start(6, 2);
+    let id = bench.topic("t", 2);
+    let keys = [bench.partition_on(id, 1), bench.partition_on(id, 0)];
+    for (key, number) in keys.iter().flat_map(|key| (0..4).map(move |number| (*key, number))) {
+        bench.produce(0, key, number..number + 1).expect("stored");
+    }
+    let replies = ReplyMemory::new(2, 100_000, 200_000);
+    for core in 0..2 {
+        bench.router(core).keep_to(&replies);
+    }
+    let mut unread = replies.holder();
+    let mut fetch = |held: usize, min_bytes: usize| {
+        unread.set(held);
+        let begun = bench.sim.now();
+        let fetched = bench.fetch(0, call(&keys.map(|key| (key, 0)), min_bytes, LONG));
+        (fetched.iter().map(|part| numbers(part).len()).collect::<Vec<_>>(), bench.sim.now().since(begun))
+    };
+    let (found, taken) = fetch(0, 1);
+    assert_eq!((found, taken < SOON), (vec![4, 4], true));
+    // The first batch of each core, at once, however many bytes it should wait for.
+    for min_bytes in [1, 50_000] {
+        let (found, taken) = fetch(150_000, min_bytes);
+        assert_eq!((found, taken < SOON), (vec![1, 1], true), "{min_bytes}");
+    }
+    // More than may be held at all: the fetch gives whoever closes the largest holder some time.
+    let (found, taken) = fetch(200_001, 1);
+    let two = Duration::from_secs(2);
+    assert_eq!((found, taken >= two && taken < two + SOON), (vec![1, 1], true), "{taken:?}");
 }
 
 #[test]

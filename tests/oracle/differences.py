@@ -28,6 +28,7 @@ EXPECTED = [
     ("every-broker-key/*", "key: journal.bytes", "", "a broker setting of Ringtail's"),
     ("every-broker-key/*", "key: memory.bytes", "", "a broker setting of Ringtail's"),
     ("*-configs/*", "*: node.id", ".Synonyms*", "has a default here: it starts without a file"),
+    ("every-broker-key/*", "key: max.connections", ".Value", "what memory and open files allow is in force, and told"),
     ("every-broker-key/*", "key: node.id", ".Synonyms*", "has a default here: it starts without a file"),
     ("every-broker-key/*", "key: process.roles", ".Synonyms*", "has a default here: it starts without a file"),
     ("every-broker-key/*", "key: controller.listener.names", ".Synonyms*", "has a default here: it starts without a file"),

@@ -185,7 +185,7 @@ pub(super) static USED: &[Key] = &[
         AtLeast(1),
         ReadOnly,
         Used,
-        "Largest request, in bytes. A connection that announces more is closed.",
+        "Largest request, in bytes, as far as the memory carries it. A connection that announces more is closed.",
     ),
     key(
         "connections.max.idle.ms",
@@ -196,7 +196,15 @@ pub(super) static USED: &[Key] = &[
         Used,
         "A connection without a request for so long is closed. Milliseconds; -1 is never.",
     ),
-    key("max.connections", Int, Some("2147483647"), AtLeast(0), ClusterWide, Used, "Most open connections."),
+    key(
+        "max.connections",
+        Int,
+        Some("2147483647"),
+        AtLeast(0),
+        ClusterWide,
+        Used,
+        "Most open connections, as far as memory and open files allow.",
+    ),
     key(
         "max.connections.per.ip",
         Int,
