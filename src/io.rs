@@ -17,7 +17,7 @@ mod spawner;
 mod together;
 
 pub use clock::{Clock, Instant};
-pub use disk::{DirEntry, Disk, File, OpenOptions};
+pub use disk::{DirEntry, Disk, File, Filesystem, OpenOptions};
 pub use failure::{is_full, is_passing};
 pub use file_write::{FileLeft, FileWrite, Left, Mark, PieceWrite};
 pub use memory::{ALIGNMENT, Buffer, Pinned, SharedBuffer, Slice, Tail, align_up};

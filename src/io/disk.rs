@@ -147,11 +147,40 @@ impl Disk {
         forward!(self, disk => disk.leave_files(files).await)
     }
 
-    /// Makes everything durable that was written before the call to the file system which holds `path`.
+    /// Opens the file system which holds `path`, a directory. An error of writing back is told once to each who has it open
+    /// then, whoever has asked for the sync: so it is opened before anything is written, and kept.
     /// # Errors
-    /// The operating system's; after one, nothing is known about what is durable.
-    pub async fn sync_filesystem(&self, path: &Path) -> io::Result<()> {
-        forward!(self, disk => disk.sync_filesystem(path).await)
+    /// The operating system's.
+    pub async fn open_filesystem(&self, path: &Path) -> io::Result<Filesystem> {
+        Ok(match self {
+            #[cfg(feature = "glommio")]
+            Self::Glommio(disk) => Filesystem::Glommio(disk.open_filesystem(path).await?),
+            Self::Sim(disk) => Filesystem::Sim(disk.open_filesystem(path).await?),
+        })
+    }
+
+    /// Makes everything durable that was written to a file system before the call.
+    /// # Errors
+    /// The operating system's, and those of others' syncs since it was opened; after one, nothing is known about what is
+    /// durable, and the next call may say that all is well.
+    /// # Panics
+    /// If the file system is another backend's.
+    pub async fn sync_filesystem(&self, filesystem: &Filesystem) -> io::Result<()> {
+        match (self, filesystem) {
+            #[cfg(feature = "glommio")]
+            (Self::Glommio(disk), Filesystem::Glommio(filesystem)) => disk.sync_filesystem(filesystem).await,
+            (Self::Sim(disk), Filesystem::Sim(filesystem)) => disk.sync_filesystem(filesystem).await,
+            #[cfg(feature = "glommio")]
+            (Self::Glommio(_), Filesystem::Sim(_)) | (Self::Sim(_), Filesystem::Glommio(_)) => {
+                unreachable!("a process has one backend")
+            }
+        }
+    }
+
+    /// As [`sync_filesystem`](Self::sync_filesystem), opened for this once.
+    #[cfg(test)]
+    pub async fn sync_filesystem_of(&self, path: &Path) -> io::Result<()> {
+        self.sync_filesystem(&self.open_filesystem(path).await?).await
     }
 
     /// Bytes that may still be written to the file system which holds `path`.
@@ -184,6 +213,16 @@ impl Disk {
     pub fn pinned(&self) -> Pinned {
         Pinned::of(&forward!(self, disk => disk.home().clone()))
     }
+}
+
+/// A file system that is kept open, for all cores.
+#[derive(Clone, Debug)]
+pub enum Filesystem {
+    /// One of the machine.
+    #[cfg(feature = "glommio")]
+    Glommio(super::glommio::Filesystem),
+    /// A simulated one.
+    Sim(sim::Filesystem),
 }
 
 /// An open file of one core. Cheap to clone; closed when the last clone is gone.

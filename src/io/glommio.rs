@@ -14,7 +14,7 @@ mod sys;
 mod tasks;
 mod whole_files;
 
-pub use disk::Disk;
+pub use disk::{Disk, Filesystem};
 pub use event_fd::{Attendant, EventFd};
 pub use file::File;
 pub use start::{Executors, StartError, doors, start};

@@ -19,7 +19,7 @@ use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
-pub use disk::{Disk, File};
+pub use disk::{Disk, File, Filesystem};
 pub use faults::{Failure, Faults, Operation, errno};
 pub use rot::Saved;
 pub(super) use tasks::Sleep;

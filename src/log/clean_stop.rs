@@ -68,7 +68,7 @@ impl CoreLog {
         export_all(core, &logs).await?;
         let failed =
             |error: io::Error| LogError::Io { path: core.directory.display().to_string(), message: error.to_string() };
-        core.gate.sync(&core.io, &core.directory).await.map_err(failed)?;
+        core.gate.sync(&core.io).await.map_err(failed)?;
         core.journal.ring.close().await.map_err(failed)?;
         let partitions = logs.iter().filter(|log| log.state().dead.is_none()).map(|log| Stopped {
             topic: log.name().to_owned(),

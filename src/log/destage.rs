@@ -163,7 +163,7 @@ async fn finish_round(
         image.encode(&mut encoded);
         log.state_mut().encoded = Some(encoded.into());
     }
-    core.gate.sync(&core.io, &core.directory).await.map_err(RoundError::Disk)?;
+    core.gate.sync(&core.io).await.map_err(RoundError::Disk)?;
     write_checkpoint(core, first_sequence).await?;
     core.covered.set(first_sequence);
     core.journal.ring.free_below(first_sequence);

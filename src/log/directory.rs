@@ -194,7 +194,7 @@ impl Log {
     /// The system's.
     pub async fn make_directory(&self) -> io::Result<()> {
         self.ensure_directory().await?;
-        self.core.gate.sync(&self.core.io, &self.core.directory).await
+        self.core.gate.sync(&self.core.io).await
     }
 }
 

@@ -42,6 +42,13 @@ pub fn fail(log: &Rc<Log>, error: LogError) {
         return;
     }
     let core = &log.core;
+    let error = match error {
+        LogError::Io { .. } | LogError::Corrupt { .. } => error,
+        // A start has no other way to say that a partition cannot be had.
+        LogError::Full | LogError::OffsetOutOfRange | LogError::Deleted | LogError::Stopping => {
+            LogError::Io { path: log.directory().display().to_string(), message: error.to_string() }
+        }
+    };
     tracing::error!(
         topic = log.name(),
         partition = log.key().partition,

@@ -9,7 +9,6 @@ use crate::{
     log::{
         chunk::{Chunks, Place},
         cold::Extent,
-        destage::log_error,
         index::{SegmentIndex, relative},
         locate::{HEAD_BYTES, Head},
         offline,
@@ -359,7 +358,8 @@ impl Log {
         if !state.segments.iter().any(|segment| segment.base == base) {
             return Err(LogError::OffsetOutOfRange);
         }
-        read.map_err(|error| log_error(self, base, &error))
+        // Whatever it is: there is no waiting for room to read.
+        read.map_err(|error| LogError::Io { path: path.display().to_string(), message: error.to_string() })
     }
 
     /// The segment and the position where the search for `from` begins.

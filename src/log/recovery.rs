@@ -99,6 +99,7 @@ pub async fn recover(
     assert!(cores > 0, "there is at least one core");
     let at = |error: std::io::Error| failed(directory, &error);
     io.disk.create_dir_all(directory).await.map_err(at)?;
+    let gate = Arc::new(SyncGate::open(io, directory).await.map_err(at)?);
     let mut phase = Phase::begin(io);
     let entries = io.disk.read_dir(directory).await.map_err(at)?;
     let manifest = read_manifest(io, directory, &entries).await?;
@@ -121,7 +122,7 @@ pub async fn recover(
         checkpoints.into_iter().flat_map(|checkpoint| checkpoint.images).map(|image| (image.key, image)).collect();
     let incarnation: Incarnation = *io.rand.uuid().as_bytes();
     let rescues = Rescues::open(io, directory, &images, &mut journals).await;
-    let mut replay = Replay::new(io, directory, settings, incarnation, images);
+    let mut replay = Replay::new(io, directory, settings, incarnation, images, gate.clone());
     let metadata = replay.metadata(&journals).await?;
     let KnownPartitions { mut live, deleted } = known(metadata).map_err(RecoverError::Metadata)?;
     live.insert(METADATA_KEY, (METADATA_TOPIC.to_owned(), LogConfig::default()));
@@ -145,7 +146,7 @@ pub async fn recover(
     let mut found = replay.finish(&journals, &rescues, &live).await?;
     found.retain(|partition| known.contains_key(&partition.image.key));
     phase.done("segments written");
-    let cores = begin_life(io, directory, settings, cores, incarnation, found, &journals).await?;
+    let cores = begin_life(io, directory, settings, (cores, gate), incarnation, found, &journals).await?;
     phase.done("new life begun");
     report.strays = set_aside(io, directory, &known, &deleted).await?;
     clean_up(io, directory, &incarnation, cores.len(), &journals, &entries).await?;
@@ -177,13 +178,12 @@ async fn begin_life(
     io: &Io,
     directory: &Path,
     settings: &LogSettings,
-    cores: usize,
+    (cores, gate): (usize, Arc<SyncGate>),
     incarnation: Incarnation,
     found: Vec<PartitionSeed>,
     journals: &Journals,
 ) -> Result<Vec<CoreSeed>, RecoverError> {
     let at = |error: std::io::Error| failed(directory, &error);
-    let gate = Arc::new(SyncGate::default());
     let mut seeds: Vec<CoreSeed> = (0..cores)
         .map(|core| CoreSeed {
             directory: directory.to_owned(),
@@ -203,7 +203,7 @@ async fn begin_life(
     for file in journals.files.iter().filter(|file| file.core < cores && !file.old) {
         seeds[file.core].journals.push((file.number, file.size));
     }
-    io.disk.sync_filesystem(directory).await.map_err(at)?;
+    gate.sync(io).await.map_err(at)?;
     for seed in &seeds {
         let kept = seed.partitions.iter().filter(|partition| partition.image.is_kept());
         let images: Vec<Vec<u8>> = kept

@@ -131,7 +131,7 @@ async fn lay_down(io: &Io, files: &Files) {
             None => io.disk.create_dir_all(path).await.expect("a good disk"),
         }
     }
-    io.disk.sync_filesystem(Path::new(DIRECTORY)).await.expect("a good disk");
+    io.disk.sync_filesystem_of(Path::new(DIRECTORY)).await.expect("a good disk");
 }
 
 /// What a start made of a directory.

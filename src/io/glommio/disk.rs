@@ -47,6 +47,10 @@ impl Drop for CoreHome {
     }
 }
 
+/// A directory that is kept open for the sake of its file system.
+#[derive(Clone, Debug)]
+pub struct Filesystem(Arc<fs::File>);
+
 /// The machine's disks, seen from one core.
 #[derive(Clone)]
 pub struct Disk {
@@ -206,9 +210,14 @@ impl Disk {
         offload(move || files.into_iter().enumerate().try_for_each(leave)).await
     }
 
-    pub(in crate::io) async fn sync_filesystem(&self, path: &Path) -> io::Result<()> {
+    pub(in crate::io) async fn open_filesystem(&self, path: &Path) -> io::Result<Filesystem> {
         let path = path.to_owned();
-        offload(move || sys::sync_filesystem(&path)).await
+        Ok(Filesystem(Arc::new(offload(move || fs::File::open(path)).await?)))
+    }
+
+    pub(in crate::io) async fn sync_filesystem(&self, filesystem: &Filesystem) -> io::Result<()> {
+        let directory = filesystem.0.clone();
+        offload(move || sys::sync_filesystem(&directory)).await
     }
 
     pub(in crate::io) async fn free_bytes(&self, path: &Path) -> io::Result<u64> {

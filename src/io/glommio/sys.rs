@@ -132,8 +132,8 @@ pub(super) fn lock(descriptor: RawFd) -> io::Result<()> {
     checked(unsafe { libc::flock(descriptor, libc::LOCK_EX | libc::LOCK_NB) })
 }
 
-pub(super) fn sync_filesystem(path: &Path) -> io::Result<()> {
-    let directory = fs::File::open(path)?;
+/// Makes durable what was written to the file system of an open directory.
+pub(super) fn sync_filesystem(directory: &fs::File) -> io::Result<()> {
     // SAFETY: a plain system call on a descriptor that is open.
     checked(unsafe { libc::syncfs(directory.as_raw_fd()) })
 }

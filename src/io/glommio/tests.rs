@@ -156,7 +156,7 @@ fn names_and_side_files() {
         let missing = disk.open(&root.join("none"), OpenOptions::default()).await;
         assert_eq!(missing.err().unwrap().kind(), ErrorKind::NotFound);
         disk.remove_dir_all(&root.join("a")).await.unwrap();
-        disk.sync_filesystem(&root).await.unwrap();
+        disk.sync_filesystem(&disk.open_filesystem(&root).await.unwrap()).await.unwrap();
         assert!(disk.free_bytes(&root).await.unwrap() > 0);
     });
 }

@@ -4,9 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::fd::RawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::disk_state::{Bytes, Content, DiskState, WriteInFlight};
 use super::faults::{Operation, errno, error, short_write};
@@ -16,6 +17,13 @@ use crate::io::memory::Home;
 use crate::io::{
     ALIGNMENT, Buffer, DirEntry, FileLeft, FileWrite, Instant, Left, Mark, OpenOptions, SharedBuffer, Slice, align_up,
 };
+
+/// A file system that is kept open: it hears once of each failed sync since then.
+#[derive(Clone, Debug)]
+pub struct Filesystem {
+    path: PathBuf,
+    seen_errors: Arc<AtomicU64>,
+}
 
 /// The door to a node's disk.
 #[derive(Clone)]
@@ -257,23 +265,30 @@ impl Disk {
         }
     }
 
-    pub(in crate::io) async fn sync_filesystem(&self, path: &Path) -> io::Result<()> {
-        // As production does it: a descriptor of its own, which hears of no error that came before.
-        let (upto, seen_errors, marks) = {
+    pub(in crate::io) async fn open_filesystem(&self, path: &Path) -> io::Result<Filesystem> {
+        self.take_time().await;
+        self.may_fail(Operation::Open, path)?;
+        let state = self.state.borrow();
+        state.find(path)?;
+        Ok(Filesystem { path: path.to_owned(), seen_errors: Arc::new(AtomicU64::new(state.sync_errors)) })
+    }
+
+    pub(in crate::io) async fn sync_filesystem(&self, filesystem: &Filesystem) -> io::Result<()> {
+        let (upto, marks) = {
             let state = self.state.borrow();
-            state.find(path)?;
             let marks = state.inodes.iter().filter_map(|(inode, entry)| match &entry.content {
                 Content::Directory(names) => Some((*inode, names.mark())),
                 Content::File(_) => None,
             });
-            (state.writes, state.sync_errors, marks.collect::<Vec<_>>())
+            (state.writes, marks.collect::<Vec<_>>())
         };
         self.take_time().await;
         self.take_time().await;
-        if let Err(failure) = self.may_fail(Operation::Sync, path) {
+        if let Err(failure) = self.may_fail(Operation::Sync, &filesystem.path) {
             let mut state = self.state.borrow_mut();
             let files: Vec<u64> = state.inodes.keys().copied().collect();
             state.lose(&self.world, &files, upto);
+            filesystem.seen_errors.store(state.sync_errors, Ordering::Relaxed);
             return Err(failure);
         }
         let mut state = self.state.borrow_mut();
@@ -287,6 +302,7 @@ impl Disk {
                 image.sync(upto, None);
             }
         }
+        let seen_errors = filesystem.seen_errors.swap(state.sync_errors, Ordering::Relaxed);
         if state.sync_errors > seen_errors { Err(error(errno::EIO)) } else { Ok(()) }
     }
 

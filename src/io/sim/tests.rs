@@ -244,7 +244,7 @@ fn syncfs_makes_all_of_it_durable() {
                 file.allocate(0, 65536).await.unwrap();
                 file.write(block(&io, 9, 1), 8192).await.unwrap();
             }
-            io.disk.sync_filesystem(Path::new("x")).await.unwrap();
+            io.disk.sync_filesystem_of(Path::new("x")).await.unwrap();
         });
         sim.power_cut(0);
         sim.block_on(0, 0, |io| async move {

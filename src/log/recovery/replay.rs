@@ -68,6 +68,7 @@ impl Replay {
         settings: &LogSettings,
         incarnation: Incarnation,
         images: Map<PartitionKey, LogImage>,
+        gate: Arc<SyncGate>,
     ) -> Self {
         let seed = CoreSeed {
             directory: directory.to_owned(),
@@ -78,7 +79,7 @@ impl Replay {
             generation: 0,
             journals: Vec::new(),
             partitions: Vec::new(),
-            gate: Arc::new(SyncGate::default()),
+            gate,
         };
         // Its tasks are never started: nothing but recovery writes.
         let core = Core::new(io, &seed, no_fatal());

@@ -35,7 +35,7 @@ async fn lay_down(io: &Io, text: &str) {
         io.disk.create_dir_all(path.parent().unwrap()).await.unwrap();
         io.disk.write_file(path, &bytes_of_tokens(tokens, length), true).await.unwrap();
     }
-    io.disk.sync_filesystem(Path::new(DIRECTORY)).await.unwrap();
+    io.disk.sync_filesystem_of(Path::new(DIRECTORY)).await.unwrap();
 }
 
 #[test]

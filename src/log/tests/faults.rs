@@ -112,7 +112,7 @@ fn recovery_puts_the_directory_of_another_topic_aside() {
         io.disk.create_dir_all(Path::new("data/t-0")).await.unwrap();
         let mark = format!("version: 0\ntopic_id: {}", key(9).topic_id);
         io.disk.write_file(Path::new("data/t-0/partition.metadata"), mark.as_bytes(), true).await.unwrap();
-        io.disk.sync_filesystem(Path::new(DIRECTORY)).await.unwrap();
+        io.disk.sync_filesystem_of(Path::new(DIRECTORY)).await.unwrap();
     });
     assert_eq!(read_back(&sim), Ok(3));
     let mark = sim.block_on(0, 0, |io| async move {

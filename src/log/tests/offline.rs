@@ -11,8 +11,8 @@ use super::{DIRECTORY, Rig, batch, bytes_of, key, story::settings};
 use crate::{
     base::{Offset, PartitionKey},
     io::{
-        Io,
-        sim::{Faults, Simulation},
+        Either, Io, either,
+        sim::{Failure, Faults, Operation, Simulation, errno},
     },
     log::{LivePartitions, Log, LogConfig, LogError, LogSettings, RecoverError, finish_clean_stop, names::rescue_name},
 };
@@ -304,7 +304,7 @@ fn a_segment_that_cannot_be_read_at_a_start_takes_its_partition_offline_alone() 
                 1 => io.disk.write_file(segment, b"short", true).await.unwrap(),
                 _ => io.disk.create_dir_all(segment).await.unwrap(),
             }
-            io.disk.sync_filesystem(Path::new(DIRECTORY)).await.unwrap();
+            io.disk.sync_filesystem_of(Path::new(DIRECTORY)).await.unwrap();
         });
         for _ in 0..2 {
             let [bad, good] = looked_at(&sim).unwrap();
@@ -395,6 +395,128 @@ fn the_block_in_which_a_segment_ends_is_not_written_back_if_it_has_changed() {
         let log = rig.core_log.log(key(1)).unwrap();
         assert!(matches!(log.reserve(100).await.map(drop), Err(LogError::Corrupt { .. })));
         assert!(log.is_offline());
+    });
+}
+
+/// A life in which operations fail, from its start or from its middle on, and what comes of it: `Ok` if the broker went on
+/// to the end, otherwise why it ended or did not start.
+fn failing_life(sim: &Simulation, told: &Told, failure: &Failure, from_start: bool) -> Result<(), String> {
+    let faults = Faults { failures: vec![failure.clone()], ..Faults::default() };
+    if from_start {
+        sim.set_faults(0, faults.clone());
+    }
+    let (disk, told) = (sim.clone(), told.clone());
+    sim.block_on(0, 0, |io| async move {
+        let rig = Rig::open(&io, &settings(), &both()).await.map_err(|error| error.to_string())?;
+        for number in 0..24 {
+            if number == 8 {
+                disk.set_faults(0, faults.clone());
+            }
+            // The disk is good again towards the end: whoever has not ended must go on.
+            if number == 16 {
+                disk.set_faults(0, Faults::default());
+            }
+            for index in 0..2 {
+                let log = rig.core_log.log(key(1 + index as u128)).unwrap();
+                let append = async {
+                    let end = rig.append_durably(&log, &numbered(index, log.log_end_offset().0)).await?;
+                    told.acked.borrow_mut()[index] = end.0;
+                    Ok(())
+                };
+                match either(append, io.clock.sleep(Duration::from_secs(3))).await {
+                    Either::Left(Ok(())) => {}
+                    Either::Left(Err(LogError::Full)) if number < 16 => {}
+                    Either::Left(Err(LogError::Io { .. } | LogError::Corrupt { .. })) => {
+                        assert!(log.is_offline());
+                        told.offline.set(true);
+                    }
+                    Either::Left(Err(error)) => panic!("{error}"),
+                    Either::Right(()) => assert!(number < 16 || rig.fatal.borrow().is_some(), "wedged"),
+                }
+            }
+            if number % 3 == 2 {
+                rig.core_log.core.want_round();
+                io.clock.sleep(Duration::from_millis(20)).await;
+            }
+            if let Some(why) = rig.fatal.borrow().clone() {
+                return Err(why);
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn whatever_operation_fails_on_whatever_file_nothing_is_lost_wedged_or_refused_for_good() {
+    const OPERATIONS: [Operation; 10] = [
+        Operation::Open,
+        Operation::Read,
+        Operation::Write,
+        Operation::Allocate,
+        Operation::Truncate,
+        Operation::Sync,
+        Operation::Rename,
+        Operation::Remove,
+        Operation::CreateDir,
+        Operation::ReadDir,
+    ];
+    const FILES: [&str; 9] =
+        ["bad-0/", ".log", "index", "partition.metadata", ".journal", ".checkpoint", "manifest", ".rescue", ""];
+    let (mut went_on, mut ended, mut offline) = (0, 0, 0);
+    for (number, operation) in OPERATIONS.into_iter().enumerate() {
+        for files_named in FILES {
+            for error in [errno::EIO, errno::EDQUOT, errno::EMFILE] {
+                for one_in in [1, 3] {
+                    let hint = format!("{operation:?} of {files_named:?} fails with {error}, one in {one_in}");
+                    let sim = Simulation::new(number as u64 * 31 + one_in);
+                    let told = Told::default();
+                    let failure = Failure { operation, files_named, error, one_in };
+                    for life in 0..3 {
+                        match failing_life(&sim, &told, &failure, life > 0) {
+                            Ok(()) => went_on += 1,
+                            Err(why) => {
+                                assert!(!why.is_empty(), "{hint}");
+                                ended += 1;
+                            }
+                        }
+                        if life == 1 {
+                            sim.power_cut(0)
+                        } else {
+                            sim.kill(0)
+                        }
+                        sim.set_faults(0, Faults::default());
+                    }
+                    offline += usize::from(told.offline.get());
+                    let found = looked_at(&sim).unwrap_or_else(|error| panic!("{hint}: {error}"));
+                    for (index, found) in found.iter().enumerate() {
+                        let end = found.as_ref().unwrap_or_else(|error| panic!("{hint}: {error}"));
+                        assert!(*end >= told.acked(index), "{hint}: {end} < {}", told.acked(index));
+                    }
+                }
+            }
+        }
+    }
+    println!("{went_on} lives went on, {ended} ended, {offline} schedules had an offline partition");
+    let enough = went_on > 500 && ended > 100 && offline > 20;
+    assert!(enough, "{went_on} went on, {ended} ended, {offline} with an offline partition");
+}
+
+#[test]
+fn too_many_open_files_take_no_partition_offline() {
+    let sim = Simulation::new(9);
+    let disk = sim.clone();
+    sim.block_on(0, 0, move |io| async move {
+        let rig = Rig::open(&io, &settings(), &both()).await.unwrap();
+        let log = rig.core_log.log(key(1)).unwrap();
+        rig.append_durably(&log, &numbered(0, 0)).await.unwrap();
+        let failure = Failure { operation: Operation::Open, files_named: "", error: errno::EMFILE, one_in: 1 };
+        disk.set_faults(0, Faults { failures: vec![failure], ..Faults::default() });
+        rig.core_log.core.want_round();
+        io.clock.sleep(Duration::from_millis(500)).await;
+        disk.set_faults(0, Faults::default());
+        rig.core_log.checkpoint().await.unwrap();
+        assert!(!log.is_offline());
+        assert_eq!(*rig.fatal.borrow(), None);
     });
 }
 

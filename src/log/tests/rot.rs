@@ -95,7 +95,7 @@ fn a_first_start_that_was_cut_short_before_its_manifest_is_repeated() {
         for name in names(&io).await.iter().filter(|name| life_of_checkpoint(name).is_none()) {
             io.disk.remove_file(&Path::new(DIRECTORY).join(name)).await.unwrap();
         }
-        io.disk.sync_filesystem(Path::new(DIRECTORY)).await.unwrap();
+        io.disk.sync_filesystem_of(Path::new(DIRECTORY)).await.unwrap();
     });
     sim.power_cut(0);
     assert_eq!(opened(&sim, KnownPartitions::default()), Ok(None));
@@ -215,11 +215,14 @@ fn directories_that_nobody_knows_are_set_aside_under_any_name_and_never_over_ano
                     io.disk.write_file(&path.join("partition.metadata"), mark.as_bytes(), true).await.unwrap();
                 }
             }
-            io.disk.sync_filesystem(Path::new(DIRECTORY)).await.unwrap();
+            io.disk.sync_filesystem_of(Path::new(DIRECTORY)).await.unwrap();
         });
         sim.stop(0);
     }
-    assert_eq!(opened(&sim, KnownPartitions::default()), Ok(None));
+    // No power is cut: it may bring a name back, which the next start sets aside again.
+    sim.block_on(0, 0, |io| async move {
+        Rig::open_known(&io, &settings(), KnownPartitions::default()).await.unwrap();
+    });
     let there = sim.block_on(0, 0, |io| async move { names(&io).await });
     assert!(!directories.iter().any(|name| there.contains(name)), "{there:?}");
     let strays: Vec<&String> = there.iter().filter(|name| name.ends_with("-stray")).collect();

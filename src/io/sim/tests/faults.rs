@@ -106,11 +106,11 @@ fn what_a_failed_sync_was_to_make_durable_is_not_and_the_next_one_says_all_is_we
                 let file = io.disk.open(Path::new("f"), NEW).await.unwrap();
                 let other = io.disk.open(Path::new("f"), NEW).await.unwrap();
                 file.write(block(&io, 1, 1), 0).await.unwrap();
-                io.disk.sync_filesystem(Path::new(".")).await.unwrap();
+                io.disk.sync_filesystem_of(Path::new(".")).await.unwrap();
                 file.write(block(&io, 2, 1), 0).await.unwrap();
                 disk.set_faults(0, Faults { sync_error_one_in: 1, ..Faults::default() });
                 match whole {
-                    true => io.disk.sync_filesystem(Path::new(".")).await.unwrap_err(),
+                    true => io.disk.sync_filesystem_of(Path::new(".")).await.unwrap_err(),
                     false => file.sync().await.unwrap_err(),
                 };
                 disk.set_faults(0, Faults::default());
@@ -119,7 +119,7 @@ fn what_a_failed_sync_was_to_make_durable_is_not_and_the_next_one_says_all_is_we
                 assert!(other.sync().await.is_err());
                 other.sync().await.unwrap();
                 io.disk.open(Path::new("f"), NEW).await.unwrap().sync().await.unwrap();
-                io.disk.sync_filesystem(Path::new(".")).await.unwrap();
+                io.disk.sync_filesystem_of(Path::new(".")).await.unwrap();
                 let there = file.read(0, BLOCK).await.unwrap();
                 file.write(block(&io, 3, 1), 4096).await.unwrap();
                 file.sync().await.unwrap();
