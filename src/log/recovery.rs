@@ -9,6 +9,7 @@ mod replay;
 pub(super) mod rescues;
 mod set_aside;
 pub(super) mod state_files;
+mod unreadable;
 
 use std::{
     path::{Path, PathBuf},

@@ -161,6 +161,13 @@ pub enum RecoverError {
         /// Where the damaged block should begin.
         position: u64,
     },
+    /// A part of a journal cannot be read, and a block that counts may lie there.
+    JournalUnreadable {
+        /// The journal file.
+        path: String,
+        /// Where it cannot be read.
+        position: u64,
+    },
     /// A checkpoint that nothing can stand in for is not there, or is not what was written.
     CheckpointCorrupt {
         /// The checkpoint.
@@ -230,6 +237,11 @@ impl fmt::Display for RecoverError {
                 out,
                 "{path}: the journal block at {position} is damaged but later ones are intact, so acknowledged \
                  records would be lost; restore the file from a copy, or move the data directory away"
+            ),
+            Self::JournalUnreadable { path, position } => write!(
+                out,
+                "{path}: the disk cannot read it at {position}, where acknowledged records may lie; copy the data directory \
+                 to another disk as long as it can be read, or restore the file from a copy"
             ),
             Self::CheckpointCorrupt { path } => write!(
                 out,

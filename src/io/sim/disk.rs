@@ -412,6 +412,12 @@ impl File {
         disk.take_time().await;
         disk.may_fail(Operation::Read, self.0.path())?;
         let state = disk.state.borrow();
+        let end = position.saturating_add(length as u64);
+        let path = text(self.0.path());
+        let mut unreadable = state.faults.unreadable.iter().filter(|(named, _)| path.ends_with(named));
+        if unreadable.any(|(_, bytes)| position < bytes.end && bytes.start < end) {
+            return Err(io::Error::from_raw_os_error(errno::EIO));
+        }
         let image = state.image(self.0.inode);
         if position.saturating_add(length as u64) > image.length() {
             return Err(ErrorKind::UnexpectedEof.into());

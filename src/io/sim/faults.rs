@@ -80,6 +80,8 @@ pub struct Faults {
     pub files_named: &'static str,
     /// Everything else that fails.
     pub failures: Vec<Failure>,
+    /// Stretches of open files, named as above, that cannot be read.
+    pub unreadable: Vec<(&'static str, Range<u64>)>,
     /// Bytes the disk holds.
     pub capacity: u64,
     /// The error of a full disk: ENOSPC, or EDQUOT.
@@ -100,6 +102,7 @@ impl Default for Faults {
             sync_error_one_in: 0,
             files_named: "",
             failures: Vec::new(),
+            unreadable: Vec::new(),
             capacity: u64::MAX,
             full_error: errno::ENOSPC,
             open_files_max: u64::MAX,

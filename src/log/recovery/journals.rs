@@ -18,7 +18,7 @@ use crate::{
         },
         locate::Head,
         names::parse_journal_name,
-        recovery::failed,
+        recovery::{failed, unreadable, unreadable::Place},
         settings::{BLOCK_BYTES, RecoverError},
     },
 };
@@ -67,6 +67,10 @@ struct Window {
 #[derive(Default)]
 struct Found {
     blocks: Vec<BlockAt>,
+    /// Where every block of this life ends, those that count no more included, with its sequence.
+    ends: Vec<(u64, Place)>,
+    /// What of the files cannot be read.
+    unreadable: Vec<Place>,
     /// Log starts, each with the sequence of the block that announces it.
     starts: Vec<(u64, PartitionKey, Offset)>,
 }
@@ -140,12 +144,40 @@ impl Journals {
                 reading.push_back((index, life, io.spawner.spawn_with_handle(async move { file.read(0, size).await })));
             }
             let Some((index, life, bytes)) = reading.pop_front() else { break };
-            let bytes = bytes.await.map_err(|error| failed(&self.files[index].path, &error))?;
+            let bytes = match bytes.await {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    let JournalFile { file, size, path, .. } = &self.files[index];
+                    let read = unreadable::read_around(file, *size, error).await;
+                    let (bytes, positions) = read.map_err(|error| failed(path, &error))?;
+                    tracing::warn!(path = %path.display(), ?positions, "parts of a journal cannot be read");
+                    found[life]
+                        .unreadable
+                        .extend(positions.into_iter().map(|position| Place { file: index, position }));
+                    bytes
+                }
+            };
             self.look_through(index, &bytes, incarnation, checkpoints[life].first_sequence, &mut found[life])?;
         }
         for (checkpoint, mut found) in checkpoints.iter().zip(found) {
             found.blocks.sort_unstable_by_key(|block| block.header.sequence);
-            let log = self.chain(found.blocks, checkpoint.first_sequence)?;
+            let chained = self.chain(found.blocks, checkpoint.first_sequence);
+            let log = match (chained, found.unreadable.first()) {
+                (Err(_), Some(place)) => return Err(self.unreadable(*place)),
+                (chained, _) => chained?,
+            };
+            if !found.unreadable.is_empty() {
+                let next = unreadable::Next {
+                    incarnation,
+                    sequence: checkpoint.first_sequence + log.len() as u64,
+                    ends: &found.ends,
+                    unreadable: &found.unreadable,
+                };
+                let files = self.files.iter().enumerate().filter(|(_, file)| file.core == checkpoint.core);
+                if let Some(place) = next.may_be_lost(files.map(|(index, it)| (index, &it.file, it.size))).await {
+                    return Err(self.unreadable(place));
+                }
+            }
             // Behind the end nothing counts: the records up to such a start may be missing, and none of its files is.
             let end = checkpoint.first_sequence + log.len() as u64;
             for (_, key, offset) in found.starts.into_iter().filter(|(sequence, ..)| *sequence < end) {
@@ -173,6 +205,10 @@ impl Journals {
                 position += BLOCK_BYTES;
                 continue;
             };
+            if header.incarnation == *incarnation {
+                let end = Place { file: index, position: (position + header.padded()) as u64 };
+                found.ends.push((header.sequence, end));
+            }
             if header.incarnation == *incarnation && header.sequence >= first_sequence {
                 let has_metadata = self.note(index, position as u64, header.sequence, block, &mut found.starts)?;
                 found.blocks.push(BlockAt { header, file: index, position: position as u64, kept_at, has_metadata });
@@ -245,6 +281,13 @@ impl Journals {
         }
     }
 
+    fn unreadable(&self, place: Place) -> RecoverError {
+        RecoverError::JournalUnreadable {
+            path: self.files[place.file].path.display().to_string(),
+            position: place.position,
+        }
+    }
+
     /// The unbroken row of blocks. What is missing was either never promised, or the journal is damaged.
     fn chain(&self, found: Vec<BlockAt>, first_sequence: u64) -> Result<Vec<BlockAt>, RecoverError> {
         let mut log: Vec<BlockAt> = Vec::new();
@@ -298,7 +341,12 @@ impl Journals {
         }
         // The blocks that follow are asked for next.
         let ahead = READ_AHEAD.min(file.size.saturating_sub(at.position)) as usize;
-        let bytes = file.file.read(at.position, ahead.max(length)).await.map_err(|error| failed(&file.path, &error))?;
+        let bytes = match file.file.read(at.position, ahead.max(length)).await {
+            // What lies behind the block may be what cannot be read.
+            Err(_) if ahead > length => file.file.read(at.position, length).await,
+            read => read,
+        };
+        let bytes = bytes.map_err(|error| failed(&file.path, &error))?;
         let found = bytes[..length].to_vec().into();
         *self.window.borrow_mut() = Some(Window { file: at.file, position: at.position, bytes });
         Ok(found)

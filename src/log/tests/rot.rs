@@ -279,3 +279,40 @@ fn no_bit_of_the_metadata_log_may_be_wrong() {
     }
     assert_eq!(refused, length * 8 - 3 * 32, "all but three leader epochs");
 }
+
+#[test]
+fn a_bad_sector_of_a_journal_blocks_a_start_only_where_the_log_may_be() {
+    let end = |sim: &Simulation| opened(sim, one_topic());
+    for (file, block, starts) in [
+        ("0-0.journal", 12, true),
+        ("0-1.journal", 5, true),
+        // The log's own blocks, the place where it would go on, and the other one.
+        ("0-0.journal", 2, false),
+        ("0-0.journal", 10, false),
+        ("0-1.journal", 0, false),
+    ] {
+        let sim = Simulation::new(28);
+        sim.block_on(0, 0, |io| async move {
+            let rig = Rig::open_known(&io, &settings(), one_topic()).await.unwrap();
+            let log = rig.core_log.log(key(1)).unwrap();
+            for number in 0..10 {
+                rig.append_durably(&log, &batch(&[number], 10)).await.unwrap();
+            }
+        });
+        sim.power_cut(0);
+        let unreadable = vec![(file, block * 4096 + 512..block * 4096 + 1024)];
+        sim.set_faults(0, Faults { unreadable, ..Faults::default() });
+        match end(&sim) {
+            Ok(found) => assert!(starts && found == Some(Offset(10)), "{file} {block}: {found:?}"),
+            Err(error) => {
+                assert!(!starts, "{file} {block}: {error}");
+                assert!(
+                    error.to_string().contains(&format!("{file}: the disk cannot read it at {}", block * 4096)),
+                    "{error}"
+                );
+                sim.set_faults(0, Faults::default());
+                assert_eq!(end(&sim), Ok(Some(Offset(10))), "nothing was given up");
+            }
+        }
+    }
+}
