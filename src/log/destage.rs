@@ -180,6 +180,7 @@ fn complete(image: &mut LogImage, log: &Log) {
         if now.is_some_and(|now| now.finished && now.size == segment.size) {
             segment.sealed = true;
             segment.finished = true;
+            segment.index_crc = now.and_then(|now| now.index_crc);
             segment.offsets.clear();
             segment.times.clear();
         }
@@ -445,6 +446,7 @@ async fn finish_segment(
 ) -> Result<(), LogError> {
     let file = open_for_write(core, log, base).await?;
     file.truncate(u64::from(size)).await.map_err(|error| log_error(log, base, &error))?;
+    let sum = index.as_ref().map(|index| SegmentIndex::sum(&index.offset_file(), &index.time_file()));
     if let Some(index) = index {
         let left = core.files.patiently(async || {
             let files = directory::index_files(log, base, &index).into();
@@ -454,6 +456,7 @@ async fn finish_segment(
     }
     if let Some(segment) = log.state_mut().segment_mut(base) {
         segment.finished = true;
+        segment.index_crc = sum;
         segment.allocated = u64::from(size);
         segment.index = None;
     }

@@ -46,6 +46,8 @@ pub struct SegmentImage {
     pub times: Vec<(Timestamp, u32)>,
     /// The sum of what the last block of an active segment has, if it is not whole: that block is read and written again.
     pub tail_crc: Option<u32>,
+    /// The sum of both index files of a finished segment; none if a tree without it has finished it.
+    pub index_crc: Option<u32>,
 }
 
 impl SegmentImage {
@@ -64,6 +66,7 @@ impl SegmentImage {
             offsets,
             times,
             tail_crc: segment.tail_crc,
+            index_crc: segment.index_crc,
         }
     }
 
@@ -80,6 +83,7 @@ impl SegmentImage {
             sealed: self.sealed,
             finished: self.finished,
             tail_crc: self.tail_crc,
+            index_crc: self.index_crc,
             index: (!self.finished).then_some(index),
         }
     }
@@ -90,8 +94,8 @@ impl SegmentImage {
         out.put_i64(self.first_timestamp);
         out.put_i64(self.largest.0);
         out.put_i64(self.largest.1.0);
-        let tail_crc = u8::from(self.tail_crc.is_some());
-        out.put_u8(u8::from(self.sealed) | u8::from(self.finished) << 1 | tail_crc << 2);
+        let (tail_crc, index_crc) = (u8::from(self.tail_crc.is_some()), u8::from(self.index_crc.is_some()));
+        out.put_u8(u8::from(self.sealed) | u8::from(self.finished) << 1 | tail_crc << 2 | index_crc << 3);
         out.put_u32(self.offsets.len() as u32);
         for (offset, position) in &self.offsets {
             out.put_u32(*offset);
@@ -102,7 +106,7 @@ impl SegmentImage {
             out.put_i64(*timestamp);
             out.put_u32(*offset);
         }
-        if let Some(crc) = self.tail_crc {
+        for crc in [self.tail_crc, self.index_crc].into_iter().flatten() {
             out.put_u32(crc);
         }
     }
@@ -115,7 +119,8 @@ impl SegmentImage {
         let times = (0..input.count(12)?).map(|_| Ok((input.i64()?, input.u32()?))).collect::<Result<_, Damaged>>()?;
         let (sealed, finished) = (flags & 1 != 0, flags & 2 != 0);
         let tail_crc = if flags & 4 != 0 { Some(input.u32()?) } else { None };
-        Ok(Self { base, size, first_timestamp, largest, sealed, finished, offsets, times, tail_crc })
+        let index_crc = if flags & 8 != 0 { Some(input.u32()?) } else { None };
+        Ok(Self { base, size, first_timestamp, largest, sealed, finished, offsets, times, tail_crc, index_crc })
     }
 }
 
@@ -182,6 +187,7 @@ mod tests {
         let config = LogConfig::default();
         let mut segment = Segment::new(Offset(100), &config);
         segment.tail_crc = Some(5);
+        segment.index_crc = Some(6);
         for batch in 0..1000 {
             segment.append(1000, Offset(100 + batch), 5000 + batch);
         }

@@ -127,6 +127,11 @@ impl SegmentIndex {
         out
     }
 
+    /// The sum of what both files hold: neither has one of its own.
+    pub fn sum(offsets: &[u8], times: &[u8]) -> u32 {
+        crc32c::crc32c_append(crc32c::crc32c(offsets), times)
+    }
+
     /// Reads both files of a sealed segment of `size` bytes. None if they cannot be right: they are exports, which
     /// anybody may have changed, and the segment can always be read instead.
     pub fn from_files(offsets: &[u8], times: &[u8], size: u32, interval_bytes: u32) -> Option<Self> {

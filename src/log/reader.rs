@@ -397,18 +397,23 @@ impl Log {
         if let Some(index) = self.core.cold.index(self.key(), base) {
             return Ok(index);
         }
-        let (size, interval) = {
+        let (size, sum, interval) = {
             let state = self.state();
             let segment = state.segments.iter().find(|it| it.base == base).ok_or(LogError::OffsetOutOfRange)?;
-            (segment.size, state.config.index_interval_bytes)
+            (segment.size, segment.index_crc, state.config.index_interval_bytes)
         };
         let disk = &self.core.io.disk;
         let offsets = disk.read_file(&self.file(&file_name(base, "index"))).await.unwrap_or_default();
         let times = disk.read_file(&self.file(&file_name(base, "timeindex"))).await.unwrap_or_default();
-        let index = match SegmentIndex::from_files(&offsets, &times, size, interval) {
+        let index = SegmentIndex::from_files(&offsets, &times, size, interval).filter(|index| match sum {
+            // A wrong entry leads into the middle of a batch, or past the record that was asked for.
+            Some(sum) => SegmentIndex::sum(&offsets, &times) == sum,
             // An empty file beside a large segment is what a crash of somebody else leaves.
-            Some(index) if !index.is_empty() || size < READ_BYTES => index,
-            Some(_) | None => self.scan_index(base, size, interval).await?,
+            None => !index.is_empty() || size < READ_BYTES,
+        });
+        let index = match index {
+            Some(index) => index,
+            None => self.scan_index(base, size, interval).await?,
         };
         let index = Rc::new(index);
         self.core.cold.keep_index(self.key(), base, index.clone());

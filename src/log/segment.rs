@@ -35,6 +35,8 @@ pub struct Segment {
     pub finished: bool,
     /// The sum of the segment's last bytes, those in a block that is not whole, while they are not in memory.
     pub tail_crc: Option<u32>,
+    /// The sum of both index files, once it is finished.
+    pub index_crc: Option<u32>,
     /// In memory while the segment is active, and until it is finished.
     pub index: Option<SegmentIndex>,
 }
@@ -51,6 +53,7 @@ impl Segment {
             sealed: false,
             finished: false,
             tail_crc: None,
+            index_crc: None,
             index: Some(SegmentIndex::new(config.index_interval_bytes)),
         }
     }

@@ -118,6 +118,10 @@ pub async fn check_index(
             Err(error) => return report.goes_on(format!("{}: {error}", path.display()), REBUILT),
         }
     }
+    if segment.index_crc.is_some_and(|sum| sum != SegmentIndex::sum(&files[0], &files[1])) {
+        let what = format!("{} or its .timeindex is not what was written", paths[0].display());
+        return report.goes_on(what, REBUILT);
+    }
     let Some(index) = SegmentIndex::from_files(&files[0], &files[1], segment.size, 0) else {
         let what = format!("{} or its .timeindex cannot be right", paths[0].display());
         return report.goes_on(what, REBUILT);

@@ -316,3 +316,44 @@ fn a_bad_sector_of_a_journal_blocks_a_start_only_where_the_log_may_be() {
         }
     }
 }
+
+#[test]
+fn no_bit_of_an_index_file_leads_astray() {
+    let sim = Simulation::new(29);
+    let config = LogConfig { segment_bytes: 60_000, index_interval_bytes: 4096, ..LogConfig::default() };
+    let known = || KnownPartitions::from(live(key(1), "t", &config));
+    let opening = known();
+    sim.block_on(0, 0, |io| async move {
+        let rig = Rig::open_known(&io, &settings(), opening).await.unwrap();
+        let log = rig.core_log.log(key(1)).unwrap();
+        for number in 0..30 {
+            rig.append_durably(&log, &batch(&[1000 + 10 * number, 1005 + 10 * number], 1500)).await.unwrap();
+        }
+        let report = rig.core_log.stop().await.unwrap();
+        finish_clean_stop(&io, Path::new(DIRECTORY), &[report]).await.unwrap();
+    });
+    sim.stop(0);
+    let segment = Path::new(DIRECTORY).join("t-0/00000000000000000000.log");
+    for suffix in ["index", "timeindex"] {
+        let path = segment.with_extension(suffix);
+        let place = path.clone();
+        let bytes = sim.block_on(0, 0, |io| async move { io.disk.read_file(&place).await.unwrap() });
+        assert!(bytes.len() > 24, "{suffix}: {} bytes", bytes.len());
+        for at in 0..bytes.len() {
+            sim.overwrite(0, &path, at as u64, &[bytes[at] ^ 1 << (at % 8)]);
+            let opening = known();
+            sim.block_on(0, 0, |io| async move {
+                let rig = Rig::open_known(&io, &settings(), opening).await.unwrap();
+                let log = rig.core_log.log(key(1)).unwrap();
+                for offset in (0..30).step_by(3).map(Offset) {
+                    let read = log.read(offset, 1, Offset(60), true).await.unwrap();
+                    assert_eq!(read.first_batch_offset, Some(Offset(offset.0 / 2 * 2)), "{suffix} {at}");
+                    let found = log.offset_for_timestamp(1000 + 5 * offset.0, Offset(60)).await.unwrap();
+                    assert_eq!(found, Some((1000 + 5 * offset.0, offset)), "{suffix} {at}");
+                }
+            });
+            sim.stop(0);
+            sim.overwrite(0, &path, at as u64, &bytes[at..=at]);
+        }
+    }
+}
