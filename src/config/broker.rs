@@ -53,8 +53,9 @@ pub struct BrokerConfig {
     /// `max.request.partition.size.limit`.
     pub(crate) describe_partitions_max: i32,
     /// `log.retention.check.interval.ms`.
-    #[allow(dead_code)] // nothing goes by it yet
     pub(crate) retention_check_interval_ms: u64,
+    /// `log.initial.task.delay.ms`.
+    pub(crate) log_initial_task_delay_ms: u64,
     /// `offsets.topic.num.partitions`.
     pub(crate) offsets_topic_partitions: i32,
     /// `offsets.topic.replication.factor`.
@@ -137,6 +138,7 @@ impl BrokerConfig {
             fetch_session_slots: 0,
             describe_partitions_max: 0,
             retention_check_interval_ms: 0,
+            log_initial_task_delay_ms: 0,
             offsets_topic_partitions: 0,
             offsets_topic_replication_factor: 0,
             offsets_topic_segment_bytes: 0,
@@ -177,6 +179,7 @@ impl BrokerConfig {
             fetch_session_slots: unsigned(layers, "max.incremental.fetch.session.cache.slots") as usize,
             describe_partitions_max: int(layers, "max.request.partition.size.limit"),
             retention_check_interval_ms: unsigned(layers, "log.retention.check.interval.ms"),
+            log_initial_task_delay_ms: unsigned(layers, "log.initial.task.delay.ms"),
             offsets_topic_partitions: int(layers, "offsets.topic.num.partitions"),
             offsets_topic_replication_factor: number(layers, "offsets.topic.replication.factor").clamp(1, 32_767)
                 as i16,

@@ -41,7 +41,8 @@ pub fn topic(layers: &Layers<'_>, wanted: &Wanted<'_>) -> Vec<DescribeConfigsRes
 /// All settings of this broker, with those that clients set and nobody knows.
 #[must_use]
 pub fn broker(layers: &Layers<'_>, wanted: &Wanted<'_>) -> Vec<DescribeConfigsResourceResult> {
-    let known = broker_keys().filter(|key| key.effect != Effect::Hidden && wanted.has(key.name));
+    let known =
+        broker_keys().filter(|key| !matches!(key.effect, Effect::Hidden | Effect::UsedUnseen) && wanted.has(key.name));
     let known = known.map(|key| entry(key, layers.broker_value(key), key.update == Update::ReadOnly, wanted));
     let dynamic = layers.broker.keys().chain(layers.cluster.keys().filter(|name| !layers.broker.contains_key(*name)));
     let unknown = dynamic.filter(|name| broker_key(name).is_none() && wanted.has(name)).map(|name| {

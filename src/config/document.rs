@@ -46,7 +46,7 @@ pub fn markdown() -> String {
 
 fn table<'a>(out: &mut String, title: &str, keys: impl IntoIterator<Item = &'a Key>) {
     let _ = writeln!(out, "| {title} | default | allowed | meaning |\n|---|---|---|---|");
-    for key in keys.into_iter().filter(|key| key.effect == super::Effect::Used) {
+    for key in keys.into_iter().filter(|key| matches!(key.effect, super::Effect::Used | super::Effect::UsedUnseen)) {
         let default = match key.default {
             None => "not set".to_owned(),
             Some("") => "empty".to_owned(),

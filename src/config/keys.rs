@@ -121,6 +121,8 @@ pub enum Update {
 pub enum Effect {
     /// What its documentation says.
     Used,
+    /// What its documentation says, but `DescribeConfigs` does not show it: Kafka keeps the key to itself.
+    UsedUnseen,
     /// Nothing: the key is Kafka's and is only known.
     NoEffect,
     /// Nothing, and `DescribeConfigs` does not show it: Kafka keeps the key to itself.

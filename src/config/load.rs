@@ -164,7 +164,7 @@ fn take(
         return Err(places.error(key.name, shown, &format!("must be {}", value::allowed_words(key))));
     }
     match key.effect {
-        Effect::Used => {}
+        Effect::Used | Effect::UsedUnseen => {}
         Effect::NoEffect | Effect::Hidden => {
             let note = Note::NoEffect { key: key.name.to_owned() };
             if !notes.contains(&note) {

@@ -153,7 +153,6 @@ pub(super) static IDLE: &[Key] = &[
     idle("log.flush.offset.checkpoint.interval.ms", Int, Some("60000"), AtLeast(0), ReadOnly, NoEffect),
     idle("log.flush.scheduler.interval.ms", Long, Some("9223372036854775807"), Any, ReadOnly, NoEffect),
     idle("log.flush.start.offset.checkpoint.interval.ms", Int, Some("60000"), AtLeast(0), ReadOnly, NoEffect),
-    idle("log.initial.task.delay.ms", Long, Some("30000"), AtLeast(0), ReadOnly, Hidden),
     idle("log.local.retention.bytes", Long, Some("-2"), AtLeast(-2), ClusterWide, NoEffect),
     idle("log.local.retention.ms", Long, Some("-2"), AtLeast(-2), ClusterWide, NoEffect),
     idle("log.preallocate", Boolean, Some("false"), Any, ClusterWide, NoEffect),

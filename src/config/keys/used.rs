@@ -305,6 +305,15 @@ pub(super) static USED: &[Key] = &[
         "How often retention is looked at, in milliseconds.",
     ),
     key(
+        "log.initial.task.delay.ms",
+        Long,
+        Some("30000"),
+        AtLeast(0),
+        ReadOnly,
+        UsedUnseen,
+        "How long after the start retention is looked at for the first time, in milliseconds.",
+    ),
+    key(
         "log.cleanup.policy",
         List,
         Some("delete"),
