@@ -19,5 +19,6 @@ mod producer;
 mod quorums;
 mod records;
 mod rot;
+mod retention;
 mod schedule;
 mod world;

@@ -6,6 +6,7 @@ use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
 use super::{ALIGNMENT, Buffer, FileLeft, FileWrite, Pinned, SharedBuffer, Slice, forward, sim};
+use crate::base::Timestamp;
 
 /// How a file is opened. Always for reading and writing, always past the page cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +95,13 @@ impl Disk {
     /// Whether something of this name is there.
     pub async fn exists(&self, path: &Path) -> bool {
         forward!(self, disk => disk.exists(path).await)
+    }
+
+    /// When a file was written to last, by the wall clock.
+    /// # Errors
+    /// The operating system's.
+    pub async fn modified(&self, path: &Path) -> io::Result<Timestamp> {
+        forward!(self, disk => disk.modified(path).await)
     }
 
     /// The whole of a small side file.

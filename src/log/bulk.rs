@@ -94,12 +94,8 @@ async fn write_job(core: &Rc<Core>, job: Vec<(Part, FileWrite)>) {
     for (Part { log, pieces }, written) in parts.iter().zip(core.io.disk.write_files(writes).await) {
         match written {
             Ok(length) => {
-                let mut state = log.state_mut();
-                state.has_directory = true;
-                if let Some(segment) = state.segment_mut(pieces[0].segment_base) {
-                    segment.allocated = length;
-                }
-                drop(state);
+                log.state_mut().has_directory = true;
+                log.allocated(pieces[0].segment_base, length);
                 pieces.iter().for_each(|piece| wrote(core, log, piece));
             }
             Err(error) => tracing::debug!(partition = %log.key(), %error, "written step by step instead"),

@@ -66,6 +66,11 @@ impl Cold {
         self.bytes.get()
     }
 
+    #[cfg(test)]
+    pub fn recount(&self) -> usize {
+        self.extents.borrow().iter().map(|extent| extent.bytes.held_bytes()).sum()
+    }
+
     /// A stretch that holds `position..position + at_least`.
     pub fn find(&self, key: PartitionKey, segment_base: Offset, position: u32, at_least: u32) -> Option<Extent> {
         let mut extents = self.extents.borrow_mut();
@@ -81,13 +86,12 @@ impl Cold {
 
     pub fn insert(&self, extent: Extent) {
         let mut extents = self.extents.borrow_mut();
-        self.bytes.set(self.bytes.get() + extent.bytes.len());
+        self.bytes.set(self.bytes.get() + extent.bytes.held_bytes());
         extents.push_back(extent);
-        while self.bytes.get() > self.bytes_max && extents.len() > 1 {
-            if let Some(oldest) = extents.pop_front() {
-                self.bytes.set(self.bytes.get() - oldest.bytes.len());
-                oldest.bytes.let_go();
-            }
+        while self.bytes.get() > self.bytes_max {
+            let Some(oldest) = extents.pop_front() else { break };
+            self.bytes.set(self.bytes.get() - oldest.bytes.held_bytes());
+            oldest.bytes.let_go();
         }
     }
 
@@ -137,7 +141,7 @@ impl Cold {
         let concerns = |of: PartitionKey, base: Offset| of == key && segment_base.is_none_or(|it| it == base);
         let mut extents = self.extents.borrow_mut();
         extents.retain(|extent| !concerns(extent.key, extent.segment_base));
-        self.bytes.set(extents.iter().map(|extent| extent.bytes.len()).sum());
+        self.bytes.set(extents.iter().map(|extent| extent.bytes.held_bytes()).sum());
         self.indexes.borrow_mut().retain(|((of, base), _)| !concerns(*of, *base));
         self.hints.borrow_mut().retain(|((of, _), (base, _))| !concerns(*of, *base));
     }

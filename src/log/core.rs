@@ -114,6 +114,7 @@ impl Core {
     pub fn new(io: &Io, seed: &CoreSeed, fatal: Fatal) -> Rc<Self> {
         let settings = seed.settings.clone();
         let share = |bytes: u64| bytes / seed.cores as u64;
+        let cold_max = settings.cache_max_bytes / 4;
         let journal_max = share(settings.journal_max_bytes).max(u64::from(settings.journal_file_bytes) * 2);
         Rc::new(Self {
             io: io.clone(),
@@ -129,10 +130,10 @@ impl Core {
                 settings.journal_file_bytes,
                 journal_max,
             ),
-            memory: Memory::new(settings.dirty_max_bytes, settings.cache_max_bytes, io.disk.pinned()),
+            memory: Memory::new(settings.dirty_max_bytes, settings.cache_max_bytes - cold_max, io.disk.pinned()),
             space: Space::new(io, seed.directory.clone(), seed.cores, settings.space_margin_bytes),
             files: Files::new(io, settings.open_files_max),
-            cold: Cold::new(settings.cache_max_bytes / 4),
+            cold: Cold::new(cold_max),
             gate: seed.gate.clone(),
             dirty: RefCell::default(),
             failed: RefCell::default(),
@@ -328,6 +329,37 @@ impl CoreLog {
             journal_bytes: core.journal.ring.total_bytes(),
             open_files: core.files.len(),
             checkpoints: core.rounds_done.get(),
+        }
+    }
+
+    /// Holds the books against what they count, at any moment: room promised on the disk, records that are in no segment,
+    /// memory of chunks and of cold reads. What is reserved is at least what the logs know of.
+    /// # Errors
+    /// Which one is wrong.
+    #[cfg(test)]
+    pub(crate) fn recount(&self) -> Result<(), String> {
+        let core = &self.core;
+        let (mut promised, mut dirty, mut chunks, mut reserved) = (0, 0, 0, 0);
+        for log in core.logs.borrow().values() {
+            let state = log.state();
+            promised += state.outstanding();
+            reserved += state.reserved_bytes;
+            for chunk in &state.chunks.0 {
+                dirty += chunk.tail.published() - chunk.written;
+                chunks += chunk.capacity();
+            }
+        }
+        let memory = &core.memory;
+        let books = [
+            ("promised", core.space.promised() as usize, promised as usize),
+            ("dirty", memory.dirty(), dirty),
+            ("chunks", memory.chunk_bytes(), chunks),
+            ("cold", core.cold.bytes(), core.cold.recount()),
+            ("reserved", memory.reserved(), memory.reserved().max(reserved)),
+        ];
+        match books.into_iter().find(|(_, book, counted)| book != counted) {
+            Some((what, book, counted)) => Err(format!("{what}: the book says {book}, counted are {counted}")),
+            None => Ok(()),
         }
     }
 

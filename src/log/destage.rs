@@ -69,7 +69,7 @@ pub enum RoundError {
 fn handle(core: &Core, error: &RoundError) {
     match error {
         RoundError::Full => {
-            core.space.refuse();
+            core.space.stick();
             core.memory.freed.notify_all();
         }
         RoundError::Disk(error) => (core.fatal)(format!("a checkpoint cannot be made: {error}")),
@@ -107,7 +107,7 @@ impl Pace {
 /// Writes everything that is dirty now, and makes a checkpoint that covers it.
 pub async fn round(core: &Rc<Core>) -> Result<(), RoundError> {
     let dirty_since = core.dirty_since.take();
-    let first_sequence = core.journal.seal();
+    let first_sequence = core.journal.begin_checkpoint();
     let logs = std::mem::take(&mut *core.dirty.borrow_mut());
     let mut captured = Vec::with_capacity(logs.len());
     let mut pace = Pace::new(core);
@@ -128,7 +128,7 @@ pub async fn round(core: &Rc<Core>) -> Result<(), RoundError> {
         }
         return outcome;
     }
-    core.space.accept();
+    core.space.unstick();
     core.rounds_done.set(core.rounds_done.get() + 1);
     core.rounds_changed.notify_all();
     core.memory.evict();
@@ -289,8 +289,13 @@ async fn write_log(core: &Rc<Core>, log: &Rc<Log>, what: What) -> Result<(), Log
     log.state().alive().and(written)
 }
 
+/// Writes what is there when it begins: a partition that is appended to all the time would otherwise keep a round for ever.
 async fn write_pieces(core: &Rc<Core>, log: &Rc<Log>, what: What) -> Result<(), LogError> {
-    while let Some(piece) = next_piece(log, what)? {
+    let upto = {
+        let state = log.state();
+        (state.active().base, state.active().size)
+    };
+    while let Some(piece) = next_piece(log, what, upto)? {
         match write_piece(core, log, &piece).await {
             Ok(()) => wrote(core, log, &piece),
             // The segment was deleted meanwhile, and its chunks with it.
@@ -320,13 +325,15 @@ async fn write_piece(core: &Rc<Core>, log: &Rc<Log>, piece: &Piece) -> Result<()
     written.await.map_err(|error| log_error(log, piece.segment_base, &error))
 }
 
-fn next_piece(log: &Log, what: What) -> Result<Option<Piece>, LogError> {
+/// The first piece that is dirty below `upto`, a segment's base and a position in it.
+fn next_piece(log: &Log, what: What, upto: (Offset, u32)) -> Result<Option<Piece>, LogError> {
     let state = log.state();
     state.alive()?;
     let active = state.active().base;
     let piece = state.chunks.0.iter().find(|chunk| {
         let whole = chunk.is_full() || chunk.segment_base != active;
-        !chunk.is_clean() && (whole || what == What::Everything)
+        let dirty = !chunk.is_clean() && (chunk.segment_base, chunk.start + chunk.written as u32) < upto;
+        dirty && (whole || what == What::Everything)
     });
     Ok(piece.map(Piece::of))
 }
@@ -372,9 +379,7 @@ async fn open_for_write(core: &Rc<Core>, log: &Rc<Log>, base: Offset) -> Result<
     let known = log.state().segments.iter().find(|segment| segment.base == base).is_some_and(|it| it.allocated > 0);
     if !known {
         let len = file.len().await.map_err(|error| log_error(log, base, &error))?;
-        if let Some(segment) = log.state_mut().segment_mut(base) {
-            segment.allocated = segment.allocated.max(len);
-        }
+        log.allocated(base, len);
     }
     Ok(file)
 }
@@ -382,13 +387,12 @@ async fn open_for_write(core: &Rc<Core>, log: &Rc<Log>, base: Offset) -> Result<
 /// Makes the file long enough. A full disk gives up the ballast once.
 async fn grow(core: &Core, log: &Log, file: &File, base: Offset, needed: u64) -> Result<(), LogError> {
     let (from, mut to) = {
-        let mut state = log.state_mut();
-        let promised = state.promised;
-        let is_active = state.active().base == base;
-        let Some(segment) = state.segment_mut(base) else { return Err(LogError::Deleted) };
+        let state = log.state();
+        let Some(segment) = state.segments.iter().find(|segment| segment.base == base) else {
+            return Err(LogError::Deleted);
+        };
         let Some(to) = segment.growth(needed) else { return Ok(()) };
-        // What was promised is allocated at once, so that the promise is kept.
-        (segment.allocated, if is_active { to.max(promised) } else { to })
+        (segment.allocated, to)
     };
     let mut grown = file.allocate(from, to - from).await;
     if grown.as_ref().is_err_and(is_full) {
@@ -402,10 +406,7 @@ async fn grow(core: &Core, log: &Log, file: &File, base: Offset, needed: u64) ->
         };
     }
     grown.map_err(|error| log_error(log, base, &error))?;
-    if let Some(segment) = log.state_mut().segment_mut(base) {
-        segment.allocated = to;
-    }
-    core.space.settle(to - from);
+    log.allocated(base, to);
     Ok(())
 }
 
@@ -457,9 +458,9 @@ async fn finish_segment(
     if let Some(segment) = log.state_mut().segment_mut(base) {
         segment.finished = true;
         segment.index_crc = sum;
-        segment.allocated = u64::from(size);
         segment.index = None;
     }
+    log.allocated(base, u64::from(size));
     Ok(())
 }
 

@@ -29,7 +29,8 @@ use crate::{
     log::{partition_log::Log, settings::Durability},
 };
 
-/// The smallest and the largest buffer of a block that more may be added to. A larger batch gets one of its own size.
+/// The smallest and the largest buffer of a block that more may be added to; the largest fits every file of the ring as
+/// well. A larger batch gets one of its own size.
 const BLOCK_MIN: usize = 16 << 10;
 const BLOCK_MAX: usize = 1 << 20;
 
@@ -40,6 +41,8 @@ pub struct Journal {
     state: RefCell<State>,
     /// Every block below this one is as durable as its records asked for.
     done_below: Cell<u64>,
+    /// As many ordinary blocks are.
+    ordinary_done: Cell<u64>,
     done: Notify,
     stopping: Cell<bool>,
 }
@@ -48,6 +51,14 @@ struct State {
     filling: Option<Block>,
     /// Full, waiting for the block in flight. Bounded by the memory that appends reserve.
     sealed: VecDeque<Block>,
+    /// Large batches, and what follows them in their partitions. Between two of them an ordinary block is written, so that
+    /// small appends of others do not wait for all of them.
+    large: VecDeque<Large>,
+    large_was_last: bool,
+    /// Ordinary blocks begun, and those that the writer has taken.
+    ordinary_begun: u64,
+    ordinary_taken: u64,
+    block_max: usize,
     next_sequence: u64,
     previous_crc: u32,
     /// Blocks from here on are with the device, but perhaps not on stable storage.
@@ -61,9 +72,19 @@ struct State {
 /// A block that is being filled or waits.
 struct Block {
     bytes: BlockBuilder,
+    /// Its place among the ordinary ones, if it is one.
+    ordinary: Option<u64>,
     durability: Durability,
     /// How far each partition has come with this block.
     marks: Vec<Mark>,
+}
+
+/// A block that waits beside the ordinary ones, for one partition. It has its sequence when it is written.
+struct Large {
+    log: Rc<Log>,
+    block: Block,
+    /// It comes behind so many ordinary blocks, which may have entries of its partition.
+    after: u64,
 }
 
 /// Everything of `log` below `end` is durable with the block.
@@ -84,10 +105,15 @@ impl Journal {
         let state = State {
             filling: None,
             sealed: VecDeque::new(),
+            large: VecDeque::new(),
+            large_was_last: false,
+            ordinary_begun: 0,
+            ordinary_taken: 0,
+            block_max: BLOCK_MAX.min(file_bytes as usize),
             next_sequence: 0,
             previous_crc: 0,
             durable_below: 0,
-            capacity: BLOCK_MIN,
+            capacity: BLOCK_MIN.min(file_bytes as usize),
             pending_bytes: 0,
             writer: None,
         };
@@ -97,6 +123,7 @@ impl Journal {
             incarnation,
             state: RefCell::new(state),
             done_below: Cell::new(0),
+            ordinary_done: Cell::new(0),
             done: Notify::new(),
             stopping: Cell::new(false),
         }
@@ -106,46 +133,73 @@ impl Journal {
     pub fn append(&self, log: &Rc<Log>, head: &AppendHead, batch: [&[u8]; 2], end: Offset, durability: Durability) {
         let mut state = self.state.borrow_mut();
         let [front, rest] = batch;
-        state.add(&self.io, &[&head.encode(), front, rest], durability);
+        let block = state.add(&self.io, Some(log), &[&head.encode(), front, rest], durability);
+        block.mark(log, end);
         copied(front.len() + rest.len());
-        state.mark(log, end);
         state.wake();
     }
 
-    /// Adds an entry without a batch, always to stable storage. Returns the sequence of its block.
+    /// Adds an entry without a batch, always to stable storage. Returns the number of its block, for
+    /// [`durable`](Self::durable). It may overtake large batches.
     pub fn announce(&self, entry: &Entry) -> u64 {
-        let mut bytes = Vec::with_capacity(entry::CONTROL_BYTES);
-        entry.encode(&mut bytes);
         let mut state = self.state.borrow_mut();
-        state.add(&self.io, &[&bytes], Durability::Flush);
-        let sequence = state.filling_sequence();
+        state.add(&self.io, None, &[&entry.encoded()], Durability::Flush);
         state.wake();
-        sequence
+        state.ordinary_begun - 1
     }
 
-    /// Waits until the block `sequence` is durable.
-    pub async fn durable(&self, sequence: u64) {
-        while self.done_below.get() <= sequence {
+    /// Adds an entry without a batch behind everything of the log's that was added before, and before what comes after.
+    pub fn announce_in_order(&self, log: &Rc<Log>, entry: &Entry) {
+        let mut state = self.state.borrow_mut();
+        state.add(&self.io, Some(log), &[&entry.encoded()], Durability::Flush);
+        state.wake();
+    }
+
+    /// Waits until the block of this number is durable.
+    pub async fn durable(&self, number: u64) {
+        while self.ordinary_done.get() <= number {
             self.done.notified().await;
         }
     }
 
-    /// Waits until everything added so far is durable.
+    /// Waits until everything added so far is durable. Nothing may be added meanwhile.
     pub async fn drain(&self) {
-        let last = {
-            let state = self.state.borrow();
-            state.filling_sequence() + u64::from(state.filling.is_some())
-        };
-        while self.done_below.get() < last {
+        while !self.is_idle() {
             self.done.notified().await;
         }
     }
 
-    /// Closes the block being filled. Returns the sequence that the next entry will have at the least.
+    fn is_idle(&self) -> bool {
+        let state = self.state.borrow();
+        let waits = state.filling.is_some() || !state.sealed.is_empty() || !state.large.is_empty();
+        !waits && self.done_below.get() == state.next_sequence
+    }
+
+    /// Closes the block being filled and puts large batches that wait behind it. Returns the sequence that the next entry
+    /// will have at the least; everything added so far has a smaller one.
     pub fn seal(&self) -> u64 {
         let mut state = self.state.borrow_mut();
         state.seal();
+        while let Some(Large { mut block, .. }) = state.large.pop_front() {
+            block.ordinary = Some(state.ordinary_begun);
+            state.ordinary_begun += 1;
+            state.sealed.push_back(block);
+        }
         state.filling_sequence()
+    }
+
+    /// Closes the block being filled. Returns a sequence for a checkpoint of everything added so far: what is added from
+    /// now on has it at the least. Large batches that wait may get it or a larger one; replay finds that the checkpoint
+    /// has them.
+    pub fn begin_checkpoint(&self) -> u64 {
+        let mut state = self.state.borrow_mut();
+        state.seal();
+        state.filling_sequence()
+    }
+
+    /// How long the block of a batch of so many bytes may be.
+    pub fn block_bytes(batch_bytes: usize) -> u64 {
+        padded(HEADER_BYTES + entry::APPEND_HEAD_BYTES + batch_bytes) as u64
     }
 
     /// Whether there is room for `bytes` more without waiting for a checkpoint.
@@ -178,11 +232,11 @@ impl Journal {
 
     /// Forgets what has not been written; blocks name the logs that wait for them.
     pub fn forget(&self) {
-        let (filling, sealed) = {
+        let forgotten = {
             let mut state = self.state.borrow_mut();
-            (state.filling.take(), std::mem::take(&mut state.sealed))
+            (state.filling.take(), std::mem::take(&mut state.sealed), std::mem::take(&mut state.large))
         };
-        drop((filling, sealed));
+        drop(forgotten);
     }
 
     pub fn stop(&self) {
@@ -193,10 +247,7 @@ impl Journal {
     async fn next_block(&self) -> Option<Block> {
         poll_fn(|context| {
             let mut state = self.state.borrow_mut();
-            if state.sealed.is_empty() {
-                state.seal();
-            }
-            match state.sealed.pop_front() {
+            match state.next() {
                 Some(block) => Poll::Ready(Some(block)),
                 None if self.stopping.get() => Poll::Ready(None),
                 None => {
@@ -217,7 +268,7 @@ impl Journal {
             position: 0,
             error,
         })?;
-        let flush = block.durability == Durability::Flush;
+        let (flush, ordinary) = (block.durability == Durability::Flush, block.ordinary);
         let shared = block.bytes.into_buffer().share();
         // After blocks that are only with the device, a flushed one takes them along: its successor would be of no
         // use after a power cut if one of them were missing.
@@ -241,9 +292,12 @@ impl Journal {
             state.durable_below = sequence + 1;
         }
         state.pending_bytes -= used;
-        state.capacity = (used * 2).next_power_of_two().clamp(BLOCK_MIN, BLOCK_MAX);
+        state.capacity = (used * 2).next_power_of_two().clamp(BLOCK_MIN.min(state.block_max), state.block_max);
         drop(state);
         self.done_below.set(sequence + 1);
+        if let Some(number) = ordinary {
+            self.ordinary_done.set(number + 1);
+        }
         self.done.notify_all();
         Ok(block.marks)
     }
@@ -277,37 +331,85 @@ pub struct JournalFailure {
     pub error: io::Error,
 }
 
+impl Block {
+    fn mark(&mut self, log: &Rc<Log>, end: Offset) {
+        match self.marks.last_mut() {
+            Some(last) if Rc::ptr_eq(&last.log, log) => last.end = end,
+            _ => self.marks.push(Mark { log: log.clone(), end }),
+        }
+    }
+}
+
 impl State {
-    fn add(&mut self, io: &Io, pieces: &[&[u8]], durability: Durability) {
+    /// Adds an entry, in order with the others of `log`, to the block where it belongs.
+    fn add(&mut self, io: &Io, log: Option<&Rc<Log>>, pieces: &[&[u8]], durability: Durability) -> &mut Block {
         let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
-        if self.filling.as_ref().is_some_and(|block| !block.bytes.fits(bytes)) {
-            self.seal();
-            self.capacity = (self.capacity * 2).min(BLOCK_MAX);
-        }
-        if self.filling.is_none() {
-            self.filling = Some(self.fresh(io, bytes));
-        }
-        let block = self.filling.as_mut().expect("made above");
+        let block = match log.filter(|log| self.goes_beside(log, bytes)) {
+            Some(log) => self.block_beside(io, log, bytes),
+            None => self.ordinary_block(io, bytes),
+        };
+        self.pending_bytes += bytes;
+        let block = match block {
+            Some(large) => &mut self.large[large].block,
+            None => self.filling.as_mut().expect("made just now"),
+        };
         block.bytes.add(pieces);
         if durability == Durability::Flush {
             block.durability = Durability::Flush;
         }
-        self.pending_bytes += bytes;
+        block
     }
 
-    fn fresh(&mut self, io: &Io, bytes: usize) -> Block {
+    /// Whether an entry waits beside the ordinary blocks: a large one, and what comes behind one in its partition.
+    fn goes_beside(&self, log: &Rc<Log>, bytes: usize) -> bool {
+        HEADER_BYTES + bytes > self.block_max || self.large.iter().any(|large| Rc::ptr_eq(&large.log, log))
+    }
+
+    /// Makes room for an entry in the block being filled.
+    fn ordinary_block(&mut self, io: &Io, bytes: usize) -> Option<usize> {
+        if self.filling.as_ref().is_some_and(|block| !block.bytes.fits(bytes)) {
+            self.seal();
+            self.capacity = (self.capacity * 2).min(self.block_max);
+        }
+        if self.filling.is_none() {
+            self.filling = Some(self.fresh(io, bytes, Some(self.ordinary_begun)));
+            self.ordinary_begun += 1;
+        }
+        None
+    }
+
+    /// Makes room for an entry beside the ordinary blocks. Returns which one has it.
+    fn block_beside(&mut self, io: &Io, log: &Rc<Log>, bytes: usize) -> Option<usize> {
+        let last = self.large.back().is_some_and(|last| Rc::ptr_eq(&last.log, log) && last.block.bytes.fits(bytes));
+        if !last {
+            let block = self.fresh(io, bytes, None);
+            self.large.push_back(Large { log: log.clone(), block, after: self.ordinary_begun });
+        }
+        Some(self.large.len() - 1)
+    }
+
+    fn fresh(&mut self, io: &Io, bytes: usize, ordinary: Option<u64>) -> Block {
         let needed = padded(HEADER_BYTES + bytes).max(self.capacity);
         self.pending_bytes += HEADER_BYTES;
         let bytes = BlockBuilder::new(io.disk.allocate(needed));
-        Block { bytes, durability: Durability::Write, marks: Vec::new() }
+        Block { bytes, ordinary, durability: Durability::Write, marks: Vec::new() }
     }
 
-    fn mark(&mut self, log: &Rc<Log>, end: Offset) {
-        let marks = &mut self.filling.as_mut().expect("an entry was just added").marks;
-        match marks.last_mut() {
-            Some(last) if Rc::ptr_eq(&last.log, log) => last.end = end,
-            _ => marks.push(Mark { log: log.clone(), end }),
+    /// The block that is written next.
+    fn next(&mut self) -> Option<Block> {
+        let due = self.large.front().is_some_and(|large| large.after <= self.ordinary_taken);
+        let ordinary_waits = self.filling.is_some() || !self.sealed.is_empty();
+        if due && !(ordinary_waits && self.large_was_last) {
+            self.large_was_last = true;
+            return self.large.pop_front().map(|large| large.block);
         }
+        if self.sealed.is_empty() {
+            self.seal();
+        }
+        let block = self.sealed.pop_front()?;
+        self.large_was_last = false;
+        self.ordinary_taken += 1;
+        Some(block)
     }
 
     fn seal(&mut self) {

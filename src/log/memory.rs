@@ -13,7 +13,7 @@ use crate::{
 
 pub struct Memory {
     dirty_max: usize,
-    cache_max: usize,
+    chunks_max: usize,
     /// What readers still hold of what was evicted: the cache makes room for it.
     pinned: Pinned,
     /// Bytes appended and not in a segment yet.
@@ -25,16 +25,28 @@ pub struct Memory {
     /// Logs with a chunk that can be evicted, oldest first; a log is here once per such chunk.
     evictable: RefCell<VecDeque<Rc<Log>>>,
     /// Those who wait for room, in order.
-    line: RefCell<VecDeque<u64>>,
+    line: RefCell<VecDeque<Waiting>>,
     next_ticket: Cell<u64>,
     pub freed: Notify,
 }
 
+/// Somebody in the line.
+struct Waiting {
+    ticket: u64,
+    bytes: usize,
+    /// Bytes that came later and were let past.
+    overtaken: usize,
+}
+
+/// Whoever wants so many times less than those who wait is let past them: a small append does not wait until there is room
+/// for a large one. All who pass one take together no more than it wants itself, so that its turn comes.
+const OVERTAKES: usize = 8;
+
 impl Memory {
-    pub fn new(dirty_max: usize, cache_max: usize, pinned: Pinned) -> Self {
+    pub fn new(dirty_max: usize, chunks_max: usize, pinned: Pinned) -> Self {
         Self {
             dirty_max,
-            cache_max,
+            chunks_max,
             pinned,
             dirty: Cell::new(0),
             reserved: Cell::new(0),
@@ -56,22 +68,42 @@ impl Memory {
 
     /// Whether segments should be filled with more haste.
     pub fn is_pressed(&self) -> bool {
-        self.dirty.get() + self.reserved.get() > self.dirty_max / 2 || !self.line.borrow().is_empty()
+        let dirty = self.dirty.get() + self.reserved.get() > self.dirty_max / 2;
+        dirty || self.chunks.get() > self.chunks_max || !self.line.borrow().is_empty()
     }
 
-    /// A batch larger than the whole budget passes when it is alone.
+    /// A batch larger than the whole budget passes when it is alone. Many small batches fill few bytes of many chunks, so
+    /// chunks count as well.
     fn fits(&self, bytes: usize) -> bool {
         let held = self.dirty.get() + self.reserved.get();
-        held == 0 || held + bytes <= self.dirty_max
+        self.evict();
+        held == 0 || (held + bytes <= self.dirty_max && self.chunks.get() <= self.chunks_max)
     }
 
-    /// Takes `bytes` if nobody waits before.
+    /// Takes `bytes` if nobody waits before who must not be overtaken.
     pub fn try_take(&self, bytes: usize, room_elsewhere: bool) -> bool {
-        let free = room_elsewhere && self.line.borrow().is_empty() && self.fits(bytes);
+        let before = self.line.borrow().len();
+        let free = room_elsewhere && self.may_pass(before, bytes) && self.fits(bytes);
         if free {
             self.reserved.set(self.reserved.get() + bytes);
+            self.pass(before, bytes);
         }
         free
+    }
+
+    /// Whether the first `before` of the line may be overtaken by one who wants `bytes`.
+    fn may_pass(&self, before: usize, bytes: usize) -> bool {
+        let passes = |it: &Waiting| bytes * OVERTAKES <= it.bytes && it.overtaken + bytes <= it.bytes;
+        self.line.borrow().iter().take(before).all(passes)
+    }
+
+    fn pass(&self, before: usize, bytes: usize) {
+        self.line.borrow_mut().iter_mut().take(before).for_each(|it| it.overtaken += bytes);
+    }
+
+    #[cfg(test)]
+    pub fn reserved(&self) -> usize {
+        self.reserved.get()
     }
 
     /// Waits in line for `bytes`; `room_elsewhere` is a further condition (the journal's);
@@ -85,12 +117,13 @@ impl Memory {
     ) -> bool {
         let ticket = self.next_ticket.get();
         self.next_ticket.set(ticket + 1);
-        self.line.borrow_mut().push_back(ticket);
+        self.line.borrow_mut().push_back(Waiting { ticket, bytes, overtaken: 0 });
         let _place = InLine { memory: self, ticket };
         loop {
-            let first = self.line.borrow().front() == Some(&ticket);
-            if first && self.fits(bytes) && room_elsewhere() {
+            let before = self.line.borrow().iter().take_while(|it| it.ticket != ticket).count();
+            if self.may_pass(before, bytes) && self.fits(bytes) && room_elsewhere() {
                 self.reserved.set(self.reserved.get() + bytes);
+                self.pass(before, bytes);
                 return true;
             }
             if hopeless() {
@@ -140,9 +173,11 @@ impl Memory {
     /// Drops the oldest clean chunks until the cache, together with what readers alone hold, is within its bound.
     pub fn evict(&self) {
         let mut left = self.evictable.borrow().len();
-        while self.chunks.get() + self.pinned.bytes() > self.cache_max && left > 0 {
+        while self.chunks.get() + self.pinned.bytes() > self.chunks_max && left > 0 {
             let Some(log) = self.evictable.borrow_mut().pop_front() else { return };
-            log.evict_front(self);
+            if log.evict_front(self) {
+                self.evictable(&log);
+            }
             left -= 1;
         }
     }
@@ -160,7 +195,7 @@ struct InLine<'a> {
 
 impl Drop for InLine<'_> {
     fn drop(&mut self) {
-        self.memory.line.borrow_mut().retain(|ticket| *ticket != self.ticket);
+        self.memory.line.borrow_mut().retain(|it| it.ticket != self.ticket);
         self.memory.freed.notify_all();
     }
 }

@@ -1,5 +1,7 @@
 //! The log of one partition, on its core.
 
+mod room;
+
 use std::{
     cell::{Cell, Ref, RefCell, RefMut},
     collections::VecDeque,
@@ -8,6 +10,8 @@ use std::{
     rc::Rc,
     task::{Poll, Waker},
 };
+
+pub use room::Reservation;
 
 use crate::{
     base::{Offset, PartitionKey, copied},
@@ -18,8 +22,7 @@ use crate::{
         image::{LogImage, SegmentImage},
         journal::entry::{AppendHead, Entry},
         memory::Memory,
-        recovery::METADATA_KEY,
-        segment::{Segment, directory_name, grown},
+        segment::{Segment, directory_name},
         settings::{BLOCK_BYTES, LogConfig, LogError},
     },
     protocol::batch::BatchInfo,
@@ -56,8 +59,6 @@ pub struct State {
     /// Ascending; there is always an active one, the last.
     pub segments: VecDeque<Segment>,
     pub chunks: Chunks,
-    /// Space promised to the active segment's file, counted from its front.
-    pub promised: u64,
     /// Reservations that have not become appends: bytes and number.
     pub reserved_bytes: usize,
     pub reservations: usize,
@@ -77,30 +78,6 @@ pub struct State {
     pub swept: bool,
 }
 
-/// Room for one append. Dropped unused, it is given back.
-pub struct Reservation {
-    /// Until it has become an append.
-    log: Option<Rc<Log>>,
-    bytes: usize,
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        if let Some(log) = &self.log {
-            log.state.borrow_mut().release(self.bytes);
-            log.core.memory.give_back(self.bytes);
-        }
-    }
-}
-
-impl Reservation {
-    /// Bytes that the append may have.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-}
-
 impl State {
     pub fn active(&self) -> &Segment {
         self.segments.back().expect("there is always an active segment")
@@ -114,21 +91,15 @@ impl State {
         self.dead.clone().map_or(Ok(()), Err)
     }
 
-    fn release(&mut self, bytes: usize) {
-        self.reserved_bytes -= bytes;
-        self.reservations -= 1;
-    }
-
     fn tail_is_loaded(&self) -> bool {
         let active = self.active();
         self.chunks.reaches(active.base, active.size)
     }
 
-    /// How many bytes of the disk must be promised before `bytes` more are accepted.
-    fn growth(&self, bytes: usize) -> u64 {
-        let promised = self.promised.max(self.active().allocated);
-        let needed = u64::from(self.active().size) + self.reserved_bytes as u64 + bytes as u64;
-        if needed > promised { grown(promised, needed) - promised } else { 0 }
+    /// What was promised to segments and is not allocated yet.
+    #[cfg(test)]
+    pub fn outstanding(&self) -> u64 {
+        self.segments.iter().map(Segment::outstanding).sum()
     }
 
     pub fn size_bytes(&self) -> u64 {
@@ -190,7 +161,6 @@ impl Log {
             durable: end,
             segments,
             chunks: Chunks::default(),
-            promised: 0,
             reserved_bytes: 0,
             reservations: 0,
             waiters: Vec::new(),
@@ -286,88 +256,6 @@ impl Log {
         self.directory().join(name)
     }
 
-    /// Takes room for an append if that needs no waiting and nobody waits already.
-    #[must_use]
-    pub fn try_reserve(self: &Rc<Self>, bytes: usize) -> Option<Reservation> {
-        let core = &self.core;
-        let growth = {
-            let state = self.state();
-            let ready = state.alive().is_ok() && !core.stopping.get() && state.tail_is_loaded();
-            if !ready || !self.line.borrow().is_empty() {
-                return None;
-            }
-            state.growth(bytes)
-        };
-        if !core.memory.try_take(bytes, core.journal.has_room(bytes)) {
-            return None;
-        }
-        if growth > 0 && !core.space.try_promise(growth) {
-            core.memory.give_back(bytes);
-            return None;
-        }
-        Some(self.reserved(bytes, growth))
-    }
-
-    fn reserved(self: &Rc<Self>, bytes: usize, growth: u64) -> Reservation {
-        let mut state = self.state_mut();
-        if growth > 0 {
-            state.promised = state.promised.max(state.active().allocated) + growth;
-        }
-        state.reserved_bytes += bytes;
-        state.reservations += 1;
-        drop(state);
-        Reservation { log: Some(self.clone()), bytes }
-    }
-
-    /// Takes room for an append of `bytes`: memory, journal, disk. Waits for memory and journal; calls for one partition
-    /// return in the order in which they came, if the caller appends before it awaits anything else.
-    /// # Errors
-    /// `Full` if the disk has no room, `Deleted`, `Stopping`, `Io` if the partition is offline.
-    pub async fn reserve(self: &Rc<Self>, bytes: usize) -> Result<Reservation, LogError> {
-        if let Some(reservation) = self.try_reserve(bytes) {
-            return Ok(reservation);
-        }
-        let _turn = self.turn().await;
-        let core = &self.core;
-        let hopeless = || core.space.is_refusing() || core.stopping.get() || self.state().dead.is_some();
-        if !core.memory.take(bytes, || core.journal.has_room(bytes), || core.want_round(), hopeless).await {
-            self.state().alive()?;
-            return Err(if core.stopping.get() { LogError::Stopping } else { LogError::Full });
-        }
-        let taken = Taken { memory: &core.memory, bytes };
-        let growth = self.state().growth(bytes);
-        if growth > 0 && !self.promised(growth).await {
-            return Err(LogError::Full);
-        }
-        std::mem::forget(taken);
-        // From here on the tail stays in memory.
-        let reservation = self.reserved(bytes, growth);
-        self.noted(self.load_tail().await)?;
-        if core.stopping.get() {
-            return Err(LogError::Stopping);
-        }
-        Ok(reservation)
-    }
-
-    /// Without the metadata's log no broker starts and no topic is deleted, which is what makes room: it may have of the
-    /// margin.
-    async fn promised(&self, growth: u64) -> bool {
-        let space = &self.core.space;
-        if self.key == METADATA_KEY { space.promise_from_margin(growth).await } else { space.promise(growth).await }
-    }
-
-    /// Waits until the calls before have been served.
-    async fn turn(self: &Rc<Self>) -> Turn {
-        let ticket = self.next_ticket.get();
-        self.next_ticket.set(ticket + 1);
-        self.line.borrow_mut().push_back(ticket);
-        let turn = Turn { log: self.clone(), ticket };
-        while self.line.borrow().front() != Some(&ticket) {
-            self.changed.notified().await;
-        }
-        turn
-    }
-
     /// Makes sure that the block in which the active segment ends is in memory, so that the next batch can be put behind.
     pub(super) async fn load_tail(self: &Rc<Self>) -> Result<(), LogError> {
         loop {
@@ -418,7 +306,10 @@ impl Log {
     pub fn append(self: &Rc<Self>, mut reservation: Reservation, batch: &[u8], info: &BatchInfo) {
         let reserved = reservation.log.take();
         assert!(reserved.is_some_and(|log| Rc::ptr_eq(&log, self)), "a reservation is for one log");
-        assert!(batch.len() <= reservation.bytes && batch.len() == info.bytes as usize, "a reservation fits its batch");
+        assert!(
+            batch.len() <= reservation.bytes() && batch.len() == info.bytes as usize,
+            "a reservation fits its batch"
+        );
         let mut state = self.state_mut();
         assert!(info.base_offset >= state.end, "offsets only grow");
         let end = info.last_offset.plus(1);
@@ -429,8 +320,8 @@ impl Log {
         let head = self.place(&mut state, batch, info);
         let stamp = stamp(batch, info);
         self.core.journal.append(self, &head, [&stamp, &batch[STAMP_BYTES..]], end, config.durability);
-        state.release(reservation.bytes);
-        self.core.memory.appended(reservation.bytes, batch.len());
+        self.released(&mut state, reservation.bytes());
+        self.core.memory.appended(reservation.bytes(), batch.len());
         self.list(&mut state);
     }
 
@@ -500,16 +391,15 @@ impl Log {
     fn roll(self: &Rc<Self>, state: &mut State, next_base: Offset) {
         let active = state.active();
         let entry = Entry::Seal { key: self.key, segment_base: active.base, length: active.size, next_base };
-        self.core.journal.announce(&entry);
+        self.core.journal.announce_in_order(self, &entry);
         self.seal_active(state, next_base);
     }
 
     pub(super) fn seal_active(self: &Rc<Self>, state: &mut State, next_base: Offset) {
         if state.active().size == 0 {
             // An empty segment has no file and no name yet.
-            let config = state.config.clone();
-            *state.active_mut() = Segment::new(next_base, &config);
-            state.promised = 0;
+            let (config, promised) = (state.config.clone(), state.active().promised);
+            *state.active_mut() = Segment { promised, ..Segment::new(next_base, &config) };
             return;
         }
         let active = state.active_mut();
@@ -518,11 +408,13 @@ impl Log {
         if let Some(index) = &mut active.index {
             index.finish(largest);
         }
-        // What was promised beyond the segment's end is not needed; the next segment asks for its own.
-        let unused = state.promised.saturating_sub(state.active().allocated);
-        self.core.space.settle(unused);
-        state.promised = 0;
-        let segment = Segment::new(next_base, &state.config);
+        // What was promised beyond the segment's end is not needed there, but in the next one by those who have reserved.
+        let before = active.outstanding();
+        active.promised = active.promised.min(in_blocks(u64::from(active.size)));
+        self.core.space.give_back(before - active.outstanding());
+        let promised = in_blocks(state.reserved_bytes as u64);
+        self.core.space.promise_anyway(promised);
+        let segment = Segment { promised, ..Segment::new(next_base, &state.config) };
         state.segments.push_back(segment);
         self.list(state);
         self.list_full(state);
@@ -582,6 +474,7 @@ impl Log {
     pub(super) fn kill(&self, why: LogError) {
         let mut state = self.state_mut();
         state.dead = Some(why);
+        self.give_back_promises(state.segments.iter_mut());
         let waiters = std::mem::take(&mut state.waiters);
         drop(state);
         waiters.into_iter().for_each(|(_, waker)| waker.wake());
@@ -589,7 +482,7 @@ impl Log {
         self.core.memory.freed.notify_all();
     }
 
-    /// Drops what is in memory of a log that has ended, and what of the disk was promised to it.
+    /// Drops what is in memory of a log that has ended.
     pub(super) fn forget_memory(&self) {
         let (mut capacity, mut dirty) = (0, 0);
         let mut state = self.state_mut();
@@ -597,10 +490,7 @@ impl Log {
             capacity += chunk.capacity();
             dirty += chunk.tail.published() - chunk.written;
         }
-        let unused = state.promised.saturating_sub(state.active().allocated);
-        state.promised = 0;
         drop(state);
-        self.core.space.settle(unused);
         self.core.memory.chunk_dropped(capacity);
         self.core.memory.cleaned(dirty);
     }
@@ -631,25 +521,40 @@ impl Log {
         }
     }
 
-    /// Drops the oldest chunk if it is in its segment and nobody is about to write behind it.
-    pub(super) fn evict_front(&self, memory: &Memory) {
+    /// Drops the oldest chunk if it is in its segment and nobody is about to write behind it. Whether the log stays listed:
+    /// what is dirty now is listed when it has been written, and must be, so it is not listed any more.
+    pub(super) fn evict_front(&self, memory: &Memory) -> bool {
         let mut state = self.state_mut();
         let last = state.chunks.0.len() == 1;
-        let Some(front) = state.chunks.0.front() else { return };
-        if !front.is_clean() || (last && !front.is_full() && state.reservations > 0) {
-            return;
+        let Some(front) = state.chunks.0.front() else { return false };
+        let (clean, capacity) = (front.is_clean(), front.capacity());
+        if clean && last && !front.is_full() && state.reservations > 0 {
+            return true;
         }
-        let capacity = front.capacity();
         if last {
+            state.listed_tail = false;
+        }
+        if clean && last {
             // It will be read, and written again with more behind it.
             let crc = state.chunks.tail_crc(state.active().base, state.active().size);
             state.active_mut().tail_crc = crc;
         }
-        state.chunks.0.pop_front();
-        if last {
-            state.listed_tail = false;
+        if clean {
+            state.chunks.0.pop_front();
+            memory.chunk_dropped(capacity);
         }
-        memory.chunk_dropped(capacity);
+        false
+    }
+
+    /// A tail that is in its segment may be evicted, once it is listed; nothing else lists one that was only read.
+    pub(super) fn list_clean_tail(self: &Rc<Self>) {
+        let mut state = self.state_mut();
+        let clean = state.chunks.0.back().is_some_and(|tail| tail.is_clean() && !tail.is_full());
+        let list = clean && !std::mem::replace(&mut state.listed_tail, true);
+        drop(state);
+        if list {
+            self.core.memory.evictable(self);
+        }
     }
 
     /// The log as it is in memory now. `state` is what the partition's rules know.
@@ -674,6 +579,10 @@ impl Log {
             rescue: None,
         }
     }
+}
+
+fn in_blocks(bytes: u64) -> u64 {
+    bytes.next_multiple_of(BLOCK_BYTES as u64)
 }
 
 /// The front of the batch with its final offset and epoch. Both lie outside of the batch's CRC.
@@ -704,30 +613,5 @@ impl Drop for Busy {
     fn drop(&mut self) {
         self.log.busy.set(self.log.busy.get() - 1);
         self.log.changed.notify_all();
-    }
-}
-
-/// A turn in the partition's line of appends.
-struct Turn {
-    log: Rc<Log>,
-    ticket: u64,
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.log.line.borrow_mut().retain(|ticket| *ticket != self.ticket);
-        self.log.changed.notify_all();
-    }
-}
-
-/// Memory taken, on the way to a reservation.
-struct Taken<'a> {
-    memory: &'a Memory,
-    bytes: usize,
-}
-
-impl Drop for Taken<'_> {
-    fn drop(&mut self) {
-        self.memory.give_back(self.bytes);
     }
 }

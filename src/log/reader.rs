@@ -4,7 +4,7 @@
 use std::{io, rc::Rc};
 
 use crate::{
-    base::Offset,
+    base::{Offset, copied},
     io::Slice,
     log::{
         chunk::{Chunks, Place},
@@ -24,6 +24,8 @@ const READ_BYTES: u32 = 1 << 20;
 
 /// How often a read that failed is tried again: a device may fail once.
 const READ_TRIES_MAX: usize = 2;
+/// What a cold read answers keeps at most so many times its bytes of memory.
+const HELD_FACTOR: usize = 4;
 
 /// What a reader wants.
 #[derive(Clone, Copy)]
@@ -151,7 +153,7 @@ impl Log {
         let (slices, end, next_offset) = if whole {
             let (end, next) = self.take_from(&extent, &place, wish)?;
             let range = (place.position - extent.position) as usize..(end - extent.position) as usize;
-            (vec![extent.bytes.slice(range)], end, next)
+            (vec![lean(extent.bytes.slice(range))], end, next)
         } else {
             // The batch goes on in memory, where its end has not been written yet.
             let end = place.position + place.head.bytes;
@@ -305,7 +307,7 @@ impl Log {
         if start < border {
             let extent = self.extent(base, start, border - start).await?;
             let range = (start - extent.position) as usize..(border - extent.position) as usize;
-            slices.push(extent.bytes.slice(range));
+            slices.push(lean(extent.bytes.slice(range)));
         }
         if border < end {
             let state = self.state();
@@ -486,6 +488,15 @@ fn batch_is_whole(bytes: &[u8]) -> bool {
 /// Where a batch has the number of its format; its sum follows, and then what is summed.
 const MAGIC_AT: usize = 16;
 const SUMMED_FROM: usize = MAGIC_AT + 1 + 4;
+
+/// What is answered may be held for long: a small part of what was read at once is copied, so that it does not keep all of it.
+fn lean(part: Slice) -> Slice {
+    if part.len() * HELD_FACTOR >= part.held_bytes() {
+        return part;
+    }
+    copied(part.len());
+    part.to_vec().into()
+}
 
 /// Where a batch's largest timestamp ends.
 const MAX_TIMESTAMP_END: u32 = 43;

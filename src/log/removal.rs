@@ -45,7 +45,7 @@ pub fn drop_segments(core: &Rc<Core>, log: &Rc<Log>) {
 
 /// As [`drop_segments`], but leaves the files to be swept later.
 pub fn forget_segments(core: &Rc<Core>, log: &Rc<Log>) -> Vec<Segment> {
-    let mut dropped = Vec::new();
+    let mut dropped: Vec<Segment> = Vec::new();
     let mut state = log.state_mut();
     let (start, end) = (state.log_start, state.end);
     if start == end && state.active().size > 0 && state.reservations == 0 {
@@ -54,6 +54,7 @@ pub fn forget_segments(core: &Rc<Core>, log: &Rc<Log>) -> Vec<Segment> {
     while state.segments.len() > 1 && state.segments[1].base <= start {
         dropped.extend(state.segments.pop_front());
     }
+    log.give_back_promises(dropped.iter_mut());
     let (mut capacity, mut dirty) = (0, 0);
     let first = state.segments[0].base;
     while state.chunks.0.front().is_some_and(|chunk| chunk.segment_base < first) {

@@ -7,16 +7,19 @@ use crate::{
     log::{
         core::{Core, CoreLog},
         destage::Pace,
-        index::NO_TIMESTAMP,
         journal::entry::Entry,
         partition_log::{Log, State},
         removal,
+        segment::file_name,
         settings::LogError,
     },
 };
 
 /// Directories that one call looks through.
 const SWEEPS_MAX: usize = 16;
+
+/// Segments of one partition whose files' times are asked for in one look.
+const LOOKS_MAX: usize = 64;
 
 impl State {
     /// Where the log would start if retention had its way: only whole segments below the high watermark go, the oldest
@@ -27,8 +30,7 @@ impl State {
         for (index, segment) in self.segments.iter().enumerate() {
             let next = self.segments.get(index + 1).map_or(self.end, |next| next.base);
             let over_age = self.config.retention_ms >= 0
-                && segment.largest.0 != NO_TIMESTAMP
-                && now.saturating_sub(segment.largest.0) > self.config.retention_ms;
+                && segment.age_from().is_some_and(|from| now.saturating_sub(from) > self.config.retention_ms);
             let surplus = i64::try_from(total).unwrap_or(i64::MAX) - self.config.retention_bytes;
             let over_size = self.config.retention_bytes >= 0 && surplus >= i64::from(segment.size);
             let goes = next <= self.log_start || (self.config.delete && (over_age || over_size));
@@ -43,10 +45,9 @@ impl State {
 }
 
 impl CoreLog {
-    /// Regular work of a core: retention, a checkpoint when the oldest record in the journal is old, memory. Call it
-    /// about once a second; retention looks at everything each time, which is cheap, so call with the interval of
-    /// `log.retention.check.interval.ms` if that should be kept. Returns partitions whose log start has moved.
-    pub async fn housekeeping(&self, now: Timestamp) -> Vec<(PartitionKey, Offset)> {
+    /// Regular work of a core: a checkpoint when the oldest record in the journal is old, memory, room on the disk. Call it
+    /// about once a second.
+    pub async fn housekeeping(&self) {
         let core = &self.core;
         core.io.disk.reclaim();
         core.memory.evict();
@@ -55,8 +56,10 @@ impl CoreLog {
         if core.dirty_since.get().is_some_and(|since| old.since(since) >= core.settings.checkpoint_interval) {
             core.want_round();
         }
+        if let Err(error) = core.journal.ring.trim().await {
+            tracing::warn!(%error, core = core.number, "a file that the journal does not need could not be removed");
+        }
         self.sweep_some().await;
-        self.retain(now).await
     }
 
     /// Looks through the directories of a few partitions for what an earlier life has left.
@@ -87,6 +90,7 @@ impl CoreLog {
             if log.state().dead.is_some() {
                 continue;
             }
+            log.look_at_files(now).await;
             let start = log.state().retained_start(now, log.high_watermark());
             if start > log.state().announced_start {
                 last = Some(announce(&log, start));
@@ -105,6 +109,39 @@ impl CoreLog {
 }
 
 impl Log {
+    /// Looks when the files of the oldest segments without timestamps were written, as far as they are old enough to go.
+    async fn look_at_files(&self, now: Timestamp) {
+        for _ in 0..LOOKS_MAX {
+            let (path, base) = {
+                let state = self.state();
+                let retention_ms = state.config.retention_ms;
+                if retention_ms < 0 || !state.config.delete || state.dead.is_some() {
+                    return;
+                }
+                let stays = |from: Option<Timestamp>| from.is_none_or(|from| now.saturating_sub(from) <= retention_ms);
+                let Some(first) = state.segments.iter().find(|segment| stays(segment.age_from())) else { return };
+                if first.age_from().is_some() || first.written == 0 || first.written < first.size {
+                    return;
+                }
+                (self.file(&file_name(first.base, "log")), first.base)
+            };
+            match self.core.io.disk.modified(&path).await {
+                Ok(modified) => {
+                    let mut state = self.state_mut();
+                    let Some(segment) = state.segment_mut(base).filter(|segment| segment.written == segment.size)
+                    else {
+                        return;
+                    };
+                    segment.modified = Some(modified);
+                }
+                Err(error) => {
+                    tracing::debug!(path = %path.display(), %error, "nobody knows how old a segment is");
+                    return;
+                }
+            }
+        }
+    }
+
     /// Moves the log start offset (DeleteRecords). Durable when it returns; whole segments below it are removed.
     /// # Errors
     /// `OffsetOutOfRange` beyond the high watermark; `Deleted`, `Io`.

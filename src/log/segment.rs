@@ -25,10 +25,14 @@ pub struct Segment {
     pub written: u32,
     /// Length of the file as far as known; 0 until the file is opened.
     pub allocated: u64,
+    /// Length of the file for which room on the disk has been promised.
+    pub promised: u64,
     /// The largest timestamp of the first batch, which `segment.ms` counts from.
     pub first_timestamp: Timestamp,
     /// The largest timestamp, and the last offset of the batch that has it.
     pub largest: (Timestamp, Offset),
+    /// When its file was written to last, if somebody has looked: what counts where no record has a timestamp.
+    pub modified: Option<Timestamp>,
     /// No longer the active one.
     pub sealed: bool,
     /// Sealed, and file and index files are complete on disk.
@@ -48,8 +52,10 @@ impl Segment {
             size: 0,
             written: 0,
             allocated: 0,
+            promised: 0,
             first_timestamp: NO_TIMESTAMP,
             largest: (NO_TIMESTAMP, base),
+            modified: None,
             sealed: false,
             finished: false,
             tail_crc: None,
@@ -75,6 +81,7 @@ impl Segment {
     /// Takes a batch in. Returns its position.
     pub fn append(&mut self, bytes: u32, last_offset: Offset, max_timestamp: Timestamp) -> u32 {
         let position = self.size;
+        self.modified = None;
         if self.size == 0 {
             self.first_timestamp = max_timestamp;
         }
@@ -91,9 +98,34 @@ impl Segment {
         position
     }
 
-    /// How long the file must be made so that it holds `needed` bytes: in steps that double up to 16 MiB.
+    /// How long the file must be made so that it holds `needed` bytes: as long as was promised, so that the promise is
+    /// kept; in steps that double up to 16 MiB where nothing was.
     pub fn growth(&self, needed: u64) -> Option<u64> {
-        (needed > self.allocated).then(|| grown(self.allocated, needed))
+        let promised = self.promised >= needed;
+        (needed > self.allocated).then(|| if promised { self.promised } else { grown(self.allocated, needed) })
+    }
+
+    /// The time from which `retention.ms` counts, as in Kafka: the largest timestamp, or the file's time if there is none.
+    pub fn age_from(&self) -> Option<Timestamp> {
+        if self.largest.0 >= 0 { Some(self.largest.0) } else { self.modified }
+    }
+
+    /// What was promised and is not allocated yet.
+    pub fn outstanding(&self) -> u64 {
+        self.promised.saturating_sub(self.allocated)
+    }
+
+    /// The file is there, and nobody has looked how long it is.
+    pub fn has_unknown_length(&self) -> bool {
+        self.written > 0 && self.allocated == 0
+    }
+
+    /// Gives up what is promised beyond `needed` bytes and the step that leads there.
+    pub fn need_no_more_than(&mut self, needed: u64) {
+        if self.promised > self.allocated {
+            let enough = if needed > self.allocated { grown(self.allocated, needed) } else { self.allocated };
+            self.promised = self.promised.min(enough);
+        }
     }
 }
 

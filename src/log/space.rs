@@ -1,7 +1,10 @@
 //! What one core may still promise of the disk. An append is refused before it is accepted, never after.
 //!
 //! Files are made and grown in the background, so admission counts: free space when last asked, less what has been
-//! promised to segments since and is not allocated yet.
+//! promised to segments and is not allocated yet. What is promised is the sum of [`Segment::outstanding`] over all
+//! segments of the core, at any moment.
+//!
+//! [`Segment::outstanding`]: crate::log::segment::Segment::outstanding
 
 use std::{cell::Cell, path::PathBuf, time::Duration};
 
@@ -19,7 +22,10 @@ pub struct Space {
     /// Promised to segments whose files have not grown yet.
     promised: Cell<u64>,
     refreshed: Cell<Option<Instant>>,
+    /// An append was refused for want of room.
     refusing: Cell<bool>,
+    /// What was accepted cannot be brought into its segment for want of room, so memory and journal are not freed.
+    stuck: Cell<bool>,
     asking: Semaphore,
 }
 
@@ -34,6 +40,7 @@ impl Space {
             promised: Cell::new(0),
             refreshed: Cell::new(None),
             refusing: Cell::new(false),
+            stuck: Cell::new(false),
             asking: Semaphore::new(1),
         }
     }
@@ -48,19 +55,19 @@ impl Space {
         enough
     }
 
-    /// As [`try_promise`](Self::try_promise), asking the file system if need be.
-    pub async fn promise(&self, bytes: u64) -> bool {
-        if self.try_promise(bytes) {
-            return true;
+    /// As [`try_promise`](Self::try_promise), asking the file system if need be: `wanted`, or if there is not so much `least`.
+    /// Returns what was promised.
+    pub async fn promise(&self, wanted: u64, least: u64) -> Option<u64> {
+        if self.try_promise(wanted) {
+            return Some(wanted);
         }
         self.refresh().await;
-        let enough = self.try_promise(bytes);
-        if enough {
-            self.accept()
-        } else {
-            self.refuse()
+        let promised = [wanted, least].into_iter().find(|bytes| self.try_promise(*bytes));
+        match promised {
+            Some(_) => self.accept(),
+            None => self.refuse(),
         }
-        enough
+        promised
     }
 
     /// As [`promise`](Self::promise), for what a broker cannot do without on a full disk: it may have of the margin.
@@ -71,6 +78,7 @@ impl Space {
         let free = self.io.disk.free_bytes(&self.directory).await.unwrap_or(0);
         let enough = free >= bytes;
         if enough {
+            self.available.set(self.available.get().saturating_sub(bytes));
             self.promised.set(self.promised.get() + bytes);
         } else {
             self.refuse();
@@ -97,9 +105,28 @@ impl Space {
         }
     }
 
-    /// A promise was kept or is not needed any more.
-    pub fn settle(&self, bytes: u64) {
+    /// Promises `bytes` to what has been accepted already and goes where nobody could foresee.
+    pub fn promise_anyway(&self, bytes: u64) {
+        self.available.set(self.available.get().saturating_sub(bytes));
+        self.promised.set(self.promised.get() + bytes);
+    }
+
+    /// A promise was kept: the file has its length.
+    pub fn kept(&self, bytes: u64) {
+        debug_assert!(self.promised.get() >= bytes, "only what was promised is kept");
         self.promised.set(self.promised.get().saturating_sub(bytes));
+    }
+
+    /// A promise is not needed any more: somebody else may have it.
+    pub fn give_back(&self, bytes: u64) {
+        self.kept(bytes);
+        self.available.set(self.available.get() + bytes);
+    }
+
+    /// Bytes promised and not allocated yet.
+    #[cfg(test)]
+    pub fn promised(&self) -> u64 {
+        self.promised.get()
     }
 
     /// The disk is full. Said once, until there is room again.
@@ -114,6 +141,23 @@ impl Space {
         if self.refusing.replace(false) {
             tracing::info!(directory = %self.directory.display(), "there is room on the disk again");
         }
+    }
+
+    /// A full disk keeps what was accepted from its segments.
+    pub fn stick(&self) {
+        self.stuck.set(true);
+        self.refuse();
+    }
+
+    /// Everything that was accepted is where it belongs.
+    pub fn unstick(&self) {
+        self.stuck.set(false);
+        self.accept();
+    }
+
+    /// Whoever waits for memory or for the journal waits in vain.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck.get()
     }
 
     /// Appends are being refused.
@@ -137,9 +181,9 @@ mod tests {
         let promised = Simulation::new(1).block_on(0, 0, |io| async move {
             io.disk.create_dir_all(Path::new("data")).await.expect("made");
             let space = Space::new(&io, "data".into(), 1, 0);
-            join_all([space.promise(4096), space.promise(4096)]).await
+            join_all([space.promise(4096, 4096), space.promise(4096, 4096)]).await
         });
-        assert_eq!(promised, [true, true]);
+        assert_eq!(promised, [Some(4096), Some(4096)]);
     }
 
     #[test]
@@ -150,7 +194,7 @@ mod tests {
         let (refused, promised, too_much) = simulation.block_on(0, 0, |io| async move {
             io.disk.create_dir_all(Path::new("data")).await.expect("made");
             let space = Space::new(&io, "data".into(), 1, 2 << 20);
-            let refused = !space.promise(4096).await && space.is_refusing();
+            let refused = space.promise(4096, 4096).await.is_none() && space.is_refusing();
             (refused, space.promise_from_margin(4096).await, space.promise_from_margin(2 << 20).await)
         });
         assert!(refused, "the margin is larger than what is free");

@@ -1,6 +1,7 @@
 //! The log on the simulator: a model of what was promised, and crashes at random moments.
 
 mod before;
+mod books;
 mod crash;
 mod faults;
 #[cfg(feature = "glommio")]

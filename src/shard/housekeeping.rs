@@ -23,11 +23,20 @@ impl Core {
 
     /// Retention, memory that other cores gave back, producers that fell silent.
     pub(super) async fn keep_house(self: Rc<Self>) {
+        let mut retention = {
+            let config = self.config.borrow();
+            self.io.clock.now() + Duration::from_millis(config.log_initial_task_delay_ms)
+        };
         for round in 1u64.. {
             self.io.clock.sleep(INTERVAL).await;
             self.io.disk.reclaim();
-            // Replicas ask their logs where they begin, so who moved is not needed here.
-            let _moved = self.log.housekeeping(self.io.clock.wall()).await;
+            self.log.housekeeping().await;
+            if self.io.clock.now() >= retention {
+                // Replicas ask their logs where they begin, so who moved is not needed here.
+                let _moved = self.log.retain(self.io.clock.wall()).await;
+                let interval_ms = self.config.borrow().retention_check_interval_ms;
+                retention = self.io.clock.now() + Duration::from_millis(interval_ms);
+            }
             if round.is_multiple_of(PRODUCERS_EVERY) {
                 self.expire_producers().await;
             }

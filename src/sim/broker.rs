@@ -36,8 +36,13 @@ pub struct Settings {
 impl Settings {
     /// Small, so that everything happens often: journals go round, chunks are evicted, files are closed, members time out.
     pub fn small() -> Self {
-        let overrides =
-            ["offsets.topic.num.partitions=3", "group.initial.rebalance.delay.ms=2", "group.min.session.timeout.ms=10"];
+        let overrides = [
+            "offsets.topic.num.partitions=3",
+            "group.initial.rebalance.delay.ms=2",
+            "group.min.session.timeout.ms=10",
+            "log.initial.task.delay.ms=500",
+            "log.retention.check.interval.ms=1000",
+        ];
         let loaded = config::load(None, &overrides.map(str::to_owned)).expect("good settings");
         let log = LogSettings {
             journal_max_bytes: 768 << 10,

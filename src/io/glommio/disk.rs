@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use ::glommio::GlommioError;
 use ::glommio::io::{DmaBuffer, OpenOptions as DmaOptions};
@@ -19,7 +20,7 @@ use ::glommio::io::{DmaBuffer, OpenOptions as DmaOptions};
 use super::file::File;
 use super::tasks::offload;
 use super::{sys, whole_files};
-use crate::base::Set;
+use crate::base::{Set, Timestamp};
 use crate::io::memory::Home;
 use crate::io::{ALIGNMENT, Buffer, DirEntry, FileLeft, FileWrite, OpenOptions, align_up, is_full};
 
@@ -189,6 +190,13 @@ impl Disk {
     pub(in crate::io) async fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
         let path = path.to_owned();
         offload(move || fs::read(path)).await
+    }
+
+    pub(in crate::io) async fn modified(&self, path: &Path) -> io::Result<Timestamp> {
+        let path = path.to_owned();
+        let modified = offload(move || fs::metadata(path)?.modified()).await?;
+        let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Timestamp::try_from(since.as_millis()).unwrap_or(Timestamp::MAX))
     }
 
     pub(in crate::io) async fn write_file(&self, path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {

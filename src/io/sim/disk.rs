@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::disk_state::{Bytes, Content, DiskState, WriteInFlight};
 use super::faults::{Operation, errno, error, short_write};
 use super::world::{Event, World};
+use crate::base::Timestamp;
 use crate::io::channel::oneshot;
 use crate::io::memory::Home;
 use crate::io::{
@@ -304,6 +305,13 @@ impl Disk {
         }
         let seen_errors = filesystem.seen_errors.swap(state.sync_errors, Ordering::Relaxed);
         if state.sync_errors > seen_errors { Err(error(errno::EIO)) } else { Ok(()) }
+    }
+
+    pub(in crate::io) async fn modified(&self, path: &Path) -> io::Result<Timestamp> {
+        self.take_time().await;
+        let state = self.state.borrow();
+        let modified = state.inodes[&state.find(path)?].modified;
+        Ok(super::tasks::wall(modified))
     }
 
     pub(in crate::io) async fn free_bytes(&self, path: &Path) -> io::Result<u64> {

@@ -11,7 +11,7 @@ use super::file_image::{FileImage, SECTOR};
 use super::names::Names;
 use super::world::World;
 use crate::io::channel::OneshotSender;
-use crate::io::{ALIGNMENT, DirEntry, SharedBuffer};
+use crate::io::{ALIGNMENT, DirEntry, Instant, SharedBuffer};
 
 pub(super) const ROOT: u64 = 0;
 
@@ -34,11 +34,21 @@ pub(super) struct Inode {
     pub(super) locked_by: Option<u64>,
     /// How often bytes of it were lost in a sync: whoever has it open hears of each once.
     pub(super) sync_errors: u64,
+    /// When it was written to last.
+    pub(super) modified: Instant,
 }
 
 impl Inode {
     fn new(content: Content) -> Self {
-        Self { content, allocated: 0, linked: true, open: 0, locked_by: None, sync_errors: 0 }
+        Self {
+            content,
+            allocated: 0,
+            linked: true,
+            open: 0,
+            locked_by: None,
+            sync_errors: 0,
+            modified: Instant::default(),
+        }
     }
 }
 
@@ -330,6 +340,7 @@ impl DiskState {
             (length, result) = (0, Err(full));
         }
         self.put(write.inode, write.position, &bytes[..length], write.durable);
+        self.inodes.get_mut(&write.inode).expect("an open file has an inode").modified = world.now();
         world.note(8, id ^ ((length as u64) << 32));
         if write.late {
             self.inodes.get_mut(&write.inode).expect("a late write has its file").open -= 1;

@@ -24,6 +24,11 @@ pub struct Clock {
     world: Rc<World>,
 }
 
+/// What the wall clock shows at a moment.
+pub(super) fn wall(at: Instant) -> Timestamp {
+    BEGINNING + Timestamp::try_from(at.0 / 1_000_000).expect("a simulation ends before the world does")
+}
+
 impl Clock {
     pub(super) fn new(world: Rc<World>) -> Self {
         Self { world }
@@ -34,7 +39,7 @@ impl Clock {
     }
 
     pub(in crate::io) fn wall(&self) -> Timestamp {
-        BEGINNING + Timestamp::try_from(self.now().0 / 1_000_000).expect("a simulation ends before the world does")
+        wall(self.now())
     }
 
     pub(in crate::io) fn sleep_until(&self, deadline: Instant) -> Sleep {

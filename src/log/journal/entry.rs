@@ -62,6 +62,13 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// The entry's bytes; for those without a batch.
+    pub fn encoded(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(CONTROL_BYTES);
+        self.encode(&mut bytes);
+        bytes
+    }
+
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Append { head, batch } => {

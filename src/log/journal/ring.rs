@@ -214,6 +214,53 @@ impl Ring {
         Some(place)
     }
 
+    /// Bytes of the file that must be made so that a block of `bytes` has one to go to. `None` if there is one.
+    pub fn missing_for(&self, bytes: u64) -> Option<u64> {
+        let enough = bytes <= self.file_bytes || self.largest() >= bytes;
+        (!enough).then(|| bytes.next_multiple_of(self.file_bytes))
+    }
+
+    fn largest(&self) -> u64 {
+        let state = self.state.borrow();
+        let busy = state.full.iter().map(|(file, _)| file).chain(state.active.iter().map(|(file, _)| file));
+        state.free.iter().chain(busy).map(|file| file.size).max().unwrap_or_default()
+    }
+
+    /// Makes sure, before a batch is accepted, that its block of `bytes` will find a file that is large enough: when it is
+    /// in the journal's row nothing else can be written before it, and a checkpoint would free no file of its size.
+    /// The ring may become larger than its bound for as long as its small files are in use.
+    pub async fn ensure(&self, bytes: u64) -> io::Result<()> {
+        while let Some(size) = self.missing_for(bytes) {
+            let changed = self.changed.notified();
+            if self.growing.get() {
+                changed.await;
+                continue;
+            }
+            self.growing.set(true);
+            let growing = Growing(self);
+            self.make(size).await?;
+            drop(growing);
+        }
+        self.trim().await
+    }
+
+    /// Gives up free files while the ring is larger than its bound, small ones first and never the largest.
+    pub async fn trim(&self) -> io::Result<()> {
+        while self.total_bytes() > self.max_bytes {
+            let file = {
+                let largest = self.largest();
+                let mut state = self.state.borrow_mut();
+                let smallest = (0..state.free.len()).min_by_key(|index| state.free[*index].size);
+                let file = smallest.filter(|index| state.free[*index].size < largest);
+                let Some(file) = file.and_then(|index| state.free.remove(index)) else { return Ok(()) };
+                state.total_bytes -= file.size;
+                file
+            };
+            self.io.disk.remove_file(&file.path).await?;
+        }
+        Ok(())
+    }
+
     fn may_grow(&self, bytes: u64) -> bool {
         let total = self.total_bytes();
         total == 0 || total + bytes.next_multiple_of(self.file_bytes) <= self.max_bytes
@@ -301,6 +348,16 @@ impl Ring {
             }
         }
         Ok(())
+    }
+}
+
+/// A file is being made. Given up when dropped, so that a cancelled append keeps nobody from growing.
+struct Growing<'a>(&'a Ring);
+
+impl Drop for Growing<'_> {
+    fn drop(&mut self) {
+        self.0.growing.set(false);
+        self.0.changed.notify_all();
     }
 }
 

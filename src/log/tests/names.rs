@@ -132,9 +132,10 @@ fn files_under_their_old_names_are_read_and_not_used_again() {
     sim.block_on(0, 0, |io| async move {
         let rig = Rig::open(&io, &settings(), &live(1)).await.unwrap();
         append(&rig, 1).await.unwrap();
-        drop(rig);
         let [plain, misnamed] = rename_to_format_1(&io).await;
-        assert!(plain > 2 && misnamed == 2, "{plain} and {misnamed}");
+        assert!(plain > 0 && misnamed > 0, "{plain} and {misnamed}");
+        // Only now: what it forgets when it is dropped must not go into a checkpoint.
+        drop(rig);
     });
     sim.power_cut(0);
     for _ in 0..2 {

@@ -182,10 +182,46 @@ fn retention_deletes_whole_segments_below_the_high_watermark() {
 }
 
 #[test]
+fn records_without_timestamps_are_as_old_as_their_file() {
+    let sim = Simulation::new(5);
+    sim.block_on(0, 0, |io| async move {
+        let config = LogConfig { retention_ms: 10_000, ..config() };
+        let rig = Rig::open(&io, &settings(), &live(key(1), "t", &config)).await.unwrap();
+        let log = rig.core_log.log(key(1)).unwrap();
+        let untimed = batch(&[-1], 60_000);
+        for _ in 0..3 {
+            rig.append_durably(&log, &untimed).await.unwrap();
+        }
+        // A sealed segment is written at once, the active one with a checkpoint.
+        io.clock.sleep(Duration::from_secs(5)).await;
+        rig.core_log.checkpoint().await.unwrap();
+        io.clock.sleep(Duration::from_secs(3)).await;
+        assert!(rig.core_log.retain(io.clock.wall()).await.is_empty(), "the first file is 8 seconds old");
+        io.clock.sleep(Duration::from_secs(5)).await;
+        rig.append_durably(&log, &untimed).await.unwrap();
+        rig.core_log.checkpoint().await.unwrap();
+        rig.core_log.retain(io.clock.wall()).await;
+        assert_eq!(log.log_start_offset(), Offset(2), "the third one is 8 seconds old");
+        io.clock.sleep(Duration::from_secs(4)).await;
+        rig.core_log.retain(io.clock.wall()).await;
+        assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset(3), Offset(4)));
+    });
+    sim.power_cut(0);
+    sim.block_on(0, 0, |io| async move {
+        let config = LogConfig { retention_ms: 10_000, ..config() };
+        let rig = Rig::open(&io, &settings(), &live(key(1), "t", &config)).await.unwrap();
+        io.clock.sleep(Duration::from_secs(8)).await;
+        rig.core_log.retain(io.clock.wall()).await;
+        assert_eq!(rig.core_log.log(key(1)).unwrap().log_start_offset(), Offset(4), "also after a restart");
+    });
+}
+
+#[test]
 fn what_one_turn_appends_to_many_partitions_goes_out_in_one_block() {
     let sim = Simulation::new(4);
     sim.block_on(0, 0, |io| async move {
-        let rig = Rig::open(&io, &settings(), &Default::default()).await.unwrap();
+        let settings = LogSettings { cache_max_bytes: 1 << 20, ..settings() };
+        let rig = Rig::open(&io, &settings, &Default::default()).await.unwrap();
         let logs: Vec<_> = (1..=50).map(|number| rig.create(key(number), &format!("t{number}"), config())).collect();
         let before = rig.core_log.core.journal.next_sequence();
         for log in &logs {

@@ -90,7 +90,9 @@ impl Life {
             });
             Ok(model.known())
         };
-        match recover(&io, Path::new(DIRECTORY), &settings(), self.cores, check).await {
+        // From files that many a batch is too large for, which then goes beside the others, to files that take all.
+        let settings = LogSettings { journal_file_bytes: (16 << 10) << (seed % 3), ..settings() };
+        match recover(&io, Path::new(DIRECTORY), &settings, self.cores, check).await {
             Ok(recovered) => {
                 for seed in recovered.cores {
                     let life = self.clone();
@@ -140,7 +142,8 @@ impl Life {
         }
         while !self.shared.stop_wanted.get() || working.get() > 0 {
             io.clock.sleep(Duration::from_millis(1 + io.rand.below(20))).await;
-            core_log.housekeeping(io.clock.wall()).await;
+            core_log.housekeeping().await;
+            core_log.recount().unwrap_or_else(|why| panic!("RINGTAIL_SEED={}: {why}", self.sim.seed()));
         }
         match core_log.stop().await {
             Ok(report) => self.shared.reports.borrow_mut().push(report),

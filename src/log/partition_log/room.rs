@@ -1,0 +1,257 @@
+//! Room for an append, before it is accepted: memory, a journal file that its block fits into, the disk.
+
+use std::rc::Rc;
+
+use super::{Log, State, in_blocks};
+use crate::{
+    base::Offset,
+    io::is_full,
+    log::{
+        core::Core,
+        destage::log_error,
+        journal::Journal,
+        memory::Memory,
+        recovery::METADATA_KEY,
+        segment::{Segment, file_name, grown},
+        settings::LogError,
+    },
+};
+
+/// Room for one append. Dropped unused, it is given back.
+pub struct Reservation {
+    /// Until it has become an append.
+    pub(super) log: Option<Rc<Log>>,
+    bytes: usize,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if let Some(log) = &self.log {
+            log.released(&mut log.state_mut(), self.bytes);
+            log.core.memory.give_back(self.bytes);
+            log.list_clean_tail();
+        }
+    }
+}
+
+impl Reservation {
+    /// Bytes that the append may have.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl State {
+    /// How many bytes of the disk should be promised before `bytes` more are accepted, and how many must.
+    fn growth(&self, bytes: usize) -> (u64, u64) {
+        let held = self.active().promised.max(self.active().allocated);
+        let needed = u64::from(self.active().size) + self.reserved_bytes as u64 + bytes as u64;
+        if needed <= held {
+            return (0, 0);
+        }
+        (grown(held, needed) - held, in_blocks(needed).saturating_sub(held))
+    }
+}
+
+impl Log {
+    /// Takes room for an append if that needs no waiting and nobody waits already.
+    #[must_use]
+    pub fn try_reserve(self: &Rc<Self>, bytes: usize) -> Option<Reservation> {
+        let core = &self.core;
+        let growth = {
+            let state = self.state();
+            let ready = state.alive().is_ok() && !core.stopping.get() && state.tail_is_loaded();
+            if !ready || state.active().has_unknown_length() || !self.line.borrow().is_empty() {
+                return None;
+            }
+            state.growth(bytes).0
+        };
+        if core.journal.ring.missing_for(Journal::block_bytes(bytes)).is_some() {
+            return None;
+        }
+        if !core.memory.try_take(bytes, core.journal.has_room(bytes)) {
+            return None;
+        }
+        // What makes room for others may have been this log's tail.
+        let loaded = self.state().tail_is_loaded();
+        if !loaded || (growth > 0 && !core.space.try_promise(growth)) {
+            core.memory.give_back(bytes);
+            return None;
+        }
+        Some(self.reserved(bytes, growth))
+    }
+
+    fn reserved(self: &Rc<Self>, bytes: usize, growth: u64) -> Reservation {
+        let mut state = self.state_mut();
+        if growth > 0 {
+            let active = state.active_mut();
+            active.promised = active.promised.max(active.allocated) + growth;
+        }
+        state.reserved_bytes += bytes;
+        state.reservations += 1;
+        drop(state);
+        Reservation { log: Some(self.clone()), bytes }
+    }
+
+    /// Takes room for an append of `bytes`: memory, journal, disk. Waits for memory and journal; calls for one partition
+    /// return in the order in which they came, if the caller appends before it awaits anything else.
+    /// # Errors
+    /// `Full` if the disk has no room, `Deleted`, `Stopping`, `Io` if the partition is offline.
+    pub async fn reserve(self: &Rc<Self>, bytes: usize) -> Result<Reservation, LogError> {
+        if let Some(reservation) = self.try_reserve(bytes) {
+            return Ok(reservation);
+        }
+        let _turn = self.turn().await;
+        let core = &self.core;
+        let hopeless = || core.space.is_stuck() || core.stopping.get() || self.state().dead.is_some();
+        if !core.memory.take(bytes, || core.journal.has_room(bytes), || core.want_round(), hopeless).await {
+            self.state().alive()?;
+            return Err(if core.stopping.get() { LogError::Stopping } else { LogError::Full });
+        }
+        let taken = Taken { memory: &core.memory, bytes };
+        self.ensure_ring(bytes).await?;
+        self.noted(self.know_length().await)?;
+        let growth = self.promised(bytes).await?;
+        std::mem::forget(taken);
+        // From here on the tail stays in memory.
+        let reservation = self.reserved(bytes, growth);
+        self.noted(self.load_tail().await)?;
+        if core.stopping.get() {
+            return Err(LogError::Stopping);
+        }
+        Ok(reservation)
+    }
+
+    /// Without the metadata's log no broker starts and no topic is deleted, which is what makes room: it may have of the
+    /// margin.
+    async fn promised(&self, bytes: usize) -> Result<u64, LogError> {
+        let space = &self.core.space;
+        let (wanted, least) = self.state().growth(bytes);
+        let promised = match wanted {
+            0 => Some(0),
+            _ if self.key == METADATA_KEY => space.promise_from_margin(least).await.then_some(least),
+            _ => space.promise(wanted, least).await,
+        };
+        promised.ok_or(LogError::Full)
+    }
+
+    /// A batch that is larger than the journal's files needs one of its own, and is not accepted before there is one.
+    async fn ensure_ring(&self, bytes: usize) -> Result<(), LogError> {
+        let Core { journal, space, directory, .. } = &*self.core;
+        let block = Journal::block_bytes(bytes);
+        let Some(missing) = journal.ring.missing_for(block) else { return Ok(()) };
+        if space.promise(missing, missing).await.is_none() {
+            return Err(LogError::Full);
+        }
+        // The books of promises are those of segments.
+        space.kept(missing);
+        journal.ring.ensure(block).await.map_err(|error| {
+            if is_full(&error) {
+                space.refuse();
+                return LogError::Full;
+            }
+            LogError::Io { path: directory.display().to_string(), message: error.to_string() }
+        })
+    }
+
+    /// Looks how long the active segment's file is, if an earlier life has made it: what is allocated there already needs no
+    /// promise. Asked at the first append and not at the start, which may have thousands of partitions to begin with.
+    async fn know_length(&self) -> Result<(), LogError> {
+        let base = {
+            let state = self.state();
+            if !state.active().has_unknown_length() {
+                return Ok(());
+            }
+            state.active().base
+        };
+        let path = self.file(&file_name(base, "log"));
+        let files = &self.core.files;
+        let length = files.patiently(async || files.open(self.key, base, &path, false).await?.len().await);
+        match length.await {
+            Ok(length) => self.allocated(base, length),
+            // Deleted meanwhile: there is another one, or none.
+            Err(_) if self.state().active().base != base => self.state().alive()?,
+            Err(error) => {
+                self.state().alive()?;
+                return Err(log_error(self, base, &error));
+            }
+        }
+        Ok(())
+    }
+
+    /// The file of a segment is `length` bytes long now, so that much of what was promised to it has been kept.
+    pub(in crate::log) fn allocated(&self, base: Offset, length: u64) {
+        let mut state = self.state_mut();
+        let Some(segment) = state.segment_mut(base) else { return };
+        let before = segment.outstanding();
+        segment.allocated = length;
+        if segment.finished {
+            segment.promised = 0;
+        }
+        let after = segment.outstanding();
+        drop(state);
+        self.core.space.kept(before.saturating_sub(after));
+        self.core.space.promise_anyway(after.saturating_sub(before));
+    }
+
+    /// A reservation has become an append or is not wanted: what was promised for it beyond what is needed is given back.
+    pub(super) fn released(&self, state: &mut State, bytes: usize) {
+        state.reserved_bytes -= bytes;
+        state.reservations -= 1;
+        let needed =
+            if state.dead.is_some() { 0 } else { u64::from(state.active().size) + state.reserved_bytes as u64 };
+        let active = state.active_mut();
+        let before = active.outstanding();
+        active.need_no_more_than(needed);
+        let unused = before - active.outstanding();
+        if unused > 0 {
+            self.core.space.give_back(unused);
+        }
+    }
+
+    /// Segments that have left the log need no room any more.
+    pub(in crate::log) fn give_back_promises<'a>(&self, segments: impl Iterator<Item = &'a mut Segment>) {
+        for segment in segments {
+            self.core.space.give_back(segment.outstanding());
+            segment.promised = 0;
+        }
+    }
+
+    /// Waits until the calls before have been served.
+    async fn turn(self: &Rc<Self>) -> Turn {
+        let ticket = self.next_ticket.get();
+        self.next_ticket.set(ticket + 1);
+        self.line.borrow_mut().push_back(ticket);
+        let turn = Turn { log: self.clone(), ticket };
+        while self.line.borrow().front() != Some(&ticket) {
+            self.changed.notified().await;
+        }
+        turn
+    }
+}
+
+/// A turn in the partition's line of appends.
+struct Turn {
+    log: Rc<Log>,
+    ticket: u64,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.log.line.borrow_mut().retain(|ticket| *ticket != self.ticket);
+        self.log.changed.notify_all();
+    }
+}
+
+/// Memory taken, on the way to a reservation.
+struct Taken<'a> {
+    memory: &'a Memory,
+    bytes: usize,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.memory.give_back(self.bytes);
+    }
+}

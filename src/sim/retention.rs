@@ -1,0 +1,33 @@
+//! When retention looks, and that it does.
+
+use std::time::Duration;
+
+use super::{
+    bench::{Bench, call},
+    broker::Settings,
+};
+use crate::{base::ErrorCode, config};
+
+#[test]
+fn retention_looks_after_the_first_delay_and_then_at_its_interval() {
+    let overrides = ["log.retention.ms=1", "log.initial.task.delay.ms=30000", "log.retention.check.interval.ms=60000"];
+    let config = config::load(None, &overrides.map(str::to_owned)).expect("good settings").config;
+    let bench = Bench::start_with(1, 2, Settings { config, ..Settings::small() });
+    let id = bench.topic("t", 2);
+    let keys = [0, 1].map(|core| bench.partition_on(id, core));
+    // What is there at the time, in seconds after the start: the first look is at 30, the second at 90.
+    let mut now = 0;
+    for (until, begin, there) in [(28, 0, true), (33, 0, false), (85, 2, true), (93, 2, false)] {
+        if there {
+            for key in keys {
+                bench.produce(0, key, 0..2).expect("stored");
+            }
+        }
+        bench.sim.run_for(Duration::from_secs(until - now));
+        now = until;
+        for fetched in bench.fetch(0, call(&keys.map(|key| (key, begin)), 1, Duration::ZERO)) {
+            let gone = fetched.error == Some(ErrorCode::OffsetOutOfRange);
+            assert_eq!(gone, !there, "after {until} s: {:?}", fetched.error);
+        }
+    }
+}
