@@ -34,8 +34,10 @@ const REPLY_PRESSED_SIXTEENTHS: u64 = 3;
 /// Connections.
 const CONNECTION_SIXTEENTHS: u64 = 2;
 
-/// The program itself, its rings and what an idle broker holds.
-const BASE_BYTES: u64 = 16 << 20;
+/// The program itself and what an idle broker holds.
+const BASE_BYTES: u64 = 12 << 20;
+/// An idle executor: rings, registered buffers, a journal's blocks, stacks.
+const EXECUTOR_BYTES: u64 = 5 << 19;
 
 /// What a connection is counted with: what an idle one takes, and half of the buffer that a busy one has as well.
 const CONNECTION_BYTES: u64 = 8 << 10;
@@ -140,7 +142,8 @@ impl Machine {
 
     /// What is left for records, requests, replies and connections when the broker runs and its cores talk to each other.
     pub(super) fn memory_left(&self) -> u64 {
-        let taken = BASE_BYTES + shard::mesh_bytes(self.cores()) as u64;
+        let executors = self.cores() as u64 * EXECUTOR_BYTES;
+        let taken = BASE_BYTES + executors + shard::mesh_bytes(self.cores()) as u64;
         self.memory_bytes - taken.min(self.memory_bytes / 2)
     }
 
