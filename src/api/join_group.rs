@@ -11,6 +11,7 @@ use kafka_protocol::{
 
 use crate::{
     api::{Context, Outcome, call::Call, groups},
+    base::ErrorCode,
     group::{GroupRequest, Peer},
 };
 
@@ -22,10 +23,16 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<JoinGroupRequest>) 
     }
     let peer =
         Peer { client_id: call.client_id.clone(), client_host: call.peer.client_host.clone(), version: call.version };
-    let group_id = request.group_id.clone();
+    let (group_id, member_id) = (request.group_id.clone(), request.member_id.clone());
     let answer = groups::answer_of!(context, &group_id, GroupRequest::Join(request, peer), Join);
     let answer = answer.unwrap_or_else(|error| {
-        JoinGroupResponse::default().with_error_code(error.code()).with_generation_id(-1).with_protocol_name(None)
+        let answer =
+            JoinGroupResponse::default().with_error_code(error.code()).with_generation_id(-1).with_protocol_name(None);
+        match error {
+            // What Kafka finds before it looks for the group's coordinator.
+            ErrorCode::InvalidGroupId | ErrorCode::InvalidSessionTimeout => answer.with_member_id(member_id),
+            _ => answer,
+        }
     });
     call.reply(&fit(answer, call.version))
 }
@@ -41,7 +48,7 @@ fn fit(mut answer: JoinGroupResponse, version: i16) -> JoinGroupResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{base::ErrorCode, protocol::frame};
+    use crate::protocol::frame;
 
     #[test]
     fn errors_can_be_said_in_every_version() {

@@ -52,6 +52,10 @@ def topic_configs(t):
     alter(t, "append", TOPIC, name, ("cleanup.policy", APPEND, "compact"))
     alter(t, "append again", TOPIC, name, ("cleanup.policy", APPEND, "compact"))
     described(t, "after append", TOPIC, name, TOPIC_KEYS)
+    # What is there twice counts once.
+    twice = t.topic("twice")
+    t.create(twice, configs={"cleanup.policy": "delete, compact,delete"})
+    described(t, "a policy twice", TOPIC, twice, ["cleanup.policy"])
     alter(t, "subtract", TOPIC, name, ("cleanup.policy", SUBTRACT, "delete"))
     described(t, "after subtract", TOPIC, name, TOPIC_KEYS)
     alter(t, "subtract the rest", TOPIC, name, ("cleanup.policy", SUBTRACT, "compact"))
@@ -116,6 +120,22 @@ def broker_configs(t):
     described(t, "describe no broker", BROKER, "x", [])
     described(t, "describe group", GROUP, "a group", ["x"])
     described(t, "describe metrics", CLIENT_METRICS, "metrics", ["x"])
+
+
+@case()
+def loggers(t):
+    """Their names are each broker's own; that of the root is not."""
+    for name in ("", "x", "77"):
+        described(t, f"describe «{name}»", LOGGER, name, [])
+    described(t, "documented", LOGGER, "1", ["root", "no.such.logger"], documentation=True)
+    described(t, "root", LOGGER, "1", ["root"])
+    for label, name, key, operation, value in (
+        ("unknown logger", "1", "no.such.logger", SET, "DEBUG"), ("delete unknown logger", "1", "no.such.logger", DELETE, None),
+        ("unknown broker", "77", "root", SET, "DEBUG"), ("no broker", "x", "root", SET, "DEBUG"), ("all brokers", "", "root", SET, "DEBUG"),
+        ("append", "1", "root", APPEND, "DEBUG"), ("subtract", "1", "root", SUBTRACT, "DEBUG"), ("delete root", "1", "root", DELETE, None),
+        ("null", "1", "root", SET, None), ("set root", "1", "root", SET, "INFO"),
+    ):
+        alter(t, label, LOGGER, name, (key, operation, value), only=True)
 
 
 @case(levels=("high",))

@@ -1,5 +1,8 @@
 """Fetch, ListOffsets, OffsetForLeaderEpoch, DeleteRecords."""
 
+import gzip
+
+import records
 from cases import case
 from wire import ZERO_UUID
 
@@ -42,6 +45,30 @@ def fetch(t):
             {"Partition": 2, "FetchOffset": 0, "PartitionMaxBytes": 1000}, {"Partition": second, "FetchOffset": offset, "PartitionMaxBytes": 1000}]}],
             seconds=8)
     t.ask("no topics", "Fetch", MaxWaitMs=300, MinBytes=1, Topics=[])
+
+
+@case(levels=(12,))
+def tags(t):
+    """Tagged fields that this version does not have: one that no version knows, one that a later version brought."""
+    name = t.topic("one")
+    t.create(name)
+    body = t.messages["Fetch"][0].encode({"Topics": [{"Topic": name, "Partitions": [{"Partition": 0, "FetchOffset": 0, "PartitionMaxBytes": 9}]}]}, 12)
+    assert body[-1:] == b"\0"
+    for label, tagged in (("none", b"\0"), ("tag 99", b"\1\x63\1\7"), ("the replica state of v15", b"\1\1\x0d" + b"\xff" * 12 + b"\0")):
+        t.answer(t.send_raw(label, "Fetch", 12, body[:-1] + tagged, on=label))
+
+
+@case(levels=("high",))
+def large_batch(t):
+    """Two records of 40 MB in a batch of a few kilobytes."""
+    name = t.topic("one")
+    topic_id = t.create(name, configs={"max.message.bytes": "1000000"})
+    body = gzip.compress(b"".join(records.record(index, b"\0" * 40_000_000, timestamp_delta=1000 * index) for index in (0, 1)), mtime=0)
+    t.produce("both", name, topic_id, records.batch([b"", b""], t.began_ms, attributes=1, deltas=[0, 1000], body=body))
+    for label, timestamp in (("before", 0), ("the first", t.began_ms), ("between", t.began_ms + 1), ("the second", t.began_ms + 1000),
+                             ("behind", t.began_ms + 1001), ("the largest", -3)):
+        t.ask(label, "ListOffsets", ReplicaId=-1, TimeoutMs=10_000, Topics=[
+            {"Name": name, "Partitions": [{"PartitionIndex": 0, "Timestamp": timestamp, "CurrentLeaderEpoch": -1}]}])
 
 
 @case(levels=(7, 12, 13, "high"))

@@ -56,6 +56,25 @@ def find_coordinator(t):
         t.ask("none", "FindCoordinator", CoordinatorKeys=[], KeyType=0)
 
 
+@case(world="fresh")
+def without_coordinator(t):
+    """Before the offsets topic exists."""
+    for group in ("", "g"):
+        join(t, f"join «{group}»", group)
+        join(t, f"join «{group}» with an id", group, "m")
+        join(t, f"join «{group}», session too short", group, session=1)
+        join(t, f"join «{group}», session too long", group, session=1 << 30)
+        join(t, f"join «{group}», no protocols", group, protocols=[])
+        sync(t, f"sync «{group}»", group, 1, "m")
+        sync(t, f"sync «{group}» without a protocol", group, 1, "m", ProtocolType=None, ProtocolName=None)
+        beat(t, f"beat «{group}»", group, 1, "m")
+        leave(t, f"leave «{group}»", group, ("m", None))
+        t.ask(f"commit «{group}»", "OffsetCommit", GroupId=group, GenerationIdOrMemberEpoch=-1, MemberId="", Topics=[])
+        describe(t, f"describe «{group}»", group)
+        t.ask(f"delete «{group}»", "DeleteGroups", GroupsNames=[group])
+    t.ask("list", "ListGroups")
+
+
 @case()
 def alone(t):
     group = t.topic("group")

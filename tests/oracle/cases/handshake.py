@@ -10,6 +10,8 @@ IMPLEMENTED = [0, 1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 19, 20, 21, 22,
 def handshake(t):
     answer = t.ask("table", "ApiVersions", ClientSoftwareName="oracle", ClientSoftwareVersion="1.0",
                    drop=("ApiKeys", "SupportedFeatures", "FinalizedFeatures", "FinalizedFeaturesEpoch"))
+    if t.level >= 3:
+        t.note("the features' epoch is that of a record", answer.get("FinalizedFeaturesEpoch", -1) > 0)
     offered = {api["ApiKey"]: {"min": api["MinVersion"], "max": api["MaxVersion"]} for api in answer["ApiKeys"]}
     for key in IMPLEMENTED:
         t.note(f"api {key}", offered.pop(key, None))

@@ -60,6 +60,8 @@ def produce(t):
     # Partitions of their own for what one of them takes and the other does not.
     ask("gzip with inner offsets", t.batch(["a", "b"], attributes=GZIP, body=gzip.compress(
         records.record(3, b"a") + records.record(9, b"b"), mtime=0)), partition=2)
+    ask("gzip and bytes behind it", t.batch(["a"], attributes=GZIP, body=gzip.compress(
+        records.record(0, b"a"), mtime=0) + b"behind it" * 5), partition=3)
     ask("unknown partition", good, partition=4)
     ask("partition -1", good, partition=-1)
     unknown = t.topic("unknown")

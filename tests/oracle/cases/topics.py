@@ -51,7 +51,7 @@ def create_topics(t):
     ask("assigned for good", new(t.topic("assigned"), -1, -1, [(0, [1]), (1, [1])]))
     for label, configs in (
         ("unknown", {"no.such.key": "1"}), ("no number", {"retention.ms": "soon"}), ("too small", {"retention.ms": "-2"}),
-        ("segment too small", {"segment.bytes": "10"}), ("policy", {"cleanup.policy": "shrink"}), ("policies", {"cleanup.policy": "compact,delete"}),
+        ("segment too small", {"segment.bytes": "10"}), ("policy", {"cleanup.policy": "shrink"}), ("policies", {"cleanup.policy": "compact,delete"}), ("a policy twice", {"cleanup.policy": "delete,delete"}),
         ("no policy", {"cleanup.policy": ""}), ("bool", {"preallocate": "maybe"}), ("null", {"retention.ms": None}), ("blanks", {"retention.ms": " 5 "}),
         ("codec", {"compression.type": "rar"}), ("min isr", {"min.insync.replicas": "0"}), ("dirty", {"min.cleanable.dirty.ratio": "1.5"}),
         ("timestamp type", {"message.timestamp.type": "Whatever"}), ("local above total", {"local.retention.ms": "20", "retention.ms": "10"}),
