@@ -19,8 +19,8 @@ pub use snapshot::{Metadata, MetadataError, read_snapshot};
 
 /// After this many bytes of records a snapshot is written and the log before the last one given up. Less in tests, so that simulated
 /// brokers get there. A start after `kill -9` writes 40 bytes for each partition, and reads all that came since the last
-/// snapshot: with 10,000 partitions this is ten such starts.
-const SNAPSHOT_BYTES: u64 = if cfg!(test) { 8 * 1024 } else { 4 * 1024 * 1024 };
+/// snapshot: with 10,000 partitions this is five such starts.
+const SNAPSHOT_BYTES: u64 = if cfg!(test) { 8 * 1024 } else { 2 * 1024 * 1024 };
 
 /// The metadata log of a single node.
 pub struct Quorum {

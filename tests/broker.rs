@@ -7,6 +7,7 @@ mod broker {
     pub mod confined;
     pub mod cores;
     pub mod durability;
+    pub mod epochs;
     pub mod full;
     pub mod hostile;
     pub mod mount;
