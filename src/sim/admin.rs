@@ -3,32 +3,53 @@
 use std::collections::BTreeMap;
 
 use kafka_protocol::messages::{
-    CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, IncrementalAlterConfigsRequest, TopicName,
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
+    IncrementalAlterConfigsRequest, MetadataRequest, TopicName,
     create_partitions_request::CreatePartitionsTopic,
     create_topics_request::{CreatableTopic, CreatableTopicConfig},
+    delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
+    delete_topics_request::DeleteTopicState,
+    describe_configs_request::DescribeConfigsResource,
     incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
 };
 
 use crate::{
-    base::{ErrorCode, PartitionKey, TopicId},
+    base::{ErrorCode, Offset, PartitionKey, TopicId},
     coordinator::OFFSETS_TOPIC,
     metadata::Image,
-    partition::Isolation,
-    shard::{ControlAnswer, ControlRequest, OffsetsCall},
     sim::{
-        connection::{Connection, Gone},
-        consumer, member,
+        connection::Gone,
+        consumer::{self, list_offset},
+        member,
         member::text,
         model::Topic,
         producer,
+        wire::Wire,
         world::World,
     },
 };
 
-const NAMES: [&str; 3] = ["kept", "red", "blue"];
+const NAMES: [&str; 3] = [member::TOPIC, "red", "blue"];
+/// Names that look like the broker's own files, like directories that it deletes or sets aside, or that are as long as can be.
+const HOSTILE: [&str; 10] = [
+    "ringtail-journal-0",
+    "ringtail-checkpoint-0",
+    "ringtail-manifest",
+    "ringtail-0-0.journal",
+    "meta.properties",
+    "a.0123456789abcdef0123456789abcdef-delete",
+    "a-0.0123456789abcdef0123456789abcdef-stray",
+    "x.tmp",
+    "...",
+    "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn\
+     nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn\
+     nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn",
+];
 const PARTITIONS_MAX: i32 = 4;
 /// Kafka's number for topics in requests about settings.
 const TOPIC_RESOURCE: i8 = 2;
+/// Kafka's number for what was set for a topic.
+const TOPIC_SOURCE: i8 = 1;
 
 /// What was asked for and not answered: it may have happened.
 enum Doubt {
@@ -42,10 +63,13 @@ enum Doubt {
 struct Admin {
     world: World,
     doubt: Doubt,
+    names: Vec<&'static str>,
 }
 
 pub async fn run(world: World) {
-    let mut admin = Admin { world, doubt: Doubt::None };
+    let hostile = HOSTILE[world.rand.below(HOSTILE.len() as u64) as usize];
+    let names = NAMES.into_iter().chain([hostile]).collect();
+    let mut admin = Admin { world, doubt: Doubt::None, names };
     loop {
         let connection = admin.world.connect().await;
         if admin.compare(&connection).await.is_err() {
@@ -75,8 +99,8 @@ pub fn topics_of(image: &Image) -> BTreeMap<String, Topic> {
 
 impl Admin {
     /// After a restart: everything is as it was answered, or as it was asked for last.
-    async fn compare(&mut self, connection: &Connection) -> Result<(), Gone> {
-        let there = connection.ask(|router| async move { topics_of(&router.image()) }).await?;
+    async fn compare(&mut self, connection: &Wire) -> Result<(), Gone> {
+        let there = self.topics_told(connection).await?;
         let known = self.world.model.topics.borrow().clone();
         let seed = self.world.seed();
         match std::mem::replace(&mut self.doubt, Doubt::None) {
@@ -95,6 +119,40 @@ impl Admin {
             }
         }
         Ok(())
+    }
+
+    /// Topics as a client is told of them, but for the groups' own.
+    async fn topics_told(&self, connection: &Wire) -> Result<BTreeMap<String, Topic>, Gone> {
+        let request = MetadataRequest::default().with_topics(None).with_allow_auto_topic_creation(false);
+        let answer = connection.ask(self.world.version(10, 13), &request).await?;
+        let mut topics = BTreeMap::new();
+        for topic in answer.topics {
+            assert_eq!(topic.error_code, 0, "{}: {topic:?}", self.world.seed());
+            let name = topic.name.expect("a topic has a name").to_string();
+            if name == OFFSETS_TOPIC {
+                continue;
+            }
+            let configs = self.configs_told(connection, &name).await?;
+            let topic = Topic { id: TopicId(topic.topic_id), partitions: topic.partitions.len() as i32, configs };
+            topics.insert(name, topic);
+        }
+        Ok(topics)
+    }
+
+    /// What was set for a topic.
+    async fn configs_told(&self, connection: &Wire, name: &str) -> Result<BTreeMap<String, String>, Gone> {
+        let resource = DescribeConfigsResource::default()
+            .with_resource_type(TOPIC_RESOURCE)
+            .with_resource_name(text(name))
+            .with_configuration_keys(None);
+        let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
+        let answer = connection.ask(self.world.version(1, 4), &request).await?;
+        let result = &answer.results[0];
+        assert_eq!(result.error_code, 0, "{}: {result:?}", self.world.seed());
+        let set = result.configs.iter().filter(|config| config.config_source == TOPIC_SOURCE);
+        Ok(set
+            .map(|config| (config.name.to_string(), config.value.as_ref().map_or(String::new(), |v| v.to_string())))
+            .collect())
     }
 
     /// Takes note of how things are now.
@@ -126,27 +184,23 @@ impl Admin {
         model.changes.set(model.changes.get() + 1);
     }
 
-    async fn change(&mut self, connection: &Connection) -> Result<(), Gone> {
+    async fn change(&mut self, connection: &Wire) -> Result<(), Gone> {
         let topics = self.world.model.topics.borrow().clone();
-        let name = NAMES[self.world.rand.below(NAMES.len() as u64) as usize];
+        let name = self.names[self.world.rand.below(self.names.len() as u64) as usize];
         match topics.get(name) {
             None => self.create(connection, name).await,
             Some(topic) => match self.world.rand.below(10) {
                 0 if name != member::TOPIC => self.delete(connection, name, topic.id, topics.clone()).await,
                 1 if topic.partitions < PARTITIONS_MAX => self.grow(connection, name, topics.clone()).await,
                 2 | 3 => self.configure(connection, name, topics.clone()).await,
-                4 | 5 => self.delete_records(connection, topic).await,
-                6 => self.look(connection, topic).await,
+                4 | 5 => self.delete_records(connection, name, topic).await,
+                6 => self.look(connection, name, topic).await,
                 _ => Ok(()),
             },
         }
     }
 
-    async fn control(&self, connection: &Connection, request: ControlRequest) -> Result<ControlAnswer, Gone> {
-        connection.ask(move |router| async move { router.control(request).await }).await
-    }
-
-    async fn create(&mut self, connection: &Connection, name: &str) -> Result<(), Gone> {
+    async fn create(&mut self, connection: &Wire, name: &str) -> Result<(), Gone> {
         let partitions = 1 + self.world.rand.below(3) as i32;
         let mut configs = BTreeMap::new();
         if self.world.one_in(4) {
@@ -166,34 +220,37 @@ impl Admin {
             .with_num_partitions(partitions)
             .with_replication_factor(1)
             .with_configs(settings.collect());
-        let request = CreateTopicsRequest::default().with_topics(vec![topic]);
+        let request = CreateTopicsRequest::default().with_timeout_ms(10_000).with_topics(vec![topic]);
         self.doubt = Doubt::Created(name.to_owned(), partitions, configs.clone());
-        let answer = self.control(connection, ControlRequest::CreateTopics(request)).await?;
-        self.doubt = Doubt::None;
-        match answer {
-            ControlAnswer::CreateTopics(answer) => {
-                let result = &answer.topics[0];
-                assert_eq!(result.error_code, 0, "{}: {result:?}", self.world.seed());
-                let mut topics = self.world.model.topics.borrow().clone();
-                let topic = Topic { id: TopicId(result.topic_id), partitions, configs };
-                assert!(topics.insert(name.to_owned(), topic).is_none(), "{}: {name} twice", self.world.seed());
-                self.became(topics);
-            }
-            other => self.refused(&other),
+        let version = self.world.version(2, 7);
+        let answer = connection.ask(version, &request).await?;
+        let result = &answer.topics[0];
+        if self.refused(result.error_code, result) {
+            return Ok(());
         }
+        let id = match version {
+            7 => TopicId(result.topic_id),
+            _ => self.topics_told(connection).await?.get(name).map(|topic| topic.id).expect("it was just made"),
+        };
+        self.doubt = Doubt::None;
+        let mut topics = self.world.model.topics.borrow().clone();
+        let topic = Topic { id, partitions, configs };
+        assert!(topics.insert(name.to_owned(), topic).is_none(), "{}: {name} twice", self.world.seed());
+        self.became(topics);
         Ok(())
     }
 
-    /// A change may be refused by a full disk only, and then has not happened.
-    fn refused(&self, answer: &ControlAnswer) {
-        let full =
-            matches!(answer, ControlAnswer::Refused(ErrorCode::KafkaStorageError | ErrorCode::NotLeaderOrFollower));
-        assert!(full, "{}: {answer:?}", self.world.seed());
+    /// A change may be refused by a full or failing disk only, and then has not happened.
+    fn refused(&mut self, code: i16, answer: &impl std::fmt::Debug) -> bool {
+        let Some(error) = ErrorCode::try_from_code(code) else { return false };
+        assert!(self.world.may_refuse(error), "{}: {answer:?}", self.world.seed());
+        self.doubt = Doubt::None;
+        true
     }
 
     async fn delete(
         &mut self,
-        connection: &Connection,
+        connection: &Wire,
         name: &str,
         id: TopicId,
         mut topics: BTreeMap<String, Topic>,
@@ -201,28 +258,24 @@ impl Admin {
         topics.remove(name);
         self.world.model.deleted.borrow_mut().insert(id);
         self.doubt = Doubt::After(topics.clone());
-        let request = DeleteTopicsRequest::default().with_topic_names(vec![TopicName(text(name))]);
-        let answer = self.control(connection, ControlRequest::DeleteTopics(request, 5)).await?;
-        self.doubt = Doubt::None;
-        match answer {
-            ControlAnswer::DeleteTopics(answer) => {
-                assert_eq!(answer.responses[0].error_code, 0, "{}: {answer:?}", self.world.seed());
-                self.became(topics);
-            }
-            other => {
-                self.refused(&other);
-                self.world.model.deleted.borrow_mut().remove(&id);
-            }
+        let version = self.world.version(1, 6);
+        let request = DeleteTopicsRequest::default().with_timeout_ms(10_000);
+        let request = if version < 6 {
+            request.with_topic_names(vec![TopicName(text(name))])
+        } else {
+            request.with_topics(vec![DeleteTopicState::default().with_name(Some(TopicName(text(name))))])
+        };
+        let answer = connection.ask(version, &request).await?;
+        if self.refused(answer.responses[0].error_code, &answer) {
+            self.world.model.deleted.borrow_mut().remove(&id);
+            return Ok(());
         }
+        self.doubt = Doubt::None;
+        self.became(topics);
         Ok(())
     }
 
-    async fn grow(
-        &mut self,
-        connection: &Connection,
-        name: &str,
-        mut topics: BTreeMap<String, Topic>,
-    ) -> Result<(), Gone> {
+    async fn grow(&mut self, connection: &Wire, name: &str, mut topics: BTreeMap<String, Topic>) -> Result<(), Gone> {
         let topic = topics.get_mut(name).expect("it is there");
         topic.partitions += 1;
         let wanted = CreatePartitionsTopic::default()
@@ -230,22 +283,19 @@ impl Admin {
             .with_count(topic.partitions)
             .with_assignments(None);
         self.doubt = Doubt::After(topics.clone());
-        let request = CreatePartitionsRequest::default().with_topics(vec![wanted]);
-        let answer = self.control(connection, ControlRequest::CreatePartitions(request)).await?;
-        self.doubt = Doubt::None;
-        match answer {
-            ControlAnswer::CreatePartitions(answer) => {
-                assert_eq!(answer.results[0].error_code, 0, "{}: {answer:?}", self.world.seed());
-                self.became(topics);
-            }
-            other => self.refused(&other),
+        let request = CreatePartitionsRequest::default().with_timeout_ms(10_000).with_topics(vec![wanted]);
+        let answer = connection.ask(self.world.version(0, 3), &request).await?;
+        if self.refused(answer.results[0].error_code, &answer) {
+            return Ok(());
         }
+        self.doubt = Doubt::None;
+        self.became(topics);
         Ok(())
     }
 
     async fn configure(
         &mut self,
-        connection: &Connection,
+        connection: &Wire,
         name: &str,
         mut topics: BTreeMap<String, Topic>,
     ) -> Result<(), Gone> {
@@ -259,77 +309,64 @@ impl Admin {
             .with_configs(vec![config]);
         self.doubt = Doubt::After(topics.clone());
         let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
-        let answer = self.control(connection, ControlRequest::IncrementalAlterConfigs(request)).await?;
-        self.doubt = Doubt::None;
-        match answer {
-            ControlAnswer::IncrementalAlterConfigs(answer) => {
-                assert_eq!(answer.responses[0].error_code, 0, "{}: {answer:?}", self.world.seed());
-                self.became(topics);
-            }
-            other => self.refused(&other),
+        let answer = connection.ask(self.world.version(0, 1), &request).await?;
+        if self.refused(answer.responses[0].error_code, &answer) {
+            return Ok(());
         }
+        self.doubt = Doubt::None;
+        self.became(topics);
         Ok(())
     }
 
-    async fn delete_records(&self, connection: &Connection, topic: &Topic) -> Result<(), Gone> {
+    async fn delete_records(&self, connection: &Wire, name: &str, topic: &Topic) -> Result<(), Gone> {
         let partition = self.world.rand.below(topic.partitions as u64) as i32;
         let key = PartitionKey { topic_id: topic.id, partition };
         let model = &self.world.model;
         let (floor, top) = model.with(key, |it| (it.start, it.high_watermark));
         let target = floor + self.world.rand.below((top - floor).max(0) as u64 + 1) as i64;
         model.with(key, |it| it.start_asked = it.start_asked.max(target));
-        let call = OffsetsCall::DeleteRecords(vec![(key, target)]);
-        let answer = connection.ask(move |router| async move { router.offsets(call).await }).await?[0];
-        match answer {
-            Ok(answer) => {
-                assert!(answer.offset.0 >= target, "{}: {answer:?} for {target}", model.hint(key));
-                model.log_start(key, floor, answer.offset);
+        let part = DeleteRecordsPartition::default().with_partition_index(partition).with_offset(target);
+        let asked = DeleteRecordsTopic::default().with_name(TopicName(text(name))).with_partitions(vec![part]);
+        let request = DeleteRecordsRequest::default().with_timeout_ms(10_000).with_topics(vec![asked]);
+        let answer = connection.ask(self.world.version(0, 2), &request).await?;
+        let part = &answer.topics[0].partitions[0];
+        match ErrorCode::try_from_code(part.error_code) {
+            None => {
+                assert!(part.low_watermark >= target, "{}: {part:?} for {target}", model.hint(key));
+                model.log_start(key, floor, Offset(part.low_watermark));
             }
-            Err(ErrorCode::KafkaStorageError) => {}
-            Err(other) => panic!("{}: {other:?} for {target} of {floor}..{top}", model.hint(key)),
+            Some(error) if self.world.may_refuse(error) => {}
+            Some(other) => panic!("{}: {other:?} for {target} of {floor}..{top}", model.hint(key)),
         }
         Ok(())
     }
 
     /// Asks where the partitions begin and end.
-    async fn look(&self, connection: &Connection, topic: &Topic) -> Result<(), Gone> {
+    async fn look(&self, connection: &Wire, name: &str, topic: &Topic) -> Result<(), Gone> {
         let model = &self.world.model;
         let keys: Vec<_> =
             (0..topic.partitions).map(|partition| PartitionKey { topic_id: topic.id, partition }).collect();
-        let floors: Vec<_> = keys.iter().map(|key| model.with(*key, |it| (it.start, it.high_watermark))).collect();
-        for timestamp in [-2, -1] {
-            let parts = keys.iter().map(|key| (*key, -1, timestamp)).collect();
-            let call = OffsetsCall::List(parts, Isolation::ReadUncommitted);
-            let answers = connection.ask(move |router| async move { router.offsets(call).await }).await?;
-            for ((key, floor), answer) in keys.iter().zip(&floors).zip(answers) {
-                let answer = match answer {
-                    Ok(answer) => answer,
-                    // The disk fails.
-                    Err(ErrorCode::KafkaStorageError) => continue,
+        for key in &keys {
+            for timestamp in [-2, -1] {
+                let floor = model.with(*key, |it| (it.start, it.high_watermark));
+                let version = self.world.version(1, 10);
+                let listed = list_offset(connection, version, name, key.partition, timestamp).await?;
+                let (offset, _) = match listed {
+                    Ok(listed) => listed,
+                    Err(error) if self.world.may_refuse(error) => continue,
                     Err(error) => panic!("{}: {error:?}", model.hint(*key)),
                 };
                 match timestamp {
-                    -2 => model.log_start(*key, floor.0, answer.offset),
-                    _ => model.high_watermark(*key, floor.1, answer.offset),
+                    -2 => model.log_start(*key, floor.0, Offset(offset)),
+                    _ => model.high_watermark(*key, floor.1, Offset(offset)),
                 }
             }
         }
         // One that nobody waits for: it is dropped with the next connection.
-        let call = crate::shard::FetchCall {
-            partitions: keys.iter().map(|key| (*key, consumer::part(0, 1))).collect(),
-            isolation: Isolation::ReadUncommitted,
-            max_bytes: 1,
-            min_bytes: 1 << 30,
-            max_wait: std::time::Duration::from_millis(self.world.rand.below(50)),
-        };
-        drop(connection.begin(move |router| {
-            Box::pin(async move {
-                let waits: crate::replica::Local<()> = Box::pin(async move {
-                    router.fetch(call).await;
-                });
-                waits
-            })
-        }));
+        let parts: Vec<_> = keys.iter().map(|key| (*key, 0, 1)).collect();
+        let max_wait_ms = self.world.rand.below(50) as i32;
+        let request = consumer::request(13, name, &parts).with_min_bytes(1 << 30).with_max_wait_ms(max_wait_ms);
+        drop(connection.begin(13, &request));
         Ok(())
     }
 }

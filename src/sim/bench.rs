@@ -173,7 +173,7 @@ pub fn begin_produce_all(
         Box::pin(async move {
             let parts = parts.into_iter().map(|(key, numbers)| {
                 let values = numbers.map(|number| Value { writer: 0, number });
-                let bytes = records::batch(values, (ProducerId::NONE, -1), Compression::None, 1_700_000_000_000);
+                let bytes = records::batch(values, (ProducerId::NONE, -1), Compression::None);
                 let rules = router.topic(key.topic_id).map(|topic| topic.rules.clone()).unwrap_or_default();
                 let batch = validate(bytes, &rules, 9, 1_700_000_000_000).expect("a good batch");
                 ProducePart { key, batch }

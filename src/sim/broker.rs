@@ -10,6 +10,7 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
+    api,
     base::BrokerId,
     config::{self, BrokerConfig},
     coordinator::GroupMemory,
@@ -64,6 +65,7 @@ pub struct Life {
     pub sim: Simulation,
     pub cores: usize,
     routers: RefCell<Vec<Option<Router>>>,
+    contexts: RefCell<Vec<Option<Rc<api::Context>>>>,
     started: RefCell<Vec<Rc<Started>>>,
     /// Rings at every change of the cells below.
     pub news: Notify,
@@ -84,6 +86,7 @@ impl Life {
             sim: sim.clone(),
             cores,
             routers: RefCell::new(vec![None; cores]),
+            contexts: RefCell::new(vec![None; cores]),
             started: RefCell::default(),
             news: Notify::new(),
             ready: Cell::new(false),
@@ -131,7 +134,10 @@ impl Life {
             this.sim.kill(NODE);
             this.ended();
         });
-        let started = Rc::new(start(io, seed, fatal).await?);
+        let started = Rc::new(start(io.clone(), seed, fatal).await?);
+        let endpoint = api::Endpoint { name: "PLAINTEXT".into(), host: "localhost".into(), port: 9092 };
+        let context = api::Context::new(started.router.clone(), io, vec![endpoint], self.cores);
+        self.contexts.borrow_mut()[core] = Some(context);
         self.routers.borrow_mut()[core] = Some(started.router.clone());
         self.started.borrow_mut().push(started.clone());
         self.news.notify_all();
@@ -154,10 +160,17 @@ impl Life {
         if self.ended.get() || !self.ready.get() { None } else { self.routers.borrow()[core].clone() }
     }
 
+    /// What handlers on one of its cores know, once it is ready.
+    pub fn context(&self, core: usize) -> Option<Rc<api::Context>> {
+        if self.ended.get() || !self.ready.get() { None } else { self.contexts.borrow()[core].clone() }
+    }
+
     /// It is over, one way or the other: forgets what belonged to it.
     pub fn ended(&self) {
         self.ended.set(true);
         self.routers.borrow_mut().fill(None);
+        let contexts = std::mem::take(&mut *self.contexts.borrow_mut());
+        drop(contexts);
         self.started.borrow_mut().clear();
         self.news.notify_all();
     }

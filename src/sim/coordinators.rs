@@ -9,7 +9,7 @@ use kafka_protocol::{
 
 use super::{
     bench::Bench,
-    member::{ask, commit_code, commit_request, commit_with, fetch_request, fetched_offset, join_request, text},
+    member::{commit_code, commit_request, commit_with, fetch_request, fetched_offset, join_request, text},
 };
 use crate::{
     base::{ErrorCode, PartitionKey},
@@ -18,8 +18,25 @@ use crate::{
     io::sim::{Failure, Faults, Operation, errno},
     partition::Isolation,
     shard::{ControlRequest, OffsetsCall},
-    sim::broker::{Life, NODE, Settings},
+    sim::{
+        broker::{Life, NODE, Settings},
+        connection::{Connection, Gone},
+    },
 };
+
+/// Asks a group's coordinator past the wire. None: there is none yet, or it lost its state.
+async fn ask(connection: &Connection, group: &'static str, request: GroupRequest) -> Result<Option<GroupAnswer>, Gone> {
+    let answer = connection.ask(move |router| async move {
+        if router.coordinator_of(group).is_none() {
+            router.control(ControlRequest::EnsureInternalTopic(OFFSETS_TOPIC.to_owned())).await;
+        }
+        match router.coordinator_of(group) {
+            Some(partition) => router.group(partition, request).await.ok(),
+            None => None,
+        }
+    });
+    answer.await
+}
 
 const GROUP: &str = "g";
 const NOBODY: StrBytes = StrBytes::from_static_str("");

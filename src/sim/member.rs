@@ -3,13 +3,14 @@
 use bytes::Bytes;
 use kafka_protocol::{
     messages::{
-        GroupId, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, OffsetCommitRequest, SyncGroupRequest,
-        TopicName,
+        FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, OffsetCommitRequest,
+        OffsetFetchRequest, SyncGroupRequest, TopicName,
         join_group_request::JoinGroupRequestProtocol,
         join_group_response::JoinGroupResponse,
         leave_group_request::MemberIdentity,
         offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
-        offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics},
+        offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics},
+        offset_fetch_response::{OffsetFetchResponseGroup, OffsetFetchResponsePartitions, OffsetFetchResponseTopics},
         sync_group_request::SyncGroupRequestAssignment,
     },
     protocol::StrBytes,
@@ -17,13 +18,8 @@ use kafka_protocol::{
 
 use crate::{
     base::ErrorCode,
-    coordinator::OFFSETS_TOPIC,
     group::{GroupAnswer, GroupRequest, Peer},
-    shard::ControlRequest,
-    sim::{
-        connection::{Connection, Gone},
-        world::World,
-    },
+    sim::{connection::Gone, wire::Wire, world::World},
 };
 
 /// The topic that is committed for; nobody deletes it.
@@ -44,24 +40,97 @@ pub fn text(text: &str) -> StrBytes {
 
 /// Sends a group's request to its coordinator. None: there is none yet, or it lost its state.
 pub async fn ask(
-    connection: &Connection,
+    world: &World,
+    connection: &Wire,
     group: &'static str,
     request: GroupRequest,
 ) -> Result<Option<GroupAnswer>, Gone> {
-    let answer = connection.ask(move |router| async move {
-        // As the handler does it: offsets of a topic that is not there are refused before the coordinator sees them.
-        if matches!(request, GroupRequest::Commit(..)) && router.image().topic(TOPIC).is_none() {
-            return None;
+    let (answer, code) = send(world, connection, request).await?;
+    let absent = [ErrorCode::CoordinatorLoadInProgress, ErrorCode::CoordinatorNotAvailable, ErrorCode::NotCoordinator];
+    match ErrorCode::try_from_code(code) {
+        Some(error) if absent.contains(&error) => {
+            let version = world.version(0, 6);
+            let request = FindCoordinatorRequest::default();
+            let request = if version < 4 {
+                request.with_key(text(group))
+            } else {
+                request.with_coordinator_keys(vec![text(group)])
+            };
+            connection.ask(version, &request).await?;
+            Ok(None)
         }
-        if router.coordinator_of(group).is_none() {
-            router.control(ControlRequest::EnsureInternalTopic(OFFSETS_TOPIC.to_owned())).await;
+        // The group's log is on the same disk.
+        Some(ErrorCode::KafkaStorageError) if world.disk_may_refuse.get() => Ok(None),
+        _ => Ok(Some(answer)),
+    }
+}
+
+/// The request in any version that has what it says, and the answer's error.
+async fn send(world: &World, connection: &Wire, request: GroupRequest) -> Result<(GroupAnswer, i16), Gone> {
+    Ok(match request {
+        GroupRequest::Join(request, _) => {
+            let answer = connection.ask(world.version(1, 9), &request).await?;
+            (GroupAnswer::Join(answer.clone()), answer.error_code)
         }
-        match router.coordinator_of(group) {
-            Some(partition) => router.group(partition, request).await.ok(),
-            None => None,
+        GroupRequest::Sync(mut request, _) => {
+            let version = world.version(3, 5);
+            if version < 5 {
+                (request.protocol_type, request.protocol_name) = (None, None);
+            }
+            let answer = connection.ask(version, &request).await?;
+            (GroupAnswer::Sync(answer.clone()), answer.error_code)
         }
+        GroupRequest::Heartbeat(request) => {
+            let answer = connection.ask(world.version(0, 4), &request).await?;
+            (GroupAnswer::Heartbeat(answer.clone()), answer.error_code)
+        }
+        GroupRequest::Leave(request, _) => {
+            let answer = connection.ask(world.version(3, 5), &request).await?;
+            (GroupAnswer::Leave(answer.clone()), answer.error_code)
+        }
+        GroupRequest::Commit(request, _) => {
+            let answer = connection.ask(world.version(2, 9), &request).await?;
+            let code = answer.topics[0].partitions[0].error_code;
+            (GroupAnswer::Commit(answer), code)
+        }
+        GroupRequest::Fetch(request) => {
+            let group = fetch(world, connection, request).await?;
+            let code = group.error_code;
+            (GroupAnswer::Fetch(group), code)
+        }
+        other => panic!("no member asks {other:?}"),
+    })
+}
+
+/// In the form with groups, or the one before.
+async fn fetch(
+    world: &World,
+    connection: &Wire,
+    group: OffsetFetchRequestGroup,
+) -> Result<OffsetFetchResponseGroup, Gone> {
+    let version = world.version(2, 9);
+    if version >= 8 {
+        let request = OffsetFetchRequest::default().with_groups(vec![group]);
+        return Ok(connection.ask(version, &request).await?.groups.remove(0));
+    }
+    let topics = group.topics.map(|topics| {
+        let topic = |topic: OffsetFetchRequestTopics| {
+            OffsetFetchRequestTopic::default().with_name(topic.name).with_partition_indexes(topic.partition_indexes)
+        };
+        topics.into_iter().map(topic).collect()
     });
-    answer.await
+    let request = OffsetFetchRequest::default().with_group_id(group.group_id).with_topics(topics);
+    let answer = connection.ask(version, &request).await?;
+    let topics = answer.topics.into_iter().map(|topic| {
+        let partitions = topic.partitions.into_iter().map(|partition| {
+            OffsetFetchResponsePartitions::default()
+                .with_partition_index(partition.partition_index)
+                .with_committed_offset(partition.committed_offset)
+                .with_error_code(partition.error_code)
+        });
+        OffsetFetchResponseTopics::default().with_name(topic.name).with_partitions(partitions.collect())
+    });
+    Ok(OffsetFetchResponseGroup::default().with_error_code(answer.error_code).with_topics(topics.collect()))
 }
 
 pub async fn run(world: World, group: &'static str, index: i32) {
@@ -136,7 +205,7 @@ impl Member {
     }
 
     /// Joins, syncs, works for a while.
-    async fn generation(&mut self, connection: &Connection) -> Result<(), Gone> {
+    async fn generation(&mut self, connection: &Wire) -> Result<(), Gone> {
         let Some(joined) = self.join(connection).await? else { return Ok(()) };
         if !self.sync(connection, &joined).await? {
             return Ok(());
@@ -161,9 +230,9 @@ impl Member {
         Ok(())
     }
 
-    async fn join(&mut self, connection: &Connection) -> Result<Option<JoinGroupResponse>, Gone> {
+    async fn join(&mut self, connection: &Wire) -> Result<Option<JoinGroupResponse>, Gone> {
         let floor = self.world.model.generation(self.group);
-        let answer = ask(connection, self.group, join_request(self.group, &self.id)).await?;
+        let answer = ask(&self.world, connection, self.group, join_request(self.group, &self.id)).await?;
         let Some(GroupAnswer::Join(answer)) = answer else { return Ok(None) };
         match ErrorCode::try_from_code(answer.error_code) {
             None => {
@@ -181,7 +250,7 @@ impl Member {
     }
 
     /// The leader gives each member the generation and its own id; each member finds its own again.
-    async fn sync(&mut self, connection: &Connection, joined: &JoinGroupResponse) -> Result<bool, Gone> {
+    async fn sync(&mut self, connection: &Wire, joined: &JoinGroupResponse) -> Result<bool, Gone> {
         let assignment = |id: &StrBytes| Bytes::from(format!("{}:{}", joined.generation_id, id.as_str()));
         let mut request = SyncGroupRequest::default()
             .with_group_id(GroupId(text(self.group)))
@@ -197,7 +266,7 @@ impl Member {
             });
             request = request.with_assignments(all.collect());
         }
-        let answer = ask(connection, self.group, GroupRequest::Sync(request, 5)).await?;
+        let answer = ask(&self.world, connection, self.group, GroupRequest::Sync(request, 5)).await?;
         let Some(GroupAnswer::Sync(answer)) = answer else { return Ok(false) };
         match ErrorCode::try_from_code(answer.error_code) {
             None => {
@@ -219,22 +288,28 @@ impl Member {
         false
     }
 
-    async fn heartbeat(&mut self, connection: &Connection, joined: &JoinGroupResponse) -> Result<bool, Gone> {
+    async fn heartbeat(&mut self, connection: &Wire, joined: &JoinGroupResponse) -> Result<bool, Gone> {
         let request = HeartbeatRequest::default()
             .with_group_id(GroupId(text(self.group)))
             .with_generation_id(joined.generation_id)
             .with_member_id(self.id.clone());
-        let answer = ask(connection, self.group, GroupRequest::Heartbeat(request)).await?;
+        let answer = ask(&self.world, connection, self.group, GroupRequest::Heartbeat(request)).await?;
         let Some(GroupAnswer::Heartbeat(answer)) = answer else { return Ok(false) };
         Ok(ErrorCode::try_from_code(answer.error_code).is_none_or(|error| self.fenced(error)))
     }
 
-    async fn commit(&mut self, connection: &Connection, generation: i32) -> Result<bool, Gone> {
+    async fn commit(&mut self, connection: &Wire, generation: i32) -> Result<bool, Gone> {
         self.next += 1 + self.world.rand.below(3) as i64;
         self.world.model.commits(self.group, self.index, self.next);
         let request = commit_request(self.group, (&self.id, generation), self.index, self.next);
-        let Some(answer) = ask(connection, self.group, request).await? else { return Ok(false) };
+        let topics = self.world.model.topics.borrow().clone();
+        let Some(answer) = ask(&self.world, connection, self.group, request).await? else { return Ok(false) };
         match ErrorCode::try_from_code(commit_code(&answer)) {
+            Some(ErrorCode::UnknownTopicOrPartition) => {
+                let known = topics.get(TOPIC).is_some_and(|topic| topic.partitions > self.index);
+                assert!(!known, "{}: the partition is there, but not for a commit", self.hint());
+                Ok(true)
+            }
             None => {
                 self.world.model.committed(self.group, self.index, self.next);
                 self.world.model.commits.set(self.world.model.commits.get() + 1);
@@ -245,8 +320,8 @@ impl Member {
     }
 
     /// Reads back what is committed. Nobody else commits for this partition.
-    async fn look(&self, connection: &Connection) -> Result<bool, Gone> {
-        let answer = ask(connection, self.group, fetch_request(self.group, self.index)).await?;
+    async fn look(&self, connection: &Wire) -> Result<bool, Gone> {
+        let answer = ask(&self.world, connection, self.group, fetch_request(self.group, self.index)).await?;
         if let Some(answer) = answer {
             let offset = fetched_offset(&answer).max(0);
             self.world.model.committed(self.group, self.index, offset);
@@ -254,11 +329,11 @@ impl Member {
         Ok(true)
     }
 
-    async fn leave(&mut self, connection: &Connection) -> Result<(), Gone> {
+    async fn leave(&mut self, connection: &Wire) -> Result<(), Gone> {
         let request = LeaveGroupRequest::default()
             .with_group_id(GroupId(text(self.group)))
             .with_members(vec![MemberIdentity::default().with_member_id(self.id.clone())]);
-        ask(connection, self.group, GroupRequest::Leave(request, 5)).await?;
+        ask(&self.world, connection, self.group, GroupRequest::Leave(request, 5)).await?;
         self.id = StrBytes::default();
         Ok(())
     }

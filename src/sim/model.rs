@@ -93,6 +93,11 @@ impl Model {
         look(partitions.get_mut(&key).unwrap_or_else(|| panic!("{}: nobody made it", self.hint(key))))
     }
 
+    /// The topic that has this id, if it is there.
+    pub fn name_of(&self, id: TopicId) -> Option<String> {
+        self.topics.borrow().iter().find(|(_, topic)| topic.id == id).map(|(name, _)| name.clone())
+    }
+
     pub fn is_deleted(&self, key: PartitionKey) -> bool {
         self.deleted.borrow().contains(&key.topic_id)
     }
@@ -135,7 +140,8 @@ impl Model {
         self.with(key, |promised| {
             assert!(told.0 >= floor, "{}: the log start went back from {floor} to {told}", self.hint(key));
             let asked = promised.retention || told.0 <= promised.start_asked;
-            assert!(asked, "{}: the log starts at {told}, nobody asked for that", self.hint(key));
+            let largest = promised.start_asked;
+            assert!(asked, "{}: the log starts at {told}, {largest} was asked for at most", self.hint(key));
             promised.start = promised.start.max(told.0);
         });
     }

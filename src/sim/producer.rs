@@ -1,16 +1,20 @@
 //! An idempotent producer of one partition: batches in flight together, retried in order until they are stored.
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
+
+use kafka_protocol::messages::{
+    InitProducerIdRequest, ProduceRequest, ProduceResponse, TopicName,
+    produce_request::{PartitionProduceData, TopicProduceData},
+};
 
 use crate::{
     base::{ErrorCode, PartitionKey, ProducerId},
-    partition::validate,
     protocol::compression::Compression,
-    replica::{Appended, Local, Produced},
-    shard::ProducePart,
     sim::{
-        connection::Connection,
+        connection::Gone,
+        member::{TOPIC, text},
         records::{self, Value},
+        wire::Wire,
         world::World,
     },
 };
@@ -90,36 +94,38 @@ impl Producer {
         }
     }
 
-    async fn round(&mut self, connection: &Connection) -> Then {
+    async fn round(&mut self, connection: &Wire) -> Then {
         if self.world.model.is_deleted(self.key) || (self.world.finishing.get() && self.pending.is_empty()) {
             return Then::End;
         }
         let id = match self.id {
             Some(id) => id,
-            None => match connection.ask(|router| async move { router.next_producer_id().await }).await {
-                Ok(Ok(id)) => {
+            None => match self.new_id(connection).await {
+                Ok(Some(id)) => {
                     self.world.model.producer_id(id.0);
                     *self.id.insert(id)
                 }
-                Ok(Err(_)) => {
+                Ok(None) => {
                     self.world.pause(5000).await;
                     return Then::GoOn;
                 }
-                Err(_) => return Then::Reconnect,
+                Err(Gone) => return Then::Reconnect,
             },
         };
         self.top_up();
-        let timeout = if self.world.one_in(12) { Duration::from_micros(300) } else { Duration::from_secs(30) };
-        let answers: Vec<_> = self.pending.iter().map(|batch| self.send(connection, id, batch, timeout)).collect();
+        let answers: Vec<_> = self.pending.iter().map(|batch| self.send(connection, id, batch)).collect();
         let mut refused = None;
         let mut stored = 0;
         for answer in answers {
-            match answer.await {
-                None => {
+            let answer = match answer.await {
+                Ok(answer) => answer,
+                Err(Gone) => {
                     self.pending.drain(..stored);
                     return Then::Reconnect;
                 }
-                Some(Ok(produced)) => {
+            };
+            match base_offset(&answer) {
+                Ok(base_offset) => {
                     let hint = self.world.model.hint(self.key);
                     // What timed out may have been stored. So may what finds the disk full, in an earlier round: room is asked
                     // for before it is seen that a batch is there already, and the next one may be there as well and find room.
@@ -127,11 +133,11 @@ impl Producer {
                         matches!(refused, None | Some(ErrorCode::RequestTimedOut | ErrorCode::KafkaStorageError));
                     assert!(may_be_stored, "{hint}: a batch overtook one that was refused with {refused:?}");
                     if refused.is_none() {
-                        self.stored(stored, &produced);
+                        self.stored(stored, base_offset);
                         stored += 1;
                     }
                 }
-                Some(Err(error)) => {
+                Err(error) => {
                     self.check_refusal(error, refused);
                     refused = refused.or(Some(error));
                 }
@@ -148,38 +154,33 @@ impl Producer {
         if self.world.one_in(25) { Then::Reconnect } else { Then::GoOn }
     }
 
-    fn send(
-        &self,
-        connection: &Connection,
-        id: ProducerId,
-        batch: &Batch,
-        timeout: Duration,
-    ) -> crate::io::channel::OneshotReceiver<Appended> {
-        let now = self.world.wall();
-        let writer = self.writer;
-        let values = (batch.first..batch.first + batch.count).map(|number| Value { writer, number });
-        let bytes = records::batch(values, (id, batch.sequence), batch.codec, now);
-        let key = self.key;
-        connection.begin(move |router| {
-            Box::pin(async move {
-                let Some(topic) = router.topic(key.topic_id) else {
-                    let gone: Local<Appended> = Box::pin(async { Err(ErrorCode::UnknownTopicOrPartition) });
-                    return gone;
-                };
-                let batch = validate(bytes, &topic.rules, 9, now).expect("a good batch");
-                let pending = router.produce(vec![ProducePart { key, batch }]).await;
-                let waits: Local<Appended> =
-                    Box::pin(async move { pending.wait(timeout).await.pop().expect("an answer for each batch") });
-                waits
-            })
-        })
+    async fn new_id(&self, connection: &Wire) -> Result<Option<ProducerId>, Gone> {
+        let request = InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(60_000);
+        let answer = connection.ask(self.world.version(0, 4), &request).await?;
+        Ok((answer.error_code == 0).then_some(ProducerId(answer.producer_id.0)))
     }
 
-    fn stored(&self, index: usize, produced: &Produced) {
+    /// By id, so that a topic of the same name that came since gets nothing; by name where there is no such topic.
+    fn send(
+        &self,
+        connection: &Wire,
+        id: ProducerId,
+        batch: &Batch,
+    ) -> impl Future<Output = Result<ProduceResponse, Gone>> + use<> {
+        let writer = self.writer;
+        let values = (batch.first..batch.first + batch.count).map(|number| Value { writer, number });
+        let bytes = records::batch(values, (id, batch.sequence), batch.codec);
+        let named = self.world.model.name_of(self.key.topic_id).is_some_and(|name| name == TOPIC);
+        let version = if named { self.world.version(3, 13) } else { 13 };
+        let acks = if self.world.one_in(4) { 1 } else { -1 };
+        connection.begin(version, &request(version, self.key, TOPIC, bytes, acks))
+    }
+
+    fn stored(&self, index: usize, base_offset: i64) {
         let batch = &self.pending[index];
         let model = &self.world.model;
         for (delta, number) in (batch.first..batch.first + batch.count).enumerate() {
-            model.lies(self.key, produced.base_offset.0 + delta as i64, Value { writer: self.writer, number });
+            model.lies(self.key, base_offset + delta as i64, Value { writer: self.writer, number });
         }
         model.acks.set(model.acks.get() + 1);
     }
@@ -187,15 +188,33 @@ impl Producer {
     fn check_refusal(&self, error: ErrorCode, before: Option<ErrorCode>) {
         let hint = self.world.model.hint(self.key);
         match error {
-            ErrorCode::UnknownTopicOrPartition => {
+            ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId => {
                 assert!(self.world.model.is_deleted(self.key), "{hint}: the topic is there, but not for a producer");
             }
             // The one before it was refused, or will not have been stored in time.
             ErrorCode::OutOfOrderSequenceNumber => {
                 assert!(before.is_some(), "{hint}: records of an idempotent producer were forgotten");
             }
-            ErrorCode::RequestTimedOut | ErrorCode::KafkaStorageError | ErrorCode::NotLeaderOrFollower => {}
+            ErrorCode::RequestTimedOut => {}
+            _ if self.world.may_refuse(error) => {}
             other => panic!("{hint}: produce was refused with {other:?}"),
         }
+    }
+}
+
+/// One batch for one partition: by id from v13 on, by name before.
+pub fn request(version: i16, key: PartitionKey, name: &str, records: bytes::Bytes, acks: i16) -> ProduceRequest {
+    let partition = PartitionProduceData::default().with_index(key.partition).with_records(Some(records));
+    let topic = TopicProduceData::default().with_partition_data(vec![partition]);
+    let topic =
+        if version >= 13 { topic.with_topic_id(key.topic_id.0) } else { topic.with_name(TopicName(text(name))) };
+    ProduceRequest::default().with_acks(acks).with_timeout_ms(30_000).with_topic_data(vec![topic])
+}
+
+fn base_offset(answer: &ProduceResponse) -> Result<i64, ErrorCode> {
+    let partition = &answer.responses[0].partition_responses[0];
+    match ErrorCode::try_from_code(partition.error_code) {
+        None => Ok(partition.base_offset),
+        Some(error) => Err(error),
     }
 }

@@ -18,6 +18,11 @@ pub struct Value {
     pub number: u32,
 }
 
+/// About where the simulator's wall clock begins.
+pub const FIRST_TIMESTAMP: Timestamp = 1_700_000_000_000;
+/// All timestamps are below the first and so many more.
+pub const TIMESTAMPS: u32 = 50_000;
+
 fn length(value: Value) -> usize {
     let mixed = (u64::from(value.writer) << 32 | u64::from(value.number)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     8 + if mixed % 37 == 0 { (mixed >> 8) as usize % 12_000 } else { (mixed >> 8) as usize % 200 }
@@ -36,19 +41,30 @@ fn value_of(bytes: &[u8]) -> Option<Value> {
     (bytes == bytes_of(value)).then_some(value)
 }
 
-/// A batch as a client sends it.
-pub fn batch(
+/// When a record is said to have happened: no order of its own, and the same whenever it is sent.
+pub fn timestamp_of(value: Value) -> Timestamp {
+    let mixed = (u64::from(value.number) << 32 | u64::from(value.writer)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+    FIRST_TIMESTAMP + (mixed % u64::from(TIMESTAMPS)) as Timestamp
+}
+
+/// A batch as a client sends it, each record with the time that follows from it.
+pub fn batch(values: impl Iterator<Item = Value>, producer: (ProducerId, i32), codec: Compression) -> Bytes {
+    batch_at(values, producer, codec, timestamp_of)
+}
+
+/// A batch with other times.
+pub fn batch_at(
     values: impl Iterator<Item = Value>,
     producer: (ProducerId, i32),
     codec: Compression,
-    now: Timestamp,
+    time_of: impl Fn(Value) -> Timestamp,
 ) -> Bytes {
     let mut batch = BatchBuilder::new().producer(producer.0, ProducerEpoch(0), producer.1);
     if codec != Compression::None {
         batch = batch.compressed(codec, codec.default_level());
     }
     for value in values {
-        batch.push(now, None, Some(&bytes_of(value)));
+        batch.push(time_of(value), None, Some(&bytes_of(value)));
     }
     batch.build()
 }
@@ -58,9 +74,20 @@ pub fn batch(
 /// If the bytes are not whole batches of ours, one after the other.
 pub fn records(slices: &[Slice], hint: &str) -> Vec<(Offset, Value)> {
     let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+    parse(&bytes, hint, |_, _| {})
+}
+
+/// The same of bytes in one piece, and of records with the times that follow from them.
+pub fn records_of(bytes: &[u8], hint: &str) -> Vec<(Offset, Value)> {
+    parse(bytes, hint, |value, timestamp| {
+        assert_eq!(timestamp, timestamp_of(value), "{hint}: the timestamp of {value:?}");
+    })
+}
+
+fn parse(bytes: &[u8], hint: &str, see: impl Fn(Value, Timestamp)) -> Vec<(Offset, Value)> {
     let mut records = Vec::new();
     let mut end = 0;
-    for batch in batch::batches(&bytes) {
+    for batch in batch::batches(bytes) {
         let batch = batch.unwrap_or_else(|error| panic!("{hint}: not a batch: {error:?}"));
         end = batch.position + batch.bytes.len();
         assert!(batch::crc_ok(batch.bytes), "{hint}: a batch at {} is damaged", batch.header.base_offset);
@@ -70,6 +97,7 @@ pub fn records(slices: &[Slice], hint: &str) -> Vec<(Offset, Value)> {
         for record in Records::new(&plain, batch.header.record_count) {
             let record = record.unwrap_or_else(|error| panic!("{hint}: not a record: {error:?}"));
             let value = record.value.and_then(value_of).unwrap_or_else(|| panic!("{hint}: not our value"));
+            see(value, batch.header.base_timestamp + record.timestamp_delta);
             records.push((batch.header.base_offset.plus(i64::from(record.offset_delta)), value));
         }
     }

@@ -55,7 +55,7 @@ fn produce(bench: &Bench, key: PartitionKey, numbers: std::ops::Range<u32>, time
         let answer = connection.begin(move |router| {
             Box::pin(async move {
                 let values = numbers.map(|number| Value { writer: 0, number });
-                let bytes = records::batch(values, (ProducerId::NONE, -1), Compression::None, time);
+                let bytes = records::batch_at(values, (ProducerId::NONE, -1), Compression::None, |_| time);
                 let rules = router.topic(key.topic_id).map(|topic| topic.rules.clone()).unwrap_or_default();
                 let batch = validate(bytes, &rules, 9, time).expect("a good batch");
                 let pending = router.produce(vec![ProducePart { key, batch }]).await;

@@ -7,11 +7,12 @@ use std::{
 };
 
 use crate::{
+    base::ErrorCode,
     io::{Io, Rand, channel::Notify, sim::Simulation},
     sim::{
         broker::{CLIENTS, Life},
-        connection::Connection,
         model::Model,
+        wire::Wire,
     },
 };
 
@@ -27,6 +28,10 @@ pub struct Shared {
     /// None while nobody may connect.
     life: RefCell<Option<Rc<Life>>>,
     changed: Notify,
+    /// The disk may refuse: it is small, or something of it fails.
+    pub disk_may_refuse: Cell<bool>,
+    /// The broker has begun its stop.
+    pub stopping: Cell<bool>,
     /// Clients finish what they have begun, and begin nothing.
     pub finishing: Cell<bool>,
     running: Cell<usize>,
@@ -50,6 +55,8 @@ impl World {
             io,
             life: RefCell::default(),
             changed: Notify::new(),
+            disk_may_refuse: Cell::new(false),
+            stopping: Cell::new(false),
             finishing: Cell::new(false),
             running: Cell::new(0),
         }))
@@ -77,12 +84,12 @@ impl World {
     }
 
     /// A connection to any core, as soon as there is a broker.
-    pub async fn connect(&self) -> Connection {
+    pub async fn connect(&self) -> Wire {
         loop {
             let changed = self.changed.notified();
             let life = self.life.borrow().clone();
             if let Some(life) = life
-                && let Some(connection) = Connection::open(&life, self.rand.below(life.cores as u64) as usize)
+                && let Some(connection) = Wire::open(&life, self.rand.below(life.cores as u64) as usize)
             {
                 return connection;
             }
@@ -98,8 +105,18 @@ impl World {
         self.io.clock.now()
     }
 
-    pub fn wall(&self) -> i64 {
-        self.io.clock.wall()
+    /// A version within bounds.
+    pub fn version(&self, least: i16, most: i16) -> i16 {
+        least + self.rand.below((most - least + 1) as u64) as i16
+    }
+
+    /// Whether a request may be refused so: with a disk that may refuse, or by a broker that is about to stop.
+    pub fn may_refuse(&self, error: ErrorCode) -> bool {
+        match error {
+            ErrorCode::KafkaStorageError => self.disk_may_refuse.get(),
+            ErrorCode::NotLeaderOrFollower => self.disk_may_refuse.get() || self.stopping.get(),
+            _ => false,
+        }
     }
 
     /// True once in `chance` times.
