@@ -151,7 +151,7 @@ pub async fn recover(
     phase.done("new life begun");
     report.strays = set_aside(io, directory, &known, &deleted).await?;
     clean_up(io, directory, &incarnation, cores.len(), &journals, &entries).await?;
-    remove_rescues(io, directory, &cores, &deleted, &entries).await?;
+    remove_rescues(io, directory, &cores, &deleted, &entries).await;
     phase.done("cleaned up");
     Ok(Recovered { cores, report })
 }
@@ -267,26 +267,23 @@ async fn clean_up(
 
 /// Removes the rescue files of partitions that are whole again, and those of deleted topics. One of a topic that nobody has
 /// deleted and nobody knows stays.
-async fn remove_rescues(
-    io: &Io,
-    directory: &Path,
-    cores: &[CoreSeed],
-    deleted: &Set<TopicId>,
-    entries: &[DirEntry],
-) -> Result<(), RecoverError> {
-    for (entry, key) in entries.iter().filter_map(|entry| Some((entry, parse_rescue_name(&entry.name)?))) {
+async fn remove_rescues(io: &Io, directory: &Path, cores: &[CoreSeed], deleted: &Set<TopicId>, entries: &[DirEntry]) {
+    let files = entries.iter().filter(|entry| !entry.is_dir);
+    for (entry, key) in files.filter_map(|entry| Some((entry, parse_rescue_name(&entry.name)?))) {
         let path = directory.join(&entry.name);
         let seed = cores[key.core(cores.len())].partitions.iter().find(|partition| partition.image.key == key);
-        match seed.map(|seed| seed.image.rescue) {
-            Some(Some(_)) => {}
-            Some(None) => io.disk.remove_file(&path).await.map_err(|error| failed(&path, &error))?,
-            None if deleted.contains(&key.topic_id) => {
-                io.disk.remove_file(&path).await.map_err(|error| failed(&path, &error))?;
-            }
-            None => tracing::warn!(path = %path.display(), "a rescue file of no partition is left where it is"),
+        let needed = match seed {
+            Some(seed) => seed.image.rescue.is_some(),
+            None => !deleted.contains(&key.topic_id),
+        };
+        if needed && seed.is_none() {
+            tracing::warn!(path = %path.display(), "a rescue file of no partition is left where it is");
+        }
+        // One that stays counts for nothing: no image names it.
+        if !needed && let Err(error) = io.disk.remove_file(&path).await {
+            tracing::warn!(path = %path.display(), %error, "a rescue file that nobody needs could not be removed");
         }
     }
-    Ok(())
 }
 
 /// Makes the ballast, unless there is one or no room for it. Not needed for recovery, so it may come later. As much again

@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    io::{File, Io, OpenOptions, channel::Notify, is_full},
+    io::{File, Io, OpenOptions, channel::Notify, is_full, is_passing},
     log::names::journal_name,
 };
 
@@ -186,8 +186,9 @@ impl Ring {
                 self.growing.set(false);
                 match made {
                     Ok(()) => continue,
-                    // A full disk is no reason to die: what is in the ring is freed by the next checkpoint.
-                    Err(error) if is_full(&error) && self.total_bytes() > 0 => {}
+                    // A full disk, or too many open files, is no reason to die: what is in the ring is freed by the next
+                    // checkpoint.
+                    Err(error) if (is_full(&error) || is_passing(&error)) && self.total_bytes() > 0 => {}
                     Err(error) => return Err(error),
                 }
             }
