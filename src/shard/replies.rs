@@ -11,10 +11,13 @@ use std::sync::{
 
 use crate::io::Pinned;
 
+/// So many fetches find room when nothing is left for longer answers.
+const CROWD: usize = 256;
+
 /// One budget, shared by the cores.
 #[derive(Debug)]
 pub struct ReplyMemory {
-    /// From here on a fetch answers its first batch only.
+    /// From here on a fetch reads a fixed small part only.
     bytes_max: usize,
     /// From here on the largest holders are closed.
     pressed_bytes: usize,
@@ -65,11 +68,14 @@ impl ReplyMemory {
         self.own_bytes.load(Ordering::Relaxed) + pinned.map(Pinned::bytes).sum::<usize>()
     }
 
-    /// How many bytes a fetch may read now: half of what is left, so that whoever comes next finds something as well. 0
-    /// still gives the first batch (KIP-74).
+    /// How many bytes a fetch may read now: half of what is left, so that whoever comes next finds something as well. When
+    /// nothing is left, so much that hundreds more find room before somebody has to go: those who do not read must not
+    /// make the others crawl. 0 still gives the first batch (KIP-74).
     #[must_use]
     pub fn fetch_bytes_max(&self) -> usize {
-        self.bytes_max.saturating_sub(self.held()) / 2
+        let held = self.held();
+        let least = if held < self.pressed_bytes { (self.pressed_bytes - self.bytes_max) / CROWD } else { 0 };
+        (self.bytes_max.saturating_sub(held) / 2).max(least)
     }
 
     /// Whether so much is held that fetches get noticeably less: time to know who holds most.
@@ -150,6 +156,19 @@ mod tests {
         assert_eq!((memory.held(), memory.excess()), (710, 0));
         drop(holders);
         assert_eq!((memory.held(), memory.is_tight(), memory.fetch_bytes_max()), (0, false, 500));
+    }
+
+    #[test]
+    fn those_who_do_not_read_do_not_make_the_others_crawl() {
+        let memory = ReplyMemory::new(1, 1 << 20, 3 << 20);
+        let mut unread = memory.holder();
+        let mut allowed = |held: usize| {
+            unread.set(held);
+            memory.fetch_bytes_max()
+        };
+        let least = (2 << 20) / CROWD;
+        assert_eq!([1 << 20, (3 << 20) - 1].map(&mut allowed), [least, least]);
+        assert_eq!(allowed(3 << 20), 0);
     }
 
     #[test]

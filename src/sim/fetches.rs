@@ -111,7 +111,7 @@ fn unread_replies_of_others_make_a_fetch_shorter_and_never_wait_for_long() {
     for (key, number) in keys.iter().flat_map(|key| (0..4).map(move |number| (*key, number))) {
         bench.produce(0, key, number..number + 1).expect("stored");
     }
-    let replies = ReplyMemory::new(2, 100_000, 200_000);
+    let replies = ReplyMemory::new(2, 100_000, 101_000);
     for core in 0..2 {
         bench.router(core).keep_to(&replies);
     }
@@ -126,11 +126,11 @@ fn unread_replies_of_others_make_a_fetch_shorter_and_never_wait_for_long() {
     assert_eq!((found, taken < SOON), (vec![4, 4], true));
     // The first batch of each core, at once, however many bytes it should wait for.
     for min_bytes in [1, 50_000] {
-        let (found, taken) = fetch(150_000, min_bytes);
+        let (found, taken) = fetch(100_500, min_bytes);
         assert_eq!((found, taken < SOON), (vec![1, 1], true), "{min_bytes}");
     }
     // More than may be held at all: the fetch gives whoever closes the largest holder some time.
-    let (found, taken) = fetch(200_001, 1);
+    let (found, taken) = fetch(101_001, 1);
     let two = Duration::from_secs(2);
     assert_eq!((found, taken >= two && taken < two + SOON), (vec![1, 1], true), "{taken:?}");
 }
