@@ -194,7 +194,41 @@ fn owned(text: &str) -> StrBytes {
 
 #[cfg(test)]
 mod tests {
-    use super::partition_of;
+    use kafka_protocol::messages::{GroupId, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest};
+
+    use super::*;
+
+    /// The codes are Apache Kafka 4.3.1's, from before its offsets topic existed.
+    #[test]
+    fn what_can_be_said_without_a_coordinator() {
+        let id = |id: &'static str| GroupId(StrBytes::from_static_str(id));
+        let peer = Peer { client_id: StrBytes::new(), client_host: StrBytes::new(), version: 9 };
+        let join = |group, session| {
+            let request = JoinGroupRequest::default().with_group_id(id(group)).with_session_timeout_ms(session);
+            GroupRequest::Join(request, peer.clone())
+        };
+        let sync = |group, version| GroupRequest::Sync(SyncGroupRequest::default().with_group_id(id(group)), version);
+        let beat = |group| GroupRequest::Heartbeat(HeartbeatRequest::default().with_group_id(id(group)));
+        let leave = |group| GroupRequest::Leave(LeaveGroupRequest::default().with_group_id(id(group)), 5);
+        for (request, code) in [
+            (join("", 10_000), 24),
+            (join("g", 1), 26),
+            (join("g", i32::MAX), 26),
+            (join("g", 10_000), 16),
+            (sync("", 4), 24),
+            (sync("", 5), 23),
+            (sync("g", 5), 23),
+            (sync("g", 4), 16),
+            (beat(""), 24),
+            (beat("g"), 16),
+            (leave(""), 24),
+            (leave("g"), 16),
+            (GroupRequest::DeleteGroup(id("")), 16),
+            (GroupRequest::Describe(id(""), 5), 16),
+        ] {
+            assert_eq!(without_coordinator(&request, &GroupConfig::default()).code(), code, "{request:?}");
+        }
+    }
 
     #[test]
     fn groups_lie_where_java_puts_them() {
