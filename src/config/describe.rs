@@ -166,6 +166,23 @@ mod tests {
         assert!(find(&entries, "log.retention.ms").value.is_none());
     }
 
+    /// As in Kafka: a list is described with each element once, and given back by CreateTopics as it came.
+    #[test]
+    fn what_is_in_a_list_twice_is_described_once() {
+        for (given, described) in [("delete,delete", "delete"), ("delete, compact,delete", "delete,compact"), ("", "")]
+        {
+            let own = map(&[("cleanup.policy", given)]);
+            let layers = Layers::of(&NOTHING).with_topic(&own);
+            let entries = topic(&layers, &Wanted { synonyms: true, ..Wanted::default() });
+            let entry = find(&entries, "cleanup.policy");
+            assert_eq!(entry.value.as_ref().map(StrBytes::as_str), Some(described));
+            assert_eq!(entry.synonyms[0].value.as_ref().map(StrBytes::as_str), Some(described));
+            let created = created_topic(&layers);
+            let created = created.iter().find(|one| one.name.as_str() == "cleanup.policy").expect("it is there");
+            assert_eq!(created.value.as_ref().map(StrBytes::as_str), Some(given));
+        }
+    }
+
     #[test]
     fn all_brokers_show_dynamic_values_only() {
         let overrides = map(&[("log.retention.ms", " 777777 ")]);

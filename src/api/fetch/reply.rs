@@ -218,6 +218,7 @@ mod tests {
             (2, Fetched::refused(ErrorCode::OffsetOutOfRange)),
             (3, Fetched { diverging, ..fetched(&[]) }),
             (4, Fetched::refused(ErrorCode::UnknownTopicOrPartition)),
+            (5, Fetched::refused(ErrorCode::KafkaStorageError)),
             (300, fetched(&[b"last"])),
         ]
     }
@@ -227,9 +228,14 @@ mod tests {
         let partition = |(index, fetched): (i32, Fetched)| {
             let unknown = fetched.error == Some(ErrorCode::UnknownTopicOrPartition);
             let records: Vec<u8> = fetched.records.iter().flat_map(|slice| slice.to_vec()).collect();
+            let error = match fetched.error {
+                // Clients up to v5 take it for final.
+                Some(ErrorCode::KafkaStorageError) if version <= 5 => Some(ErrorCode::NotLeaderOrFollower),
+                error => error,
+            };
             let mut data = PartitionData::default()
                 .with_partition_index(index)
-                .with_error_code(code(fetched.error))
+                .with_error_code(code(error))
                 .with_high_watermark(fetched.high_watermark.0)
                 .with_last_stable_offset(fetched.last_stable_offset.0)
                 .with_log_start_offset(fetched.log_start_offset.0)
