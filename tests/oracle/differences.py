@@ -22,7 +22,6 @@ EXPECTED = [
     ("fetch/*", "a follower · *", "*.CurrentLeader*", "no followers to be told of a leader"),
     ("loggers/*", "set root · *", "*", "levels are set at the start alone"),
     ("every-broker-key/*", "key: group.coordinator.rebalance.protocols", "*", "names the kinds of groups that are served"),
-    ("every-broker-key/*", "key: max.connections", ".Value", "the value in force: what memory and open files allow"),
     # Settings of our own.
     ("create-topics/*", "*", "*[[]durability].*", "a topic setting of Ringtail's"),
     ("topic-configs/*", "all: durability", "", "a topic setting of Ringtail's"),
