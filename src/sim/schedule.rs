@@ -121,7 +121,7 @@ impl Schedule {
         let sim = self.sim.clone();
         let mut steps = 0;
         while !life.ready.get() {
-            if life.failed.borrow().is_some() {
+            if life.failed.borrow().is_some() || life.ended.get() {
                 return;
             }
             assert!(steps < STEPS_MAX, "{}: recovery does not end", self.world.seed());
@@ -160,7 +160,9 @@ impl Schedule {
     /// Gives how many partitions are offline: what may be missing of them is asked again when they are back.
     fn inspect(&mut self, life: &Rc<Life>) -> usize {
         let allowed = self.allowed;
-        let (world, router) = (self.world.clone(), life.router(0).expect("it is ready"));
+        // It may have ended itself in the very moment in which it was ready.
+        let Some(router) = life.router(0) else { return usize::MAX };
+        let world = self.world.clone();
         let done = Rc::new(std::cell::Cell::new(None));
         let told = done.clone();
         self.sim.spawn_on(NODE, 0, |_| async move {
