@@ -258,9 +258,15 @@ async fn snapshots(io: &Io, directory: &Path) -> io::Result<Vec<(Offset, String)
     Ok(found)
 }
 
-/// The end of the newest snapshot before the one that ends at `end`.
+/// The end of the newest whole snapshot before the one that ends at `end`. A damaged one is no reason to give up what stands
+/// in for it.
 pub(super) async fn one_before(io: &Io, directory: &Path, end: Offset) -> io::Result<Option<Offset>> {
-    Ok(snapshots(io, directory).await?.into_iter().map(|(other, _)| other).rfind(|other| *other < end))
+    for (other, name) in snapshots(io, directory).await?.into_iter().rev().filter(|(other, _)| *other < end) {
+        if decode_snapshot(&io.disk.read_file(&directory.join(name)).await?).is_some() {
+            return Ok(Some(other));
+        }
+    }
+    Ok(None)
 }
 
 /// Removes the snapshots before the one that ends at `end`, and what crashes have left of some. What stays is only untidy.
@@ -369,6 +375,8 @@ mod tests {
                 let batches = [log_batch(1, &[topic("b")]), log_batch(2, &[topic("c")])];
                 let mut metadata = read_snapshot(&io, directory).await.expect("readable");
                 let replayed = metadata.replay(&log(&batches[log_start - 1..], log_start as i64, 3));
+                let before = one_before(&io, directory, Offset(4)).await.expect("listed");
+                assert_eq!(before, Some(Offset(1)), "what stood in for it stays");
                 replayed.map(|()| metadata.records).map_err(|error| error.to_string())
             });
             match log_start {

@@ -1,11 +1,14 @@
 //! Directories in the data directory that belong to no live partition: removed if their topic was deleted, set aside under
 //! Kafka's name for strays if nobody knows.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     base::{PartitionKey, Set, TopicId},
-    io::{DirEntry, Io},
+    io::Io,
     log::{
         directory,
         image::LogImage,
@@ -39,7 +42,8 @@ pub async fn rename_dropped(
 }
 
 /// Looks through the data directory for directories of partitions that are not live. After the new life has begun: what is
-/// set aside too early would be missed if the start were repeated. Returns how many strays there are now.
+/// set aside too early would be missed if the start were repeated. Returns how many strays there are now. One that cannot
+/// be renamed stays where it is, for a disk without a free byte must not keep a broker from starting.
 pub async fn set_aside(
     io: &Io,
     directory: &Path,
@@ -47,36 +51,41 @@ pub async fn set_aside(
     deleted: &Set<TopicId>,
 ) -> Result<usize, RecoverError> {
     let live: BTreeSet<String> = live.iter().map(|(key, (name, _))| directory_name(name, key.partition)).collect();
-    for entry in directories(io, directory).await? {
-        if is_partition_directory(&entry.name) && !live.contains(&entry.name) {
+    let entries = io.disk.read_dir(directory).await.map_err(|error| failed(directory, &error))?;
+    let mut strays = Vec::new();
+    for entry in entries.into_iter().filter(|entry| entry.is_dir) {
+        if is_stray_directory(&entry.name) {
+            strays.push(directory.join(entry.name));
+        } else if is_partition_directory(&entry.name) && !live.contains(&entry.name) {
             let topic_id = directory::topic_of(io, &directory.join(&entry.name)).await;
-            rename(io, directory, &entry.name, topic_id, deleted).await?;
+            match rename(io, directory, &entry.name, topic_id, deleted).await {
+                Ok(Some(path)) => strays.push(path),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "the directory of a partition that is not there could not be renamed")
+                }
+            }
         }
     }
-    let mut strays = directories(io, directory).await?;
-    strays.retain(|entry| is_stray_directory(&entry.name));
-    for entry in strays.iter().take(LISTED_MAX) {
-        let path = directory.join(&entry.name);
-        tracing::warn!(path = %path.display(), "set aside: the metadata does not know this partition; look into it, then remove it");
+    for path in strays.iter().take(LISTED_MAX) {
+        tracing::warn!(
+            path = %path.display(),
+            "set aside: the metadata does not know this partition; look into it, then remove it"
+        );
     }
     Ok(strays.len())
 }
 
-async fn directories(io: &Io, directory: &Path) -> Result<Vec<DirEntry>, RecoverError> {
-    let mut entries = io.disk.read_dir(directory).await.map_err(|error| failed(directory, &error))?;
-    entries.retain(|entry| entry.is_dir);
-    Ok(entries)
-}
-
+/// Renames a partition's directory as deleted, or sets it aside and returns where it is then.
 async fn rename(
     io: &Io,
     directory: &Path,
     name: &str,
     topic_id: Option<TopicId>,
     deleted: &Set<TopicId>,
-) -> Result<(), RecoverError> {
+) -> Result<Option<PathBuf>, RecoverError> {
     let Some((topic, partition)) = name.rsplit_once('-').and_then(|(topic, it)| Some((topic, it.parse().ok()?))) else {
-        return Ok(());
+        return Ok(None);
     };
     let new_name = match topic_id {
         Some(id) if deleted.contains(&id) => deleted_directory_name(topic, partition, id.0.as_u128()),
@@ -88,5 +97,6 @@ async fn rename(
         // One of the same partition was set aside before, and may not be written over.
         to = directory.join(stray_directory_name(topic, partition, io.rand.uuid().as_u128()));
     }
-    io.disk.rename(&from, &to).await.map_err(|error| failed(&from, &error))
+    io.disk.rename(&from, &to).await.map_err(|error| failed(&from, &error))?;
+    Ok(is_stray_directory(&new_name).then_some(to))
 }

@@ -12,7 +12,7 @@ use crate::{
     base::Offset,
     io::{
         Io,
-        sim::{Faults, Simulation},
+        sim::{Failure, Faults, Operation, Simulation, errno},
     },
     log::{
         KnownPartitions, LogConfig, LogSettings, METADATA_KEY, RecoverError, checkpoint::Checkpoint, finish_clean_stop,
@@ -228,6 +228,23 @@ fn directories_that_nobody_knows_are_set_aside_under_any_name_and_never_over_ano
     let strays: Vec<&String> = there.iter().filter(|name| name.ends_with("-stray")).collect();
     assert_eq!(strays.len(), 6, "{there:?}");
     assert!(strays.iter().all(|name| name.len() <= 255));
+}
+
+#[test]
+fn a_directory_that_cannot_be_renamed_is_no_reason_not_to_start() {
+    let sim = Simulation::new(30);
+    sim.block_on(0, 0, |io| async move { drop(written(&io).await) });
+    sim.power_cut(0);
+    let full = Failure { operation: Operation::Rename, files_named: "t-0", error: errno::ENOSPC, one_in: 1 };
+    sim.set_faults(0, Faults { failures: vec![full], ..Faults::default() });
+    assert_eq!(opened(&sim, KnownPartitions::default()), Ok(None));
+    let found = sim.block_on(0, 0, |io| async move { batches_in(&io, "t-0").await });
+    assert_eq!(found, 4, "it stays where it is");
+    sim.power_cut(0);
+    sim.set_faults(0, Faults::default());
+    assert_eq!(opened(&sim, KnownPartitions::default()), Ok(None));
+    let there = sim.block_on(0, 0, |io| async move { names(&io).await });
+    assert!(there.iter().any(|name| name.ends_with("-stray")) && !there.contains(&"t-0".to_owned()), "{there:?}");
 }
 
 #[test]
