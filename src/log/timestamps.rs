@@ -43,7 +43,14 @@ impl Log {
             recent.map(|segment| segment.base).collect()
         };
         for base in candidates {
-            let found = self.noted(self.find_in_segment(base, timestamp, upto).await)?;
+            let found = loop {
+                let start = self.log_start_offset();
+                match self.noted(self.find_in_segment(base, timestamp, upto).await) {
+                    // Deleted while it was looked through: what is left begins further up.
+                    Err(LogError::OffsetOutOfRange) if self.log_start_offset() > start => {}
+                    found => break found?,
+                }
+            };
             if found.is_some() {
                 return Ok(found);
             }
