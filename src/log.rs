@@ -6,6 +6,7 @@
 //! Start: [`recover`] on one core, then [`CoreLog::start`] on each. Stop: [`CoreLog::stop`] on each, then
 //! [`finish_clean_stop`] on one.
 
+mod ballast;
 mod bulk;
 mod check;
 mod checkpoint;
@@ -41,11 +42,12 @@ mod tests;
 mod timestamps;
 mod wire;
 
+pub use ballast::put_ballast;
 pub use check::{CheckReport, Finding, Start, check};
 pub use clean_stop::{StopReport, finish_clean_stop};
 pub use core::{CoreLog, CoreSeed, Fatal, RestoredPartition, StateSource};
 pub use partition_log::{Log, Reservation};
-pub use recovery::{METADATA_KEY, METADATA_TOPIC, Recovered, RecoveryReport, put_ballast, recover};
+pub use recovery::{METADATA_KEY, METADATA_TOPIC, Recovered, RecoveryReport, recover};
 pub use settings::{
     Durability, KnownPartitions, LivePartitions, LogConfig, LogError, LogSettings, LogUsage, MetadataLog, Read,
     RecoverError,

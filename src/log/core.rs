@@ -105,6 +105,8 @@ pub struct Core {
     pub generation: Cell<u64>,
     pub state_source: RefCell<Option<StateSource>>,
     pub stopping: Cell<bool>,
+    /// How often the house was kept.
+    pub looks: Cell<u64>,
     pub fatal: Fatal,
     running: Cell<usize>,
     ended: Notify,
@@ -149,6 +151,7 @@ impl Core {
             generation: Cell::new(seed.generation),
             state_source: RefCell::new(None),
             stopping: Cell::new(false),
+            looks: Cell::new(0),
             fatal,
             settings,
             running: Cell::new(0),

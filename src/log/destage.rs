@@ -9,13 +9,14 @@ use crate::{
     base::Offset,
     io::{File, Instant, SharedBuffer, is_full, join_all},
     log::{
+        ballast,
         checkpoint::encode_checkpoint,
         chunk::Chunk,
         core::Core,
         directory,
         image::LogImage,
         index::SegmentIndex,
-        names::{BALLAST, checkpoint_name},
+        names::checkpoint_name,
         offline,
         partition_log::Log,
         segment::file_name,
@@ -411,10 +412,7 @@ async fn grow(core: &Core, log: &Log, file: &File, base: Offset, needed: u64) ->
 }
 
 pub async fn give_up_ballast(core: &Core) {
-    let path = core.directory.join(BALLAST);
-    if core.io.disk.remove_file(&path).await.is_ok() {
-        tracing::warn!("the disk is full: the ballast was given up to bring records into their segments");
-    }
+    ballast::give_up(&core.io, &core.directory, core.settings.ballast_bytes).await;
 }
 
 /// Cuts sealed segments to their size and writes their indexes.

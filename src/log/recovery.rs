@@ -25,8 +25,9 @@ use state_files::{read_checkpoints, read_manifest};
 
 use crate::{
     base::{METADATA_TOPIC_ID, Map, PartitionKey, Set, TopicId},
-    io::{DirEntry, Instant, Io, OpenOptions},
+    io::{DirEntry, Instant, Io, is_full},
     log::{
+        ballast,
         checkpoint::{Manifest, encode_checkpoint},
         clean_stop::refuse_touched,
         core::{CoreSeed, PartitionSeed},
@@ -34,7 +35,7 @@ use crate::{
         image::LogImage,
         journal::block::Incarnation,
         names::{
-            BALLAST, MANIFEST, checkpoint_name, is_checkpoint_of_another_life, is_deleted_directory, is_temporary,
+            MANIFEST, checkpoint_name, is_checkpoint_of_another_life, is_deleted_directory, is_temporary,
             parse_rescue_name,
         },
         removal::remove_directories,
@@ -82,6 +83,10 @@ pub struct RecoveryReport {
 }
 
 pub(crate) fn failed(path: &Path, error: &std::io::Error) -> RecoverError {
+    if is_full(error) {
+        let message = format!("{error}: the disk is full; free a few MiB of it and start again");
+        return RecoverError::Io { path: path.display().to_string(), message };
+    }
     RecoverError::Io { path: path.display().to_string(), message: error.to_string() }
 }
 
@@ -114,6 +119,11 @@ pub async fn recover(
         Some(manifest) => read_checkpoints(io, directory, manifest, &entries).await?,
         None => Vec::new(),
     };
+    if let Some(manifest) = &manifest {
+        // A start that failed, perhaps on a full disk, has left what no manifest names.
+        remove_leftovers(io, directory, &manifest.incarnation, &entries).await?;
+    }
+    ballast::make_room(io, directory, settings.ballast_bytes).await;
     directory::mark(io, directory, true).await.map_err(at)?;
     if let Some(manifest) = manifest.as_ref().filter(|manifest| !manifest.clean) {
         journals.scan(io, &manifest.incarnation, &checkpoints).await?;
@@ -205,6 +215,7 @@ async fn begin_life(
         seeds[file.core].journals.push((file.number, file.size));
     }
     gate.sync(io).await.map_err(at)?;
+    ballast::make_room(io, directory, settings.ballast_bytes).await;
     for seed in &seeds {
         let kept = seed.partitions.iter().filter(|partition| partition.image.is_kept());
         let images: Vec<Vec<u8>> = kept
@@ -238,17 +249,7 @@ async fn clean_up(
     for file in journals.files.iter().filter(|file| file.core >= cores || file.old) {
         io.disk.remove_file(&file.path).await.map_err(|error| failed(&file.path, &error))?;
     }
-    for entry in entries.iter().filter(|entry| !entry.is_dir) {
-        if is_checkpoint_of_another_life(&entry.name, incarnation) || is_temporary(&entry.name) {
-            let path = directory.join(&entry.name);
-            match io.disk.remove_file(&path).await {
-                Ok(()) => {}
-                // The new manifest was written under the name of the one that a crash had left unfinished.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(failed(&path, &error)),
-            }
-        }
-    }
+    remove_leftovers(io, directory, incarnation, entries).await?;
     let deleted: Vec<PathBuf> = io
         .disk
         .read_dir(directory)
@@ -261,6 +262,27 @@ async fn clean_up(
     if !deleted.is_empty() {
         let io = io.clone();
         io.clone().spawner.spawn(async move { remove_directories(&io, deleted).await });
+    }
+    Ok(())
+}
+
+/// Removes the checkpoints of other lives than this one, and files that were about to replace others.
+async fn remove_leftovers(
+    io: &Io,
+    directory: &Path,
+    incarnation: &Incarnation,
+    entries: &[DirEntry],
+) -> Result<(), RecoverError> {
+    for entry in entries.iter().filter(|entry| !entry.is_dir) {
+        if is_checkpoint_of_another_life(&entry.name, incarnation) || is_temporary(&entry.name) {
+            let path = directory.join(&entry.name);
+            match io.disk.remove_file(&path).await {
+                Ok(()) => {}
+                // The new manifest was written under the name of the one that a crash had left unfinished.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failed(&path, &error)),
+            }
+        }
     }
     Ok(())
 }
@@ -283,29 +305,6 @@ async fn remove_rescues(io: &Io, directory: &Path, cores: &[CoreSeed], deleted: 
         if !needed && let Err(error) = io.disk.remove_file(&path).await {
             tracing::warn!(path = %path.display(), %error, "a rescue file that nobody needs could not be removed");
         }
-    }
-}
-
-/// Makes the ballast, unless there is one or no room for it. Not needed for recovery, so it may come later. As much again
-/// stays free, or a start on a full disk would give the last of it away before it can serve.
-pub async fn put_ballast(io: &Io, directory: &Path, bytes: u64) {
-    let path = directory.join(BALLAST);
-    if bytes == 0 || io.disk.exists(&path).await {
-        return;
-    }
-    let free = io.disk.free_bytes(directory).await.unwrap_or(u64::MAX);
-    if free < bytes.saturating_mul(2) {
-        tracing::warn!(free, bytes, "there is no room for the ballast");
-        return;
-    }
-    let made = async {
-        let file = io.disk.open(&path, OpenOptions { create: true, durable: false }).await?;
-        file.allocate(0, bytes).await
-    };
-    if let Err(error) = made.await {
-        tracing::warn!(%error, bytes, "there is no room for the ballast");
-        // Half of it helps nobody.
-        let _ = io.disk.remove_file(&path).await;
     }
 }
 

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use crate::{
     base::{Offset, PartitionKey, Timestamp},
     log::{
+        ballast,
         core::{Core, CoreLog},
         destage::Pace,
         journal::entry::Entry,
@@ -17,6 +18,9 @@ use crate::{
 
 /// Directories that one call looks through.
 const SWEEPS_MAX: usize = 16;
+
+/// The ballast is looked at in one of so many calls.
+const BALLAST_EVERY: u64 = 16;
 
 /// Segments of one partition whose files' times are asked for in one look.
 const LOOKS_MAX: usize = 64;
@@ -55,6 +59,10 @@ impl CoreLog {
         let old = core.io.clock.now();
         if core.dirty_since.get().is_some_and(|since| old.since(since) >= core.settings.checkpoint_interval) {
             core.want_round();
+        }
+        core.looks.set(core.looks.get() + 1);
+        if core.number == 0 && core.looks.get().is_multiple_of(BALLAST_EVERY) {
+            ballast::restore(&core.io, &core.directory, core.settings.ballast_bytes).await;
         }
         if let Err(error) = core.journal.ring.trim().await {
             tracing::warn!(%error, core = core.number, "a file that the journal does not need could not be removed");

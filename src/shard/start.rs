@@ -222,7 +222,11 @@ impl Started {
     /// One line that says what is wrong.
     pub async fn register(&self, registration: Registration) -> Result<(), String> {
         let Some(control) = self.core.control.borrow().clone() else { return Ok(()) };
-        let failed = |error| format!("the broker could not be registered: {error:?}");
+        let log = &self.core.log;
+        let failed = |error| match log.is_full() {
+            true => format!("{}: the disk is full; free a few MiB of it and start again", log.directory().display()),
+            false => format!("the broker could not be registered: {error:?}"),
+        };
         let new_epochs = self.new_epochs.take();
         self.core.commit_leader_epochs(&control, &new_epochs).await.map_err(failed)?;
         let incarnation = self.core.io.rand.uuid();

@@ -93,3 +93,47 @@ fn a_broker_killed_on_a_full_disk_starts_again_and_has_everything() {
     assert_eq!(clients::watermarks(broker.address(), "full", 0), (0, acknowledged));
     assert_eq!(clients::read_all(broker.address(), "full", 0).len() as i64, acknowledged, "{}", broker.log());
 }
+
+#[test]
+fn a_disk_that_others_fill_keeps_no_broker_from_starting() {
+    let directory = fresh_directory("full-start");
+    let Some(_mount) = Mount::new(&directory.join("disk"), DISK_MIB) else { return };
+    let on_it = format!("log.dirs={}", directory.join("disk/data").display());
+    let start = || Broker::spawn(&directory, command(&directory, &["--override", &on_it]));
+    let mut number = 0;
+    let mut fill = || {
+        number += 1;
+        let mut rest = fs::File::create(directory.join(format!("disk/rest-{number}"))).expect("a name");
+        while std::io::Write::write_all(&mut rest, &[7; 4096]).is_ok() {}
+    };
+    let broker = start();
+    clients::create_topic(broker.address(), "few", 1);
+    clients::create_topic(broker.address(), "gone", 1);
+    let producer = clients::producer(broker.address(), &AT_ONCE);
+    for _ in 0..3 {
+        clients::send(&producer, "few", 0, None, b"value").expect("there is room");
+    }
+    let mut broker = broker;
+    for round in 0..6 {
+        // The disk is full at the end of each life, and at the beginning of the next.
+        fill();
+        if round % 2 == 0 {
+            broker.kill()
+        } else {
+            let _status = broker.terminate();
+        }
+        fill();
+        broker = start();
+        assert_eq!(clients::read_all(broker.address(), "few", 0).len(), 3, "round {round}:\n{}", broker.log());
+    }
+    clients::delete_topic(broker.address(), "gone");
+    for number in 1..=12 {
+        fs::remove_file(directory.join(format!("disk/rest-{number}"))).expect("our own file");
+    }
+    let producer = clients::producer(broker.address(), &AT_ONCE);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while let Err(error) = clients::send(&producer, "few", 0, None, b"value") {
+        assert!(Instant::now() < deadline, "still {error} with room on the disk:\n{}", broker.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}

@@ -8,7 +8,7 @@ use crate::{
     io::is_full,
     log::{
         core::Core,
-        destage::log_error,
+        destage::{give_up_ballast, log_error},
         journal::Journal,
         memory::Memory,
         recovery::METADATA_KEY,
@@ -130,10 +130,19 @@ impl Log {
         let (wanted, least) = self.state().growth(bytes);
         let promised = match wanted {
             0 => Some(0),
-            _ if self.key == METADATA_KEY => space.promise_from_margin(least).await.then_some(least),
+            _ if self.key == METADATA_KEY => self.promised_anyhow(least).await.then_some(least),
             _ => space.promise(wanted, least).await,
         };
         promised.ok_or(LogError::Full)
+    }
+
+    async fn promised_anyhow(&self, bytes: u64) -> bool {
+        let Core { space, .. } = &*self.core;
+        if space.promise_from_margin(bytes).await {
+            return true;
+        }
+        give_up_ballast(&self.core).await;
+        space.promise_from_margin(bytes).await
     }
 
     /// A batch that is larger than the journal's files needs one of its own, and is not accepted before there is one.

@@ -2,14 +2,14 @@
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
-use super::{Rig, batch, key, live, story::settings};
+use super::{DIRECTORY, Rig, batch, key, live, story::settings};
 use crate::{
     base::Offset,
     io::{
         Either, Io, either, join_all,
         sim::{Faults, Simulation},
     },
-    log::{LivePartitions, Log, LogConfig, LogError, LogSettings},
+    log::{LivePartitions, Log, LogConfig, LogError, LogSettings, RecoverError, put_ballast},
 };
 
 /// As in production: nothing goes round all the time.
@@ -308,5 +308,58 @@ fn a_small_reservation_passes_a_large_one_and_not_for_ever() {
         drop(held);
         io.clock.sleep(Duration::from_millis(10)).await;
         assert!(!waits.get());
+    });
+}
+
+#[test]
+fn a_start_needs_no_free_byte_after_any_end_and_as_often_as_it_comes() {
+    let sim = Simulation::new(40);
+    let settings = || LogSettings { ballast_bytes: 512 << 10, ..roomy() };
+    sim.block_on(0, 0, move |io| async move {
+        let rig = Rig::open(&io, &settings(), &many(3)).await.unwrap();
+        put_ballast(&io, DIRECTORY.as_ref(), settings().ballast_bytes).await;
+        let logs = logs(&rig, 3);
+        rig.append_durably(&logs[0], &batch(&[1], 20_000)).await.unwrap();
+        rig.core_log.checkpoint().await.unwrap();
+        // These are in the journal alone.
+        for log in &logs[1..] {
+            rig.append_durably(log, &batch(&[1], 10)).await.unwrap();
+        }
+    });
+    sim.power_cut(0);
+    for life in 0..8 {
+        // Somebody else has taken everything, before each start.
+        with_free(&sim, 0);
+        let disk = sim.clone();
+        let result = sim.block_on(0, 0, move |io| async move {
+            let rig = Rig::open(&io, &settings(), &many(3)).await?;
+            put_ballast(&io, DIRECTORY.as_ref(), settings().ballast_bytes).await;
+            let logs = logs(&rig, 3);
+            for log in &logs {
+                assert_eq!(log.log_end_offset(), Offset(1));
+                assert!(log.read(Offset(0), 1, Offset(1), true).await.unwrap().bytes > 0);
+            }
+            room_is_known(&io, &rig).await;
+            assert_eq!(logs[1].reserve(1 << 20).await.err(), Some(LogError::Full));
+            if life % 2 == 0 {
+                // And while it runs, so that the stop has nothing either.
+                with_free(&disk, 0);
+                let _full = rig.core_log.stop().await;
+            }
+            Ok::<_, RecoverError>(())
+        });
+        assert!(result.is_ok(), "life {life}: {result:?}");
+        sim.power_cut(0);
+    }
+    sim.set_faults(0, Faults::default());
+    sim.block_on(0, 0, move |io| async move {
+        let rig = Rig::open(&io, &settings(), &many(3)).await.unwrap();
+        assert!(rig.append_durably(&logs(&rig, 3)[1], &batch(&[1], 1 << 20)).await.is_ok());
+        for _ in 0..40 {
+            room_is_known(&io, &rig).await;
+        }
+        let entries = io.disk.read_dir(DIRECTORY.as_ref()).await.unwrap();
+        let ballast = entries.iter().find(|entry| entry.name == "ringtail-ballast").map(|entry| entry.len);
+        assert_eq!(ballast, Some(settings().ballast_bytes), "it is whole again");
     });
 }

@@ -412,9 +412,11 @@ fn failing_life(sim: &Simulation, told: &Told, failure: &Failure, from_start: bo
             if number == 8 {
                 disk.set_faults(0, faults.clone());
             }
-            // The disk is good again towards the end: whoever has not ended must go on.
+            // The disk is good again towards the end: whoever has not ended must go on, as soon as a full disk has been looked
+            // at once more.
             if number == 16 {
                 disk.set_faults(0, Faults::default());
+                io.clock.sleep(Duration::from_secs(1)).await;
             }
             for index in 0..2 {
                 let log = rig.core_log.log(key(1 + index as u128)).unwrap();
