@@ -215,6 +215,14 @@ fn start_controller(core: &Rc<Core>, directory: &Path, bytes_since_snapshot: u64
 }
 
 impl Started {
+    /// Holds the core's books against what they count.
+    /// # Errors
+    /// Which one is wrong.
+    #[cfg(test)]
+    pub(crate) fn recount(&self) -> Result<(), String> {
+        self.core.log.recount()
+    }
+
     /// Writes down that this broker runs, in which leader epochs, and what a new cluster begins with. On the controller's
     /// core, once all run and before anything is served.
     ///

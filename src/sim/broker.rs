@@ -160,6 +160,15 @@ impl Life {
         if self.ended.get() || !self.ready.get() { None } else { self.routers.borrow()[core].clone() }
     }
 
+    /// Holds the books of all cores against what they count: memory, and room promised on the disk.
+    /// # Panics
+    /// If one is wrong.
+    pub fn recount(&self) {
+        for started in &*self.started.borrow() {
+            started.recount().unwrap_or_else(|why| panic!("RINGTAIL_SEED={}: {why}", self.sim.seed()));
+        }
+    }
+
     /// What handlers on one of its cores know, once it is ready.
     pub fn context(&self, core: usize) -> Option<Rc<api::Context>> {
         if self.ended.get() || !self.ready.get() { None } else { self.contexts.borrow()[core].clone() }

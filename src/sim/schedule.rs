@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use crate::{
-    io::sim::{Faults, Simulation},
+    io::sim::{Failure, Faults, Operation, Simulation, errno},
     sim::{
         admin,
         broker::{CLIENTS, Life, NODE, Settings},
@@ -92,6 +92,7 @@ impl Schedule {
         let small = sim.below(6) == 0;
         if small {
             faults.capacity = (1 << 20) + sim.below(4 << 20);
+            faults.full_error = if sim.below(2) == 0 { errno::ENOSPC } else { errno::EDQUOT };
         }
         sim.set_faults(NODE, faults.clone());
         let may_refuse = small || failing;
@@ -129,10 +130,33 @@ impl Schedule {
             steps += 50;
         }
         self.inspect(life);
+        if life.ended.get() {
+            return;
+        }
         match sim.below(16) {
             // Segments: partitions go offline one by one.
             0 => {
                 fail_segments(&mut faults);
+                may_refuse = true;
+            }
+            // Syncs: the process ends, and what was to be durable may be gone.
+            3 => {
+                faults.sync_error_one_in = 8;
+                may_refuse = true;
+                // What the device has accepted, and no more, goes with its cache.
+                self.allowed.power_cut = true;
+            }
+            // Reads of segments.
+            4 => {
+                faults.files_named = ".log";
+                faults.read_error_one_in = 40;
+                may_refuse = true;
+            }
+            // Too many open files, now and then.
+            5 => {
+                let failure =
+                    Failure { operation: Operation::Open, files_named: ".log", error: errno::EMFILE, one_in: 6 };
+                faults.failures.push(failure);
                 may_refuse = true;
             }
             // Journals: the process ends at once.
@@ -153,6 +177,7 @@ impl Schedule {
         while left > 0 && !life.ended.get() {
             sim.run_steps(left.min(100));
             left -= left.min(100);
+            life.recount();
         }
         self.world.serve(None);
     }
@@ -272,14 +297,15 @@ impl Schedule {
             assert_eq!(topics, *self.world.model.topics.borrow(), "{} core {core}", self.world.seed());
         }
         let core = self.sim.below(life.cores as u64) as usize;
-        let (world, life) = (self.world.clone(), life.clone());
+        let (world, asked) = (self.world.clone(), life.clone());
         let done = Rc::new(std::cell::Cell::new(false));
         let told = done.clone();
         self.sim.spawn_on(NODE, core, move |_| async move {
-            inspection::all(world, life, core).await;
+            inspection::all(world, asked, core).await;
             told.set(true);
         });
         self.within_bounds("the last look", || done.get());
+        life.recount();
     }
 }
 

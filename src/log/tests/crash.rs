@@ -99,8 +99,9 @@ fn half(odd: u64) {
         return;
     }
     let seeds = number("RINGTAIL_SEEDS").unwrap_or(SEEDS);
+    let first = number("RINGTAIL_FIRST").unwrap_or(0);
     let (mut acks, mut failed) = (0, Vec::new());
-    for seed in (odd..seeds).step_by(2) {
+    for seed in (first..first + seeds).filter(|seed| seed % 2 == odd) {
         match std::panic::catch_unwind(|| schedule(seed).1) {
             Ok(some) => acks += some,
             Err(_) => failed.push(seed),
