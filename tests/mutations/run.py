@@ -76,9 +76,9 @@ MUTATIONS = [
      "                    Err(error) => _ = self.failed.set(error.to_string()),\n"),
     ("bad-batch-is-end", "a damaged batch of the metadata counts as the end of its log", "log::tests::rot::",
      "src/log/recovery/replay.rs",
-     "            let Some(next) = end_of_batches(&bytes, from, from > start) else {\n",
-     "            let Some(next) = end_of_batches(&bytes, from, from > start) else {\n"
-     f"                if {is_('bad-batch-is-end')} {{ break; }}\n"),
+     "                Err(LogError::Corrupt { segment, position }) => return Err(damaged(&log, segment, position)),\n",
+     f"                Err(LogError::Corrupt {{ .. }}) if {is_('bad-batch-is-end')} => break,\n"
+     "                Err(LogError::Corrupt { segment, position }) => return Err(damaged(&log, segment, position)),\n"),
     ("forget-log-start", "a log start that the journal announces is forgotten", LOG, "src/log/recovery/replay.rs",
      "let announced = journals.starts.get(&key).copied().unwrap_or_default();",
      f"let announced = journals.starts.get(&key).copied().filter(|_| !{is_('forget-log-start')}).unwrap_or_default();"),
