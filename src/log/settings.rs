@@ -280,7 +280,10 @@ impl fmt::Display for RecoverError {
                 "partition {key}: {error} (in its checkpoint); start the Ringtail that wrote it, or restore the checkpoint \
                  from a copy"
             ),
-            Self::Partition { key, error } => write!(out, "partition {key}: {error}"),
+            Self::Partition { key, error } => write!(
+                out,
+                "partition {key}: {error}; look after the file, restore it from a copy, or move the data directory away"
+            ),
         }
     }
 }

@@ -95,7 +95,7 @@ impl Replay {
         self.begin(METADATA_KEY, METADATA_TOPIC, &LogConfig::default(), journals)?;
         let log = self.partitions[&METADATA_KEY].log.clone();
         if journals.appended.contains(&METADATA_KEY) {
-            log.load_tail().await.map_err(|error| broken(METADATA_KEY, error))?;
+            log.load_tail().await.map_err(|error| unusable(&log, error))?;
         }
         for core in 0..journals.cores() {
             for index in (0..journals.len(core)).filter(|index| journals.has_metadata(core, *index)) {
@@ -106,11 +106,7 @@ impl Replay {
         let (start, end) = (log.log_start_offset(), log.log_end_offset());
         let (mut from, mut batches) = (start, Vec::new());
         while from < end {
-            let read = match log.read(from, READ_BYTES, end, true).await {
-                Ok(read) => read,
-                Err(LogError::Corrupt { segment, position }) => return Err(damaged(&log, segment, position)),
-                Err(error) => return Err(broken(METADATA_KEY, error)),
-            };
+            let read = log.read(from, READ_BYTES, end, true).await.map_err(|error| unusable(&log, error))?;
             let bytes = crate::log::core::joined(&read.slices);
             let Some(next) = end_of_batches(&bytes, from, from > start) else {
                 let (segment, position) = place_of(&log, from).await;
@@ -243,7 +239,7 @@ impl Replay {
         let partition = &self.partitions[&METADATA_KEY];
         // Every entry was decoded once already, by the first pass.
         for entry in block::entries(block).map_while(Result::ok).filter(|entry| entry.key() == METADATA_KEY) {
-            let appended = partition.apply(entry, journals, now).map_err(|error| broken(METADATA_KEY, error))?;
+            let appended = partition.apply(entry, journals, now).map_err(|error| unusable(&partition.log, error))?;
             self.batches += usize::from(appended);
         }
         Ok(())
@@ -291,10 +287,9 @@ impl Replay {
         }
         core.memory.evict();
         // Without it nobody knows what there is.
-        match self.partitions.get(&METADATA_KEY).map(|metadata| metadata.log.state().alive()) {
-            Some(Err(error)) => Err(broken(METADATA_KEY, error)),
-            Some(Ok(())) | None => Ok(()),
-        }
+        let Some(metadata) = self.partitions.get(&METADATA_KEY) else { return Ok(()) };
+        let alive = metadata.log.state().alive();
+        alive.map_err(|error| unusable(&metadata.log, error))
     }
 
     /// The partitions for the cores of the new life: repaired, or offline with what they had before and their rescue files.
@@ -484,8 +479,14 @@ fn drop_below(image: &mut LogImage, journals: &Journals) {
     image.segments.drain(..gone);
 }
 
-fn broken(key: PartitionKey, error: LogError) -> RecoverError {
-    RecoverError::Partition { key, error }
+/// Why nothing can be started without this log: the metadata's.
+fn unusable(log: &Log, error: LogError) -> RecoverError {
+    match error {
+        LogError::Corrupt { segment, position } => damaged(log, segment, position),
+        LogError::Full | LogError::Io { .. } | LogError::OffsetOutOfRange | LogError::Deleted | LogError::Stopping => {
+            RecoverError::Partition { key: log.key(), error }
+        }
+    }
 }
 
 fn damaged(log: &Log, segment: Offset, position: u64) -> RecoverError {

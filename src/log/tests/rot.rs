@@ -248,6 +248,23 @@ fn a_directory_that_cannot_be_renamed_is_no_reason_not_to_start() {
 }
 
 #[test]
+fn a_wrong_bit_at_the_end_of_the_metadata_is_named_also_where_the_journal_goes_on() {
+    let sim = Simulation::new(31);
+    sim.block_on(0, 0, |io| async move {
+        let rig = Rig::open_known(&io, &settings(), one_topic()).await.unwrap();
+        let log = rig.core_log.log(METADATA_KEY).unwrap();
+        rig.append_durably(&log, &batch(&[1], 10)).await.unwrap();
+        rig.core_log.checkpoint().await.unwrap();
+        rig.append_durably(&log, &batch(&[2], 10)).await.unwrap();
+    });
+    sim.power_cut(0);
+    let segment = Path::new(DIRECTORY).join("__cluster_metadata-0/00000000000000000000.log");
+    sim.overwrite(0, &segment, 70, b"rot");
+    let refused = opened(&sim, one_topic()).unwrap_err().to_string();
+    assert!(refused.starts_with(&format!("{} is damaged at position 0; restore it", segment.display())), "{refused}");
+}
+
+#[test]
 fn no_bit_of_the_metadata_log_may_be_wrong() {
     let sim = Simulation::new(27);
     let segment = Path::new(DIRECTORY).join("__cluster_metadata-0/00000000000000000000.log");
@@ -337,13 +354,13 @@ fn a_bad_sector_of_a_journal_blocks_a_start_only_where_the_log_may_be() {
 #[test]
 fn no_bit_of_an_index_file_leads_astray() {
     let sim = Simulation::new(29);
-    let config = LogConfig { segment_bytes: 60_000, index_interval_bytes: 4096, ..LogConfig::default() };
+    let config = LogConfig { segment_bytes: 30_000, index_interval_bytes: 4096, ..LogConfig::default() };
     let known = || KnownPartitions::from(live(key(1), "t", &config));
     let opening = known();
     sim.block_on(0, 0, |io| async move {
         let rig = Rig::open_known(&io, &settings(), opening).await.unwrap();
         let log = rig.core_log.log(key(1)).unwrap();
-        for number in 0..30 {
+        for number in 0..12 {
             rig.append_durably(&log, &batch(&[1000 + 10 * number, 1005 + 10 * number], 1500)).await.unwrap();
         }
         let report = rig.core_log.stop().await.unwrap();
@@ -356,17 +373,18 @@ fn no_bit_of_an_index_file_leads_astray() {
         let place = path.clone();
         let bytes = sim.block_on(0, 0, |io| async move { io.disk.read_file(&place).await.unwrap() });
         assert!(bytes.len() > 24, "{suffix}: {} bytes", bytes.len());
-        for at in 0..bytes.len() {
-            sim.overwrite(0, &path, at as u64, &[bytes[at] ^ 1 << (at % 8)]);
+        for bit in 0..bytes.len() * 8 {
+            let at = bit / 8;
+            sim.overwrite(0, &path, at as u64, &[bytes[at] ^ 1 << (bit % 8)]);
             let opening = known();
             sim.block_on(0, 0, |io| async move {
                 let rig = Rig::open_known(&io, &settings(), opening).await.unwrap();
                 let log = rig.core_log.log(key(1)).unwrap();
-                for offset in (0..30).step_by(3).map(Offset) {
-                    let read = log.read(offset, 1, Offset(60), true).await.unwrap();
-                    assert_eq!(read.first_batch_offset, Some(Offset(offset.0 / 2 * 2)), "{suffix} {at}");
-                    let found = log.offset_for_timestamp(1000 + 5 * offset.0, Offset(60)).await.unwrap();
-                    assert_eq!(found, Some((1000 + 5 * offset.0, offset)), "{suffix} {at}");
+                for offset in (0..18).step_by(3).map(Offset) {
+                    let read = log.read(offset, 1, Offset(24), true).await.unwrap();
+                    assert_eq!(read.first_batch_offset, Some(Offset(offset.0 / 2 * 2)), "{suffix} bit {bit}");
+                    let found = log.offset_for_timestamp(1000 + 5 * offset.0, Offset(24)).await.unwrap();
+                    assert_eq!(found, Some((1000 + 5 * offset.0, offset)), "{suffix} bit {bit}");
                 }
             });
             sim.stop(0);
