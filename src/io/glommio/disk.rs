@@ -148,13 +148,22 @@ impl Disk {
             for entry in fs::read_dir(path)? {
                 let entry = entry?;
                 let Ok(name) = entry.file_name().into_string() else { continue };
-                // A file removed since the directory was read is not there any more.
-                let metadata = match entry.metadata() {
+                // The directory itself says which of its entries are directories. With 10,000 partitions, asking each of
+                // them is a quarter of the CPU time of a start.
+                let is_dir = match entry.file_type() {
                     Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                    metadata => metadata?,
+                    kind => kind?.is_dir(),
                 };
-                let is_dir = metadata.is_dir();
-                entries.push(DirEntry { name, is_dir, len: if is_dir { 0 } else { metadata.len() } });
+                let len = if is_dir {
+                    0
+                } else {
+                    // A file removed since the directory was read is not there any more.
+                    match entry.metadata() {
+                        Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                        metadata => metadata?.len(),
+                    }
+                };
+                entries.push(DirEntry { name, is_dir, len });
             }
             entries.sort_unstable();
             Ok(entries)

@@ -146,9 +146,14 @@ fn names_and_side_files() {
         disk.replace_file(&root.join("a/side"), b"two").await.unwrap();
         disk.rename(&root.join("a/side"), &root.join("a/moved")).await.unwrap();
         disk.sync_dir(&root.join("a")).await.unwrap();
+        std::os::unix::fs::symlink("b", root.join("a/link")).unwrap();
         let entries = disk.read_dir(&root.join("a")).await.unwrap();
         let entries: Vec<_> = entries.iter().map(|entry| (entry.name.as_str(), entry.is_dir, entry.len)).collect();
-        assert_eq!(entries, [("b", true, 0), ("moved", false, 3)]);
+        assert_eq!(
+            entries,
+            [("b", true, 0), ("link", false, 1), ("moved", false, 3)],
+            "a link is not what it leads to"
+        );
         assert_eq!(disk.read_file(&root.join("a/moved")).await.unwrap(), b"two");
         assert!(disk.exists(&root.join("a/moved")).await);
         disk.remove_file(&root.join("a/moved")).await.unwrap();
