@@ -242,8 +242,11 @@ fn a_directory_that_cannot_be_renamed_is_no_reason_not_to_start() {
     assert_eq!(found, 4, "it stays where it is");
     sim.power_cut(0);
     sim.set_faults(0, Faults::default());
-    assert_eq!(opened(&sim, KnownPartitions::default()), Ok(None));
-    let there = sim.block_on(0, 0, |io| async move { names(&io).await });
+    let there = sim.block_on(0, 0, |io| async move {
+        drop(Rig::open_known(&io, &settings(), KnownPartitions::default()).await.unwrap());
+        // Before a power cut: it may take the new name back, and the next start gives it again.
+        names(&io).await
+    });
     assert!(there.iter().any(|name| name.ends_with("-stray")) && !there.contains(&"t-0".to_owned()), "{there:?}");
 }
 
