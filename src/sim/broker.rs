@@ -76,6 +76,9 @@ pub struct Life {
     pub failed: RefCell<Option<String>>,
     /// Why it ended itself.
     pub fatal: RefCell<Option<String>>,
+    /// Every core has stopped: all is in its segment, and the mark of a clean stop may be there from now on.
+    pub sealed: Cell<bool>,
+    /// The mark is there for good, and the process has nothing left to do.
     pub stopped: Cell<bool>,
 }
 
@@ -93,6 +96,7 @@ impl Life {
             ended: Cell::new(false),
             failed: RefCell::default(),
             fatal: RefCell::default(),
+            sealed: Cell::new(false),
             stopped: Cell::new(false),
         });
         let (this, settings) = (life.clone(), settings.clone());
@@ -184,6 +188,12 @@ impl Life {
         self.news.notify_all();
     }
 
+    /// The process exits by itself: what it has begun to write lands.
+    pub fn end_process(&self) {
+        self.sim.stop(NODE);
+        self.ended();
+    }
+
     pub fn kill(&self) {
         self.sim.kill(NODE);
         self.ended();
@@ -205,6 +215,7 @@ impl Life {
                 reports.borrow_mut().push(report);
                 if reports.borrow().len() == this.cores {
                     let reports = reports.take();
+                    this.sealed.set(true);
                     finish_clean_stop(&io, Path::new(DIRECTORY), &reports).await.expect("a stop that began well");
                     this.stopped.set(true);
                     this.news.notify_all();

@@ -4,6 +4,7 @@
 use std::rc::Rc;
 
 use crate::{
+    base::LeaderEpoch,
     io::sim::{Failure, Faults, Operation, Simulation, errno},
     sim::{
         admin,
@@ -227,18 +228,9 @@ impl Schedule {
             _ if life.ended.get() => self.say(&format!("ended by itself: {:?}", life.fatal.borrow())),
             0 if life.ready.get() => {
                 self.say("stop");
-                self.world.stopping.set(true);
-                life.stop();
-                // Once it has stopped, timers alone are left, and weeks would pass.
-                let mut left = self.sim.below(20_000);
-                while left > 0 && !life.stopped.get() {
-                    self.sim.run_steps(left.min(100));
-                    left -= left.min(100);
-                }
-                // Its last write may have been done, and nobody have heard of it.
-                self.allowed.clean = true;
-                self.sim.stop(NODE);
-                life.ended();
+                let steps = self.sim.below(20_000);
+                self.stop(life, steps, 100);
+                life.end_process();
             }
             1 | 2 => {
                 self.say("kill");
@@ -250,6 +242,21 @@ impl Schedule {
                 self.allowed.power_cut = true;
             }
         }
+    }
+
+    /// Begins an orderly stop and gives it so many steps. Gives those that it took.
+    fn stop(&mut self, life: &Rc<Life>, steps: u64, at_once: u64) -> u64 {
+        self.world.stopping.set(true);
+        life.stop();
+        // Once it has stopped, timers alone are left, and weeks would pass.
+        let mut left = steps;
+        while left > 0 && !life.stopped.get() {
+            self.sim.run_steps(left.min(at_once));
+            left -= left.min(at_once);
+        }
+        // An end between the mark and the word that it is there: the next start finds a clean stop.
+        self.allowed.clean = life.sealed.get();
+        steps - left
     }
 
     /// On a good disk: everybody finishes, and everything is there; after a clean stop as well.
@@ -271,8 +278,7 @@ impl Schedule {
             life.stop();
             self.within_bounds("the stop", || life.stopped.get());
             self.allowed.clean = true;
-            self.sim.stop(NODE);
-            life.ended();
+            life.end_process();
             let life = self.begin();
             life.must_be_ready(STEPS_MAX);
             self.inspect_all(&life);
@@ -342,4 +348,65 @@ fn one_seed_gives_one_run() {
     for seed in [1, 2, 3] {
         assert_eq!(run(seed, &settings), run(seed, &settings), "seed {seed}");
     }
+}
+
+/// How a process ends in the middle of its stop.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Exit,
+    Kill,
+    PowerCut,
+}
+
+/// Ends a process so many steps after its stop began, and looks at what the next one finds. Gives the steps that the stop
+/// took, whether it was told to be done, and whether partitions went on in the leader epoch that they had.
+fn stop_cut_short(seed: u64, steps: u64, end: End) -> (u64, bool, bool) {
+    let sim = Simulation::new(seed);
+    let world = World::new(&sim);
+    world.client(admin::run);
+    world.client(prober::run);
+    let mut schedule = Schedule { sim, world, settings: Settings::small(), allowed: Allowed::default() };
+    let life = schedule.begin();
+    life.must_be_ready(STEPS_MAX);
+    schedule.world.serve(Some(&life));
+    schedule.sim.run_steps(2000);
+    schedule.world.serve(None);
+    let taken = schedule.stop(&life, steps, 1);
+    match end {
+        End::Exit => life.end_process(),
+        End::Kill => life.kill(),
+        End::PowerCut => life.power_cut(),
+    }
+    // What is in its segment stays.
+    schedule.allowed.power_cut = matches!(end, End::PowerCut) && !life.sealed.get();
+    let next = schedule.begin();
+    next.must_be_ready(STEPS_MAX);
+    schedule.inspect_all(&next);
+    let model = &schedule.world.model;
+    let mut keys = model.keys().into_iter().filter(|key| !model.is_deleted(*key));
+    let stayed = keys.any(|key| model.with(key, |it| it.leader_epoch == LeaderEpoch(0)));
+    next.kill();
+    schedule.sim.kill(CLIENTS);
+    (taken, life.stopped.get(), stayed)
+}
+
+/// The mark of a clean stop is there some steps before its process knows. Whoever ends it in between finds a clean stop: no
+/// log has gone back, and leader epochs may stay.
+#[test]
+fn a_stop_may_be_cut_short_at_each_step_of_its_end() {
+    // Steps before the last one within which the mark is made.
+    const STEPS: u64 = 30;
+    let (mut clean, mut unclean) = (0, 0);
+    for seed in 0..2 {
+        let (whole, stopped, stayed) = stop_cut_short(seed, STEPS_MAX, End::Exit);
+        assert!(stopped && stayed, "seed {seed}: not clean after {whole} steps");
+        for steps in whole - STEPS..whole {
+            for end in [End::Exit, End::Kill, End::PowerCut] {
+                let (_, stopped, stayed) = stop_cut_short(seed, steps, end);
+                assert!(!stopped, "seed {seed}: {end:?} after {steps} of {whole} steps");
+                if stayed { clean += 1 } else { unclean += 1 }
+            }
+        }
+    }
+    assert!(clean > 0 && unclean > 0, "{clean} stops were clean before they knew, {unclean} were not");
 }
