@@ -1,7 +1,7 @@
 //! Reading: from memory as it lies, or from the segments by direct I/O with read-ahead. Always whole batches of one
 //! segment, beginning with the batch that contains the offset asked for. Nothing is copied.
 
-use std::{io, rc::Rc};
+use std::{cell::Ref, io, rc::Rc};
 
 use crate::{
     base::{Offset, copied},
@@ -12,7 +12,7 @@ use crate::{
         index::{SegmentIndex, relative},
         locate::{HEAD_BYTES, Head},
         offline,
-        partition_log::Log,
+        partition_log::{Log, State},
         segment::file_name,
         settings::{BLOCK_BYTES, LogError, Read},
     },
@@ -367,7 +367,7 @@ impl Log {
     /// The segment and the position where the search for `from` begins.
     async fn look_up(self: &Rc<Self>, from: Offset) -> Result<Start, LogError> {
         let (base, entry) = {
-            let state = self.state();
+            let state = self.segment_is_there(from)?;
             let segment = &state.segments[state.segment_of(from)];
             let offset = relative(segment.base, from).unwrap_or(u32::MAX);
             (segment.base, segment.index.as_ref().map(|index| index.entry(offset)))
@@ -379,10 +379,17 @@ impl Log {
         Ok(Start::at(base, entry))
     }
 
+    /// The state in which the segment of `from` can be looked up. The front may have gone since the read began, and the search
+    /// would find what comes behind.
+    fn segment_is_there(&self, from: Offset) -> Result<Ref<'_, State>, LogError> {
+        let state = self.state();
+        if from < state.log_start { Err(LogError::OffsetOutOfRange) } else { Ok(state) }
+    }
+
     /// As [`look_up`](Self::look_up), but trusts no index that lay on the disk.
     async fn look_up_anew(self: &Rc<Self>, from: Offset) -> Result<Start, LogError> {
         let (base, size, interval) = {
-            let state = self.state();
+            let state = self.segment_is_there(from)?;
             let segment = &state.segments[state.segment_of(from)];
             (segment.base, segment.size, state.config.index_interval_bytes)
         };

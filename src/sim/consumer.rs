@@ -1,7 +1,10 @@
 //! A consumer of several partitions: long polls with every kind of limit, with and without a session, by name and by id, and
 //! a check of all that comes.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
@@ -44,13 +47,15 @@ struct Session {
 }
 
 struct Consumer {
+    /// Positions that went back since they were last asked from: a session still has the later ones.
+    moved_back: BTreeSet<PartitionKey>,
     world: World,
     positions: BTreeMap<PartitionKey, i64>,
     session: Option<Session>,
 }
 
 pub async fn run(world: World) {
-    let mut consumer = Consumer { world, positions: BTreeMap::new(), session: None };
+    let mut consumer = Consumer { world, positions: BTreeMap::new(), moved_back: BTreeSet::new(), session: None };
     loop {
         let connection = consumer.world.connect().await;
         consumer.session = consumer.world.one_in(2).then(Session::default);
@@ -134,6 +139,7 @@ impl Consumer {
             return Ok(());
         }
         let version = if named { world.version(4, 12) } else { world.version(13, 18) };
+        self.moved_back.retain(|key| !keys.contains(key));
         let request = self.ask_for(version, &keys);
         // What a session has is asked for as well.
         let mut all = keys.clone();
@@ -154,8 +160,9 @@ impl Consumer {
         }
         for (key, fetched) in fetched {
             let floor = floors.get(&key).unwrap_or_else(|| panic!("{}: nobody asked for it", world.model.hint(key)));
-            if !keys.contains(&key) && fetched.error_code == ErrorCode::OffsetOutOfRange.code() {
-                // The session asks from where it asked last, and that may be gone.
+            let elsewhere = fetched.error_code == ErrorCode::OffsetOutOfRange.code() || self.moved_back.contains(&key);
+            if !keys.contains(&key) && elsewhere {
+                // The session asks from where it asked last, and that may be gone, or not be where we are any more.
                 continue;
             }
             self.take(connection, key, floor, version, &fetched).await?;
@@ -260,6 +267,7 @@ impl Consumer {
                     let passed = *position < start || losses > 0;
                     assert!(passed, "{hint}: offset {position} was read up to, and is out of range now");
                     *position = start;
+                    self.moved_back.insert(key);
                 }
                 return Ok(());
             }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::{
     base::LeaderEpoch,
-    io::sim::{Failure, Faults, Operation, Simulation, errno},
+    io::sim::{Faults, Simulation, errno},
     sim::{
         admin,
         broker::{CLIENTS, Life, NODE, Settings},
@@ -138,26 +138,6 @@ impl Schedule {
             // Segments: partitions go offline one by one.
             0 => {
                 fail_segments(&mut faults);
-                may_refuse = true;
-            }
-            // Syncs: the process ends, and what was to be durable may be gone.
-            3 => {
-                faults.sync_error_one_in = 8;
-                may_refuse = true;
-                // What the device has accepted, and no more, goes with its cache.
-                self.allowed.power_cut = true;
-            }
-            // Reads of segments.
-            4 => {
-                faults.files_named = ".log";
-                faults.read_error_one_in = 40;
-                may_refuse = true;
-            }
-            // Too many open files, now and then.
-            5 => {
-                let failure =
-                    Failure { operation: Operation::Open, files_named: ".log", error: errno::EMFILE, one_in: 6 };
-                faults.failures.push(failure);
                 may_refuse = true;
             }
             // Journals: the process ends at once.

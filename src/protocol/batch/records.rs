@@ -32,6 +32,7 @@ impl<'a> SliceFeed<'a> {
         Self { bytes, position: 0 }
     }
 
+    #[inline(always)]
     fn slice(&mut self, count: usize) -> Result<&'a [u8], BatchError> {
         let end = self.position.checked_add(count).filter(|end| *end <= self.bytes.len()).ok_or(ENDED)?;
         let slice = &self.bytes[self.position..end];
@@ -43,24 +44,24 @@ impl<'a> SliceFeed<'a> {
 const ENDED: BatchError = BatchError::BadRecord("the records end in the middle of one");
 
 impl Feed for SliceFeed<'_> {
-    #[inline]
+    #[inline(always)]
     fn byte(&mut self) -> Result<u8, BatchError> {
         let byte = *self.bytes.get(self.position).ok_or(ENDED)?;
         self.position += 1;
         Ok(byte)
     }
 
-    #[inline]
+    #[inline(always)]
     fn skip(&mut self, count: usize) -> Result<(), BatchError> {
         self.slice(count).map(|_| ())
     }
 
-    #[inline]
+    #[inline(always)]
     fn position(&self) -> usize {
         self.position
     }
 
-    #[inline]
+    #[inline(always)]
     fn at_end(&mut self) -> Result<bool, BatchError> {
         Ok(self.position == self.bytes.len())
     }
@@ -77,11 +78,13 @@ pub struct RecordShape {
     pub has_key: bool,
 }
 
-/// Passes over one record and checks that its parts fill its length exactly.
+/// Passes over one record and checks that its parts fill its length exactly. Made part of its callers' loops together with what
+/// it is made of: left to the optimiser, which keeps it apart when it has two callers, validating a batch of 1,000 records takes
+/// 30 % more instructions (`benches/instructions.txt`).
 ///
 /// # Errors
 /// `BadRecord`, or what the feed says.
-#[inline]
+#[inline(always)]
 pub fn next_shape<F: Feed>(feed: &mut F) -> Result<RecordShape, BatchError> {
     let length = length(varint(feed)?)?;
     let end = feed.position().saturating_add(length);
@@ -223,25 +226,25 @@ fn nullable<'a>(feed: &mut SliceFeed<'a>) -> Result<Option<&'a [u8]>, BatchError
     usize::try_from(length).ok().map(|length| feed.slice(length)).transpose()
 }
 
-#[inline]
+#[inline(always)]
 fn skip_nullable<F: Feed>(feed: &mut F, length: i32) -> Result<(), BatchError> {
     if length > 0 { feed.skip(length as usize) } else { Ok(()) }
 }
 
-#[inline]
+#[inline(always)]
 fn length(length: i32) -> Result<usize, BatchError> {
     usize::try_from(length).map_err(|_| BatchError::BadRecord("a negative length"))
 }
 
 /// A header takes two bytes at least, so more of them than bytes are forged.
-#[inline]
+#[inline(always)]
 fn header_count(count: i32, record_bytes: usize) -> Result<usize, BatchError> {
     let count = length(count)?;
     if count > record_bytes { Err(BatchError::BadRecord("more headers than bytes")) } else { Ok(count) }
 }
 
 /// A zig-zag number of up to 5 bytes.
-#[inline]
+#[inline(always)]
 fn varint<F: Feed>(feed: &mut F) -> Result<i32, BatchError> {
     let mut value = 0_u32;
     for shift in (0..35).step_by(7) {
@@ -255,7 +258,7 @@ fn varint<F: Feed>(feed: &mut F) -> Result<i32, BatchError> {
 }
 
 /// A zig-zag number of up to 10 bytes.
-#[inline]
+#[inline(always)]
 fn varlong<F: Feed>(feed: &mut F) -> Result<i64, BatchError> {
     let mut value = 0_u64;
     for shift in (0..70).step_by(7) {
