@@ -312,12 +312,12 @@ fn a_fetch_from_memory_copies_nothing_on_any_core() {
 
 #[test]
 fn a_cold_read_costs_its_read_buffer_and_no_copy() {
-    // Room for about four batches: the first of twelve is on the disk alone.
-    let settings = LogSettings { cache_max_bytes: 512 << 10, dirty_max_bytes: 256 << 10, ..LogSettings::default() };
+    // A quarter is for what is read from the disk, a mebibyte at a time; the first of so many batches is on the disk alone.
+    let settings = LogSettings { cache_max_bytes: 5 << 20, dirty_max_bytes: 256 << 10, ..LogSettings::default() };
     let world = World::start(settings);
     let plain = batch(Compression::None);
     for partition in [world.partitions_on(0)[0], world.partitions_on(1)[0]] {
-        for _ in 0..12 {
+        for _ in 0..80 {
             world.produce(0, partition, &plain);
         }
         // A checkpoint brings all of it into the segment, and the cache lets go of what is old.
