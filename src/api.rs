@@ -68,7 +68,7 @@ impl Context {
     /// The context of one of so many cores. `endpoints` has an entry for each listener, by the index that [`Peer`]s carry.
     #[must_use]
     pub fn new(router: Router, io: Io, endpoints: Vec<Endpoint>, cores: usize) -> Rc<Self> {
-        let slots = router.config().fetch_session_slots.div_ceil(cores);
+        let slots = router.config().requests.fetch_session_slots.div_ceil(cores);
         let sessions = RefCell::new(FetchSessions::new(slots));
         Rc::new(Self { router, io, endpoints, sessions, creating: RefCell::default() })
     }

@@ -4,7 +4,7 @@
 //! A value is looked up in layers: topic override, this broker's dynamic value, all brokers' dynamic value, file or
 //! command line, default. See [`Layers`].
 
-pub mod broker;
+mod broker;
 pub mod describe;
 pub mod document;
 pub mod keys;
@@ -14,6 +14,7 @@ mod load;
 mod properties;
 pub mod topic;
 pub mod value;
+mod values;
 
 pub use broker::BrokerConfig;
 pub use keys::{Effect, Key, Kind, Update};

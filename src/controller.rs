@@ -76,7 +76,7 @@ impl Controller {
     pub fn allocate_producer_ids(&mut self) -> Result<(Vec<MetadataRecord>, ProducerId), ErrorCode> {
         let first = self.image.next_producer_id();
         let next_producer_id = first.checked_add(PRODUCER_ID_BLOCK).ok_or(ErrorCode::UnknownServerError)?;
-        let broker = self.config.node_id;
+        let broker = self.config.node.id;
         let broker_epoch = self.image.broker(broker).map_or(-1, |broker| broker.broker_epoch);
         let records = vec![MetadataRecord::ProducerIds { broker_id: broker.0, broker_epoch, next_producer_id }];
         self.apply(&records);
@@ -91,7 +91,7 @@ impl Controller {
     }
 
     fn layers(&self) -> Layers<'_> {
-        self.image.layers(&self.config.statics, self.config.node_id)
+        self.image.layers(&self.config.statics, self.config.node.id)
     }
 
     fn broker_ids(&self) -> Vec<BrokerId> {

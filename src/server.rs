@@ -152,7 +152,7 @@ fn bind(config: &BrokerConfig) -> Result<Vec<(Endpoint, Listener)>, String> {
         };
         bound.map(|listener| (endpoint, listener)).map_err(|error| error.to_string())
     };
-    config.listeners.iter().map(bind).collect()
+    config.listeners.bound.iter().map(bind).collect()
 }
 
 /// Says what the disk under the data directory cannot do.

@@ -75,8 +75,8 @@ fn the_ready_made_files_do_what_their_names_say() {
     assert_eq!(durability("durable.properties"), Durability::Flush);
     assert_eq!(durability("write.properties"), Durability::Write);
     let has = |name, setting: &str| format!("{:?}", load(name).config).contains(setting);
-    assert!(has("dev.properties", "group_initial_rebalance_delay_ms: 0,"));
-    assert!(has("durable.properties", "auto_create_topics: false,"));
+    assert!(has("dev.properties", "initial_rebalance_delay_ms: 0,"));
+    assert!(has("durable.properties", "auto_create: false,"));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::{
 pub(super) async fn handle(context: &Rc<Context>, call: Call<DeleteTopicsRequest>) -> Outcome {
     let (request, call) = call.take();
     let asked = asked(&request);
-    if !context.router.config().delete_topics {
+    if !context.router.config().topics.delete {
         // KIP-322 gave this its own code in v3.
         let code = if call.version < 3 { ErrorCode::InvalidRequest } else { ErrorCode::TopicDeletionDisabled };
         return call.reply(&refused(asked, code));

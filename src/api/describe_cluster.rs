@@ -32,7 +32,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeClusterRequ
         .with_broker_id(id)
         .with_host(endpoint.host.clone())
         .with_port(i32::from(endpoint.port))
-        .with_rack(context.router.config().rack.as_deref().map(text));
+        .with_rack(context.router.config().node.rack.as_deref().map(text));
     let operations = operations::if_asked(call.request.include_cluster_authorized_operations, operations::CLUSTER);
     call.reply(
         &DescribeClusterResponse::default()

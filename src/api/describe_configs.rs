@@ -56,7 +56,7 @@ fn describe_resource(
     asked: &DescribeConfigsResource,
     wanted: &Wanted<'_>,
 ) -> Described {
-    let broker = config.node_id;
+    let broker = config.node.id;
     let layers = image.layers(&config.statics, broker);
     let invalid = |message: String| Err((ErrorCode::InvalidRequest, Some(message)));
     let name = asked.resource_name.as_str();

@@ -20,7 +20,7 @@ use crate::{
 };
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeTopicPartitionsRequest>) -> Outcome {
-    let largest = context.router.config().describe_partitions_max;
+    let largest = context.router.config().requests.describe_partitions_max;
     call.reply(&describe(&context.router.image(), &call.request, largest))
 }
 

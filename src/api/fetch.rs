@@ -102,7 +102,7 @@ async fn fetch(context: &Context, request: &FetchRequest, session: &FetchContext
     let keys: Vec<_> = session.partitions.iter().map(|(key, _)| find(&image, key, follower)).collect();
     let asked = keys.iter().zip(&session.partitions).filter_map(|(key, (_, range))| Some(((*key).ok()?, *range)));
     let isolation = if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };
-    let max_bytes = request.max_bytes.clamp(0, context.router.config().fetch_max_bytes);
+    let max_bytes = request.max_bytes.clamp(0, context.router.config().requests.fetch_max_bytes);
     let call = FetchCall {
         partitions: asked.collect(),
         isolation,

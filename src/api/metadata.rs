@@ -31,7 +31,7 @@ const CREATING_MAX: usize = 1000;
 pub(super) async fn handle(context: &Rc<Context>, call: Call<MetadataRequest>) -> Outcome {
     let image = context.router.image();
     let config = context.router.config();
-    let may_create = config.auto_create_topics && call.request.allow_auto_topic_creation;
+    let may_create = config.topics.auto_create && call.request.allow_auto_topic_creation;
     let topics = match &call.request.topics {
         None => all(&image),
         Some(named) if named.is_empty() && call.version == 0 => all(&image),
@@ -55,7 +55,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<MetadataRequest>) -
         .with_node_id(WireBroker(context.router.broker_id().0))
         .with_host(endpoint.host.clone())
         .with_port(i32::from(endpoint.port))
-        .with_rack(config.rack.as_deref().map(text));
+        .with_rack(config.node.rack.as_deref().map(text));
     call.reply(
         &MetadataResponse::default()
             .with_brokers(vec![broker])

@@ -1,8 +1,8 @@
 //! A topic's settings as values, all layers resolved.
 
-use super::keys::topic_key;
 use super::layers::Layers;
 use super::value;
+use super::values::Values;
 
 /// The settings that count for one topic. The compiler warns of one that nobody reads.
 #[derive(Clone, Debug)]
@@ -92,28 +92,6 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
-/// A topic setting as text. A value that is none, which only a damaged or newer metadata log can hold, counts as not set.
-fn text(layers: &Layers<'_>, name: &str) -> String {
-    let key = topic_key(name).expect("only keys of the table are asked for");
-    layers
-        .topic_text(key)
-        .filter(|text| value::check(key, text).is_ok())
-        .or_else(|| key.default.map(str::to_owned))
-        .unwrap_or_default()
-}
-
-fn number(layers: &Layers<'_>, name: &str) -> i64 {
-    value::number(&text(layers, name)).unwrap_or(0)
-}
-
-fn int(layers: &Layers<'_>, name: &str) -> i32 {
-    i32::try_from(number(layers, name)).expect("the table bounds the key to 32 bits")
-}
-
-fn unsigned(layers: &Layers<'_>, name: &str) -> u32 {
-    u32::try_from(number(layers, name)).expect("the table bounds the key to 31 bits")
-}
-
 impl TopicConfig {
     /// When a record of the topic counts as written.
     #[must_use]
@@ -124,13 +102,14 @@ impl TopicConfig {
     /// The settings that the layers give.
     #[must_use]
     pub fn of(layers: &Layers<'_>) -> Self {
+        let values = Values::of_topic(layers);
         Self {
-            durability: match text(layers, "durability").trim() {
+            durability: match values.word("durability").as_str() {
                 "write" => Durability::Write,
                 _ => Durability::Flush,
             },
-            cleanup_policy: cleanup_policy(&text(layers, "cleanup.policy")),
-            compression_type: match text(layers, "compression.type").trim() {
+            cleanup_policy: cleanup_policy(&values.word("cleanup.policy")),
+            compression_type: match values.word("compression.type").as_str() {
                 "uncompressed" => CompressionType::Uncompressed,
                 "gzip" => CompressionType::Gzip,
                 "snappy" => CompressionType::Snappy,
@@ -138,24 +117,24 @@ impl TopicConfig {
                 "zstd" => CompressionType::Zstd,
                 _ => CompressionType::Producer,
             },
-            gzip_level: int(layers, "compression.gzip.level"),
-            lz4_level: int(layers, "compression.lz4.level"),
-            zstd_level: int(layers, "compression.zstd.level"),
-            max_message_bytes: int(layers, "max.message.bytes"),
-            timestamp_type: match text(layers, "message.timestamp.type").trim() {
+            gzip_level: values.int("compression.gzip.level"),
+            lz4_level: values.int("compression.lz4.level"),
+            zstd_level: values.int("compression.zstd.level"),
+            max_message_bytes: values.int("max.message.bytes"),
+            timestamp_type: match values.word("message.timestamp.type").as_str() {
                 "LogAppendTime" => TimestampType::LogAppendTime,
                 _ => TimestampType::CreateTime,
             },
-            timestamp_before_max_ms: number(layers, "message.timestamp.before.max.ms"),
-            timestamp_after_max_ms: number(layers, "message.timestamp.after.max.ms"),
-            min_insync_replicas: int(layers, "min.insync.replicas"),
-            retention_ms: Some(number(layers, "retention.ms")).filter(|ms| *ms >= 0),
-            retention_bytes: u64::try_from(number(layers, "retention.bytes")).ok(),
-            segment_bytes: unsigned(layers, "segment.bytes"),
-            segment_ms: number(layers, "segment.ms"),
-            segment_index_bytes: unsigned(layers, "segment.index.bytes"),
-            index_interval_bytes: unsigned(layers, "index.interval.bytes"),
-            file_delete_delay_ms: u64::try_from(number(layers, "file.delete.delay.ms")).unwrap_or(0),
+            timestamp_before_max_ms: values.long("message.timestamp.before.max.ms"),
+            timestamp_after_max_ms: values.long("message.timestamp.after.max.ms"),
+            min_insync_replicas: values.int("min.insync.replicas"),
+            retention_ms: Some(values.long("retention.ms")).filter(|ms| *ms >= 0),
+            retention_bytes: values.limit("retention.bytes"),
+            segment_bytes: values.count("segment.bytes"),
+            segment_ms: values.long("segment.ms"),
+            segment_index_bytes: values.count("segment.index.bytes"),
+            index_interval_bytes: values.count("index.interval.bytes"),
+            file_delete_delay_ms: values.unsigned("file.delete.delay.ms"),
         }
     }
 }

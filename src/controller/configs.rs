@@ -89,7 +89,7 @@ impl Controller {
     /// Kafka's refusals in its order; then ours, since levels are set at the start alone.
     fn refuse_logger(&self, resource: &AlterConfigsResource) -> Refusal {
         let invalid = |message: String| Refusal::new(ErrorCode::InvalidRequest, message);
-        let own = self.config.node_id;
+        let own = self.config.node.id;
         let name = resource.resource_name.as_str();
         match name.parse::<i32>() {
             Ok(id) if id == own.0 => {}
@@ -129,7 +129,7 @@ impl Controller {
 
     /// Whether the name stands for this broker, or as the empty name for all.
     pub(super) fn check_broker(&self, name: &str) -> Result<(), Refusal> {
-        let own = self.config.node_id;
+        let own = self.config.node.id;
         let message = match name.parse::<i32>() {
             _ if name.is_empty() => return Ok(()),
             Ok(id) if id == own.0 => return Ok(()),
@@ -428,7 +428,7 @@ mod tests {
             "logger 1 ringtail::net set DEBUG",
             "42 Log levels cannot be changed while Ringtail runs: RINGTAIL_LOG sets them at the start.",
         );
-        let config = c.image().topic_config(&c.config.statics, c.config.node_id, "t");
+        let config = c.image().topic_config(&c.config.statics, c.config.node.id, "t");
         assert_eq!(config.retention_ms, Some(888_888));
     }
 
@@ -444,7 +444,7 @@ mod tests {
             c.incremental_alter_configs(&IncrementalAlterConfigsRequest::default().with_resources(vec![resource]))
         };
         assert_eq!(records.len(), 1);
-        assert_eq!(c.image().broker_overrides(c.config.node_id).len(), 1);
+        assert_eq!(c.image().broker_overrides(c.config.node.id).len(), 1);
     }
 
     #[test]

@@ -118,19 +118,19 @@ impl Controller {
         // Kafka's default of three replicas would leave one broker without groups.
         let brokers = i16::try_from(self.broker_ids().len()).unwrap_or(i16::MAX);
         topic
-            .with_num_partitions(self.config.offsets_topic_partitions)
-            .with_replication_factor(self.config.offsets_topic_replication_factor.min(brokers.max(1)))
+            .with_num_partitions(self.config.offsets.topic_partitions)
+            .with_replication_factor(self.config.offsets.topic_replication_factor.min(brokers.max(1)))
             .with_configs(vec![
                 config("cleanup.policy", "compact".to_owned()),
                 config("compression.type", "producer".to_owned()),
                 // The topic's bound is stricter than that of the broker's setting.
-                config("segment.bytes", self.config.offsets_topic_segment_bytes.max(1 << 20).to_string()),
+                config("segment.bytes", self.config.offsets.topic_segment_bytes.max(1 << 20).to_string()),
             ])
     }
 
     fn check_total(&self, request: &CreateTopicsRequest) -> Result<(), Refusal> {
         let partitions = request.topics.iter().map(|topic| match (topic.assignments.len(), topic.num_partitions) {
-            (0, -1) => usize::try_from(self.config.num_partitions).unwrap_or(0),
+            (0, -1) => usize::try_from(self.config.topics.partitions).unwrap_or(0),
             (0, count) => usize::try_from(count).unwrap_or(0),
             (count, _) => count,
         });
@@ -196,7 +196,7 @@ impl Controller {
             return self.manual_assignments(topic);
         }
         let count = match topic.num_partitions {
-            -1 => self.config.num_partitions,
+            -1 => self.config.topics.partitions,
             count if count < 1 => {
                 let message = "Number of partitions was set to an invalid non-positive value.";
                 return Err(Refusal::new(ErrorCode::InvalidPartitions, message));
@@ -204,7 +204,7 @@ impl Controller {
             count => count,
         };
         let replication_factor = match topic.replication_factor {
-            -1 => self.config.default_replication_factor,
+            -1 => self.config.topics.replication_factor,
             factor => factor,
         };
         if replication_factor < 1 {

@@ -28,7 +28,7 @@ impl Controller {
         };
         let mut records = Vec::new();
         let mut responses = Vec::with_capacity(wanted.len());
-        if !self.config.delete_topics {
+        if !self.config.topics.delete {
             let code = if version < 3 { ErrorCode::InvalidRequest } else { ErrorCode::TopicDeletionDisabled };
             responses.extend(wanted.iter().map(|topic| answer(topic, &Err(Refusal::bare(code)))));
             return (records, DeleteTopicsResponse::default().with_responses(responses));

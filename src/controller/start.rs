@@ -35,7 +35,7 @@ impl Controller {
             records.push(MetadataRecord::FeatureLevel { name, level: METADATA_VERSION });
         }
         records.push(MetadataRecord::RegisterBroker(RegisterBroker {
-            broker_id: self.config.node_id.0,
+            broker_id: self.config.node.id.0,
             incarnation_id: incarnation,
             broker_epoch,
             end_points,
@@ -44,7 +44,7 @@ impl Controller {
                 min: METADATA_VERSION_MIN,
                 max: METADATA_VERSION,
             }],
-            rack: self.config.rack.clone(),
+            rack: self.config.node.rack.clone(),
             // With one broker nobody waits for it to catch up.
             fenced: false,
             in_controlled_shutdown: false,

@@ -114,7 +114,7 @@ impl Shard for KafkaBroker {
 
     fn connection_limits(&self, service: &KafkaService) -> Option<(usize, usize)> {
         let config = service.started.router.config();
-        Some((config.connections_max as usize, config.connections_per_ip_max as usize))
+        Some((config.network.connections_max as usize, config.network.connections_per_ip_max as usize))
     }
 
     async fn finish(&self, context: &CoreContext, stopped: Vec<StopReport>) -> Result<(), String> {
@@ -177,7 +177,7 @@ fn log_settings(context: &CoreContext) -> LogSettings {
     let identity = &context.identity;
     let of_core = identity.memory_bytes / context.cores as u64;
     LogSettings {
-        journal_max_bytes: identity.config.journal_bytes,
+        journal_max_bytes: identity.config.storage.journal_bytes,
         dirty_max_bytes: (of_core / 16 * DIRTY_SIXTEENTHS) as usize,
         cache_max_bytes: (of_core / 16 * RECORDS_SIXTEENTHS) as usize,
         open_files_max: (identity.segment_files_max as usize / context.cores).max(OPEN_FILES_MIN),

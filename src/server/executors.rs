@@ -123,7 +123,7 @@ pub(super) fn run<S: Shard>(
     let cores = machine.cores();
     let config = &identity.config;
     let budget = machine.budget();
-    let frame_bytes_max = usize::try_from(config.request_max_bytes).unwrap_or(0);
+    let frame_bytes_max = usize::try_from(config.network.request_max_bytes).unwrap_or(0);
     let large_requests = LargeRequests::new(budget.large_request_bytes, frame_bytes_max);
     let replies = ReplyMemory::new(cores, budget.reply_bytes, budget.reply_pressed_bytes);
     let bounds =
@@ -133,7 +133,7 @@ pub(super) fn run<S: Shard>(
         shard: shard.clone(),
         net: NetSettings {
             frame_bytes_max,
-            idle_max: config.connections_max_idle_ms.map_or(Duration::MAX, Duration::from_millis),
+            idle_max: config.network.idle_max_ms.map_or(Duration::MAX, Duration::from_millis),
             small_request_bytes: budget.small_request_bytes / cores,
             large_requests,
             replies: replies.clone(),
@@ -142,8 +142,8 @@ pub(super) fn run<S: Shard>(
             receive_buffer_bytes: None,
         },
         limits: ConnectionLimits::new(
-            bounds.connections_max.min(config.connections_max as usize),
-            config.connections_per_ip_max as usize,
+            bounds.connections_max.min(config.network.connections_max as usize),
+            config.network.connections_per_ip_max as usize,
             cores,
         ),
         bounds,

@@ -104,14 +104,14 @@ impl Machine {
     /// Looks at the machine.
     /// # Errors  One sentence with the remedy.
     pub(super) fn look(options: &Options, config: &BrokerConfig) -> Result<Self, String> {
-        let of_config = || (!config.cores.is_empty()).then(|| config.cores.parse::<CoreChoice>()).transpose();
+        let of_config = || (!config.node.cores.is_empty()).then(|| config.node.cores.parse::<CoreChoice>()).transpose();
         let choice = match &options.cores {
             Some(choice) => Some(choice.clone()),
             None => of_config().map_err(|error| format!("cores: {error}"))?,
         };
         let plan = cores::plan(choice.as_ref(), &cores::affinity_mask(), cores::cpu_quota())?;
         let limit = cores::memory_limit();
-        let memory_bytes = options.memory.or(config.memory_bytes).unwrap_or_else(|| cores::default_memory(limit));
+        let memory_bytes = options.memory.or(config.node.memory_bytes).unwrap_or_else(|| cores::default_memory(limit));
         if memory_bytes < cores::MEMORY_BYTES_MIN {
             let least = cores::MEMORY_BYTES_MIN >> 20;
             return Err(format!("{memory_bytes} bytes of memory are too few: give --memory at least {least}M"));
@@ -172,7 +172,7 @@ impl Machine {
 /// Says at the start what this process can do at most, and which settings ask for more.
 pub(super) fn log_bounds(config: &BrokerConfig, memory_bytes: u64, bounds: &Bounds, budget: &Budget) {
     let memory_mib = memory_bytes >> 20;
-    let connections = bounds.connections_max.min(config.connections_max as usize);
+    let connections = bounds.connections_max.min(config.network.connections_max as usize);
     let request_bytes = bounds.request_bytes_max;
     info!(
         connections,
@@ -185,7 +185,7 @@ pub(super) fn log_bounds(config: &BrokerConfig, memory_bytes: u64, bounds: &Boun
         request_elements = protocol::guard::ELEMENTS_MAX,
         "limits: at most {connections} connections, requests of {request_bytes} bytes; README has them all"
     );
-    let asked = config.request_max_bytes;
+    let asked = config.network.request_max_bytes;
     if usize::try_from(asked).is_ok_and(|asked| asked > request_bytes) {
         warn!(
             "socket.request.max.bytes={asked}, but {memory_mib} MiB of memory carry requests of {request_bytes} bytes: \
@@ -193,7 +193,7 @@ pub(super) fn log_bounds(config: &BrokerConfig, memory_bytes: u64, bounds: &Boun
         );
     }
     // Kafka's default is as good as no limit; nobody expects that many.
-    let asked = config.connections_max as usize;
+    let asked = config.network.connections_max as usize;
     if config.statics.contains_key("max.connections") && asked > bounds.connections_max {
         warn!(
             "max.connections={asked}, but {memory_mib} MiB of memory and the open files allow {connections}: further \
@@ -205,13 +205,13 @@ pub(super) fn log_bounds(config: &BrokerConfig, memory_bytes: u64, bounds: &Boun
 /// Where the data lies: `log.dirs`.
 #[must_use]
 pub fn data_dir_of(config: &BrokerConfig) -> PathBuf {
-    config.log_dir.clone()
+    config.storage.directory.clone()
 }
 
 /// `node.id`.
 #[must_use]
 pub fn node_id_of(config: &BrokerConfig) -> i32 {
-    config.node_id.0
+    config.node.id.0
 }
 
 /// The sockets that a listener needs.
@@ -239,7 +239,7 @@ pub struct Advertised {
 /// What clients of each listener are told, in the order of `listeners`, which were bound to `ports`.
 pub(super) fn advertised(config: &BrokerConfig, ports: &[u16]) -> Vec<Advertised> {
     let tell = |(listener, bound): (&config::Listener, &u16)| {
-        let advertised = config.advertised_listeners.iter().find(|advertised| advertised.name == listener.name);
+        let advertised = config.listeners.advertised.iter().find(|advertised| advertised.name == listener.name);
         let (host, port) = advertised.map_or((listener.host.as_str(), 0), |told| (told.host.as_str(), told.port));
         let host = match host {
             "" => machine_name(),
@@ -247,7 +247,7 @@ pub(super) fn advertised(config: &BrokerConfig, ports: &[u16]) -> Vec<Advertised
         };
         Advertised { listener: listener.name.clone(), host, port: if port == 0 { *bound } else { port } }
     };
-    config.listeners.iter().zip(ports).map(tell).collect()
+    config.listeners.bound.iter().zip(ports).map(tell).collect()
 }
 
 /// The machine's name if it can be resolved here, else `localhost`: a name that no client finds helps nobody.
@@ -270,8 +270,8 @@ mod tests {
     #[test]
     fn without_a_file_clients_find_the_loopback() {
         let config = loaded(&[]);
-        assert_eq!(config.listeners.len(), 1);
-        assert_eq!(endpoint(&config.listeners[0]), Endpoint { host: Host::Loopback, port: 9092 });
+        assert_eq!(config.listeners.bound.len(), 1);
+        assert_eq!(endpoint(&config.listeners.bound[0]), Endpoint { host: Host::Loopback, port: 9092 });
         let told = advertised(&config, &[9092]);
         assert_eq!((told[0].host.as_str(), told[0].port), ("localhost", 9092));
     }
@@ -279,11 +279,11 @@ mod tests {
     #[test]
     fn port_0_is_told_as_the_one_that_was_bound() {
         let config = loaded(&["listeners=PLAINTEXT://127.0.0.1:0"]);
-        assert_eq!(endpoint(&config.listeners[0]).host, Host::Named("127.0.0.1".into()));
+        assert_eq!(endpoint(&config.listeners.bound[0]).host, Host::Named("127.0.0.1".into()));
         let told = advertised(&config, &[4711]);
         assert_eq!((told[0].host.as_str(), told[0].port), ("127.0.0.1", 4711));
         let config = loaded(&["listeners=PLAINTEXT://:0", "advertised.listeners=PLAINTEXT://example.org:1234"]);
-        assert_eq!(endpoint(&config.listeners[0]).host, Host::Any);
+        assert_eq!(endpoint(&config.listeners.bound[0]).host, Host::Any);
         let told = advertised(&config, &[4711]);
         assert_eq!((told[0].host.as_str(), told[0].port), ("example.org", 1234));
     }
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn what_can_be_served_follows_from_memory_and_files_and_not_from_the_cores() {
-        let default_request = loaded(&[]).request_max_bytes as usize;
+        let default_request = loaded(&[]).network.request_max_bytes as usize;
         for cores in [1, 2, 16] {
             let budget = machine(1024, cores, 1 << 20).budget();
             assert!(budget.connections_max > 15_000, "{cores} cores: {budget:?}");

@@ -328,5 +328,5 @@ impl Drop for Unsent<'_> {
 
 /// The broker's settings with what was set while it ran.
 fn dynamic(statics: &BrokerConfig, image: &Image) -> Rc<BrokerConfig> {
-    Rc::new(statics.with(&image.layers(&statics.statics, statics.node_id)))
+    Rc::new(statics.with(&image.layers(&statics.statics, statics.node.id)))
 }

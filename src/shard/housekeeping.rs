@@ -25,7 +25,7 @@ impl Core {
     pub(super) async fn keep_house(self: Rc<Self>) {
         let mut retention = {
             let config = self.config.borrow();
-            self.io.clock.now() + Duration::from_millis(config.log_initial_task_delay_ms)
+            self.io.clock.now() + Duration::from_millis(config.storage.initial_task_delay_ms)
         };
         for round in 1u64.. {
             self.io.clock.sleep(INTERVAL).await;
@@ -34,7 +34,7 @@ impl Core {
             if self.io.clock.now() >= retention {
                 // Replicas ask their logs where they begin, so who moved is not needed here.
                 let _moved = self.log.retain(self.io.clock.wall()).await;
-                let interval_ms = self.config.borrow().retention_check_interval_ms;
+                let interval_ms = self.config.borrow().storage.retention_check_interval_ms;
                 retention = self.io.clock.now() + Duration::from_millis(interval_ms);
             }
             if round.is_multiple_of(PRODUCERS_EVERY) {
@@ -45,7 +45,7 @@ impl Core {
 
     async fn expire_producers(&self) {
         let replicas: Vec<_> = self.replicas.borrow().values().cloned().collect();
-        let (now, expiration_ms) = (self.io.clock.wall(), self.config.borrow().producer_id_expiration_ms);
+        let (now, expiration_ms) = (self.io.clock.wall(), self.config.borrow().producers.id_expiration_ms);
         for some in replicas.chunks(PARTITIONS_A_TURN) {
             for replica in some {
                 replica.expire_producers(now, expiration_ms);

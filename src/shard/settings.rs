@@ -62,13 +62,13 @@ pub fn metadata_log_config() -> LogConfig {
 /// What the group coordinators keep to.
 pub fn group_config(config: &BrokerConfig) -> GroupConfig {
     GroupConfig {
-        min_session_timeout_ms: config.group_session_timeout_min_ms,
-        max_session_timeout_ms: config.group_session_timeout_max_ms,
-        initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
-        size_max: config.group_members_max,
-        offset_metadata_max: config.offset_metadata_max_bytes,
-        offsets_retention_ms: config.offsets_retention_ms,
-        offsets_retention_check_interval_ms: i64::try_from(config.offsets_retention_check_interval_ms)
+        min_session_timeout_ms: config.groups.session_timeout_min_ms,
+        max_session_timeout_ms: config.groups.session_timeout_max_ms,
+        initial_rebalance_delay_ms: config.groups.initial_rebalance_delay_ms,
+        size_max: config.groups.members_max,
+        offset_metadata_max: config.offsets.metadata_max_bytes,
+        offsets_retention_ms: config.offsets.retention_ms,
+        offsets_retention_check_interval_ms: i64::try_from(config.offsets.retention_check_interval_ms)
             .unwrap_or(i64::MAX),
         ..GroupConfig::default()
     }

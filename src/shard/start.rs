@@ -155,7 +155,7 @@ fn replayed(metadata: &mut crate::quorum::Metadata, log: &MetadataLog) -> Result
 fn live_partitions(config: &BrokerConfig, image: &Image) -> LivePartitions {
     let mut live = LivePartitions::default();
     for topic in image.topics() {
-        let log_config = settings::log_config(&image.topic_config(&config.statics, config.node_id, &topic.name));
+        let log_config = settings::log_config(&image.topic_config(&config.statics, config.node.id, &topic.name));
         for key in topic.partition_keys() {
             live.insert(key, (topic.name.to_string(), log_config.clone()));
         }
