@@ -7,6 +7,7 @@
 //!
 //! Absent on purpose: elections and fencing, which need a second broker.
 
+pub mod asks;
 mod assignment;
 mod configs;
 mod create;

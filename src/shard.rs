@@ -14,7 +14,7 @@ mod settings;
 mod start;
 
 pub use call::{
-    Answer, Call, ControlAnswer, ControlRequest, FetchCall, ListedOffset, Message, OffsetsCall, ProducePart, mesh_bytes,
+    Answer, AnyAnswer, AnyControlAsk, Call, FetchCall, ListedOffset, Message, OffsetsCall, ProducePart, mesh_bytes,
 };
 pub use core::{Broker, Core, TopicView};
 pub use produce::ProducePending;

@@ -4,6 +4,7 @@
 //! `RINGTAIL_SEED=n cargo test --locked --lib sim::` replays one schedule, `RINGTAIL_SEEDS=n` runs n fresh ones.
 
 mod admin;
+mod asks;
 mod bench;
 mod broker;
 mod connection;

@@ -31,10 +31,11 @@ use ringtail::{
     api::{self, Context, Outcome, Peer},
     base::{BrokerId, PartitionKey, TopicId, copied_bytes},
     config,
+    controller::asks::CreateTopics,
     io::{Slice, sim::Simulation},
     log::LogSettings,
     protocol::{batch::BatchBuilder, compression::Compression},
-    shard::{self, Broker, ControlAnswer, ControlRequest, Registration, Started},
+    shard::{self, Broker, Registration, Started},
 };
 use uuid::Uuid;
 
@@ -150,9 +151,9 @@ impl World {
             first.register(registration).await.expect("registered");
             let topic = CreatableTopic::default().with_name(topic_name()).with_num_partitions(16);
             let request = CreateTopicsRequest::default().with_topics(vec![topic.with_replication_factor(1)]);
-            match first.router.control(ControlRequest::CreateTopics(request)).await {
-                ControlAnswer::CreateTopics(answer) => TopicId(answer.topics[0].topic_id),
-                other => panic!("{other:?}"),
+            match first.router.control(CreateTopics(request)).await {
+                Ok(answer) => TopicId(answer.topics[0].topic_id),
+                Err(error) => panic!("{error:?}"),
             }
         });
         let peer = Rc::new(Peer::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0));

@@ -8,17 +8,15 @@ use kafka_protocol::messages::{
 
 use crate::{
     api::{Context, Outcome, call::Call},
-    base::ErrorCode,
-    shard::{ControlAnswer, ControlRequest},
+    controller::asks::CreatePartitions,
 };
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<CreatePartitionsRequest>) -> Outcome {
     let (request, call) = call.take();
     let names: Vec<_> = request.topics.iter().map(|topic| topic.name.clone()).collect();
-    let error = match context.router.control(ControlRequest::CreatePartitions(request)).await {
-        ControlAnswer::CreatePartitions(answer) => return call.reply(&answer),
-        ControlAnswer::Refused(error) => error,
-        _other => ErrorCode::UnknownServerError,
+    let error = match context.router.control(CreatePartitions(request)).await {
+        Ok(answer) => return call.reply(&answer),
+        Err(error) => error,
     };
     let refused = |name| CreatePartitionsTopicResult::default().with_name(name).with_error_code(error.code());
     call.reply(&CreatePartitionsResponse::default().with_results(names.into_iter().map(refused).collect()))

@@ -9,17 +9,15 @@ use kafka_protocol::messages::{
 
 use crate::{
     api::{Context, Outcome, call::Call},
-    base::ErrorCode,
-    shard::{ControlAnswer, ControlRequest},
+    controller::asks::CreateTopics,
 };
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<CreateTopicsRequest>) -> Outcome {
     let (request, call) = call.take();
     let names: Vec<_> = request.topics.iter().map(|topic| topic.name.clone()).collect();
-    let error = match context.router.control(ControlRequest::CreateTopics(request)).await {
-        ControlAnswer::CreateTopics(answer) => return call.reply(&answer),
-        ControlAnswer::Refused(error) => error,
-        _other => ErrorCode::UnknownServerError,
+    let error = match context.router.control(CreateTopics(request)).await {
+        Ok(answer) => return call.reply(&answer),
+        Err(error) => error,
     };
     let refused = |name| CreatableTopicResult::default().with_name(name).with_error_code(error.code());
     call.reply(&CreateTopicsResponse::default().with_topics(names.into_iter().map(refused).collect()))

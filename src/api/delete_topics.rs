@@ -11,7 +11,7 @@ use kafka_protocol::messages::{
 use crate::{
     api::{Context, Outcome, call::Call},
     base::ErrorCode,
-    shard::{ControlAnswer, ControlRequest},
+    controller::asks::DeleteTopics,
 };
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<DeleteTopicsRequest>) -> Outcome {
@@ -22,10 +22,9 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<DeleteTopicsRequest
         let code = if call.version < 3 { ErrorCode::InvalidRequest } else { ErrorCode::TopicDeletionDisabled };
         return call.reply(&refused(asked, code));
     }
-    match context.router.control(ControlRequest::DeleteTopics(request, call.version)).await {
-        ControlAnswer::DeleteTopics(answer) => call.reply(&answer),
-        ControlAnswer::Refused(error) => call.reply(&refused(asked, error)),
-        _other => call.reply(&refused(asked, ErrorCode::UnknownServerError)),
+    match context.router.control(DeleteTopics(request, call.version)).await {
+        Ok(answer) => call.reply(&answer),
+        Err(error) => call.reply(&refused(asked, error)),
     }
 }
 

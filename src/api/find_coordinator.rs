@@ -19,8 +19,8 @@ use crate::{
         call::{Call, code, text},
     },
     base::{BrokerId, ErrorCode},
+    controller::asks::EnsureTopic,
     metadata::names::CONSUMER_OFFSETS,
-    shard::{ControlAnswer, ControlRequest},
 };
 
 /// What a coordinator is sought for.
@@ -60,10 +60,9 @@ async fn ensure_offsets_topic(context: &Context) -> Found {
     if context.router.coordinators() > 0 {
         return Ok(());
     }
-    let request = ControlRequest::EnsureInternalTopic(CONSUMER_OFFSETS.to_owned());
-    match context.router.control(request).await {
-        ControlAnswer::Refused(_) => Err((ErrorCode::CoordinatorNotAvailable, "The coordinator is not available.")),
-        _done => Ok(()),
+    match context.router.control(EnsureTopic(CONSUMER_OFFSETS.to_owned())).await {
+        Ok(_) => Ok(()),
+        Err(_) => Err((ErrorCode::CoordinatorNotAvailable, "The coordinator is not available.")),
     }
 }
 

@@ -9,18 +9,16 @@ use kafka_protocol::messages::{
 
 use crate::{
     api::{Context, Outcome, call::Call},
-    base::ErrorCode,
-    shard::{ControlAnswer, ControlRequest},
+    controller::asks::IncrementalAlterConfigs,
 };
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<IncrementalAlterConfigsRequest>) -> Outcome {
     let (request, call) = call.take();
     let names: Vec<_> =
         request.resources.iter().map(|resource| (resource.resource_type, resource.resource_name.clone())).collect();
-    let error = match context.router.control(ControlRequest::IncrementalAlterConfigs(request)).await {
-        ControlAnswer::IncrementalAlterConfigs(answer) => return call.reply(&answer),
-        ControlAnswer::Refused(error) => error,
-        _other => ErrorCode::UnknownServerError,
+    let error = match context.router.control(IncrementalAlterConfigs(request)).await {
+        Ok(answer) => return call.reply(&answer),
+        Err(error) => error,
     };
     let refused = |(resource_type, name)| {
         AlterConfigsResourceResponse::default()

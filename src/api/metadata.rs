@@ -21,8 +21,8 @@ use crate::{
         operations, topics,
     },
     base::{ErrorCode, Set, TopicId},
+    controller::asks::EnsureTopic,
     metadata::{Image, Topic, names},
-    shard::{ControlAnswer, ControlRequest},
 };
 
 /// Topics in creation at one time because clients named them. More are answered as unknown, and asked for again.
@@ -152,12 +152,7 @@ fn create(context: &Rc<Context>, name: String) {
     }
     let background = context.clone();
     context.io.spawner.spawn(async move {
-        let request = if names::is_internal(&name) {
-            ControlRequest::EnsureInternalTopic(name.clone())
-        } else {
-            ControlRequest::AutoCreateTopic(name.clone())
-        };
-        if let ControlAnswer::Refused(error) = background.router.control(request).await {
+        if let Err(error) = background.router.control(EnsureTopic(name.clone())).await {
             warn!(topic = name, ?error, "auto-creation failed");
         }
         background.creating.borrow_mut().remove(&name);

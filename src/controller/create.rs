@@ -90,13 +90,14 @@ impl Controller {
         (records, answers)
     }
 
-    /// Creates `__consumer_offsets` if it is not there.
+    /// Creates a topic as [`auto_create`](Self::auto_create) does, if it is not there.
     /// # Errors  As a client would be refused it.
-    pub fn ensure_offsets_topic(
+    pub fn ensure_topic(
         &mut self,
+        name: &str,
         random: &mut dyn FnMut() -> Uuid,
     ) -> Result<(Vec<MetadataRecord>, TopicId), ErrorCode> {
-        let (records, mut answers) = self.auto_create(&[CONSUMER_OFFSETS], random);
+        let (records, mut answers) = self.auto_create(&[name], random);
         let id = answers.pop().expect("one name, one answer")?;
         Ok((records, id))
     }
@@ -475,14 +476,14 @@ mod tests {
     fn offsets_topic_is_made_once_with_its_own_settings() {
         let mut controller = controller("offsets.topic.num.partitions=8\noffsets.topic.replication.factor=3\n");
         let before = controller.image().clone();
-        let (records, id) = controller.ensure_offsets_topic(&mut ids()).expect("it can be made");
+        let (records, id) = controller.ensure_topic(CONSUMER_OFFSETS, &mut ids()).expect("it can be made");
         replays(&before, &records, &controller);
         let topic = controller.image().topic(CONSUMER_OFFSETS).expect("created");
         assert_eq!((topic.partitions.len(), topic.partitions[0].replicas.len()), (8, 1));
         let overrides = controller.image().topic_overrides(CONSUMER_OFFSETS);
         let overrides: Vec<_> = overrides.iter().map(|(key, value)| format!("{key}={value}")).collect();
         assert_eq!(overrides, ["cleanup.policy=compact", "compression.type=producer", "segment.bytes=104857600"]);
-        assert_eq!(controller.ensure_offsets_topic(&mut ids_from(9000)), Ok((Vec::new(), id)));
+        assert_eq!(controller.ensure_topic(CONSUMER_OFFSETS, &mut ids_from(9000)), Ok((Vec::new(), id)));
     }
 
     #[test]

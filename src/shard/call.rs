@@ -1,14 +1,15 @@
 //! What one core asks of another: owned data, nothing borrowed, nothing shared but record bytes.
 
-use std::{sync::Arc, time::Duration};
+use std::{any::Any, sync::Arc, time::Duration};
 
-use kafka_protocol::messages::{
-    CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
-    DeleteTopicsResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
-};
+use uuid::Uuid;
 
 use crate::{
-    base::{ErrorCode, LeaderEpoch, Offset, PartitionKey, ProducerId, Timestamp},
+    base::{ErrorCode, LeaderEpoch, Offset, PartitionKey, Timestamp},
+    controller::{
+        Controller,
+        asks::{ControlAsk, Decision},
+    },
     group::{GroupAnswer, GroupRequest},
     metadata::Image,
     partition::{FetchPartition, Isolation, ValidBatch},
@@ -61,42 +62,31 @@ pub struct ListedOffset {
     pub leader_epoch: LeaderEpoch,
 }
 
-/// A change to the cluster's metadata. Served by the controller's core, one at a time.
-#[derive(Clone, Debug)]
-pub enum ControlRequest {
-    /// CreateTopics (19).
-    CreateTopics(CreateTopicsRequest),
-    /// DeleteTopics (20) and its version.
-    DeleteTopics(DeleteTopicsRequest, i16),
-    /// CreatePartitions (37).
-    CreatePartitions(CreatePartitionsRequest),
-    /// IncrementalAlterConfigs (44).
-    IncrementalAlterConfigs(IncrementalAlterConfigsRequest),
-    /// A block of producer ids for one core.
-    AllocateProducerIds,
-    /// Makes an internal topic unless it is there.
-    EnsureInternalTopic(String),
-    /// Makes a topic with the defaults because a client named it.
-    AutoCreateTopic(String),
+/// The answer to a [`ControlAsk`], whose type only the asker knows.
+pub type AnyAnswer = Box<dyn Any + Send>;
+
+/// A [`ControlAsk`] on its way to the controller.
+pub trait AnyControlAsk: Send {
+    /// Decides as [`ControlAsk::decide`] does.
+    ///
+    /// # Errors
+    /// What the question is refused with.
+    fn decide_any(
+        self: Box<Self>,
+        controller: &mut Controller,
+        random: &mut dyn FnMut() -> Uuid,
+    ) -> Result<Decision<AnyAnswer>, ErrorCode>;
 }
 
-/// The controller's answer.
-#[derive(Clone, Debug)]
-pub enum ControlAnswer {
-    /// To [`ControlRequest::CreateTopics`].
-    CreateTopics(CreateTopicsResponse),
-    /// To [`ControlRequest::DeleteTopics`].
-    DeleteTopics(DeleteTopicsResponse),
-    /// To [`ControlRequest::CreatePartitions`].
-    CreatePartitions(CreatePartitionsResponse),
-    /// To [`ControlRequest::IncrementalAlterConfigs`].
-    IncrementalAlterConfigs(IncrementalAlterConfigsResponse),
-    /// The first id of the block and how many there are.
-    ProducerIds(ProducerId, i64),
-    /// The topic is there.
-    Done,
-    /// The change was refused, or could not be made durable.
-    Refused(ErrorCode),
+impl<Ask: ControlAsk> AnyControlAsk for Ask {
+    fn decide_any(
+        self: Box<Self>,
+        controller: &mut Controller,
+        random: &mut dyn FnMut() -> Uuid,
+    ) -> Result<Decision<AnyAnswer>, ErrorCode> {
+        let (records, answer) = self.decide(controller, random)?;
+        Ok((records, Box::new(answer)))
+    }
 }
 
 /// A durable change of the metadata.
@@ -110,8 +100,9 @@ pub struct Delta {
     pub last_offset: Offset,
 }
 
-/// What a core asks of the core that owns something. What is large and seldom is boxed: every slot of every queue between
-/// two cores has room for the largest.
+/// What a core asks of the core that owns something: one kind for each room that is asked. What the controller and the
+/// coordinators can be asked is theirs to say, and typed there ([`ControlAsk`]). What is large and seldom is boxed: every slot of
+/// every queue between two cores has room for the largest.
 pub enum Call {
     /// Append; answered when durable, or at once if nobody waits.
     Produce(Vec<ProducePart>),
@@ -122,7 +113,7 @@ pub enum Call {
     /// A group's request, for the given partition of `__consumer_offsets`.
     Group(i32, Box<GroupRequest>),
     /// A change to metadata, for the controller's core.
-    Control(Box<ControlRequest>),
+    Control(Box<dyn AnyControlAsk>),
     /// Durable metadata, for every core.
     Apply(Arc<Delta>),
 }
@@ -138,7 +129,7 @@ pub enum Answer {
     /// To [`Call::Group`].
     Group(Box<Result<GroupAnswer, ErrorCode>>),
     /// To [`Call::Control`].
-    Control(Box<ControlAnswer>),
+    Control(Result<AnyAnswer, ErrorCode>),
     /// To [`Call::Apply`].
     Applied,
 }

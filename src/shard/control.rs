@@ -5,14 +5,12 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 use tracing::error;
 
 use crate::{
-    base::{ErrorCode, PartitionKey, TopicId},
-    controller::{Controller, PRODUCER_ID_BLOCK, new_leader_epoch},
-    coordinator::OFFSETS_TOPIC,
+    base::{ErrorCode, PartitionKey},
+    controller::{Controller, asks::Decision, new_leader_epoch},
     io::channel::{Semaphore, oneshot},
-    protocol::metadata_records::MetadataRecord,
     quorum::Quorum,
     shard::{
-        call::{Call, ControlAnswer, ControlRequest, Delta},
+        call::{AnyAnswer, AnyControlAsk, Call, Delta},
         core::Core,
     },
 };
@@ -28,8 +26,6 @@ pub(super) struct Control {
     turn: Semaphore,
 }
 
-type Decision = (Vec<MetadataRecord>, ControlAnswer);
-
 impl Control {
     pub(super) fn new(quorum: Quorum, controller: Controller) -> Rc<Self> {
         Rc::new(Self { quorum, controller: RefCell::new(controller), turn: Semaphore::new(1) })
@@ -37,30 +33,35 @@ impl Control {
 }
 
 impl Core {
-    /// Changes the metadata. Only on the controller's core.
-    pub(super) async fn control_here(self: &Rc<Self>, request: ControlRequest) -> ControlAnswer {
-        let Some(control) = self.control.borrow().clone() else {
-            return ControlAnswer::Refused(ErrorCode::NotController);
-        };
+    /// Asks the controller. Only on its core.
+    ///
+    /// # Errors
+    /// What the question is refused with, or why what was decided is not durable.
+    pub(super) async fn control_here(self: &Rc<Self>, ask: Box<dyn AnyControlAsk>) -> Result<AnyAnswer, ErrorCode> {
+        let control = self.control.borrow().clone().ok_or(ErrorCode::NotController)?;
         // A task of its own: whoever asks may go away, and a change must not end half-way, durable and not applied.
         let (answer, receiver) = oneshot();
         let this = self.clone();
         self.io.spawner.spawn(async move {
-            let _ = answer.send(this.change(&control, |controller| this.decide(controller, &request)).await);
+            let decide = |controller: &mut Controller| ask.decide_any(controller, &mut || this.io.rand.uuid());
+            let _ = answer.send(this.change(&control, decide).await);
         });
-        receiver.await.unwrap_or(ControlAnswer::Refused(ErrorCode::NotController))
+        receiver.await.unwrap_or(Err(ErrorCode::NotController))
     }
 
     /// Decides, commits, applies on every core.
-    pub(super) async fn change(
+    ///
+    /// # Errors
+    /// What the decision is refused with, or why it is not durable.
+    pub(super) async fn change<Answer>(
         self: &Rc<Self>,
         control: &Rc<Control>,
-        decide: impl FnOnce(&mut Controller) -> Decision,
-    ) -> ControlAnswer {
+        decide: impl FnOnce(&mut Controller) -> Result<Decision<Answer>, ErrorCode>,
+    ) -> Result<Answer, ErrorCode> {
         let _turn = control.turn.acquire(1).await;
-        let (records, answer) = decide(&mut control.controller.borrow_mut());
+        let (records, answer) = decide(&mut control.controller.borrow_mut())?;
         if records.is_empty() {
-            return answer;
+            return Ok(answer);
         }
         let last_offset = match control.quorum.commit(&records).await {
             Ok(last_offset) => last_offset,
@@ -69,7 +70,7 @@ impl Core {
                 // The controller has already counted on the records: it is made again from what is durable.
                 let image = self.image.borrow().as_ref().clone();
                 control.controller.replace(Controller::new(self.statics.as_ref().clone(), image));
-                return ControlAnswer::Refused(error);
+                return Err(error);
             }
         };
         // Nothing else was decided since: the turn is ours.
@@ -79,7 +80,7 @@ impl Core {
             let records = self.image.borrow().snapshot();
             control.quorum.snapshot(&records).await;
         }
-        answer
+        Ok(answer)
     }
 
     /// Makes it durable that these partitions, which this broker leads, have begun a new leader epoch. Every image has it
@@ -106,45 +107,5 @@ impl Core {
         for answer in answers {
             answer.await;
         }
-    }
-
-    fn decide(&self, controller: &mut Controller, request: &ControlRequest) -> Decision {
-        let mut random = || self.io.rand.uuid();
-        match request {
-            ControlRequest::CreateTopics(request) => {
-                let (records, answer) = controller.create_topics(request, &mut random);
-                (records, ControlAnswer::CreateTopics(answer))
-            }
-            ControlRequest::DeleteTopics(request, version) => {
-                let (records, answer) = controller.delete_topics(request, *version);
-                (records, ControlAnswer::DeleteTopics(answer))
-            }
-            ControlRequest::CreatePartitions(request) => {
-                let (records, answer) = controller.create_partitions(request);
-                (records, ControlAnswer::CreatePartitions(answer))
-            }
-            ControlRequest::IncrementalAlterConfigs(request) => {
-                let (records, answer) = controller.incremental_alter_configs(request);
-                (records, ControlAnswer::IncrementalAlterConfigs(answer))
-            }
-            ControlRequest::AllocateProducerIds => match controller.allocate_producer_ids() {
-                Ok((records, first)) => (records, ControlAnswer::ProducerIds(first, PRODUCER_ID_BLOCK)),
-                Err(error) => (Vec::new(), ControlAnswer::Refused(error)),
-            },
-            ControlRequest::EnsureInternalTopic(name) if name == OFFSETS_TOPIC => {
-                created(controller.ensure_offsets_topic(&mut random))
-            }
-            ControlRequest::EnsureInternalTopic(name) | ControlRequest::AutoCreateTopic(name) => {
-                let (records, mut answers) = controller.auto_create(&[name], &mut random);
-                created(answers.pop().unwrap_or(Err(ErrorCode::UnknownServerError)).map(|id| (records, id)))
-            }
-        }
-    }
-}
-
-fn created(result: Result<(Vec<MetadataRecord>, TopicId), ErrorCode>) -> Decision {
-    match result {
-        Ok((records, _)) => (records, ControlAnswer::Done),
-        Err(error) => (Vec::new(), ControlAnswer::Refused(error)),
     }
 }

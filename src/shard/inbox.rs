@@ -62,9 +62,9 @@ impl Core {
                 let answer = this.group_here(partition, *request).await;
                 this.reply(from, id, Answer::Group(Box::new(answer))).await;
             }),
-            Call::Control(request) => self.io.spawner.spawn(async move {
-                let answer = this.control_here(*request).await;
-                this.reply(from, id, Answer::Control(Box::new(answer))).await;
+            Call::Control(ask) => self.io.spawner.spawn(async move {
+                let answer = this.control_here(ask).await;
+                this.reply(from, id, Answer::Control(answer)).await;
             }),
             Call::Apply(delta) => self.io.spawner.spawn(async move {
                 this.apply(&delta).await;

@@ -5,12 +5,13 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 use crate::{
     base::{BrokerId, ErrorCode, Offset, PartitionKey, ProducerId, TopicId},
     config::BrokerConfig,
+    controller::asks::{AllocateProducerIds, ControlAsk},
     coordinator::OFFSETS_TOPIC,
     group::{self, GroupAnswer, GroupRequest},
     metadata::Image,
     replica::Fetched,
     shard::{
-        call::{Answer, Call, ControlAnswer, ControlRequest, FetchCall, ListedOffset, OffsetsCall, ProducePart},
+        call::{Answer, Call, FetchCall, ListedOffset, OffsetsCall, ProducePart},
         core::{Core, TopicView},
         produce::ProducePending,
         replies::ReplyMemory,
@@ -149,15 +150,21 @@ impl Router {
         }
     }
 
-    /// Changes metadata. Answered when the change is durable and every core has it.
-    pub async fn control(&self, request: ControlRequest) -> ControlAnswer {
-        if self.core.index() == CONTROLLER_CORE {
-            return self.core.control_here(request).await;
-        }
-        match self.core.call(CONTROLLER_CORE, Call::Control(Box::new(request))).await.1.await {
-            Some(Answer::Control(answer)) => *answer,
-            Some(_) | None => ControlAnswer::Refused(ErrorCode::NotController),
-        }
+    /// Asks the controller. Answered when what it decided is durable and every core has it.
+    ///
+    /// # Errors
+    /// What the question was refused with, `KafkaStorageError` if it could not be made durable, `NotController` if there is none.
+    pub async fn control<Ask: ControlAsk>(&self, ask: Ask) -> Result<Ask::Answer, ErrorCode> {
+        let ask = Box::new(ask);
+        let answer = if self.core.index() == CONTROLLER_CORE {
+            self.core.control_here(ask).await?
+        } else {
+            match self.core.call(CONTROLLER_CORE, Call::Control(ask)).await.1.await {
+                Some(Answer::Control(answer)) => answer?,
+                Some(_) | None => return Err(ErrorCode::NotController),
+            }
+        };
+        Ok(*answer.downcast().expect("a question is decided by its own type, which makes the answer"))
     }
 
     /// A producer id that nobody had before. Each core takes them from the controller in blocks.
@@ -171,15 +178,8 @@ impl Router {
                 self.core.producer_ids.set((next + 1, end));
                 return Ok(ProducerId(next));
             }
-            match self.control(ControlRequest::AllocateProducerIds).await {
-                ControlAnswer::ProducerIds(first, count) => self.core.producer_ids.set((first.0, first.0 + count)),
-                ControlAnswer::Refused(error) => return Err(error),
-                ControlAnswer::CreateTopics(_)
-                | ControlAnswer::DeleteTopics(_)
-                | ControlAnswer::CreatePartitions(_)
-                | ControlAnswer::IncrementalAlterConfigs(_)
-                | ControlAnswer::Done => return Err(ErrorCode::UnknownServerError),
-            }
+            let (first, count) = self.control(AllocateProducerIds).await?;
+            self.core.producer_ids.set((first.0, first.0 + count));
         }
     }
 

@@ -24,7 +24,7 @@ use crate::{
     quorum::{Quorum, read_snapshot},
     replica::Replica,
     shard::{
-        call::{ControlAnswer, Message},
+        call::Message,
         control::Control,
         core::{Broker, Core},
         router::{CONTROLLER_CORE, Router},
@@ -240,21 +240,9 @@ impl Started {
         let incarnation = self.core.io.rand.uuid();
         let Registration { end_points, directory } = registration;
         let broker_epoch = self.core.replica(METADATA_KEY).map_or(Offset::ZERO, |replica| replica.high_watermark()).0;
-        let answer = self
-            .core
-            .change(&control, |controller| {
-                (controller.start(incarnation, broker_epoch, end_points, directory), ControlAnswer::Done)
-            })
-            .await;
-        match answer {
-            ControlAnswer::Refused(error) => Err(failed(error)),
-            ControlAnswer::CreateTopics(_)
-            | ControlAnswer::DeleteTopics(_)
-            | ControlAnswer::CreatePartitions(_)
-            | ControlAnswer::IncrementalAlterConfigs(_)
-            | ControlAnswer::ProducerIds(..)
-            | ControlAnswer::Done => Ok(()),
-        }
+        let start =
+            |controller: &mut Controller| Ok((controller.start(incarnation, broker_epoch, end_points, directory), ()));
+        self.core.change(&control, start).await.map_err(failed)
     }
 
     /// Stops the core's log in order. No request may be under way on any core.

@@ -3,16 +3,17 @@
 use std::{rc::Rc, time::Duration};
 
 use kafka_protocol::messages::{
-    CreateTopicsRequest, DeleteTopicsRequest, TopicName, create_topics_request::CreatableTopic,
+    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, TopicName, create_topics_request::CreatableTopic,
 };
 
 use crate::{
     base::{ErrorCode, Offset, PartitionKey, ProducerId, TopicId},
+    controller::asks::{CreateTopics, DeleteTopics},
     io::sim::{Faults, Simulation},
     partition::{FetchPartition, Isolation, validate},
     protocol::compression::Compression,
     replica::{Appended, Fetched, Local},
-    shard::{ControlAnswer, ControlRequest, FetchCall, ProducePart, Router},
+    shard::{FetchCall, ProducePart, Router},
     sim::{
         broker::{CLIENTS, Life, NODE, Settings},
         connection::Connection,
@@ -78,17 +79,18 @@ impl Bench {
 
     pub fn topic(&self, name: &str, partitions: i32) -> TopicId {
         match self.ask(0, create(name, partitions)) {
-            ControlAnswer::CreateTopics(answer) => {
+            Ok(answer) => {
                 assert_eq!(answer.topics[0].error_code, 0, "{answer:?}");
                 TopicId(answer.topics[0].topic_id)
             }
-            other => panic!("{other:?}"),
+            Err(error) => panic!("{error:?}"),
         }
     }
 
-    pub fn delete(&self, name: &str) -> ControlAnswer {
+    pub fn delete(&self, name: &str) {
         let request = DeleteTopicsRequest::default().with_topic_names(vec![TopicName(text(name))]);
-        self.ask(0, |router| async move { router.control(ControlRequest::DeleteTopics(request, 5)).await })
+        let deleted = self.ask(0, |router| async move { router.control(DeleteTopics(request, 5)).await });
+        assert!(deleted.is_ok(), "{deleted:?}");
     }
 
     /// A partition of the topic that lives on the given core.
@@ -113,13 +115,16 @@ impl Bench {
     }
 }
 
-pub fn create(name: &str, partitions: i32) -> impl FnOnce(Router) -> Local<ControlAnswer> + 'static {
+pub fn create(
+    name: &str,
+    partitions: i32,
+) -> impl FnOnce(Router) -> Local<Result<CreateTopicsResponse, ErrorCode>> + 'static {
     let topic = CreatableTopic::default()
         .with_name(TopicName(text(name)))
         .with_num_partitions(partitions)
         .with_replication_factor(1);
     let request = CreateTopicsRequest::default().with_topics(vec![topic]);
-    |router| Box::pin(async move { router.control(ControlRequest::CreateTopics(request)).await })
+    |router| Box::pin(async move { router.control(CreateTopics(request)).await })
 }
 
 /// A fetch of partitions from the given offsets, without limits.

@@ -13,11 +13,12 @@ use super::{
 };
 use crate::{
     base::{ErrorCode, PartitionKey},
+    controller::asks::{DeleteTopics, EnsureTopic},
     coordinator::OFFSETS_TOPIC,
     group::{GroupAnswer, GroupRequest},
     io::sim::{Failure, Faults, Operation, errno},
     partition::Isolation,
-    shard::{ControlRequest, OffsetsCall},
+    shard::OffsetsCall,
     sim::{
         broker::{Life, NODE, Settings},
         connection::{Connection, Gone},
@@ -28,7 +29,7 @@ use crate::{
 async fn ask(connection: &Connection, group: &'static str, request: GroupRequest) -> Result<Option<GroupAnswer>, Gone> {
     let answer = connection.ask(move |router| async move {
         if router.coordinator_of(group).is_none() {
-            router.control(ControlRequest::EnsureInternalTopic(OFFSETS_TOPIC.to_owned())).await;
+            let _ = router.control(EnsureTopic(OFFSETS_TOPIC.to_owned())).await;
         }
         match router.coordinator_of(group) {
             Some(partition) => router.group(partition, request).await.ok(),
@@ -216,7 +217,7 @@ fn offsets_go_with_their_topic_also_if_the_coordinator_does_not_hear_of_it() {
         drop(connection.begin(move |router| {
             Box::pin(async move {
                 let waits: crate::replica::Local<()> =
-                    Box::pin(async move { drop(router.control(ControlRequest::DeleteTopics(request, 5)).await) });
+                    Box::pin(async move { drop(router.control(DeleteTopics(request, 5)).await) });
                 waits
             })
         }));

@@ -1,0 +1,123 @@
+//! What the controller can be asked. A new question is a type with its [`ControlAsk`], here or where it is asked.
+
+use kafka_protocol::messages::{
+    CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
+    DeleteTopicsResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+};
+use uuid::Uuid;
+
+use crate::{
+    base::{ErrorCode, ProducerId, TopicId},
+    controller::{Controller, PRODUCER_ID_BLOCK},
+    protocol::metadata_records::MetadataRecord,
+};
+
+/// Records to make durable, and the answer to give once they are.
+pub type Decision<Answer> = (Vec<MetadataRecord>, Answer);
+
+/// A question to the controller, with the type of its answer. Decided on the controller's core, one at a time.
+pub trait ControlAsk: Send + 'static {
+    /// The answer, if the question is not refused as a whole.
+    type Answer: Send + 'static;
+
+    /// Decides; `random` draws topic ids. Without records the answer is given at once.
+    ///
+    /// # Errors
+    /// What the whole question is refused with. Nothing may have been decided then.
+    fn decide(
+        self,
+        controller: &mut Controller,
+        random: &mut dyn FnMut() -> Uuid,
+    ) -> Result<Decision<Self::Answer>, ErrorCode>;
+}
+
+/// CreateTopics (19).
+pub struct CreateTopics(pub CreateTopicsRequest);
+
+impl ControlAsk for CreateTopics {
+    type Answer = CreateTopicsResponse;
+
+    fn decide(
+        self,
+        controller: &mut Controller,
+        random: &mut dyn FnMut() -> Uuid,
+    ) -> Result<Decision<Self::Answer>, ErrorCode> {
+        Ok(controller.create_topics(&self.0, random))
+    }
+}
+
+/// DeleteTopics (20) and its version.
+pub struct DeleteTopics(pub DeleteTopicsRequest, pub i16);
+
+impl ControlAsk for DeleteTopics {
+    type Answer = DeleteTopicsResponse;
+
+    fn decide(
+        self,
+        controller: &mut Controller,
+        _: &mut dyn FnMut() -> Uuid,
+    ) -> Result<Decision<Self::Answer>, ErrorCode> {
+        Ok(controller.delete_topics(&self.0, self.1))
+    }
+}
+
+/// CreatePartitions (37).
+pub struct CreatePartitions(pub CreatePartitionsRequest);
+
+impl ControlAsk for CreatePartitions {
+    type Answer = CreatePartitionsResponse;
+
+    fn decide(
+        self,
+        controller: &mut Controller,
+        _: &mut dyn FnMut() -> Uuid,
+    ) -> Result<Decision<Self::Answer>, ErrorCode> {
+        Ok(controller.create_partitions(&self.0))
+    }
+}
+
+/// IncrementalAlterConfigs (44).
+pub struct IncrementalAlterConfigs(pub IncrementalAlterConfigsRequest);
+
+impl ControlAsk for IncrementalAlterConfigs {
+    type Answer = IncrementalAlterConfigsResponse;
+
+    fn decide(
+        self,
+        controller: &mut Controller,
+        _: &mut dyn FnMut() -> Uuid,
+    ) -> Result<Decision<Self::Answer>, ErrorCode> {
+        Ok(controller.incremental_alter_configs(&self.0))
+    }
+}
+
+/// A block of producer ids for one core: the first of them, and how many there are.
+pub struct AllocateProducerIds;
+
+impl ControlAsk for AllocateProducerIds {
+    type Answer = (ProducerId, i64);
+
+    fn decide(
+        self,
+        controller: &mut Controller,
+        _: &mut dyn FnMut() -> Uuid,
+    ) -> Result<Decision<Self::Answer>, ErrorCode> {
+        let (records, first) = controller.allocate_producer_ids()?;
+        Ok((records, (first, PRODUCER_ID_BLOCK)))
+    }
+}
+
+/// A topic with the defaults, made unless it is there: because a client named it, or because the broker needs it. Its id.
+pub struct EnsureTopic(pub String);
+
+impl ControlAsk for EnsureTopic {
+    type Answer = TopicId;
+
+    fn decide(
+        self,
+        controller: &mut Controller,
+        random: &mut dyn FnMut() -> Uuid,
+    ) -> Result<Decision<Self::Answer>, ErrorCode> {
+        controller.ensure_topic(&self.0, random)
+    }
+}
