@@ -9,6 +9,7 @@
 //! KIP-134 initial delay · KIP-211 offset expiry · KIP-345 static members · KIP-394 member ids first · KIP-814 skipped assignment
 
 mod admin;
+pub mod asks;
 mod expiry;
 mod join;
 mod machine;
@@ -24,19 +25,11 @@ mod sync;
 #[cfg(test)]
 mod walk;
 
-use kafka_protocol::{
-    messages::{
-        GroupId, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
-        LeaveGroupResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse,
-        SyncGroupRequest, SyncGroupResponse, delete_groups_response::DeletableGroupResult,
-        describe_groups_response::DescribedGroup, list_groups_response::ListedGroup,
-        offset_fetch_request::OffsetFetchRequestGroup, offset_fetch_response::OffsetFetchResponseGroup,
-    },
-    protocol::StrBytes,
-};
+use kafka_protocol::protocol::StrBytes;
 
 use crate::{base::ErrorCode, protocol::offsets_records::RawRecord};
 
+pub use asks::{GroupAnswer, GroupRequest};
 pub use machine::Groups;
 
 /// The settings of a machine. `Default` has Kafka's defaults.
@@ -90,37 +83,6 @@ pub struct Peer {
     pub version: i16,
 }
 
-/// What a machine can be asked. An `i16` is the request's version.
-#[derive(Clone, Debug)]
-pub enum GroupRequest {
-    /// JoinGroup. Parked until the rebalance is complete.
-    Join(JoinGroupRequest, Peer),
-    /// SyncGroup. Parked until the leader has sent the assignment.
-    Sync(SyncGroupRequest, i16),
-    /// Heartbeat.
-    Heartbeat(HeartbeatRequest),
-    /// LeaveGroup.
-    Leave(LeaveGroupRequest, i16),
-    /// OffsetCommit. The caller has taken out topics and partitions that do not exist; it may fill in topic ids.
-    Commit(OffsetCommitRequest, i16),
-    /// One group of an OffsetFetch; the forms before v8 are turned into this one by the caller. Nothing is unstable as long
-    /// as there are no transactions, so `require_stable` changes nothing.
-    Fetch(OffsetFetchRequestGroup),
-    /// One group of a DescribeGroups.
-    Describe(GroupId, i16),
-    /// ListGroups, this machine's part: `states_filter` and `types_filter`, where empty takes all.
-    List {
-        /// Names of states, in any case.
-        states: Vec<StrBytes>,
-        /// Names of group types, in any case.
-        types: Vec<StrBytes>,
-    },
-    /// One group of a DeleteGroups.
-    DeleteGroup(GroupId),
-    /// OffsetDelete. The caller has taken out topics and partitions that do not exist.
-    OffsetDelete(OffsetDeleteRequest),
-}
-
 /// What a coordinator that does not exist yet says to a request: what Kafka finds before it looks for one, or that there
 /// is none.
 #[must_use]
@@ -135,36 +97,11 @@ pub fn without_coordinator(request: &GroupRequest, config: &GroupConfig) -> Erro
         | GroupRequest::Commit(..)
         | GroupRequest::Fetch(_)
         | GroupRequest::Describe(..)
-        | GroupRequest::List { .. }
+        | GroupRequest::List(..)
         | GroupRequest::DeleteGroup(_)
         | GroupRequest::OffsetDelete(_) => None,
     };
     found.unwrap_or(ErrorCode::NotCoordinator)
-}
-
-/// The answer to the [`GroupRequest`] of the same name.
-#[derive(Clone, Debug, PartialEq)]
-pub enum GroupAnswer {
-    /// JoinGroup.
-    Join(JoinGroupResponse),
-    /// SyncGroup.
-    Sync(SyncGroupResponse),
-    /// Heartbeat.
-    Heartbeat(HeartbeatResponse),
-    /// LeaveGroup; fit for the version that was asked.
-    Leave(LeaveGroupResponse),
-    /// OffsetCommit.
-    Commit(OffsetCommitResponse),
-    /// One group of an OffsetFetch.
-    Fetch(OffsetFetchResponseGroup),
-    /// One group of a DescribeGroups.
-    Describe(DescribedGroup),
-    /// This machine's part of a ListGroups.
-    List(Vec<ListedGroup>),
-    /// One group of a DeleteGroups.
-    DeleteGroup(DeletableGroupResult),
-    /// OffsetDelete.
-    OffsetDelete(OffsetDeleteResponse),
 }
 
 /// What follows from a request or from time. The machine has already taken the records in.

@@ -9,7 +9,7 @@ use kafka_protocol::messages::{
 use crate::{
     api::{Context, Outcome, call::Call, groups},
     base::Set,
-    group::GroupRequest,
+    group::asks::DeleteGroup,
 };
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<DeleteGroupsRequest>) -> Outcome {
@@ -20,7 +20,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<DeleteGroupsRequest
         if !seen.insert(group_id.clone()) {
             continue;
         }
-        let answer = groups::answer_of!(context, &group_id, GroupRequest::DeleteGroup(group_id.clone()), DeleteGroup);
+        let answer = groups::ask(context, &group_id, DeleteGroup(group_id.clone())).await;
         let result = answer.unwrap_or_else(|error| DeletableGroupResult::default().with_error_code(error.code()));
         results.push(result.with_group_id(group_id));
     }

@@ -9,7 +9,7 @@ use kafka_protocol::messages::{
 
 use crate::{
     api::{Context, Outcome, call::Call, groups, operations},
-    group::GroupRequest,
+    group::asks::Describe,
 };
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeGroupsRequest>) -> Outcome {
@@ -17,8 +17,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeGroupsReque
     let mask = operations::if_asked(request.include_authorized_operations, operations::GROUP);
     let mut described = Vec::with_capacity(request.groups.len());
     for group_id in request.groups {
-        let asked = GroupRequest::Describe(group_id.clone(), call.version);
-        let answer = groups::answer_of!(context, &group_id, asked, Describe);
+        let answer = groups::ask(context, &group_id, Describe(group_id.clone(), call.version)).await;
         let group = answer.unwrap_or_else(|error| DescribedGroup::default().with_error_code(error.code()));
         let operations = if group.error_code == 0 { mask } else { operations::UNASKED };
         described.push(group.with_group_id(group_id).with_authorized_operations(operations));

@@ -7,12 +7,12 @@ use kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
 
 use crate::{
     api::{Context, Outcome, call::Call, groups},
-    group::GroupRequest,
+    group::asks::Heartbeat,
 };
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<HeartbeatRequest>) -> Outcome {
     let (request, call) = call.take();
     let group_id = request.group_id.clone();
-    let answer = groups::answer_of!(context, &group_id, GroupRequest::Heartbeat(request), Heartbeat);
+    let answer = groups::ask(context, &group_id, Heartbeat(request)).await;
     call.reply(&answer.unwrap_or_else(|error| HeartbeatResponse::default().with_error_code(error.code())))
 }

@@ -12,7 +12,7 @@ use kafka_protocol::{
 use crate::{
     api::{Context, Outcome, call::Call, groups},
     base::ErrorCode,
-    group::{GroupRequest, Peer},
+    group::{Peer, asks::Join},
 };
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<JoinGroupRequest>) -> Outcome {
@@ -24,7 +24,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<JoinGroupRequest>) 
     let peer =
         Peer { client_id: call.client_id.clone(), client_host: call.peer.client_host.clone(), version: call.version };
     let (group_id, member_id) = (request.group_id.clone(), request.member_id.clone());
-    let answer = groups::answer_of!(context, &group_id, GroupRequest::Join(request, peer), Join);
+    let answer = groups::ask(context, &group_id, Join(request, peer)).await;
     let answer = answer.unwrap_or_else(|error| {
         let answer =
             JoinGroupResponse::default().with_error_code(error.code()).with_generation_id(-1).with_protocol_name(None);

@@ -7,12 +7,12 @@ use kafka_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse};
 
 use crate::{
     api::{Context, Outcome, call::Call, groups},
-    group::GroupRequest,
+    group::asks::Leave,
 };
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<LeaveGroupRequest>) -> Outcome {
     let (request, call) = call.take();
     let group_id = request.group_id.clone();
-    let answer = groups::answer_of!(context, &group_id, GroupRequest::Leave(request, call.version), Leave);
+    let answer = groups::ask(context, &group_id, Leave(request, call.version)).await;
     call.reply(&answer.unwrap_or_else(|error| LeaveGroupResponse::default().with_error_code(error.code())))
 }

@@ -10,18 +10,16 @@ use crate::{
         Context, Outcome,
         call::{Call, code},
     },
-    group::{GroupAnswer, GroupRequest},
+    group::asks::List,
 };
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<ListGroupsRequest>) -> Outcome {
     let mut groups = Vec::new();
     let mut error = None;
     for partition in 0..context.router.coordinators() {
-        let asked =
-            GroupRequest::List { states: call.request.states_filter.clone(), types: call.request.types_filter.clone() };
+        let asked = List(call.request.states_filter.clone(), call.request.types_filter.clone());
         match context.router.group(partition, asked).await {
-            Ok(GroupAnswer::List(listed)) => groups.extend(listed),
-            Ok(other) => tracing::error!(?other, "a coordinator answered another question"),
+            Ok(listed) => groups.extend(listed),
             Err(refused) => error = Some(refused),
         }
     }

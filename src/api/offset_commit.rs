@@ -13,7 +13,7 @@ use kafka_protocol::messages::{
 use crate::{
     api::{Context, Outcome, call::Call, groups, topics},
     base::{ErrorCode, Map},
-    group::GroupRequest,
+    group::asks::Commit,
     metadata::Image,
 };
 
@@ -25,7 +25,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<OffsetCommitRequest
     }
     request.topics = known;
     let group_id = request.group_id.clone();
-    let committed = groups::answer_of!(context, &group_id, GroupRequest::Commit(request, call.version), Commit);
+    let committed = groups::ask(context, &group_id, Commit(request, call.version)).await;
     merge(&mut answers, committed.map(|answer| answer.topics));
     call.reply(&OffsetCommitResponse::default().with_topics(answers))
 }

@@ -18,7 +18,7 @@ use kafka_protocol::{
 
 use crate::{
     api::{Context, Outcome, call::Call, groups},
-    group::GroupRequest,
+    group::asks::Fetch,
 };
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<OffsetFetchRequest>) -> Outcome {
@@ -37,7 +37,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<OffsetFetchRequest>
 
 async fn fetch(context: &Context, group: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
     let asked = group.clone();
-    let answer = groups::answer_of!(context, &asked.group_id, GroupRequest::Fetch(group), Fetch);
+    let answer = groups::ask(context, &asked.group_id, Fetch(group)).await;
     answer
         .unwrap_or_else(|error| {
             OffsetFetchResponseGroup::default().with_group_id(asked.group_id.clone()).with_error_code(error.code())

@@ -7,12 +7,12 @@ use kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 
 use crate::{
     api::{Context, Outcome, call::Call, groups},
-    group::GroupRequest,
+    group::asks::Sync,
 };
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<SyncGroupRequest>) -> Outcome {
     let (request, call) = call.take();
     let group_id = request.group_id.clone();
-    let answer = groups::answer_of!(context, &group_id, GroupRequest::Sync(request, call.version), Sync);
+    let answer = groups::ask(context, &group_id, Sync(request, call.version)).await;
     call.reply(&answer.unwrap_or_else(|error| SyncGroupResponse::default().with_error_code(error.code())))
 }

@@ -113,7 +113,7 @@ impl Groups {
                     .get(&group_id.0)
                     .map_or_else(|| admin::describe_nothing(group_id.clone(), version), Group::describe),
             ),
-            GroupRequest::List { states, types } => Some(GroupAnswer::List(
+            GroupRequest::List(states, types) => Some(GroupAnswer::List(
                 self.groups.values().filter_map(|group| group.listed(&states, &types)).collect(),
             )),
             GroupRequest::DeleteGroup(group_id) => Some(self.delete_group(group_id, now, &mut effects)),

@@ -108,7 +108,7 @@ impl Bench {
             "commit" => self.commit(&args),
             "fetch" => self.fetch(&args),
             "describe" => self.ask("describe", GroupRequest::Describe(args.group(), args.version(6))),
-            "list" => self.ask("list", GroupRequest::List { states: args.texts("states"), types: args.texts("types") }),
+            "list" => self.ask("list", GroupRequest::List(args.texts("states"), args.texts("types"))),
             "delete" => self.ask("delete", GroupRequest::DeleteGroup(args.group())),
             "offsets-delete" => self.offsets_delete(&args),
             "topic-gone" => {

@@ -2,12 +2,14 @@
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
+use tracing::error;
+
 use crate::{
     base::{BrokerId, ErrorCode, Offset, PartitionKey, ProducerId, TopicId},
     config::BrokerConfig,
     controller::asks::{AllocateProducerIds, ControlAsk},
     coordinator::OFFSETS_TOPIC,
-    group::{self, GroupAnswer, GroupRequest},
+    group::{self, GroupAnswer, GroupRequest, asks::GroupAsk},
     metadata::Image,
     replica::Fetched,
     shard::{
@@ -117,7 +119,7 @@ impl Router {
         let image = self.image();
         let topic = image.topic(OFFSETS_TOPIC)?;
         let partitions = topic.partitions.len() as i32;
-        (partitions > 0).then(|| java_hash(group_id).wrapping_abs().max(0) % partitions)
+        (partitions > 0).then(|| group::partition_of(group_id, partitions))
     }
 
     /// What a request gets as long as [`coordinator_of`](Self::coordinator_of) gives nobody.
@@ -136,18 +138,23 @@ impl Router {
     ///
     /// # Errors
     /// `NotCoordinator` if that partition does not exist, `CoordinatorNotAvailable` if its log failed.
-    pub async fn group(&self, partition: i32, request: GroupRequest) -> Result<GroupAnswer, ErrorCode> {
+    pub async fn group<Ask: GroupAsk>(&self, partition: i32, ask: Ask) -> Result<Ask::Answer, ErrorCode> {
         let Some(topic_id) = self.image().topic(OFFSETS_TOPIC).map(|topic| topic.id) else {
             return Err(ErrorCode::CoordinatorNotAvailable);
         };
         let owner = self.core.owner(PartitionKey { topic_id, partition });
-        if owner == self.core.index() {
-            return self.core.group_here(partition, request).await;
-        }
-        match self.core.call(owner, Call::Group(partition, Box::new(request))).await.1.await {
-            Some(Answer::Group(answer)) => *answer,
-            Some(_) | None => Err(ErrorCode::CoordinatorNotAvailable),
-        }
+        let answer = if owner == self.core.index() {
+            self.core.group_here(partition, ask.request()).await?
+        } else {
+            match self.core.call(owner, Call::Group(partition, Box::new(ask.request()))).await.1.await {
+                Some(Answer::Group(answer)) => (*answer)?,
+                Some(_) | None => return Err(ErrorCode::CoordinatorNotAvailable),
+            }
+        };
+        Ask::answer(answer).ok_or_else(|| {
+            error!(partition, "a group coordinator answered another question");
+            ErrorCode::UnknownServerError
+        })
     }
 
     /// Asks the controller. Answered when what it decided is durable and every core has it.
@@ -202,23 +209,5 @@ impl Core {
             Some(coordinator) => coordinator.request(request).await,
             None => Err(ErrorCode::NotCoordinator),
         }
-    }
-}
-
-/// Java's `String.hashCode`, over UTF-16 units: the hash by which Kafka spreads groups.
-fn java_hash(text: &str) -> i32 {
-    text.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn groups_hash_as_in_java() {
-        assert_eq!(java_hash(""), 0);
-        assert_eq!(java_hash("console-consumer-52231"), java_hash("console-consumer-52231"));
-        assert_eq!(java_hash("hello"), 99_162_322);
-        assert_eq!(java_hash("polygenelubricants"), i32::MIN);
     }
 }
