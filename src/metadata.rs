@@ -3,5 +3,7 @@
 mod image;
 pub mod names;
 mod snapshot;
+mod touched;
 
 pub use image::{Image, Inconsistent, Partition, Topic};
+pub use touched::{Change, Touched};

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use ringtail::{
     base::{Timestamp, TopicId},
-    metadata::Image,
+    metadata::{Change, Image},
     partition::{CompressionPolicy, TopicRules, validate},
     protocol::{
         batch::{BatchBuilder, Header, seal},
@@ -138,9 +138,9 @@ fn topic(number: u128) -> [MetadataRecord; 2] {
 }
 
 fn apply(image: &mut Image, number: u128) {
-    for record in topic(number) {
-        image.apply(&record).expect("it fits");
-    }
+    let mut change = Change::of(image);
+    change.apply(&topic(number)).expect("it fits");
+    *image = change.finish().0;
 }
 
 #[test]

@@ -11,9 +11,8 @@ use crate::{
         asks::{ControlAsk, Decision},
     },
     group::{GroupAnswer, GroupRequest},
-    metadata::Image,
+    metadata::{Image, Touched},
     partition::{FetchPartition, Isolation, ValidBatch},
-    protocol::metadata_records::MetadataRecord,
     replica::{Appended, Fetched},
 };
 
@@ -95,8 +94,8 @@ pub struct Delta {
     /// The metadata with the change in it, made once for all cores.
     pub image: Image,
     /// What changed.
-    pub records: Vec<MetadataRecord>,
-    /// The offset in the metadata log of the last of them.
+    pub touched: Touched,
+    /// The offset in the metadata log of the last record in the image.
     pub last_offset: Offset,
 }
 

@@ -8,6 +8,7 @@ use crate::{
     base::{ErrorCode, PartitionKey},
     controller::{Controller, asks::Decision, new_leader_epoch},
     io::channel::{Semaphore, oneshot},
+    metadata::Change,
     quorum::Quorum,
     shard::{
         call::{AnyAnswer, AnyControlAsk, Call, Delta},
@@ -73,9 +74,11 @@ impl Core {
                 return Err(error);
             }
         };
+        let mut change = Change::of(&self.image.borrow());
         // Nothing else was decided since: the turn is ours.
-        let image = control.controller.borrow().image().clone();
-        self.publish(Delta { image, records, last_offset }).await;
+        change.apply(&records).expect("what was decided fits the image that it was decided against");
+        let (image, touched) = change.finish();
+        self.publish(Delta { image, touched, last_offset }).await;
         if control.quorum.wants_snapshot() {
             let records = self.image.borrow().snapshot();
             control.quorum.snapshot(&records).await;

@@ -9,7 +9,7 @@ use std::{
 use tracing::{debug, warn};
 
 use crate::{
-    base::{BrokerId, ClusterId, ErrorCode, LeaderEpoch, Map, Offset, PartitionKey, Set, TopicId},
+    base::{BrokerId, ClusterId, ErrorCode, LeaderEpoch, Map, Offset, PartitionKey, TopicId},
     config::{BrokerConfig, TopicConfig},
     coordinator::{Coordinator, GroupMemory, OFFSETS_TOPIC},
     io::{
@@ -17,9 +17,8 @@ use crate::{
         channel::{Notify, OneshotReceiver, OneshotSender, oneshot},
     },
     log::CoreLog,
-    metadata::Image,
+    metadata::{Image, Touched},
     partition::{Partition, TopicRules},
-    protocol::metadata_records::{ConfigRecord, MetadataRecord, TOPIC_RESOURCE},
     replica::Replica,
     shard::{
         call::{Answer, Call, Delta, Message},
@@ -168,45 +167,23 @@ impl Core {
         }
     }
 
-    /// Takes durable metadata as this core's image and makes replicas and coordinators follow. Costs what has changed, and
+    /// Takes committed metadata as this core's image and makes replicas and coordinators follow. Costs what is touched, and
     /// leaves turns to others: a topic may have 10,000 partitions.
     pub(super) async fn apply(self: &Rc<Self>, delta: &Delta) {
         let before = self.image.replace(Rc::new(delta.image.clone()));
         self.image_offset.set(delta.last_offset);
-        let mut since_yield = 0;
-        let mut configured = Configured::default();
-        for record in &delta.records {
-            match record {
-                MetadataRecord::Partition(partition) => {
-                    self.own(PartitionKey { topic_id: partition.topic_id, partition: partition.partition_id });
-                    since_yield += 1;
-                }
-                MetadataRecord::RemoveTopic { topic_id } => {
-                    self.remove_topic(&before, *topic_id).await;
-                    self.views.borrow_mut().remove(topic_id);
-                }
-                MetadataRecord::Config(config) => configured.note(config, &delta.image),
-                MetadataRecord::RegisterBroker(_)
-                | MetadataRecord::UnregisterBroker { .. }
-                | MetadataRecord::Topic { .. }
-                | MetadataRecord::PartitionChange(_)
-                | MetadataRecord::FenceBroker { .. }
-                | MetadataRecord::UnfenceBroker { .. }
-                | MetadataRecord::FeatureLevel { .. }
-                | MetadataRecord::ProducerIds { .. }
-                | MetadataRecord::BrokerRegistrationChange(_)
-                | MetadataRecord::NoOp
-                | MetadataRecord::BeginTransaction
-                | MetadataRecord::EndTransaction
-                | MetadataRecord::AbortTransaction
-                | MetadataRecord::Other { .. } => {}
-            }
-            if since_yield >= PARTITIONS_A_TURN {
+        for topic_id in &delta.touched.removed {
+            self.remove_topic(&before, *topic_id).await;
+            self.views.borrow_mut().remove(topic_id);
+        }
+        for some in delta.touched.partitions.chunks(PARTITIONS_A_TURN) {
+            // A topic that came and went in one change has no partition any more.
+            some.iter().filter(|key| delta.image.partition(**key).is_some()).for_each(|key| self.own(*key));
+            if some.len() == PARTITIONS_A_TURN {
                 self.io.clock.yield_now().await;
-                since_yield = 0;
             }
         }
-        self.reconfigure(configured).await;
+        self.reconfigure(&delta.touched).await;
     }
 
     /// Makes an empty replica of a partition, if it is this core's and not there yet.
@@ -265,8 +242,8 @@ impl Core {
     }
 
     /// Dynamic settings act at once.
-    async fn reconfigure(&self, configured: Configured) {
-        if configured.broker {
+    async fn reconfigure(&self, touched: &Touched) {
+        if touched.broker_configured {
             let config = dynamic(&self.statics, &self.image.borrow());
             *self.config.borrow_mut() = config.clone();
             self.views.borrow_mut().clear();
@@ -276,9 +253,9 @@ impl Core {
             let all: Vec<PartitionKey> = self.replicas.borrow().keys().copied().collect();
             return self.reconfigure_logs(all).await;
         }
-        for topic_id in configured.topics {
-            self.views.borrow_mut().remove(&topic_id);
-            let topic = self.image.borrow().topic_by_id(topic_id).cloned();
+        for topic_id in &touched.configured {
+            self.views.borrow_mut().remove(topic_id);
+            let topic = self.image.borrow().topic_by_id(*topic_id).cloned();
             if let Some(topic) = topic {
                 self.reconfigure_logs(topic.partition_keys().collect()).await;
             }
@@ -293,23 +270,6 @@ impl Core {
                 }
             }
             self.io.clock.yield_now().await;
-        }
-    }
-}
-
-/// Whose settings a change of the metadata touches.
-#[derive(Default)]
-struct Configured {
-    /// A broker's or all brokers', and with them the defaults of every topic.
-    broker: bool,
-    topics: Set<TopicId>,
-}
-
-impl Configured {
-    fn note(&mut self, record: &ConfigRecord, image: &Image) {
-        match record.resource_type {
-            TOPIC_RESOURCE => self.topics.extend(image.topic(&record.resource_name).map(|topic| topic.id)),
-            _ => self.broker = true,
         }
     }
 }
