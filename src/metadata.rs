@@ -3,7 +3,9 @@
 mod image;
 pub mod names;
 mod snapshot;
+mod stream;
 mod touched;
 
 pub use image::{Image, Inconsistent, Partition, Topic};
+pub use stream::{CommittedBatch, Place, Position, StreamError};
 pub use touched::{Change, Touched};

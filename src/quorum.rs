@@ -1,96 +1,54 @@
-//! The driver behind the controller: one voter, whose log is `__cluster_metadata-0`.
+//! The quorum behind the controller: whoever leads it proposes records, and every broker is told what is committed.
 //!
-//! A change is committed when its records are durable. When there are more voters, only this room changes.
+//! Today it has one voter. When there are more, only this room changes.
 
+mod single_voter;
 mod snapshot;
 
-use std::{cell::Cell, path::PathBuf, rc::Rc};
-
-use tracing::{info, warn};
+use std::{future::Future, pin::Pin};
 
 use crate::{
-    base::{ErrorCode, Offset},
-    io::Io,
-    protocol::{batch::BatchBuilder, metadata_records::MetadataRecord},
-    replica::{Replica, built},
+    base::{ErrorCode, LeaderEpoch, Offset},
+    metadata::{CommittedBatch, Position},
+    protocol::metadata_records::MetadataRecord,
 };
 
+pub use single_voter::SingleVoter;
 pub use snapshot::{Metadata, MetadataError, read_snapshot};
 
-/// After this many bytes of records a snapshot is written and the log before the last one given up. Less in tests, so that simulated
-/// brokers get there. A start after `kill -9` writes 40 bytes for each partition, and reads all that came since the last
-/// snapshot: with 10,000 partitions this is five such starts.
-const SNAPSHOT_BYTES: u64 = if cfg!(test) { 8 * 1024 } else { 2 * 1024 * 1024 };
-
-/// The metadata log of a single node.
-pub struct Quorum {
-    io: Io,
-    replica: Rc<Replica>,
-    /// Where snapshots go: the metadata partition's directory.
-    directory: PathBuf,
-    since_snapshot: Cell<u64>,
+/// What the quorum tells the broker. It tells everything once and in order, but may repeat what was committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Records are committed, whoever proposed them.
+    Committed(CommittedBatch),
+    /// This broker leads from now on, in that epoch. What earlier leaders had committed has been told before, and nothing
+    /// is committed any more but what is proposed in this epoch.
+    Gained(LeaderEpoch),
+    /// This broker leads no more. What it has proposed, and was not told to be committed, is to be answered with that code; it
+    /// may still be committed later.
+    Lost(ErrorCode),
 }
 
-impl Quorum {
-    /// Drives the given metadata partition, whose log has so many bytes behind the last snapshot; snapshots go to
-    /// `directory`.
-    #[must_use]
-    pub fn new(io: Io, replica: Rc<Replica>, directory: PathBuf, bytes_since_snapshot: u64) -> Self {
-        Self { io, replica, directory, since_snapshot: Cell::new(bytes_since_snapshot) }
-    }
+/// What takes as long as the quorum needs.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
-    /// Makes records durable, as one batch: all of them or none. Gives the offset of the last one.
+/// The broker's part in the quorum. Lives on the core of the metadata log, which alone asks it.
+pub trait Quorum {
+    /// Proposes records as one batch: all of them are committed, or none. Gives the offset of the last of them, if they are
+    /// committed in this epoch; whether they are, [`next`](Self::next) tells. Bounded by the caller, which has one
+    /// proposal under way.
     ///
     /// # Errors
-    /// `KafkaStorageError` if the log refused them.
-    pub async fn commit(&self, records: &[MetadataRecord]) -> Result<Offset, ErrorCode> {
-        let now = self.io.clock.wall();
-        let mut batch = BatchBuilder::new();
-        for record in records {
-            batch.push(now, None, Some(&record.encode()));
-        }
-        let batch = built(batch);
-        self.since_snapshot.set(self.since_snapshot.get() + batch.bytes.len() as u64);
-        let appended = self.replica.append(batch).await.unwrap_or(Err(ErrorCode::KafkaStorageError))?;
-        Ok(appended.base_offset.plus(records.len() as i64 - 1))
-    }
+    /// `NotController` if this broker does not lead in that epoch. `next` tells so, too.
+    fn propose(&self, epoch: LeaderEpoch, records: Vec<MetadataRecord>) -> Result<Offset, ErrorCode>;
 
-    /// Whether the log has grown so far that a snapshot is worth its cost.
-    #[must_use]
-    pub fn wants_snapshot(&self) -> bool {
-        self.since_snapshot.get() >= SNAPSHOT_BYTES
-    }
+    /// Waits for what happens next. For one caller, who must not give it up half-way.
+    fn next(&self) -> Pending<'_, Event>;
 
-    /// Writes the state that the log has led to as a snapshot, and gives up the log before the previous one: should the newest
-    /// snapshot not be readable some day, that one and the log are the metadata. A failure leaves the log as it is.
-    pub async fn snapshot(&self, records: &[MetadataRecord]) {
-        self.since_snapshot.set(0);
-        let end = self.replica.high_watermark();
-        let epoch = self.replica.inspect(crate::partition::Partition::leader_epoch);
-        let written = async {
-            // The directory is the log's, and a log takes one that it did not make for somebody else's.
-            self.replica.log().make_directory().await?;
-            snapshot::write(&self.io, &self.directory, end, epoch, records).await
-        };
-        match written.await {
-            Ok(()) => {}
-            Err(error) => {
-                warn!(%error, "metadata snapshot could not be written; the log stays long");
-                return;
-            }
-        }
-        info!(%end, records = records.len(), "metadata snapshot written");
-        let previous = match snapshot::one_before(&self.io, &self.directory, end).await {
-            Ok(Some(previous)) => previous,
-            Ok(None) => return,
-            Err(error) => {
-                warn!(%error, "metadata snapshots could not be listed; the log stays long");
-                return;
-            }
-        };
-        match self.replica.delete_records(previous.0).await {
-            Ok(_) => snapshot::remove_older(&self.io, &self.directory, previous).await,
-            Err(error) => warn!(?error, "metadata log could not be shortened"),
-        }
-    }
+    /// Whether so much was committed that a snapshot is worth its cost.
+    fn wants_snapshot(&self) -> bool;
+
+    /// Writes the image as a snapshot, as the records that make it, and gives up the log before the previous one. A
+    /// failure leaves the log as it is.
+    fn snapshot<'a>(&'a self, position: Position, records: &'a [MetadataRecord]) -> Pending<'a, ()>;
 }

@@ -20,4 +20,6 @@ pub use core::{Broker, Core, TopicView};
 pub use produce::ProducePending;
 pub use replies::{Held, ReplyMemory};
 pub use router::{Bounds, Router};
+#[cfg(test)]
+pub(crate) use start::start_with;
 pub use start::{CoreSeed, Registration, Started, check, recover, start};

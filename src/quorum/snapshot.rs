@@ -12,6 +12,7 @@ use crate::{
     base::{LeaderEpoch, Offset, Set, TopicId},
     io::Io,
     log::MetadataLog,
+    metadata::Position,
     protocol::{
         batch::{self, BatchBuilder, Records},
         metadata_records::MetadataRecord,
@@ -90,13 +91,9 @@ impl fmt::Display for MetadataError {
 
 impl std::error::Error for MetadataError {}
 
-pub(super) async fn write(
-    io: &Io,
-    directory: &Path,
-    end: Offset,
-    epoch: LeaderEpoch,
-    records: &[MetadataRecord],
-) -> io::Result<()> {
+/// Writes the state at that position as a snapshot.
+pub(super) async fn write(io: &Io, directory: &Path, position: Position, records: &[MetadataRecord]) -> io::Result<()> {
+    let (end, epoch) = (position.last_offset.plus(1), position.epoch);
     let path = directory.join(format!("{:020}-{:010}{SUFFIX}", end.0, epoch.0));
     io.disk.replace_file(&path, &encode(records, epoch, io.clock.wall())).await
 }
@@ -293,6 +290,10 @@ mod tests {
         MetadataRecord::Topic { name: name.to_owned(), topic_id: crate::base::TopicId(uuid::Uuid::from_u128(9)) }
     }
 
+    fn up_to(last_offset: i64) -> Position {
+        Position { last_offset: Offset(last_offset), epoch: LeaderEpoch(0) }
+    }
+
     fn log_batch(base: i64, records: &[MetadataRecord]) -> Slice {
         let mut batch = BatchBuilder::new();
         for record in records {
@@ -311,8 +312,8 @@ mod tests {
         let records = simulation.block_on(0, 0, |io| async move {
             let directory = Path::new("data/__cluster_metadata-0");
             io.disk.create_dir_all(directory).await.expect("made");
-            write(&io, directory, Offset(1), LeaderEpoch(0), &[topic("old")]).await.expect("written");
-            write(&io, directory, Offset(3), LeaderEpoch(0), &[topic("a"), topic("b")]).await.expect("written");
+            write(&io, directory, up_to(0), &[topic("old")]).await.expect("written");
+            write(&io, directory, up_to(2), &[topic("a"), topic("b")]).await.expect("written");
             let log = log(&[log_batch(2, &[topic("b")]), log_batch(3, &[topic("c"), topic("d")])], 2, 5);
             let mut metadata = read_snapshot(&io, directory).await.expect("readable");
             metadata.replay(&log).expect("no gap");
@@ -367,7 +368,7 @@ mod tests {
             let replayed = Simulation::new(1).block_on(0, 0, |io| async move {
                 let directory = Path::new("data/__cluster_metadata-0");
                 io.disk.create_dir_all(directory).await.expect("made");
-                write(&io, directory, Offset(1), LeaderEpoch(0), &[topic("a")]).await.expect("written");
+                write(&io, directory, up_to(0), &[topic("a")]).await.expect("written");
                 let newest = directory.join("00000000000000000003-0000000000.checkpoint");
                 let mut bytes = encode(&[topic("a"), topic("b"), topic("c")], LeaderEpoch(0), 0);
                 bytes[70] ^= 1;

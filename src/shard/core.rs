@@ -22,7 +22,7 @@ use crate::{
     replica::Replica,
     shard::{
         call::{Answer, Call, Delta, Message},
-        control::Control,
+        control::Driver,
         replies::ReplyMemory,
         router::Bounds,
         settings,
@@ -67,8 +67,8 @@ pub struct Core {
     pub(super) image_offset: Cell<Offset>,
     pub(super) replicas: RefCell<Map<PartitionKey, Rc<Replica>>>,
     pub(super) coordinators: RefCell<Map<i32, Rc<Coordinator>>>,
-    /// On core 0 only.
-    pub(super) control: RefCell<Option<Rc<Control>>>,
+    /// On the core of the metadata log only.
+    pub(super) driver: RefCell<Option<Rc<Driver>>>,
     /// Questions of this core that other cores have not answered yet.
     open_calls: RefCell<Map<u64, OneshotSender<Answer>>>,
     next_call: Cell<u64>,
@@ -104,7 +104,7 @@ impl Core {
             image_offset: Cell::new(image_offset),
             replicas: RefCell::default(),
             coordinators: RefCell::default(),
-            control: RefCell::default(),
+            driver: RefCell::default(),
             open_calls: RefCell::default(),
             next_call: Cell::new(0),
             parked: RefCell::default(),

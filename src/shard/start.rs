@@ -21,11 +21,11 @@ use crate::{
     metadata::Image,
     partition::{Partition, PartitionState},
     protocol::metadata_records::BrokerEndpoint,
-    quorum::{Quorum, read_snapshot},
+    quorum::{Quorum, SingleVoter, read_snapshot},
     replica::Replica,
     shard::{
         call::Message,
-        control::Control,
+        control::Driver,
         core::{Broker, Core},
         router::{CONTROLLER_CORE, Router},
         settings,
@@ -42,7 +42,7 @@ pub struct CoreSeed {
     image: Arc<Image>,
     /// Of the metadata log.
     bytes_since_snapshot: u64,
-    /// The offset of the last record in the image that the metadata log has.
+    /// The offset in the metadata log of the last record in the image, once the new epochs are written down.
     image_offset: Offset,
     /// Partitions that have begun a new leader epoch in the image, and not in the metadata log yet.
     new_epochs: Vec<PartitionKey>,
@@ -86,7 +86,6 @@ pub async fn recover(
         Ok(KnownPartitions { live: live_partitions(config, &image), deleted: std::mem::take(&mut metadata.deleted) })
     };
     let recovered = log::recover(io, directory, log_settings, cores, known).await.map_err(|error| error.to_string())?;
-    let image_offset = metadata.last_offset();
     let mut new_epochs = Vec::new();
     if !recovered.report.clean {
         // In the image now, so that no core has to be told; in the metadata log before anything is served.
@@ -95,6 +94,8 @@ pub async fn recover(
             image.apply(&new_leader_epoch(*key, broker.id)).map_err(contradiction)?;
         }
     }
+    // What the metadata log will have of them is known when it comes.
+    let image_offset = metadata.last_offset().plus(new_epochs.len() as i64);
     let image = Arc::new(image);
     let seeds =
         mesh::<Message>(cores).into_iter().zip(recovered.cores).enumerate().map(|(core, (mesh, log))| CoreSeed {
@@ -169,8 +170,18 @@ fn live_partitions(config: &BrokerConfig, image: &Image) -> LivePartitions {
 /// # Errors
 /// One line that says what is wrong.
 pub async fn start(io: Io, seed: CoreSeed, fatal: Fatal) -> Result<Started, String> {
+    start_with(io, seed, fatal, |voter| Box::new(voter)).await
+}
+
+/// [`start`], with a quorum of the caller's on the core of the metadata log.
+pub(crate) async fn start_with(
+    io: Io,
+    seed: CoreSeed,
+    fatal: Fatal,
+    quorum: impl FnOnce(SingleVoter) -> Box<dyn Quorum>,
+) -> Result<Started, String> {
     let CoreSeed { broker, config, directory, mesh, log, image, image_offset, bytes_since_snapshot, new_epochs } = seed;
-    let (log, restored) = CoreLog::start(&io, log, fatal).await.map_err(|error| error.to_string())?;
+    let (log, restored) = CoreLog::start(&io, log, fatal.clone()).await.map_err(|error| error.to_string())?;
     let mesh = mesh.open(&io);
     let core =
         Core::new(io.clone(), mesh, broker, Rc::new(config), Rc::new(log), (image.as_ref().clone(), image_offset));
@@ -184,7 +195,10 @@ pub async fn start(io: Io, seed: CoreSeed, fatal: Fatal) -> Result<Started, Stri
         core.own(key);
     }
     if core.index() == core.owner(METADATA_KEY) {
-        start_controller(&core, &directory, bytes_since_snapshot)?;
+        let quorum = quorum(single_voter(&core, &directory, bytes_since_snapshot));
+        let driver = Driver::new(quorum, fatal, image_offset);
+        *core.driver.borrow_mut() = Some(driver.clone());
+        io.spawner.spawn(core.clone().follow_quorum(driver));
     }
     core.watch_states();
     io.spawner.spawn(core.clone().follow_flushes());
@@ -193,7 +207,8 @@ pub async fn start(io: Io, seed: CoreSeed, fatal: Fatal) -> Result<Started, Stri
     Ok(Started { router: Router::new(core.clone()), core, new_epochs: RefCell::new(new_epochs) })
 }
 
-fn start_controller(core: &Rc<Core>, directory: &Path, bytes_since_snapshot: u64) -> Result<(), String> {
+/// The voter over this core's replica of the metadata log, which is made if it is not there.
+fn single_voter(core: &Rc<Core>, directory: &Path, bytes_since_snapshot: u64) -> SingleVoter {
     let replica = match core.replica(METADATA_KEY) {
         Ok(replica) => replica,
         Err(_) => {
@@ -207,11 +222,7 @@ fn start_controller(core: &Rc<Core>, directory: &Path, bytes_since_snapshot: u64
     };
     replica.log().set_config(settings::metadata_log_config());
     let directory = directory.join(format!("{METADATA_TOPIC}-0"));
-    let quorum = Quorum::new(core.io.clone(), replica, directory, bytes_since_snapshot);
-    let image = core.image.borrow().as_ref().clone();
-    let controller = Controller::new(core.statics.as_ref().clone(), image);
-    *core.control.borrow_mut() = Some(Control::new(quorum, controller));
-    Ok(())
+    SingleVoter::new(core.io.clone(), replica, directory, bytes_since_snapshot)
 }
 
 impl Started {
@@ -229,20 +240,21 @@ impl Started {
     /// # Errors
     /// One line that says what is wrong.
     pub async fn register(&self, registration: Registration) -> Result<(), String> {
-        let Some(control) = self.core.control.borrow().clone() else { return Ok(()) };
+        let Some(driver) = self.core.driver.borrow().clone() else { return Ok(()) };
+        driver.leads().await;
         let log = &self.core.log;
         let failed = |error| match log.is_full() {
             true => format!("{}: the disk is full; free a few MiB of it and start again", log.directory().display()),
             false => format!("the broker could not be registered: {error:?}"),
         };
         let new_epochs = self.new_epochs.take();
-        self.core.commit_leader_epochs(&control, &new_epochs).await.map_err(failed)?;
+        driver.commit_leader_epochs(self.core.broker.id, &new_epochs).await.map_err(failed)?;
         let incarnation = self.core.io.rand.uuid();
         let Registration { end_points, directory } = registration;
-        let broker_epoch = self.core.replica(METADATA_KEY).map_or(Offset::ZERO, |replica| replica.high_watermark()).0;
+        let broker_epoch = self.core.image_offset.get().plus(1).0;
         let start =
             |controller: &mut Controller| Ok((controller.start(incarnation, broker_epoch, end_points, directory), ()));
-        self.core.change(&control, start).await.map_err(failed)
+        driver.change(start).await.map_err(failed)
     }
 
     /// Stops the core's log in order. No request may be under way on any core.
