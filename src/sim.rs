@@ -7,6 +7,7 @@ mod admin;
 mod asks;
 mod bench;
 mod broker;
+mod committed;
 mod connection;
 mod consumer;
 mod coordinators;
