@@ -17,7 +17,7 @@ mod start;
 
 use kafka_protocol::protocol::StrBytes;
 
-use crate::base::{BrokerId, ErrorCode, ProducerId};
+use crate::base::{ErrorCode, ProducerId};
 use crate::config::{BrokerConfig, Layers};
 use crate::metadata::Image;
 use crate::protocol::metadata_records::MetadataRecord;
@@ -93,10 +93,6 @@ impl Controller {
 
     fn layers(&self) -> Layers<'_> {
         self.image.layers(&self.config.statics, self.config.node.id)
-    }
-
-    fn broker_ids(&self) -> Vec<BrokerId> {
-        self.image.brokers().filter(|broker| !broker.fenced).map(|broker| BrokerId(broker.broker_id)).collect()
     }
 }
 

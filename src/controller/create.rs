@@ -117,7 +117,7 @@ impl Controller {
                 .with_value(Some(value.into()))
         };
         // Kafka's default of three replicas would leave one broker without groups.
-        let brokers = i16::try_from(self.broker_ids().len()).unwrap_or(i16::MAX);
+        let brokers = i16::try_from(self.alive().len()).unwrap_or(i16::MAX);
         topic
             .with_num_partitions(self.config.offsets.topic_partitions)
             .with_replication_factor(self.config.offsets.topic_replication_factor.min(brokers.max(1)))
@@ -212,9 +212,7 @@ impl Controller {
             let message = "Replication factor must be larger than 0, or -1 to use the default value.";
             return Err(Refusal::new(ErrorCode::InvalidReplicationFactor, message));
         }
-        // Ids are random, so that topics begin on random brokers.
-        let start = (id.as_u128() % 1024) as usize;
-        self.place(start, usize::try_from(count).expect("it is above zero"), replication_factor)
+        self.place(TopicId(id), 0..usize::try_from(count).expect("it is above zero"), replication_factor)
     }
 
     fn manual_assignments(&self, topic: &CreatableTopic) -> Result<Vec<Vec<BrokerId>>, Refusal> {

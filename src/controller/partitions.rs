@@ -80,7 +80,8 @@ impl Controller {
             }
             None => {
                 let replicas = i16::try_from(replicas).expect("never more than there are brokers");
-                self.place(topic.partitions.len(), additional, replicas)?
+                let all = topic.partitions.len() + additional;
+                self.place(topic.id, topic.partitions.len()..all, replicas)?
             }
         };
         let next = topic.partitions.len()..;
