@@ -22,4 +22,4 @@ pub use replies::{Held, ReplyMemory};
 pub use router::{Bounds, Router};
 #[cfg(test)]
 pub(crate) use start::start_with;
-pub use start::{CoreSeed, Registration, Started, check, recover, start};
+pub use start::{CoreSeed, Registration, StartError, Started, check, recover, start};

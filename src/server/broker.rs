@@ -62,7 +62,8 @@ impl KafkaBroker {
         let CoreContext { io, identity, cores, .. } = context;
         let (settings, broker) = (log_settings(context), broker(identity));
         let directory = &identity.data_dir;
-        let (seeds, report) = shard::recover(io, &broker, &identity.config, directory, &settings, *cores).await?;
+        let recovered = shard::recover(io, &broker, &identity.config, directory, &settings, *cores).await;
+        let (seeds, report) = recovered.map_err(|error| error.to_string())?;
         // Also after a life that had to give it up.
         log::put_ballast(io, directory, settings.ballast_bytes).await;
         if !report.fresh {
@@ -91,7 +92,7 @@ impl Shard for KafkaBroker {
         let seed = lock(&self.seeds).get_mut(context.core).and_then(Option::take);
         let seed = seed.ok_or("recovery left nothing for this core")?;
         let io = context.io.clone();
-        let started = shard::start(io.clone(), seed, Rc::new(die)).await?;
+        let started = shard::start(io.clone(), seed, Rc::new(die)).await.map_err(|error| error.to_string())?;
         started.router.keep_to(&context.replies);
         started.router.tell_bounds(context.bounds);
         let endpoints = context.identity.advertised.iter().map(|told| api::Endpoint {
@@ -105,11 +106,11 @@ impl Shard for KafkaBroker {
 
     async fn announce(&self, context: &CoreContext, service: &KafkaService) -> Result<(), String> {
         // Does something on the controller's core alone.
-        service.started.register(registration(&context.identity)).await
+        service.started.register(registration(&context.identity)).await.map_err(|error| error.to_string())
     }
 
     async fn stop(&self, service: KafkaService) -> Result<StopReport, String> {
-        service.started.stop().await
+        service.started.stop().await.map_err(|error| error.to_string())
     }
 
     fn connection_limits(&self, service: &KafkaService) -> Option<(usize, usize)> {

@@ -23,7 +23,7 @@ pub fn check_data_dir(data_dir: &Path) -> Result<CheckReport, String> {
     let io_memory = probe::io_memory(1).map_err(|unusable| unusable.to_string())?;
     let body = |_| {
         let (config, data_dir) = (config.clone(), data_dir.to_owned());
-        move |io| async move { shard::check(&io, &config, &data_dir).await }
+        move |io| async move { shard::check(&io, &config, &data_dir).await.map_err(|error| error.to_string()) }
     };
     let executors = glommio::start(&[None], io_memory, body).map_err(|error| error.to_string())?;
     let done = executors.join().pop().ok_or("the executor gave no answer")?;

@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    fmt,
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
@@ -10,18 +11,18 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
-    base::{Offset, PartitionKey},
+    base::{ErrorCode, Offset, PartitionKey},
     config::BrokerConfig,
     controller::{Controller, new_leader_epoch, partitions_led},
     io::{Io, MeshSeed, mesh},
     log::{
-        self, CheckReport, CoreLog, Fatal, Finding, KnownPartitions, LivePartitions, LogSettings, METADATA_KEY,
-        METADATA_TOPIC, MetadataLog, RecoveryReport, RestoredPartition, StopReport,
+        self, CheckReport, CoreLog, Fatal, Finding, KnownPartitions, LivePartitions, LogError, LogSettings,
+        METADATA_KEY, METADATA_TOPIC, MetadataLog, RecoverError, RecoveryReport, RestoredPartition, StopReport,
     },
-    metadata::Image,
+    metadata::{Image, Inconsistent},
     partition::{Partition, PartitionState},
     protocol::metadata_records::BrokerEndpoint,
-    quorum::{Quorum, SingleVoter, read_snapshot},
+    quorum::{Metadata, MetadataError, Quorum, SingleVoter, read_snapshot},
     replica::Replica,
     shard::{
         call::Message,
@@ -66,10 +67,41 @@ pub struct Started {
     new_epochs: RefCell<Vec<PartitionKey>>,
 }
 
+/// Why a broker cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The metadata on the disk cannot be read.
+    Metadata(MetadataError),
+    /// A record of the metadata does not fit those before it.
+    Contradiction(Inconsistent),
+    /// The data directory cannot be recovered, or a core's log cannot begin.
+    Log(RecoverError),
+    /// The disk has no room for the broker's registration.
+    Full(PathBuf),
+    /// The broker could not be registered for another reason.
+    NotRegistered(ErrorCode),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Metadata(error) => error.fmt(out),
+            Self::Contradiction(error) => write!(out, "the metadata log contradicts itself: {error}"),
+            Self::Log(error) => error.fmt(out),
+            Self::Full(directory) => {
+                write!(out, "{}: the disk is full; free a few MiB of it and start again", directory.display())
+            }
+            Self::NotRegistered(error) => write!(out, "the broker could not be registered: {error:?}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
 /// Recovers the data directory for `cores` cores: one seed for each. Runs on one executor before the others start.
 ///
 /// # Errors
-/// One line that says what is wrong and what to do.
+/// `Metadata`, `Contradiction`, `Log`.
 pub async fn recover(
     io: &Io,
     broker: &Broker,
@@ -77,21 +109,21 @@ pub async fn recover(
     directory: &Path,
     log_settings: &LogSettings,
     cores: usize,
-) -> Result<(Vec<CoreSeed>, RecoveryReport), String> {
+) -> Result<(Vec<CoreSeed>, RecoveryReport), StartError> {
     let snapshots = directory.join(format!("{METADATA_TOPIC}-0"));
-    let mut metadata = read_snapshot(io, &snapshots).await.map_err(|error| error.to_string())?;
+    let mut metadata = read_snapshot(io, &snapshots).await.map_err(StartError::Metadata)?;
     let mut image = Image::default();
     let known = |log: MetadataLog| {
-        image = replayed(&mut metadata, &log)?;
+        image = replayed(&mut metadata, &log).map_err(|error| error.to_string())?;
         Ok(KnownPartitions { live: live_partitions(config, &image), deleted: std::mem::take(&mut metadata.deleted) })
     };
-    let recovered = log::recover(io, directory, log_settings, cores, known).await.map_err(|error| error.to_string())?;
+    let recovered = log::recover(io, directory, log_settings, cores, known).await.map_err(StartError::Log)?;
     let mut new_epochs = Vec::new();
     if !recovered.report.clean {
         // In the image now, so that no core has to be told; in the metadata log before anything is served.
         new_epochs = partitions_led(&image, broker.id);
         for key in &new_epochs {
-            image.apply(&new_leader_epoch(*key, broker.id)).map_err(contradiction)?;
+            image.apply(&new_leader_epoch(*key, broker.id)).map_err(StartError::Contradiction)?;
         }
     }
     // What the metadata log will have of them is known when it comes.
@@ -116,7 +148,7 @@ pub async fn recover(
 ///
 /// # Errors
 /// The directory cannot be read.
-pub async fn check(io: &Io, config: &BrokerConfig, directory: &Path) -> Result<CheckReport, String> {
+pub async fn check(io: &Io, config: &BrokerConfig, directory: &Path) -> Result<CheckReport, RecoverError> {
     let snapshots = directory.join(format!("{METADATA_TOPIC}-0"));
     let mut metadata = match read_snapshot(io, &snapshots).await {
         Ok(metadata) => metadata,
@@ -128,10 +160,10 @@ pub async fn check(io: &Io, config: &BrokerConfig, directory: &Path) -> Result<C
     };
     let damaged = metadata.damaged.clone();
     let known = |log: MetadataLog| {
-        let image = replayed(&mut metadata, &log)?;
+        let image = replayed(&mut metadata, &log).map_err(|error| error.to_string())?;
         Ok(KnownPartitions { live: live_partitions(config, &image), deleted: std::mem::take(&mut metadata.deleted) })
     };
-    let mut report = log::check(io, directory, known).await.map_err(|error| error.to_string())?;
+    let mut report = log::check(io, directory, known).await?;
     let findings = damaged.iter().map(|path| Finding {
         what: format!("{} is damaged", path.display()),
         start: log::Start::GoesOn("the snapshot before and the log have to do, or a start is refused"),
@@ -140,16 +172,10 @@ pub async fn check(io: &Io, config: &BrokerConfig, directory: &Path) -> Result<C
     Ok(report)
 }
 
-fn contradiction(error: crate::metadata::Inconsistent) -> String {
-    format!("the metadata log contradicts itself: {error:?}")
-}
-
-fn replayed(metadata: &mut crate::quorum::Metadata, log: &MetadataLog) -> Result<Image, String> {
-    metadata.replay(log).map_err(|error| error.to_string())?;
+fn replayed(metadata: &mut Metadata, log: &MetadataLog) -> Result<Image, StartError> {
+    metadata.replay(log).map_err(StartError::Metadata)?;
     let mut image = Image::default();
-    for record in &metadata.records {
-        image.apply(record).map_err(contradiction)?;
-    }
+    metadata.records.iter().try_for_each(|record| image.apply(record)).map_err(StartError::Contradiction)?;
     Ok(image)
 }
 
@@ -168,8 +194,8 @@ fn live_partitions(config: &BrokerConfig, image: &Image) -> LivePartitions {
 /// change, so `registration` is written by [`Started::register`] once all run.
 ///
 /// # Errors
-/// One line that says what is wrong.
-pub async fn start(io: Io, seed: CoreSeed, fatal: Fatal) -> Result<Started, String> {
+/// `Log`.
+pub async fn start(io: Io, seed: CoreSeed, fatal: Fatal) -> Result<Started, StartError> {
     start_with(io, seed, fatal, |voter| Box::new(voter)).await
 }
 
@@ -179,9 +205,9 @@ pub(crate) async fn start_with(
     seed: CoreSeed,
     fatal: Fatal,
     quorum: impl FnOnce(SingleVoter) -> Box<dyn Quorum>,
-) -> Result<Started, String> {
+) -> Result<Started, StartError> {
     let CoreSeed { broker, config, directory, mesh, log, image, image_offset, bytes_since_snapshot, new_epochs } = seed;
-    let (log, restored) = CoreLog::start(&io, log, fatal.clone()).await.map_err(|error| error.to_string())?;
+    let (log, restored) = CoreLog::start(&io, log, fatal.clone()).await.map_err(StartError::Log)?;
     let mesh = mesh.open(&io);
     let core =
         Core::new(io.clone(), mesh, broker, Rc::new(config), Rc::new(log), (image.as_ref().clone(), image_offset));
@@ -238,14 +264,14 @@ impl Started {
     /// core, once all run and before anything is served.
     ///
     /// # Errors
-    /// One line that says what is wrong.
-    pub async fn register(&self, registration: Registration) -> Result<(), String> {
+    /// `Full`, `NotRegistered`.
+    pub async fn register(&self, registration: Registration) -> Result<(), StartError> {
         let Some(driver) = self.core.driver.borrow().clone() else { return Ok(()) };
         driver.leads().await;
         let log = &self.core.log;
         let failed = |error| match log.is_full() {
-            true => format!("{}: the disk is full; free a few MiB of it and start again", log.directory().display()),
-            false => format!("the broker could not be registered: {error:?}"),
+            true => StartError::Full(log.directory().to_owned()),
+            false => StartError::NotRegistered(error),
         };
         let new_epochs = self.new_epochs.take();
         driver.commit_leader_epochs(self.core.broker.id, &new_epochs).await.map_err(failed)?;
@@ -260,9 +286,9 @@ impl Started {
     /// Stops the core's log in order. No request may be under way on any core.
     ///
     /// # Errors
-    /// One line that says what could not be written; the next start recovers it from the journal.
-    pub async fn stop(&self) -> Result<StopReport, String> {
-        self.core.log.stop().await.map_err(|error| error.to_string())
+    /// Not everything could be written; the next start recovers it from the journal.
+    pub async fn stop(&self) -> Result<StopReport, LogError> {
+        self.core.log.stop().await
     }
 }
 

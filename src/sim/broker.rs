@@ -117,7 +117,9 @@ impl Life {
         let group_memory = GroupMemory::new(settings.group_bytes_max);
         let broker = Broker { id: BrokerId(1), cluster_id: "simulated".into(), group_memory };
         let directory = Path::new(DIRECTORY);
-        let (seeds, _) = recover(io, &broker, &settings.config, directory, &settings.log, self.cores).await?;
+        let (seeds, _) = recover(io, &broker, &settings.config, directory, &settings.log, self.cores)
+            .await
+            .map_err(|error| error.to_string())?;
         put_ballast(io, directory, settings.log.ballast_bytes).await;
         for (core, seed) in seeds.into_iter().enumerate() {
             let this = self.clone();
@@ -138,7 +140,7 @@ impl Life {
             this.sim.kill(NODE);
             this.ended();
         });
-        let started = Rc::new(start(io.clone(), seed, fatal).await?);
+        let started = Rc::new(start(io.clone(), seed, fatal).await.map_err(|error| error.to_string())?);
         let endpoint = api::Endpoint { name: "PLAINTEXT".into(), host: "localhost".into(), port: 9092 };
         let context = api::Context::new(started.router.clone(), io, vec![endpoint], self.cores);
         self.contexts.borrow_mut()[core] = Some(context);
@@ -153,7 +155,10 @@ impl Life {
         }
         let end_point =
             BrokerEndpoint { name: "PLAINTEXT".into(), host: "localhost".into(), port: 9092, security_protocol: 0 };
-        started.register(Registration { end_points: vec![end_point], directory: Uuid::from_u128(7) }).await?;
+        started
+            .register(Registration { end_points: vec![end_point], directory: Uuid::from_u128(7) })
+            .await
+            .map_err(|error| error.to_string())?;
         self.ready.set(true);
         self.news.notify_all();
         Ok(())
