@@ -1,9 +1,9 @@
 //! The controller: decides what becomes of the cluster.
 //!
 //! A request is decided against the current image into records and an answer. The records are applied to the
-//! controller's own image at once, so that the next decision sees them; the caller appends them to the metadata log and
-//! gives the answer, and the records to the cores, once they are durable. If the append fails, the controller is dropped
-//! and made again from the log.
+//! controller's own image at once, so that the next decision sees them; the caller proposes them to the quorum and gives the
+//! answer once they are committed. If they are not, or may not be, the controller is dropped with the leadership of the quorum,
+//! and the next one is made from what is committed. Which broker asks, and which is registered, are arguments.
 //!
 //! Absent on purpose: elections and fencing, which need a second broker.
 
@@ -17,12 +17,12 @@ mod start;
 
 use kafka_protocol::protocol::StrBytes;
 
-use crate::base::{ErrorCode, ProducerId};
+use crate::base::{BrokerId, ErrorCode, ProducerId};
 use crate::config::{BrokerConfig, Layers};
 use crate::metadata::Image;
 use crate::protocol::metadata_records::MetadataRecord;
 
-pub use start::{METADATA_VERSION, METADATA_VERSION_MIN, new_leader_epoch, partitions_led};
+pub use start::{BrokerRegistration, METADATA_VERSION, METADATA_VERSION_MIN, new_leader_epoch, partitions_led};
 
 /// Producer ids that a broker takes at a time, as in Kafka.
 pub const PRODUCER_ID_BLOCK: i64 = 1000;
@@ -71,14 +71,18 @@ impl Controller {
         &self.image
     }
 
-    /// Gives the next block of producer ids (KIP-98) to this broker: records, and the first of
-    /// [`PRODUCER_ID_BLOCK`] ids.
-    /// # Errors  `UnknownServerError` when all 2⁶³ are gone.
-    pub fn allocate_producer_ids(&mut self) -> Result<(Vec<MetadataRecord>, ProducerId), ErrorCode> {
+    /// Gives the next block of producer ids (KIP-98) to a broker: records, and the first of [`PRODUCER_ID_BLOCK`] ids.
+    /// # Errors  `StaleBrokerEpoch` if the broker is not registered in that epoch, `UnknownServerError` when all 2⁶³ are gone.
+    pub fn allocate_producer_ids(
+        &mut self,
+        broker: BrokerId,
+        broker_epoch: i64,
+    ) -> Result<(Vec<MetadataRecord>, ProducerId), ErrorCode> {
+        if self.image.broker(broker).is_none_or(|registered| registered.broker_epoch != broker_epoch) {
+            return Err(ErrorCode::StaleBrokerEpoch);
+        }
         let first = self.image.next_producer_id();
         let next_producer_id = first.checked_add(PRODUCER_ID_BLOCK).ok_or(ErrorCode::UnknownServerError)?;
-        let broker = self.config.node.id;
-        let broker_epoch = self.image.broker(broker).map_or(-1, |broker| broker.broker_epoch);
         let records = vec![MetadataRecord::ProducerIds { broker_id: broker.0, broker_epoch, next_producer_id }];
         self.apply(&records);
         Ok((records, ProducerId(first)))
@@ -91,6 +95,7 @@ impl Controller {
         }
     }
 
+    /// The settings as the controller's own node has them, which is what Kafka's controller answers, too.
     fn layers(&self) -> Layers<'_> {
         self.image.layers(&self.config.statics, self.config.node.id)
     }
@@ -116,8 +121,19 @@ pub(crate) mod tests {
     pub(crate) fn controller(file: &str) -> Controller {
         let config = load(Some(("test.properties", file)), &[]).expect("a good file").config;
         let mut controller = Controller::new(config, Image::default());
-        controller.start(Uuid::from_u128(1), 0, Vec::new(), Uuid::from_u128(0xd1));
+        controller.register_broker(registration(1), 0);
         controller
+    }
+
+    /// What broker 1 says of itself at its start with that number.
+    pub(crate) fn registration(start: u128) -> BrokerRegistration {
+        BrokerRegistration {
+            broker: BrokerId(1),
+            incarnation: Uuid::from_u128(start),
+            end_points: Vec::new(),
+            rack: None,
+            directory: Uuid::from_u128(0xd1),
+        }
     }
 
     /// Ids 1000, 1001, …
@@ -143,13 +159,27 @@ pub(crate) mod tests {
     fn producer_ids_come_in_blocks_and_never_twice() {
         let mut controller = controller("");
         let before = controller.image().clone();
-        let (records, first) = controller.allocate_producer_ids().expect("ids are left");
+        let (records, first) = controller.allocate_producer_ids(BrokerId(1), 0).expect("ids are left");
         replays(&before, &records, &controller);
         assert_eq!(first, ProducerId(0));
-        assert_eq!(controller.allocate_producer_ids().map(|(_, first)| first), Ok(ProducerId(1000)));
+        assert_eq!(controller.allocate_producer_ids(BrokerId(1), 0).map(|(_, first)| first), Ok(ProducerId(1000)));
         let last = MetadataRecord::ProducerIds { broker_id: 1, broker_epoch: 0, next_producer_id: i64::MAX - 1 };
         controller.image.apply(&last).expect("always fits");
-        assert_eq!(controller.allocate_producer_ids(), Err(ErrorCode::UnknownServerError));
+        assert_eq!(controller.allocate_producer_ids(BrokerId(1), 0), Err(ErrorCode::UnknownServerError));
+    }
+
+    #[test]
+    fn producer_ids_are_for_brokers_as_they_are_registered() {
+        let mut controller = controller("");
+        controller.register_broker(registration(2), 7);
+        controller.register_broker(BrokerRegistration { broker: BrokerId(2), ..registration(3) }, 9);
+        let mut given =
+            |broker, epoch| controller.allocate_producer_ids(BrokerId(broker), epoch).map(|(_, first)| first);
+        assert_eq!(given(1, 7), Ok(ProducerId(0)));
+        assert_eq!(given(2, 9), Ok(ProducerId(1000)));
+        for (broker, epoch) in [(1, 0), (1, 9), (2, 7), (3, 9), (3, -1)] {
+            assert_eq!(given(broker, epoch), Err(ErrorCode::StaleBrokerEpoch), "broker {broker} in epoch {epoch}");
+        }
     }
 
     #[test]

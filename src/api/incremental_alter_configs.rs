@@ -16,7 +16,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<IncrementalAlterCon
     let (request, call) = call.take();
     let names: Vec<_> =
         request.resources.iter().map(|resource| (resource.resource_type, resource.resource_name.clone())).collect();
-    let error = match context.router.control(IncrementalAlterConfigs(request)).await {
+    let error = match context.router.control(IncrementalAlterConfigs(request, context.router.broker_id())).await {
         Ok(answer) => return call.reply(&answer),
         Err(error) => error,
     };

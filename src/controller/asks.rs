@@ -7,7 +7,7 @@ use kafka_protocol::messages::{
 use uuid::Uuid;
 
 use crate::{
-    base::{ErrorCode, ProducerId, TopicId},
+    base::{BrokerId, ErrorCode, ProducerId, TopicId},
     controller::{Controller, PRODUCER_ID_BLOCK},
     protocol::metadata_records::MetadataRecord,
 };
@@ -76,8 +76,8 @@ impl ControlAsk for CreatePartitions {
     }
 }
 
-/// IncrementalAlterConfigs (44).
-pub struct IncrementalAlterConfigs(pub IncrementalAlterConfigsRequest);
+/// IncrementalAlterConfigs (44), and the broker that was asked it.
+pub struct IncrementalAlterConfigs(pub IncrementalAlterConfigsRequest, pub BrokerId);
 
 impl ControlAsk for IncrementalAlterConfigs {
     type Answer = IncrementalAlterConfigsResponse;
@@ -87,12 +87,17 @@ impl ControlAsk for IncrementalAlterConfigs {
         controller: &mut Controller,
         _: &mut dyn FnMut() -> Uuid,
     ) -> Result<Decision<Self::Answer>, ErrorCode> {
-        Ok(controller.incremental_alter_configs(&self.0))
+        Ok(controller.incremental_alter_configs(self.1, &self.0))
     }
 }
 
-/// A block of producer ids for one core: the first of them, and how many there are.
-pub struct AllocateProducerIds;
+/// A block of producer ids for one core of a broker: the first of them, and how many there are.
+pub struct AllocateProducerIds {
+    /// The broker.
+    pub broker: BrokerId,
+    /// The epoch in which it is registered.
+    pub broker_epoch: i64,
+}
 
 impl ControlAsk for AllocateProducerIds {
     type Answer = (ProducerId, i64);
@@ -102,7 +107,7 @@ impl ControlAsk for AllocateProducerIds {
         controller: &mut Controller,
         _: &mut dyn FnMut() -> Uuid,
     ) -> Result<Decision<Self::Answer>, ErrorCode> {
-        let (records, first) = controller.allocate_producer_ids()?;
+        let (records, first) = controller.allocate_producer_ids(self.broker, self.broker_epoch)?;
         Ok((records, (first, PRODUCER_ID_BLOCK)))
     }
 }

@@ -7,7 +7,7 @@ use kafka_protocol::messages::{
 };
 
 use super::{Controller, Refusal, repeated};
-use crate::base::{ErrorCode, LOGGERS, ROOT_LOGGER};
+use crate::base::{BrokerId, ErrorCode, LOGGERS, ROOT_LOGGER};
 use crate::config::{
     Key, Kind, Overrides, Update,
     keys::{broker_key, topic_key},
@@ -25,9 +25,10 @@ const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
 
 impl Controller {
-    /// IncrementalAlterConfigs, versions 0–1: all changes of a resource, or none.
+    /// IncrementalAlterConfigs, versions 0–1, as `asked` was asked it: all changes of a resource, or none.
     pub fn incremental_alter_configs(
         &mut self,
+        asked: BrokerId,
         request: &IncrementalAlterConfigsRequest,
     ) -> (Vec<MetadataRecord>, IncrementalAlterConfigsResponse) {
         let resources = request.resources.iter();
@@ -42,7 +43,7 @@ impl Controller {
             let changes = if repeated.contains(&(resource.resource_type, resource.resource_name.as_str())) {
                 Err(Refusal::new(ErrorCode::InvalidRequest, "Each resource must appear at most once."))
             } else {
-                self.changes(resource)
+                self.changes(asked, resource)
             };
             responses.push(match changes {
                 Ok(new) => {
@@ -59,7 +60,7 @@ impl Controller {
         (records, IncrementalAlterConfigsResponse::default().with_responses(responses))
     }
 
-    fn changes(&self, resource: &AlterConfigsResource) -> Result<Vec<MetadataRecord>, Refusal> {
+    fn changes(&self, asked: BrokerId, resource: &AlterConfigsResource) -> Result<Vec<MetadataRecord>, Refusal> {
         let invalid = |message: String| Refusal::new(ErrorCode::InvalidRequest, message);
         if !repeated(resource.configs.iter().map(|config| config.name.as_str())).is_empty() {
             return Err(invalid("Error due to duplicate config keys".to_owned()));
@@ -77,42 +78,13 @@ impl Controller {
                 self.change(resource, topic_key, |after| self.check_topic_overrides(after))
             }
             BROKER_RESOURCE => {
-                self.check_broker(name)?;
+                check_broker(asked, name)?;
                 check_dynamic(&resource.configs, name.is_empty())?;
                 self.change(resource, broker_key, check_broker_overrides)
             }
-            BROKER_LOGGER_RESOURCE => Err(self.refuse_logger(resource)),
+            BROKER_LOGGER_RESOURCE => Err(refuse_logger(asked, resource)),
             other => Err(invalid(format!("Unknown resource type {other}"))),
         }
-    }
-
-    /// Kafka's refusals in its order; then ours, since levels are set at the start alone.
-    fn refuse_logger(&self, resource: &AlterConfigsResource) -> Refusal {
-        let invalid = |message: String| Refusal::new(ErrorCode::InvalidRequest, message);
-        let own = self.config.node.id;
-        let name = resource.resource_name.as_str();
-        match name.parse::<i32>() {
-            Ok(id) if id == own.0 => {}
-            Ok(id) => return invalid(format!("Unexpected node id. Expected {own}, but received {id}")),
-            Err(_) => return invalid(format!("Node id must be an integer, but it is: {name}")),
-        }
-        for config in &resource.configs {
-            let logger = config.name.as_str();
-            match config.config_operation {
-                APPEND | SUBTRACT => {
-                    let operation = if config.config_operation == APPEND { "APPEND" } else { "SUBTRACT" };
-                    return invalid(format!("{operation} operation is not allowed for the BROKER_LOGGER resource"));
-                }
-                DELETE if logger == ROOT_LOGGER => {
-                    return invalid("Removing the log level of the root logger is not allowed".to_owned());
-                }
-                _ if !LOGGERS.contains(&logger) => {
-                    return Refusal::new(ErrorCode::InvalidConfig, format!("Logger {logger} does not exist!"));
-                }
-                _ => {}
-            }
-        }
-        invalid("Log levels cannot be changed while Ringtail runs: RINGTAIL_LOG sets them at the start.".to_owned())
     }
 
     fn check_topic(&self, name: &str) -> Result<(), Refusal> {
@@ -125,18 +97,6 @@ impl Controller {
             return Err(Refusal::new(ErrorCode::UnknownTopicOrPartition, message));
         }
         Ok(())
-    }
-
-    /// Whether the name stands for this broker, or as the empty name for all.
-    pub(super) fn check_broker(&self, name: &str) -> Result<(), Refusal> {
-        let own = self.config.node.id;
-        let message = match name.parse::<i32>() {
-            _ if name.is_empty() => return Ok(()),
-            Ok(id) if id == own.0 => return Ok(()),
-            Ok(id) => format!("Unexpected broker id, expected {own}, but received {id}"),
-            Err(_) => format!("Node id must be an integer, but it is: {name}"),
-        };
-        Err(Refusal::new(ErrorCode::InvalidRequest, message))
     }
 
     /// The records that make the changes, if what comes of them passes `check`.
@@ -237,6 +197,45 @@ impl Controller {
     }
 }
 
+/// Kafka's refusals in its order; then ours, since levels are set at the start alone.
+fn refuse_logger(asked: BrokerId, resource: &AlterConfigsResource) -> Refusal {
+    let invalid = |message: String| Refusal::new(ErrorCode::InvalidRequest, message);
+    let name = resource.resource_name.as_str();
+    match name.parse::<i32>() {
+        Ok(id) if id == asked.0 => {}
+        Ok(id) => return invalid(format!("Unexpected node id. Expected {asked}, but received {id}")),
+        Err(_) => return invalid(format!("Node id must be an integer, but it is: {name}")),
+    }
+    for config in &resource.configs {
+        let logger = config.name.as_str();
+        match config.config_operation {
+            APPEND | SUBTRACT => {
+                let operation = if config.config_operation == APPEND { "APPEND" } else { "SUBTRACT" };
+                return invalid(format!("{operation} operation is not allowed for the BROKER_LOGGER resource"));
+            }
+            DELETE if logger == ROOT_LOGGER => {
+                return invalid("Removing the log level of the root logger is not allowed".to_owned());
+            }
+            _ if !LOGGERS.contains(&logger) => {
+                return Refusal::new(ErrorCode::InvalidConfig, format!("Logger {logger} does not exist!"));
+            }
+            _ => {}
+        }
+    }
+    invalid("Log levels cannot be changed while Ringtail runs: RINGTAIL_LOG sets them at the start.".to_owned())
+}
+
+/// Whether the name stands for the broker that was asked, or as the empty name for all.
+fn check_broker(asked: BrokerId, name: &str) -> Result<(), Refusal> {
+    let message = match name.parse::<i32>() {
+        _ if name.is_empty() => return Ok(()),
+        Ok(id) if id == asked.0 => return Ok(()),
+        Ok(id) => format!("Unexpected broker id, expected {asked}, but received {id}"),
+        Err(_) => format!("Node id must be an integer, but it is: {name}"),
+    };
+    Err(Refusal::new(ErrorCode::InvalidRequest, message))
+}
+
 /// Whether a broker may be told these while it runs. As in Kafka, keys that nobody knows are taken and mean nothing.
 fn check_dynamic(configs: &[AlterableConfig], all_brokers: bool) -> Result<(), Refusal> {
     let names = |update: Update| {
@@ -321,9 +320,10 @@ mod tests {
                 .with_configs(vec![config]),
         ]);
         let before = controller.image().clone();
-        let (looked, only) = controller.incremental_alter_configs(&request.clone().with_validate_only(true));
+        let (looked, only) =
+            controller.incremental_alter_configs(BrokerId(1), &request.clone().with_validate_only(true));
         assert!(looked.is_empty() && controller.image() == &before, "{text}");
-        let (records, response) = controller.incremental_alter_configs(&request);
+        let (records, response) = controller.incremental_alter_configs(BrokerId(1), &request);
         assert_eq!(only, response, "{text}");
         replays(&before, &records, controller);
         let result = &response.responses[0];
@@ -428,7 +428,7 @@ mod tests {
             "logger 1 ringtail::net set DEBUG",
             "42 Log levels cannot be changed while Ringtail runs: RINGTAIL_LOG sets them at the start.",
         );
-        let config = c.image().topic_config(&c.config.statics, c.config.node.id, "t");
+        let config = c.image().topic_config(&c.config.statics, BrokerId(1), "t");
         assert_eq!(config.retention_ms, Some(888_888));
     }
 
@@ -441,10 +441,13 @@ mod tests {
                 .with_resource_type(BROKER_RESOURCE)
                 .with_resource_name("+01".into())
                 .with_configs(vec![config]);
-            c.incremental_alter_configs(&IncrementalAlterConfigsRequest::default().with_resources(vec![resource]))
+            c.incremental_alter_configs(
+                BrokerId(1),
+                &IncrementalAlterConfigsRequest::default().with_resources(vec![resource]),
+            )
         };
         assert_eq!(records.len(), 1);
-        assert_eq!(c.image().broker_overrides(c.config.node.id).len(), 1);
+        assert_eq!(c.image().broker_overrides(BrokerId(1)).len(), 1);
     }
 
     #[test]
@@ -461,7 +464,7 @@ mod tests {
         };
         let mut codes = |resources| {
             let request = IncrementalAlterConfigsRequest::default().with_resources(resources);
-            let (records, response) = c.incremental_alter_configs(&request);
+            let (records, response) = c.incremental_alter_configs(BrokerId(1), &request);
             let results = response.responses.iter();
             let codes: Vec<_> = results
                 .map(|result| (result.error_code, result.error_message.as_deref().unwrap_or_default().to_owned()))

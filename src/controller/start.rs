@@ -19,23 +19,32 @@ pub const METADATA_VERSION_MIN: i16 = 7;
 /// stand for; clients choose their protocols by them.
 const METADATA_VERSION_FEATURE: &str = "metadata.version";
 
+/// What a broker says of itself at its start.
+#[derive(Clone, Debug)]
+pub struct BrokerRegistration {
+    /// `node.id`.
+    pub broker: BrokerId,
+    /// Drawn for this start.
+    pub incarnation: Uuid,
+    /// Where clients reach it.
+    pub end_points: Vec<BrokerEndpoint>,
+    /// `broker.rack`.
+    pub rack: Option<String>,
+    /// The id of its data directory.
+    pub directory: Uuid,
+}
+
 impl Controller {
-    /// Registers this broker: to be called at each start, before anything else. `incarnation` is drawn for this start,
-    /// `broker_epoch` is the end offset of the metadata log, `directory` the id of the data directory.
-    pub fn start(
-        &mut self,
-        incarnation: Uuid,
-        broker_epoch: i64,
-        end_points: Vec<BrokerEndpoint>,
-        directory: Uuid,
-    ) -> Vec<MetadataRecord> {
+    /// Registers a broker that starts, before it does anything else. `broker_epoch` is the end offset of the metadata log.
+    pub fn register_broker(&mut self, registration: BrokerRegistration, broker_epoch: i64) -> Vec<MetadataRecord> {
+        let BrokerRegistration { broker, incarnation, end_points, rack, directory } = registration;
         let mut records = Vec::new();
         if self.image.feature(METADATA_VERSION_FEATURE) == 0 {
             let name = METADATA_VERSION_FEATURE.to_owned();
             records.push(MetadataRecord::FeatureLevel { name, level: METADATA_VERSION });
         }
         records.push(MetadataRecord::RegisterBroker(RegisterBroker {
-            broker_id: self.config.node.id.0,
+            broker_id: broker.0,
             incarnation_id: incarnation,
             broker_epoch,
             end_points,
@@ -44,7 +53,7 @@ impl Controller {
                 min: METADATA_VERSION_MIN,
                 max: METADATA_VERSION,
             }],
-            rack: self.config.node.rack.clone(),
+            rack,
             // With one broker nobody waits for it to catch up.
             fenced: false,
             in_controlled_shutdown: false,
@@ -74,14 +83,15 @@ pub fn new_leader_epoch(key: PartitionKey, leader: BrokerId) -> MetadataRecord {
 mod tests {
     use super::*;
     use crate::base::LeaderEpoch;
-    use crate::controller::tests::{controller, ids, replays};
+    use crate::controller::tests::{controller, ids, registration, replays};
 
     #[test]
     fn features_are_finalized_once_and_the_broker_registers_each_time() {
-        let mut controller = controller("broker.rack=r\n");
+        let mut controller = controller("");
         assert_eq!(controller.image().features().collect::<Vec<_>>(), [("metadata.version", 30)]);
         let before = controller.image().clone();
-        let records = controller.start(Uuid::from_u128(2), 9, Vec::new(), Uuid::from_u128(0xd1));
+        let registration = BrokerRegistration { rack: Some("r".to_owned()), ..registration(2) };
+        let records = controller.register_broker(registration, 9);
         assert_eq!(records.len(), 1);
         replays(&before, &records, &controller);
         let broker = controller.image().broker(BrokerId(1)).expect("registered");

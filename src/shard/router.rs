@@ -185,7 +185,9 @@ impl Router {
                 self.core.producer_ids.set((next + 1, end));
                 return Ok(ProducerId(next));
             }
-            let (first, count) = self.control(AllocateProducerIds).await?;
+            let broker = self.broker_id();
+            let broker_epoch = self.image().broker(broker).map_or(-1, |registered| registered.broker_epoch);
+            let (first, count) = self.control(AllocateProducerIds { broker, broker_epoch }).await?;
             self.core.producer_ids.set((first.0, first.0 + count));
         }
     }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::{
     base::{ErrorCode, Offset, PartitionKey},
     config::BrokerConfig,
-    controller::{Controller, new_leader_epoch, partitions_led},
+    controller::{BrokerRegistration, Controller, new_leader_epoch, partitions_led},
     io::{Io, MeshSeed, mesh},
     log::{
         self, CheckReport, CoreLog, Fatal, Finding, KnownPartitions, LivePartitions, LogError, LogSettings,
@@ -275,12 +275,17 @@ impl Started {
         };
         let new_epochs = self.new_epochs.take();
         driver.commit_leader_epochs(self.core.broker.id, &new_epochs).await.map_err(failed)?;
-        let incarnation = self.core.io.rand.uuid();
         let Registration { end_points, directory } = registration;
+        let registration = BrokerRegistration {
+            broker: self.core.broker.id,
+            incarnation: self.core.io.rand.uuid(),
+            end_points,
+            rack: self.core.statics.node.rack.clone(),
+            directory,
+        };
         let broker_epoch = self.core.image_offset.get().plus(1).0;
-        let start =
-            |controller: &mut Controller| Ok((controller.start(incarnation, broker_epoch, end_points, directory), ()));
-        driver.change(start).await.map_err(failed)
+        let register = |controller: &mut Controller| Ok((controller.register_broker(registration, broker_epoch), ()));
+        driver.change(register).await.map_err(failed)
     }
 
     /// Stops the core's log in order. No request may be under way on any core.

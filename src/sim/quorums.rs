@@ -121,7 +121,8 @@ fn set(bench: &Bench, kind: i8, name: &'static str, config: &'static str, value:
         .with_resource_name(text(name))
         .with_configs(vec![config]);
     let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
-    let ask = |router: Router| async move { router.control(IncrementalAlterConfigs(request)).await };
+    let ask =
+        |router: Router| async move { router.control(IncrementalAlterConfigs(request, router.broker_id())).await };
     match bench.ask(0, ask) {
         Ok(answer) => assert_eq!(answer.responses[0].error_code, 0, "{answer:?}"),
         Err(error) => panic!("{error:?}"),
