@@ -21,7 +21,7 @@ use super::{
     frames::{BUFFER_BYTES, Frame, FrameError, FrameReader, Source},
     limits::Ticket,
     listener::Accepted,
-    memory::{Charge, RequestMemory},
+    memory::{Charge, RequestKind, RequestMemory},
     outbox::Outbox,
     service::{Outcome, Peer, Pending, Service},
     socket,
@@ -79,10 +79,33 @@ pub(super) struct Progress {
     pub(super) received: Cell<u64>,
     pub(super) sent: Cell<u64>,
     pub(super) unsent: Cell<usize>,
-    /// A frame larger than the connection's buffer is being received, so it is charged to the core's memory.
-    pub(super) inside_large_frame: Cell<bool>,
+    /// Bytes charged for a frame larger than the connection's buffer while it is being received, else 0.
+    pub(super) arriving_bytes: Cell<usize>,
     /// The reader waits for memory: its silence is our doing.
     pub(super) waits_for_memory: Cell<bool>,
+    /// A request that is whole and cannot be begun before the client reads its replies or an earlier one of its own that
+    /// waits is answered.
+    behind_its_own: Cell<Option<(RequestKind, usize)>>,
+    /// A request that has been begun and takes as long as it asks to: a fetch, a join, whatever is not a produce.
+    parked: Cell<Option<(RequestKind, usize)>>,
+    /// Large frames received and requests begun: as long as it stays the same, one request holds what is held.
+    pub(super) requests: Cell<u64>,
+}
+
+impl Progress {
+    /// Bytes of the memory for requests that are held for as long as the client likes.
+    pub(super) fn held_bytes(&self, kind: RequestKind) -> usize {
+        let whole = [&self.behind_its_own, &self.parked].map(|request| match request.get() {
+            Some((of, bytes)) if of == kind => bytes,
+            _ => 0,
+        });
+        let arriving = if kind == RequestKind::Large { self.arriving_bytes.get() } else { 0 };
+        arriving + whole.iter().sum::<usize>()
+    }
+
+    fn count_request(&self) {
+        self.requests.set(self.requests.get() + 1);
+    }
 }
 
 /// Whether to say that a request was too large for the memory, and how often that was not said.
@@ -309,11 +332,16 @@ impl Connection {
     /// First stage of a request: waits for its turn, then fixes its place in the order.
     async fn begin<S: Service>(&self, service: &S, client: &S::Client, frame: Frame) {
         let pipelines = service.pipelines(&frame.bytes);
+        let charged = (frame.charge.kind(), frame.charge.bytes());
         self.reader
             .until(|| {
                 let open = self.open_requests.get();
                 let in_turn = open == 0 || (pipelines && self.all_pipeline.get() && open < REQUESTS_IN_FLIGHT_MAX);
-                self.is_closed() || (in_turn && self.progress.unsent.get() <= UNSENT_BYTES_MAX)
+                let reads = self.progress.unsent.get() <= UNSENT_BYTES_MAX;
+                // Produces before it are the broker's to finish.
+                let behind_its_own = !reads || !(in_turn || self.all_pipeline.get());
+                self.progress.behind_its_own.set(behind_its_own.then_some(charged));
+                self.is_closed() || (in_turn && reads)
             })
             .await;
         if self.is_closed() {
@@ -321,6 +349,8 @@ impl Connection {
         }
         self.all_pipeline.set(pipelines);
         self.open_requests.set(self.open_requests.get() + 1);
+        self.progress.parked.set((!pipelines).then_some(charged));
+        self.progress.count_request();
         let pending = service.handle(client, frame.bytes).await;
         self.in_flight.borrow_mut().push_back(InFlight { pending, _charge: frame.charge });
         self.writer.wake();
@@ -410,6 +440,8 @@ impl Connection {
         if outcome.is_some() {
             *next = None;
             self.open_requests.set(self.open_requests.get() - 1);
+            // A request that does not pipeline was the only one.
+            self.progress.parked.set(None);
             self.reader.wake();
         }
         outcome
@@ -529,7 +561,9 @@ impl Source for SocketSource<'_> {
         self.0.progress.waits_for_memory.set(waits);
     }
 
-    fn inside_large_frame(&mut self, inside: bool) {
-        self.0.progress.inside_large_frame.set(inside);
+    fn large_frame(&mut self, charged: usize) {
+        if self.0.progress.arriving_bytes.replace(charged) == 0 {
+            self.0.progress.count_request();
+        }
     }
 }

@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 use super::{
     connection::Connection,
     listener::Accepted,
-    memory::{LargeRequests, RequestMemory},
+    memory::{LargeRequests, Queued, RequestKind, RequestMemory},
     service::Service,
     socket,
 };
@@ -37,6 +37,10 @@ const PROGRESS_BYTES_MIN: u64 = 4096;
 
 /// So many sweeps with less progress end the connection.
 const SLOW_SWEEPS_MAX: u32 = 2;
+
+/// So many sweeps somebody waits for request memory, or up to twice as many, before those must go who have held most of it
+/// for so long. Clients give up after 30 seconds (`request.timeout.ms`).
+const PATIENCE_SWEEPS: u32 = 10;
 
 /// What connections may do.
 #[derive(Clone, Debug)]
@@ -69,6 +73,8 @@ pub struct NetCore<S> {
     last_id: Cell<u64>,
     /// Time by the last sweep, since the first one.
     now: Cell<Duration>,
+    /// Who was waiting for request memory, and how many sweeps ago.
+    queued: Cell<(Queued, u32)>,
     draining: Cell<bool>,
     /// Lines about connections that were closed: for too large a request, for holding too much, for announcing what does
     /// not come.
@@ -86,6 +92,10 @@ struct Watched {
     sent: u64,
     quiet_since: Duration,
     slow_sweeps: u32,
+    /// [`Progress::requests`](super::connection::Progress::requests) then.
+    requests: u64,
+    /// Sweeps since which one request holds memory, but for those at which it waited for more.
+    holding_sweeps: u32,
 }
 
 /// Why the sweeper ends a connection.
@@ -109,6 +119,7 @@ impl<S: Service> NetCore<S> {
             connections: RefCell::default(),
             last_id: Cell::new(0),
             now: Cell::default(),
+            queued: Cell::default(),
             draining: Cell::new(false),
             told_of_large: Seldom::default(),
             told_of_holders: Seldom::default(),
@@ -150,6 +161,8 @@ impl<S: Service> NetCore<S> {
             sent: 0,
             quiet_since: self.now.get(),
             slow_sweeps: 0,
+            requests: 0,
+            holding_sweeps: 0,
         };
         self.connections.borrow_mut().insert(id, watched);
         let told_of_large = || self.told_of_large.due(self.now.get());
@@ -184,7 +197,36 @@ impl<S: Service> NetCore<S> {
             }
             watched.connection.close();
         }
+        self.make_room_for_requests(&connections, now);
         self.make_room_for_replies(&connections, now);
+    }
+
+    /// Ends those who have held most of the request memory for as long as others have been waiting for it: however steadily
+    /// the bytes of a request trickle, and whatever a request waits for that is its client's own to bring about.
+    fn make_room_for_requests(&self, connections: &Map<u64, Watched>, now: Duration) {
+        let (queued, sweeps) = self.queued.get();
+        if sweeps < PATIENCE_SWEEPS {
+            return self.queued.set((queued, sweeps + 1));
+        }
+        self.queued.set((self.memory.queued(), 1));
+        for kind in [RequestKind::Small, RequestKind::Large] {
+            if !self.memory.waits_since(queued, kind) {
+                continue;
+            }
+            let held = |watched: &Watched| watched.connection.progress.held_bytes(kind);
+            let holders = || connections.values().filter(|it| it.holding_sweeps >= PATIENCE_SWEEPS && held(it) > 0);
+            let largest = holders().map(held).max().unwrap_or_default();
+            // Who holds much less than others is not whom the others wait for.
+            for watched in holders().filter(|it| 2 * held(it) >= largest) {
+                if let Some(left_out) = self.told_of_stalled.due(now) {
+                    warn!(
+                        client = %watched.connection.peer.address, held = held(watched), left_out,
+                        "connection closed: its request has held memory for long that others wait for"
+                    );
+                }
+                watched.connection.close();
+            }
+        }
     }
 
     /// Ends the connections that hold most of the replies' memory while it is exceeded.
@@ -251,7 +293,14 @@ impl Watched {
         if received + sent > 0 {
             self.quiet_since = now;
         }
-        let stalls = progress.inside_large_frame.get() && !progress.waits_for_memory.get();
+        let holds = [RequestKind::Small, RequestKind::Large].iter().any(|kind| progress.held_bytes(*kind) > 0);
+        if !holds || progress.requests.get() != self.requests {
+            self.holding_sweeps = 0;
+        } else if !progress.waits_for_memory.get() {
+            self.holding_sweeps += 1;
+        }
+        self.requests = progress.requests.get();
+        let stalls = progress.arriving_bytes.get() > 0 && !progress.waits_for_memory.get();
         let slow = stalls && memory_contended && received < PROGRESS_BYTES_MIN;
         self.slow_sweeps = if slow { self.slow_sweeps + 1 } else { 0 };
         let quiet = now.saturating_sub(self.quiet_since);

@@ -41,8 +41,8 @@ pub trait Source {
     async fn fill_spare(&mut self, into: &mut Vec<u8>, up_to: usize) -> io::Result<usize>;
     /// Told when a frame waits for memory (so that its sender is not blamed for the silence), and when it goes on.
     fn waits_for_memory(&mut self, waits: bool);
-    /// Told when a large frame begins and when it is whole.
-    fn inside_large_frame(&mut self, inside: bool);
+    /// Told how many bytes are charged for the large frame that is arriving; 0 when it is whole.
+    fn large_frame(&mut self, charged: usize);
 }
 
 /// One request as it came, without its length, and the memory that it is charged for.
@@ -240,7 +240,6 @@ impl FrameReader {
 
     /// Receives a frame into memory of its own, charged in steps as its bytes really arrive.
     async fn large(&mut self, length: usize, source: &mut impl Source) -> Result<Frame, FrameError> {
-        source.inside_large_frame(true);
         let mut charge = self.memory.large();
         let mut body = Vec::new();
         // Only address space: a page becomes memory when its first byte is received.
@@ -260,6 +259,7 @@ impl FrameReader {
                 source.waits_for_memory(true);
                 charge.grow_to(length.min(body.len() + step)).await;
                 source.waits_for_memory(false);
+                source.large_frame(charge.bytes());
             }
             let room = charge.bytes() - body.len();
             if source.fill_spare(&mut body, room).await.map_err(FrameError::Io)? == 0 {
@@ -270,7 +270,7 @@ impl FrameReader {
         source.waits_for_memory(true);
         charge.grow_to(needed.unwrap_or(length).clamp(length, self.memory.frame_bytes_max())).await;
         source.waits_for_memory(false);
-        source.inside_large_frame(false);
+        source.large_frame(0);
         Ok(Frame { bytes: Bytes::from(body), charge })
     }
 
@@ -334,7 +334,7 @@ mod tests {
         }
 
         fn waits_for_memory(&mut self, _: bool) {}
-        fn inside_large_frame(&mut self, _: bool) {}
+        fn large_frame(&mut self, _: usize) {}
     }
 
     fn framed(body: &[u8]) -> Vec<u8> {
@@ -473,7 +473,7 @@ mod tests {
                 self.0.fill_spare(into, up_to).await
             }
             fn waits_for_memory(&mut self, _: bool) {}
-            fn inside_large_frame(&mut self, _: bool) {}
+            fn large_frame(&mut self, _: usize) {}
         }
         let bodies = bodies(&[100, 50_000, 8]);
         let wire: Vec<u8> = bodies.iter().flat_map(|body| framed(body)).collect();
@@ -515,7 +515,7 @@ mod tests {
                 self.0.fill_spare(into, up_to).await
             }
             fn waits_for_memory(&mut self, _: bool) {}
-            fn inside_large_frame(&mut self, _: bool) {}
+            fn large_frame(&mut self, _: usize) {}
         }
         let mut source = Watched(Script::new(wire, &[10_000]), 0);
         assert!(matches!(block_on(reader.next(&mut source)), Err(FrameError::CutOff { .. })));

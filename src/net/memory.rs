@@ -71,6 +71,22 @@ enum LaneName {
     Escape,
 }
 
+/// Which of the budgets a request is charged to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestKind {
+    /// The core's own.
+    Small,
+    /// The broker's.
+    Large,
+}
+
+/// A moment in the queues of a core's memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Queued {
+    small: u64,
+    large: u64,
+}
+
 /// Those who have been granted something: woken when no lock is held any more.
 type Woken = Vec<Waker>;
 
@@ -118,6 +134,21 @@ impl RequestMemory {
     #[must_use]
     pub fn large_total(&self) -> usize {
         self.large.total
+    }
+
+    /// The place in both queues that whoever joins from now on comes behind.
+    #[must_use]
+    pub fn queued(&self) -> Queued {
+        Queued { small: self.small.borrow().last_ticket, large: self.large.lock().shared.last_ticket }
+    }
+
+    /// Whether somebody waits still who had joined a queue by then.
+    #[must_use]
+    pub fn waits_since(&self, earlier: Queued, kind: RequestKind) -> bool {
+        match kind {
+            RequestKind::Small => self.small.borrow().waits_since(earlier.small),
+            RequestKind::Large => self.large.lock().shared.waits_since(earlier.large),
+        }
     }
 
     /// Whether somebody waits for room in the lane of large frames: then those who hold some and send nothing must go.
@@ -223,6 +254,11 @@ impl Lane {
         Self { free: free as isize, waiting: VecDeque::new(), last_ticket: 0 }
     }
 
+    /// Tickets are given in order, so whoever waits longest has the smallest one.
+    fn waits_since(&self, ticket: u64) -> bool {
+        self.waiting.iter().find(|entry| entry.granted.is_none()).is_some_and(|entry| entry.ticket <= ticket)
+    }
+
     fn join(&mut self, wanted: usize, held: usize) -> u64 {
         self.last_ticket += 1;
         let ticket = self.last_ticket;
@@ -309,6 +345,15 @@ impl Charge {
             LaneName::Small => unreachable!("a small frame is whole when it is charged"),
         }
         self.bytes = bytes;
+    }
+
+    /// The budget that it is charged to.
+    #[must_use]
+    pub fn kind(&self) -> RequestKind {
+        match self.lane {
+            LaneName::Small => RequestKind::Small,
+            LaneName::Shared | LaneName::Escape => RequestKind::Large,
+        }
     }
 
     /// The bytes charged.

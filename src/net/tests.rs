@@ -5,6 +5,10 @@ use std::{
     io::{Read, Write},
     net::TcpStream as StdStream,
     rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -19,7 +23,7 @@ use crate::{
 };
 
 /// Answers each frame with itself, in pieces. The first byte says how: `p` pipelines, `w` waits until `r` releases it,
-/// `x` closes, `n` has no reply, `b` answers with 4 MiB, `l` tells how many requests of other kinds were begun.
+/// `k` waits for ever and does not pipeline, `x` closes, `n` has no reply, `b` answers with 4 MiB, `l` tells how many requests of other kinds were begun.
 #[derive(Clone, Default)]
 struct Echo {
     parked: Rc<RefCell<Vec<std::task::Waker>>>,
@@ -48,6 +52,7 @@ impl Service for Echo {
         match frame[0] {
             b'x' => Box::pin(async { Outcome::Close("told to".into()) }),
             b'n' => Box::pin(async { Outcome::Nothing }),
+            b'k' => Box::pin(std::future::pending()),
             b'b' => Box::pin(async { Outcome::Reply(big_reply()) }),
             b'l' => {
                 let begun = self.begun.get();
@@ -347,10 +352,122 @@ fn stalled_announcers_cost_the_others_nothing() {
     });
 }
 
-/// Reads what eight requests for 4 MiB bring. Whether all of it came.
-fn gets_all(client: &mut StdStream) -> bool {
-    let mut seen = vec![0; 8 * (4 << 20)];
-    client.read_exact(&mut seen).is_ok()
+/// Sweeps once whenever it is asked for, so that what clients do between two sweeps hangs on no clock. Who asks hears how
+/// many connections were open before.
+fn sweep_when_asked() -> (impl Fn(&NetCore<Echo>) + Send, impl Fn() -> usize + Send + Clone) {
+    let (asked, done, open) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (wanted, swept, seen) = (asked.clone(), done.clone(), open.clone());
+    let sweep = move |core: &NetCore<Echo>| {
+        let number = swept.load(Ordering::Acquire);
+        if wanted.load(Ordering::Acquire) > number {
+            seen.store(core.open(), Ordering::Release);
+            core.sweep(Duration::from_secs(number));
+            swept.store(number + 1, Ordering::Release);
+        }
+    };
+    let ask = move || {
+        let number = asked.fetch_add(1, Ordering::AcqRel) + 1;
+        while done.load(Ordering::Acquire) < number {
+            thread::sleep(Duration::from_millis(1));
+        }
+        open.load(Ordering::Acquire)
+    };
+    (sweep, ask)
+}
+
+/// Whether the answer to `body` comes within a minute of the sweeper's time, in which `meanwhile` is called at each sweep.
+fn is_answered(mut client: StdStream, body: Vec<u8>, ask: &impl Fn() -> usize, mut meanwhile: impl FnMut()) -> bool {
+    let answered = thread::spawn(move || {
+        // Who is closed hears of it while he writes.
+        let sent = client.write_all(&[&(body.len() as i32).to_be_bytes()[..], &body].concat());
+        let mut seen = vec![0; 4 + body.len()];
+        sent.and_then(|()| client.read_exact(&mut seen)).is_ok()
+    });
+    for _ in 0..60 {
+        if answered.is_finished() {
+            break;
+        }
+        meanwhile();
+        ask();
+    }
+    answered.is_finished() && answered.join().unwrap()
+}
+
+#[test]
+fn requests_that_trickle_go_when_others_have_waited_for_their_memory() {
+    let (sweep, ask) = sweep_when_asked();
+    with_echo(settings(), sweep, move |connect| {
+        // Each announces 8 MiB, sends a part of it at once, and from then on a little more than what counts as silence.
+        let mut trickling: Vec<StdStream> = (0..3).map(|_| connect()).collect();
+        for client in &mut trickling {
+            client.write_all(&(8_i32 << 20).to_be_bytes()).unwrap();
+            client.write_all(&vec![1; 3 << 20]).unwrap();
+        }
+        let trickle = move || {
+            for client in &mut trickling {
+                // An error is what they deserve.
+                let _ = client.write_all(&[1; 8192]);
+            }
+        };
+        assert!(is_answered(connect(), vec![b'e'; 6 << 20], &ask, trickle), "those who trickle keep the memory");
+    });
+}
+
+#[test]
+fn requests_that_trickle_go_on_while_nobody_waits() {
+    let (sweep, ask) = sweep_when_asked();
+    with_echo(settings(), sweep, move |connect| {
+        let mut slow = connect();
+        let body = vec![b'e'; 100_000];
+        slow.write_all(&(body.len() as i32).to_be_bytes()).unwrap();
+        for part in body.chunks(1000) {
+            slow.write_all(part).unwrap();
+            ask();
+        }
+        assert!(receive(&mut slow) == body);
+    });
+}
+
+#[test]
+fn requests_that_wait_as_long_as_their_client_likes_go_when_others_have_waited_for_their_memory() {
+    for large in [false, true] {
+        let (sweep, ask) = sweep_when_asked();
+        let settings = NetSettings { small_request_bytes: 12_000, ..settings() };
+        with_echo(settings, sweep, move |connect| {
+            // One that waits for ever, behind which another waits for its turn; and one whose client does not read. What
+            // they hold is nearly all there is.
+            let mut parked = connect();
+            let mut unread = connect();
+            let behind = if large { vec![b'e'; 6 << 20] } else { vec![b'e'; 5_000] };
+            let holder = if large { vec![b'k'; 20_000] } else { vec![b'k'; 5_000] };
+            send(&mut parked, &holder);
+            let mut quiet = parked.try_clone().unwrap();
+            let of_parked = behind.clone();
+            let first = thread::spawn(move || {
+                let _ = quiet.write_all(&[&(of_parked.len() as i32).to_be_bytes()[..], &of_parked].concat());
+            });
+            for _ in 0..3 {
+                send(&mut unread, b"b-------");
+            }
+            let mut deaf = unread.try_clone().unwrap();
+            let of_deaf = behind.clone();
+            let second = thread::spawn(move || {
+                let _ = deaf.write_all(&[&(of_deaf.len() as i32).to_be_bytes()[..], &of_deaf].concat());
+            });
+            assert!(is_answered(connect(), behind, &ask, || {}), "they keep the memory (large: {large})");
+            for holder in [parked, unread] {
+                // Those that were closed have no connection to end.
+                let _ = holder.shutdown(std::net::Shutdown::Both);
+            }
+            first.join().unwrap();
+            second.join().unwrap();
+        });
+    }
+}
+
+/// Whether so many bytes come.
+fn gets(client: &mut StdStream, bytes: usize) -> bool {
+    client.read_exact(&mut vec![0; bytes]).is_ok()
 }
 
 #[test]
@@ -373,30 +490,30 @@ fn clients_that_do_not_read_are_idle_and_get_all_of_it_when_they_do() {
         // In the time of the sweeper that is well beyond half a minute, and all of them are unread together.
         thread::sleep(Duration::from_millis(200));
         for client in &mut deaf {
-            assert!(gets_all(client), "cut off");
+            assert!(gets(client, 8 * (4 << 20)), "cut off");
         }
     });
 }
 
 #[test]
 fn silence_ends_idle_connections_and_those_that_do_not_read_alike() {
-    let sweeps = std::cell::Cell::new(0);
-    let sweep = move |core: &NetCore<Echo>| {
-        sweeps.set(sweeps.get() + 1);
-        core.sweep(Duration::from_millis(100 * sweeps.get()));
-    };
+    let (sweep, ask) = sweep_when_asked();
     let settings = NetSettings { idle_max: Duration::from_secs(20), ..settings() };
-    with_echo(settings, sweep, |connect| {
+    with_echo(settings, sweep, move |connect| {
         let mut deaf = connect();
         for _ in 0..8 {
             send(&mut deaf, b"b-------");
         }
-        // Until the kernel's buffers are full.
-        thread::sleep(Duration::from_millis(100));
+        // The first reply is on its way, and goes as far as the kernel's buffers let it.
+        let mut begun = [0];
+        deaf.read_exact(&mut begun).unwrap();
         let mut idle = connect();
-        assert!(is_ended(&mut idle), "closed for idleness");
+        send(&mut idle, b"e-------");
+        assert_eq!(receive(&mut idle), b"e-------");
+        assert!((0..10_000).any(|_| ask() == 0), "somebody is not closed");
+        assert!(is_ended(&mut idle));
         // What lies in the kernel's buffers is dropped with the connection.
-        assert!(!gets_all(&mut deaf));
+        assert!(!gets(&mut deaf, 8 * (4 << 20) - begun.len()));
     });
 }
 
