@@ -18,7 +18,7 @@ pub use call::{
 };
 pub use core::{Broker, Core, TopicView};
 pub use produce::ProducePending;
-pub use replies::{Held, ReplyMemory};
+pub use replies::{Held, Leaving, ReplyMemory};
 pub use router::{Bounds, Router};
 #[cfg(test)]
 pub(crate) use start::start_with;

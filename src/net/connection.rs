@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     io::Clock,
-    shard::{Held, ReplyMemory},
+    shard::{Held, Leaving, ReplyMemory},
 };
 
 /// Requests of one connection that have been begun and have no reply yet. Only produce requests ever overlap.
@@ -56,6 +56,8 @@ pub(super) struct Connection {
     outbox: RefCell<Outbox>,
     /// What the broker counts of the outbox while the socket takes no more.
     held: RefCell<Held>,
+    /// Closed so that others find room, and not rid of its replies yet.
+    leaving: RefCell<Option<Leaving>>,
     pub(super) progress: Progress,
     clock: Clock,
     /// Taken out when the connection leaves for another core.
@@ -163,6 +165,7 @@ impl Connection {
             tired: Cell::new(false),
             outbox: RefCell::default(),
             held: RefCell::new(replies.holder()),
+            leaving: RefCell::default(),
             progress: Progress::default(),
             clock,
             ticket: RefCell::new(Some(ticket)),
@@ -228,6 +231,12 @@ impl Connection {
             socket::shut_down(&stream);
             self.wake_both();
         }
+    }
+
+    /// As [`Self::close`], for the sake of what its replies hold.
+    pub(super) fn leave_for_others(&self, leaving: Leaving) {
+        *self.leaving.borrow_mut() = Some(leaving);
+        self.close();
     }
 
     /// Whether requests are in flight or replies unsent.
@@ -380,6 +389,7 @@ impl Connection {
         drop(next);
         *self.outbox.borrow_mut() = Outbox::default();
         self.held.borrow_mut().set(0);
+        *self.leaving.borrow_mut() = None;
         self.progress.unsent.set(0);
         if self.state.get() != State::Leaving {
             self.close();

@@ -239,13 +239,10 @@ impl<S: Service> NetCore<S> {
             Vec::new()
         };
         holders.sort_by_key(|(held, _)| *held);
-        let mut excess = replies.excess();
         loop {
             let largest = holders.last().map_or(0, |(held, _)| *held);
-            // Said in any case, so that the other cores know. Who holds nothing cannot help.
-            if !replies.is_largest(self.settings.core, largest) || excess == 0 || largest == 0 {
-                break;
-            }
+            // Said in any case, so that the other cores know.
+            let Some(leaving) = replies.close_largest(self.settings.core, largest) else { break };
             if let Some((held, connection)) = holders.pop() {
                 if let Some(left_out) = self.told_of_holders.due(now) {
                     warn!(
@@ -253,8 +250,7 @@ impl<S: Service> NetCore<S> {
                         "connection closed: unread replies use up their memory, and this client holds most of it (see --memory)"
                     );
                 }
-                connection.close();
-                excess = excess.saturating_sub(held);
+                connection.leave_for_others(leaving);
             }
         }
     }

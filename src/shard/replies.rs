@@ -5,7 +5,7 @@
 //! spite of that, the largest holder goes. One budget for all cores.
 
 use std::sync::{
-    Arc, OnceLock,
+    Arc, Mutex, OnceLock, PoisonError,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -23,21 +23,27 @@ pub struct ReplyMemory {
     pressed_bytes: usize,
     /// Unsent replies with memory of their own: everything but records.
     own_bytes: AtomicUsize,
-    cores: Box<[OfCore]>,
+    /// Of each core, the records that only readers keep.
+    pinned: Box<[OfCore]>,
+    /// Taken by the sweepers, once a second each.
+    holders: Mutex<Holders>,
 }
 
 #[derive(Default)]
-struct OfCore {
-    /// Records that only readers keep.
-    pinned: OnceLock<Pinned>,
-    /// What the connection of this core holds that holds most.
-    largest: AtomicUsize,
-}
+struct OfCore(OnceLock<Pinned>);
 
 impl std::fmt::Debug for OfCore {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "{}", self.pinned.get().map_or(0, Pinned::bytes))
+        write!(out, "{}", self.0.get().map_or(0, Pinned::bytes))
     }
+}
+
+#[derive(Debug)]
+struct Holders {
+    /// Of each core, what the connection holds that holds most.
+    largest: Box<[usize]>,
+    /// What those hold that are being closed and have not let go of it.
+    leaving_bytes: usize,
 }
 
 impl ReplyMemory {
@@ -45,8 +51,14 @@ impl ReplyMemory {
     /// cautiously; above `pressed_bytes` somebody has to go.
     #[must_use]
     pub fn new(cores: usize, bytes_max: usize, pressed_bytes: usize) -> Arc<Self> {
-        let cores = (0..cores).map(|_| OfCore::default()).collect();
-        Arc::new(Self { bytes_max, pressed_bytes, own_bytes: AtomicUsize::new(0), cores })
+        let holders = Holders { largest: vec![0; cores].into(), leaving_bytes: 0 };
+        Arc::new(Self {
+            bytes_max,
+            pressed_bytes,
+            own_bytes: AtomicUsize::new(0),
+            pinned: (0..cores).map(|_| OfCore::default()).collect(),
+            holders: Mutex::new(holders),
+        })
     }
 
     /// A budget that is never used up.
@@ -58,13 +70,13 @@ impl ReplyMemory {
     /// Counts a core's records from now on. Once a core.
     pub fn count(&self, core: usize, pinned: Pinned) {
         // A second time would be the same core again.
-        let _ = self.cores[core].pinned.set(pinned);
+        let _ = self.pinned[core].0.set(pinned);
     }
 
     /// Bytes that unread replies hold and nobody else.
     #[must_use]
     pub fn held(&self) -> usize {
-        let pinned = self.cores.iter().filter_map(|core| core.pinned.get());
+        let pinned = self.pinned.iter().filter_map(|core| core.0.get());
         self.own_bytes.load(Ordering::Relaxed) + pinned.map(Pinned::bytes).sum::<usize>()
     }
 
@@ -90,18 +102,37 @@ impl ReplyMemory {
         self.held().saturating_sub(self.pressed_bytes)
     }
 
-    /// Says what the largest holder of a core holds, and whether no other core's holds more.
+    /// Says what the largest holder of a core holds. It must go, and what comes back is to be kept until it has, if no other
+    /// core's holds more and there is too much even without those who are going already, on whatever core.
     #[must_use]
-    pub fn is_largest(&self, core: usize, bytes: usize) -> bool {
-        self.cores[core].largest.store(bytes, Ordering::Relaxed);
-        let others = self.cores.iter().enumerate().filter(|(other, _)| *other != core);
-        others.map(|(_, other)| other.largest.load(Ordering::Relaxed)).max().is_none_or(|other| other <= bytes)
+    pub fn close_largest(self: &Arc<Self>, core: usize, bytes: usize) -> Option<Leaving> {
+        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        holders.largest[core] = bytes;
+        let is_largest = holders.largest.iter().all(|other| *other <= bytes);
+        let too_much = self.excess() > holders.leaving_bytes;
+        (bytes > 0 && is_largest && too_much).then(|| {
+            holders.leaving_bytes += bytes;
+            Leaving { memory: self.clone(), bytes }
+        })
     }
 
     /// What one connection's replies hold in memory of their own.
     #[must_use]
     pub fn holder(self: &Arc<Self>) -> Held {
         Held { memory: self.clone(), bytes: 0 }
+    }
+}
+
+/// A holder that is being closed; dropped when it has let go of its replies.
+#[derive(Debug)]
+pub struct Leaving {
+    memory: Arc<ReplyMemory>,
+    bytes: usize,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.memory.holders.lock().unwrap_or_else(PoisonError::into_inner).leaving_bytes -= self.bytes;
     }
 }
 
@@ -151,9 +182,11 @@ mod tests {
             seen.push(memory.fetch_bytes_max());
         }
         assert_eq!(seen, [500, 300, 150, 0]);
-        assert_eq!((memory.held(), memory.excess(), memory.is_tight()), (1600, 100, true));
+        assert_eq!((memory.held(), memory.is_tight()), (1600, true));
+        assert!(memory.close_largest(0, 900).is_some());
         holders[2].set(10);
         assert_eq!((memory.held(), memory.excess()), (710, 0));
+        assert!(memory.close_largest(0, 400).is_none(), "there is room");
         drop(holders);
         assert_eq!((memory.held(), memory.is_tight(), memory.fetch_bytes_max()), (0, false, 500));
     }
@@ -174,12 +207,34 @@ mod tests {
     #[test]
     fn the_largest_holder_of_all_cores_goes_first() {
         let memory = ReplyMemory::new(3, 0, 0);
-        assert!(memory.is_largest(0, 10), "nobody else has said anything");
-        assert!(!memory.is_largest(1, 9));
-        assert!(memory.is_largest(2, 11));
-        assert!(!memory.is_largest(0, 10));
+        let mut all = memory.holder();
+        all.set(1000);
+        let goes = |core, bytes| memory.close_largest(core, bytes).is_some();
+        assert!(goes(0, 10), "nobody else has said anything");
+        assert!(!goes(1, 9));
+        assert!(goes(2, 11));
+        assert!(!goes(0, 10));
         // It was closed; the next in line.
-        assert!(!memory.is_largest(2, 3));
-        assert!(memory.is_largest(0, 10));
+        assert!(!goes(2, 3));
+        assert!(goes(0, 10));
+    }
+
+    #[test]
+    fn cores_that_look_at_once_close_no_more_than_is_needed() {
+        let memory = ReplyMemory::new(2, 0, 100);
+        let mut held: Vec<Held> = (0..2).map(|_| memory.holder()).collect();
+        held.iter_mut().for_each(|holder| holder.set(60));
+        let going = memory.close_largest(0, 60).expect("20 too much");
+        assert!(memory.close_largest(1, 60).is_none(), "what the other gives up is enough");
+        // A third one comes before the first has gone.
+        let mut third = memory.holder();
+        third.set(50);
+        assert!(memory.close_largest(1, 60).is_some(), "now it is not");
+        held.remove(0);
+        drop(going);
+        third.set(30);
+        assert!(memory.close_largest(1, 60).is_none());
+        third.set(60);
+        assert!(memory.close_largest(1, 60).is_some(), "nothing counts as leaving that has left");
     }
 }
