@@ -82,7 +82,7 @@ pub struct Core {
     pub logs: RefCell<Map<PartitionKey, Rc<Log>>>,
     pub journal: Journal,
     pub memory: Memory,
-    pub space: Space,
+    pub space: Rc<Space>,
     pub files: Files,
     pub cold: Cold,
     pub gate: Arc<SyncGate>,
@@ -118,6 +118,7 @@ impl Core {
         let share = |bytes: u64| bytes / seed.cores as u64;
         let cold_max = settings.cache_max_bytes / 4;
         let journal_max = share(settings.journal_max_bytes).max(u64::from(settings.journal_file_bytes) * 2);
+        let space = Rc::new(Space::new(io, seed.directory.clone(), seed.cores, settings.space_margin_bytes));
         Rc::new(Self {
             io: io.clone(),
             directory: seed.directory.clone(),
@@ -131,9 +132,10 @@ impl Core {
                 seed.incarnation,
                 settings.journal_file_bytes,
                 journal_max,
+                space.clone(),
             ),
             memory: Memory::new(settings.dirty_max_bytes, settings.cache_max_bytes - cold_max, io.disk.pinned()),
-            space: Space::new(io, seed.directory.clone(), seed.cores, settings.space_margin_bytes),
+            space,
             files: Files::new(io, settings.open_files_max),
             cold: Cold::new(cold_max),
             gate: seed.gate.clone(),

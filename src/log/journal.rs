@@ -26,7 +26,7 @@ use ring::Ring;
 use crate::{
     base::{Offset, copied},
     io::{Io, channel::Notify},
-    log::{partition_log::Log, settings::Durability},
+    log::{partition_log::Log, settings::Durability, space::Space},
 };
 
 /// The smallest and the largest buffer of a block that more may be added to; the largest fits every file of the ring as
@@ -101,6 +101,7 @@ impl Journal {
         incarnation: Incarnation,
         file_bytes: u32,
         max_bytes: u64,
+        space: Rc<Space>,
     ) -> Self {
         let state = State {
             filling: None,
@@ -119,7 +120,7 @@ impl Journal {
         };
         Self {
             io: io.clone(),
-            ring: Ring::new(io, directory, core, u64::from(file_bytes), max_bytes),
+            ring: Ring::new(io, directory, core, u64::from(file_bytes), max_bytes, space),
             incarnation,
             state: RefCell::new(state),
             done_below: Cell::new(0),

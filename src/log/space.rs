@@ -21,6 +21,8 @@ pub struct Space {
     available: Cell<u64>,
     /// Promised to segments whose files have not grown yet.
     promised: Cell<u64>,
+    /// Promised to a file of the journal that is being made.
+    promised_to_journal: Cell<u64>,
     refreshed: Cell<Option<Instant>>,
     /// An append was refused for want of room.
     refusing: Cell<bool>,
@@ -38,6 +40,7 @@ impl Space {
             margin_bytes,
             available: Cell::new(0),
             promised: Cell::new(0),
+            promised_to_journal: Cell::new(0),
             refreshed: Cell::new(None),
             refusing: Cell::new(false),
             stuck: Cell::new(false),
@@ -99,9 +102,30 @@ impl Space {
         match free {
             Ok(free) => {
                 let share = free.saturating_sub(self.margin_bytes) / self.cores;
-                self.available.set(share.saturating_sub(self.promised.get()));
+                self.available.set(share.saturating_sub(self.promised.get() + self.promised_to_journal.get()));
             }
             Err(error) => tracing::warn!(%error, "the file system does not say how much room there is"),
+        }
+    }
+
+    /// Promises `bytes` to the growing journal, of what no append has been promised. It can do without: nothing is refused.
+    pub async fn promise_to_journal(&self, bytes: u64) -> bool {
+        if self.available.get() < bytes {
+            self.refresh().await;
+        }
+        let enough = self.available.get() >= bytes;
+        if enough {
+            self.available.set(self.available.get() - bytes);
+            self.promised_to_journal.set(self.promised_to_journal.get() + bytes);
+        }
+        enough
+    }
+
+    /// The journal's file has its length, or there is none.
+    pub fn kept_to_journal(&self, bytes: u64, made: bool) {
+        self.promised_to_journal.set(self.promised_to_journal.get() - bytes);
+        if !made {
+            self.available.set(self.available.get() + bytes);
         }
     }
 

@@ -14,7 +14,7 @@ use std::{
 
 use crate::{
     io::{File, Io, OpenOptions, channel::Notify, is_full, is_passing},
-    log::names::journal_name,
+    log::{names::journal_name, space::Space},
 };
 
 /// Zeros are written in pieces of this size.
@@ -47,6 +47,7 @@ pub struct Ring {
     core: usize,
     file_bytes: u64,
     max_bytes: u64,
+    space: Rc<Space>,
     state: RefCell<State>,
     growing: Cell<bool>,
     /// The last attempt to grow met a full disk; tried again after the next checkpoint.
@@ -66,13 +67,14 @@ struct State {
 }
 
 impl Ring {
-    pub fn new(io: &Io, directory: &Path, core: usize, file_bytes: u64, max_bytes: u64) -> Self {
+    pub fn new(io: &Io, directory: &Path, core: usize, file_bytes: u64, max_bytes: u64, space: Rc<Space>) -> Self {
         Self {
             io: io.clone(),
             directory: directory.to_owned(),
             core,
             file_bytes,
             max_bytes,
+            space,
             state: RefCell::default(),
             growing: Cell::new(false),
             full: Cell::new(false),
@@ -181,10 +183,7 @@ impl Ring {
             }
             self.drop_free_for(bytes).await?;
             if self.may_grow(bytes) {
-                self.growing.set(true);
-                let made = self.make(bytes.next_multiple_of(self.file_bytes)).await;
-                self.growing.set(false);
-                match made {
+                match self.grow(bytes.next_multiple_of(self.file_bytes)).await {
                     Ok(()) => continue,
                     // A full disk, or too many open files, is no reason to die: what is in the ring is freed by the next
                     // checkpoint.
@@ -195,6 +194,22 @@ impl Ring {
             wanted();
             changed.await;
         }
+    }
+
+    /// Makes one more file of what no append has been promised.
+    async fn grow(&self, size: u64) -> io::Result<()> {
+        let growing = Growing::begin(self);
+        let promised = self.space.promise_to_journal(size).await;
+        // Without any file there is nothing that a checkpoint could free.
+        if !promised && self.total_bytes() > 0 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let made = self.make(size).await;
+        if promised {
+            self.space.kept_to_journal(size, made.is_ok());
+        }
+        drop(growing);
+        made
     }
 
     fn try_place(&self, bytes: u64, sequence: u64) -> Option<Place> {
@@ -237,8 +252,7 @@ impl Ring {
                 changed.await;
                 continue;
             }
-            self.growing.set(true);
-            let growing = Growing(self);
+            let growing = Growing::begin(self);
             self.make(size).await?;
             drop(growing);
         }
@@ -286,13 +300,12 @@ impl Ring {
     /// Adds a file in the background before the last free one is taken. An error waits for `place` to report it.
     pub async fn grow_ahead(&self) {
         let wanted = self.state.borrow().free.is_empty() && self.may_grow(self.file_bytes) && self.total_bytes() > 0;
-        if wanted && !self.growing.replace(true) {
-            if let Err(error) = self.make(self.file_bytes).await {
-                tracing::warn!(%error, core = self.core, "the journal could not grow");
-                self.full.set(true);
-            }
-            self.growing.set(false);
-            self.changed.notify_all();
+        if wanted
+            && !self.growing.get()
+            && let Err(error) = self.grow(self.file_bytes).await
+        {
+            tracing::warn!(%error, core = self.core, "the journal could not grow");
+            self.full.set(true);
         }
     }
 
@@ -338,8 +351,11 @@ impl Ring {
         self.max_bytes
     }
 
-    /// Closes every file.
+    /// Closes every file, one that is being made as well: its lock would keep the next life out.
     pub async fn close(&self) -> io::Result<()> {
+        while self.growing.get() {
+            self.changed.notified().await;
+        }
         let state = self.state.take();
         let files = state.free.into_iter().chain(state.active.map(|(file, _)| file));
         for file in files.chain(state.full.into_iter().map(|(file, _)| file)) {
@@ -354,6 +370,13 @@ impl Ring {
 
 /// A file is being made. Given up when dropped, so that a cancelled append keeps nobody from growing.
 struct Growing<'a>(&'a Ring);
+
+impl<'a> Growing<'a> {
+    fn begin(ring: &'a Ring) -> Self {
+        ring.growing.set(true);
+        Self(ring)
+    }
+}
 
 impl Drop for Growing<'_> {
     fn drop(&mut self) {
@@ -373,5 +396,45 @@ impl RingFile {
 
     pub fn size(&self) -> u64 {
         self.size
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::sim::{Faults, Simulation};
+
+    const FILE: u64 = 64 << 10;
+
+    #[test]
+    fn the_ring_grows_of_what_no_append_was_promised() {
+        let simulation = Simulation::new(1);
+        simulation.set_faults(0, Faults { capacity: 8 * FILE, ..Faults::default() });
+        simulation.block_on(0, 0, |io| async move {
+            let directory = Path::new("data");
+            io.disk.create_dir_all(directory).await.unwrap();
+            let space = Rc::new(Space::new(&io, directory.into(), 1, 0));
+            let ring = Ring::new(&io, directory, 0, FILE, 4 * FILE, space.clone());
+            ring.open(&[], FILE).await.unwrap();
+            space.refresh().await;
+            let mut promised = 0;
+            while space.try_promise(4096) {
+                promised += 4096;
+            }
+            ring.place(FILE, 0, || ()).await.unwrap();
+            ring.grow_ahead().await;
+            assert_eq!(ring.total_bytes(), FILE, "it has taken what was promised");
+            // The one block that is written is covered by a checkpoint, so the next finds room without a second file.
+            ring.free_below(1);
+            ring.place(FILE, 1, || ()).await.unwrap();
+            space.give_back(FILE);
+            assert!(ring.wants_to_grow());
+            ring.grow_ahead().await;
+            assert_eq!(ring.total_bytes(), 2 * FILE);
+            assert!(!space.try_promise(4096), "the file was made of what was given back");
+            let file =
+                io.disk.open(Path::new("data/promised"), OpenOptions { create: true, durable: false }).await.unwrap();
+            file.allocate(0, promised - FILE).await.expect("what was promised is there");
+        });
     }
 }
