@@ -18,6 +18,7 @@ use crate::{
         partition_log::Log,
         recovery::{METADATA_KEY, empty_image},
         rescue::{Rescue, RescueMark, RescueWriter},
+        segment::file_name,
         settings::LogError,
         wire::Reader,
     },
@@ -49,9 +50,12 @@ pub fn fail(log: &Rc<Log>, error: LogError) {
             LogError::Io { path: log.directory().display().to_string(), message: error.to_string() }
         }
     };
+    let segment =
+        if let LogError::Corrupt { segment, .. } = &error { Some(log.file(&file_name(*segment, "log"))) } else { None };
     tracing::error!(
         topic = log.name(),
         partition = log.key().partition,
+        segment = segment.as_ref().map(|path| tracing::field::display(path.display())),
         %error,
         "a partition goes offline until the next start"
     );

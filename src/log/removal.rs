@@ -151,7 +151,8 @@ pub async fn remove_directories(io: &Io, paths: Vec<PathBuf>) {
     }
 }
 
-/// Removes `.deleted` files and segments below the log start that an earlier life left in a partition's directory.
+/// Removes `.deleted` files and segments below the log start that an earlier life left in a partition's directory, and says
+/// which segments have no file any more or one that is too short: what a read would find, and nobody may read for long.
 pub async fn sweep(core: &Core, log: &Rc<Log>) -> std::io::Result<()> {
     if log.state().dead.is_some() {
         return Ok(());
@@ -160,7 +161,28 @@ pub async fn sweep(core: &Core, log: &Rc<Log>) -> std::io::Result<()> {
     let _busy = log.busy();
     let directory = log.directory();
     let first = log.state().segments[0].base;
-    for entry in core.io.disk.read_dir(&directory).await? {
+    let written = |log: &Log| -> Vec<(Offset, u32)> {
+        log.state().segments.iter().map(|segment| (segment.base, segment.written)).collect()
+    };
+    let before = written(log);
+    let entries = core.io.disk.read_dir(&directory).await?;
+    // What retention has taken meanwhile is not missing.
+    let after = written(log);
+    for (base, bytes) in
+        before.into_iter().filter(|(base, bytes)| *bytes > 0 && after.iter().any(|(left, _)| left == base))
+    {
+        let name = file_name(base, "log");
+        let length = entries.iter().find(|entry| entry.name == name).map(|entry| entry.len);
+        if length.is_none_or(|length| length < u64::from(bytes)) {
+            tracing::error!(
+                segment = %directory.join(&name).display(),
+                written = bytes,
+                length,
+                "a segment's file is missing or too short: its partition goes offline where it is read; restore it from a copy"
+            );
+        }
+    }
+    for entry in entries {
         let segment = SUFFIXES.iter().find_map(|suffix| entry.name.strip_suffix(&format!(".{suffix}")));
         let below = segment.and_then(|base| base.parse().ok()).is_some_and(|base| Offset(base) < first);
         if entry.name.ends_with(".deleted") || below {
