@@ -12,6 +12,7 @@ mod broker {
     pub mod hostile;
     pub mod mount;
     pub mod names;
+    pub mod offline;
     pub mod process;
     pub mod refused;
     pub mod start;

@@ -10,7 +10,7 @@ use super::{
 const RECORDS: usize = 20;
 
 /// What the check says, and whether it found everything right.
-fn check(data: &Path) -> (String, bool) {
+pub fn check(data: &Path) -> (String, bool) {
     let output = Command::new(env!("CARGO_BIN_EXE_ringtail"))
         .args(["storage", "check"])
         .arg(data)
@@ -27,7 +27,8 @@ fn fill(broker: &Broker) {
     }
 }
 
-fn flip(file: &Path, position: usize) {
+/// Turns one bit over.
+pub fn flip(file: &Path, position: usize) {
     let mut bytes = fs::read(file).expect("it is there");
     bytes[position] ^= 1;
     fs::write(file, bytes).expect("it may be written");
