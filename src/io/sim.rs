@@ -184,6 +184,12 @@ impl Simulation {
         self.world.disk(node).borrow().used_bytes()
     }
 
+    /// How often a sync of a node's files has failed, and what it was to make durable was lost.
+    #[must_use]
+    pub fn failed_syncs(&self, node: usize) -> u64 {
+        self.world.disk(node).borrow().sync_errors
+    }
+
     /// How often tasks had their turn so far, on all nodes: what a wait costs.
     #[must_use]
     pub fn polls(&self) -> u64 {

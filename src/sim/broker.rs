@@ -15,7 +15,7 @@ use crate::{
     config::{self, BrokerConfig},
     coordinator::GroupMemory,
     io::{Io, channel::Notify, sim::Simulation},
-    log::{LogSettings, finish_clean_stop, put_ballast},
+    log::{LogSettings, StopReport, finish_clean_stop, put_ballast},
     protocol::metadata_records::BrokerEndpoint,
     shard::{Broker, CoreSeed, Registration, Router, Started, recover, start},
 };
@@ -209,24 +209,37 @@ impl Life {
         self.ended();
     }
 
-    /// Begins an orderly stop; `stopped` says when it is done.
+    /// Begins an orderly stop; `stopped` says when it is done. If a step of it fails the process ends, and `fatal` says why.
     pub fn stop(self: &Rc<Self>) {
         let reports = Rc::new(RefCell::new(Vec::new()));
         let all: Vec<Rc<Started>> = self.started.borrow().clone();
         for (core, started) in all.into_iter().enumerate() {
             let (this, reports) = (self.clone(), reports.clone());
             self.sim.spawn_on(NODE, core, |io| async move {
-                let Ok(report) = started.stop().await else { return };
-                reports.borrow_mut().push(report);
-                if reports.borrow().len() == this.cores {
-                    let reports = reports.take();
-                    this.sealed.set(true);
-                    finish_clean_stop(&io, Path::new(DIRECTORY), &reports).await.expect("a stop that began well");
-                    this.stopped.set(true);
-                    this.news.notify_all();
+                if let Err(why) = this.clone().stop_core(&io, &started, &reports).await {
+                    this.fatal.borrow_mut().get_or_insert(why);
+                    this.end_process();
                 }
             });
         }
+    }
+
+    async fn stop_core(
+        self: Rc<Self>,
+        io: &Io,
+        started: &Started,
+        reports: &RefCell<Vec<StopReport>>,
+    ) -> Result<(), String> {
+        let report = started.stop().await.map_err(|error| error.to_string())?;
+        reports.borrow_mut().push(report);
+        if reports.borrow().len() == self.cores {
+            let reports = reports.take();
+            self.sealed.set(true);
+            finish_clean_stop(io, Path::new(DIRECTORY), &reports).await.map_err(|error| error.to_string())?;
+            self.stopped.set(true);
+            self.news.notify_all();
+        }
+        Ok(())
     }
 
     /// Runs until it is ready.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::{
     base::LeaderEpoch,
-    io::sim::{Faults, Simulation, errno},
+    io::sim::{Failure, Faults, Operation, Simulation, errno},
     sim::{
         admin,
         broker::{CLIENTS, Life, NODE, Settings},
@@ -97,6 +97,7 @@ impl Schedule {
         }
         sim.set_faults(NODE, faults.clone());
         let may_refuse = small || failing;
+        let failed_syncs = sim.failed_syncs(NODE);
         let life = self.begin();
         self.say(&format!("life with {} cores, {:?}", life.cores, faults));
         // Some lives end before recovery has; that is a schedule too.
@@ -109,6 +110,8 @@ impl Schedule {
             assert!(small || failing, "{}: {why}", self.world.seed());
         }
         self.end(&life);
+        // What a sync was to make durable goes when it fails, as it does when power is cut.
+        self.allowed.power_cut |= sim.failed_syncs(NODE) > failed_syncs;
     }
 
     /// A word for whoever replays a schedule.
@@ -140,6 +143,24 @@ impl Schedule {
                 fail_segments(&mut faults);
                 may_refuse = true;
             }
+            // Syncs: the process ends.
+            3 => {
+                faults.sync_error_one_in = 8;
+                may_refuse = true;
+            }
+            // Reads of segments.
+            4 => {
+                faults.files_named = ".log";
+                faults.read_error_one_in = 40;
+                may_refuse = true;
+            }
+            // Too many open files, now and then.
+            5 => {
+                let failure =
+                    Failure { operation: Operation::Open, files_named: ".log", error: errno::EMFILE, one_in: 6 };
+                faults.failures.push(failure);
+                may_refuse = true;
+            }
             // Journals: the process ends at once.
             1 | 2 => {
                 faults.files_named = "journal";
@@ -149,6 +170,7 @@ impl Schedule {
             }
             _ => {}
         }
+        self.say(&format!("serves with {faults:?}"));
         sim.set_faults(NODE, faults);
         // Only now: answers of the life before have been read since it ended.
         self.world.disk_may_refuse.set(may_refuse);
@@ -210,7 +232,12 @@ impl Schedule {
                 self.say("stop");
                 let steps = self.sim.below(20_000);
                 self.stop(life, steps, 100);
-                life.end_process();
+                if let Some(why) = life.fatal.borrow().as_ref() {
+                    assert!(self.world.disk_may_refuse.get(), "{}: a stop failed: {why}", self.world.seed());
+                    self.say(&format!("the stop failed: {why}"));
+                } else {
+                    life.end_process();
+                }
             }
             1 | 2 => {
                 self.say("kill");
@@ -230,7 +257,7 @@ impl Schedule {
         life.stop();
         // Once it has stopped, timers alone are left, and weeks would pass.
         let mut left = steps;
-        while left > 0 && !life.stopped.get() {
+        while left > 0 && !life.stopped.get() && !life.ended.get() {
             self.sim.run_steps(left.min(at_once));
             left -= left.min(at_once);
         }
