@@ -19,7 +19,7 @@ use crate::{
         directory::{self, CLEAN_SHUTDOWN},
         journal::block::Incarnation,
         names::MANIFEST,
-        partition_log::Log,
+        partition_log::{Busy, Log},
         segment::file_name,
         settings::{LogError, RecoverError},
     },
@@ -121,13 +121,15 @@ async fn export_all(core: &Rc<Core>, logs: &[Rc<Log>]) -> Result<(), LogError> {
             let export = export(core, log);
             files += export.len();
             bytes += export.iter().map(bytes_of).sum::<usize>();
-            exports.push((log, export));
+            // A deletion on its way waits: what comes after it would look for the directory in vain, or find another topic's.
+            exports.push((log, log.busy(), export));
         }
         (!exports.is_empty()).then_some(exports)
     };
-    let write = async |exports: Vec<(&Rc<Log>, Vec<FileLeft>)>| {
-        let owner: Vec<&Rc<Log>> = exports.iter().flat_map(|(log, files)| files.iter().map(move |_| *log)).collect();
-        let files = exports.into_iter().flat_map(|(_, files)| files).collect();
+    let write = async |exports: Vec<(&Rc<Log>, Busy, Vec<FileLeft>)>| {
+        let owner: Vec<&Rc<Log>> = exports.iter().flat_map(|(log, _, files)| files.iter().map(move |_| *log)).collect();
+        let (_busy, files): (Vec<Busy>, Vec<_>) = exports.into_iter().map(|(_, busy, files)| (busy, files)).unzip();
+        let files = files.into_iter().flatten().collect();
         if let Err((place, error)) = core.io.disk.leave_files(files).await {
             failed.set(Some(log_error(owner[place], owner[place].log_end_offset(), &error)));
         }

@@ -1,18 +1,46 @@
 //! After a clean stop the directory is Kafka's, byte by byte.
 
-use std::path::Path;
+use std::{future::Future, path::Path, pin::Pin, time::Duration};
 
 use super::{DIRECTORY, Rig, batch, bytes_of, key, live, story::settings};
 use crate::{
     base::Offset,
-    io::sim::Simulation,
+    io::{join_all, sim::Simulation},
     log::{
-        LogConfig, LogSettings, RecoverError,
+        LivePartitions, LogConfig, LogError, LogSettings, RecoverError,
         directory::{MetaProperties, write_meta},
         finish_clean_stop,
         index::SegmentIndex,
     },
 };
+
+/// A deletion may be on its way when a stop begins, and come to its directory at any moment of it.
+#[test]
+fn a_deletion_meanwhile_fails_no_stop() {
+    for delay_us in (0..3000).step_by(50) {
+        let sim = Simulation::new(9);
+        sim.block_on(0, 0, move |io| async move {
+            let rig = Rig::open(&io, &settings(), &LivePartitions::default()).await.unwrap();
+            for number in 1..=6 {
+                let log = rig.create(key(number), &format!("t{number}"), LogConfig::default());
+                rig.append_durably(&log, &batch(&[1, 2], 700)).await.unwrap();
+            }
+            rig.core_log.checkpoint().await.unwrap();
+            let stop = rig.core_log.stop();
+            let delete = async {
+                io.clock.sleep(Duration::from_micros(delay_us)).await;
+                rig.core_log.delete(key(3)).await;
+                Ok(None)
+            };
+            let stop = async { stop.await.map(Some) };
+            let both: [Pin<Box<dyn Future<Output = Result<_, LogError>>>>; 2] = [Box::pin(stop), Box::pin(delete)];
+            let outcomes = join_all(both).await;
+            assert!(outcomes.iter().all(Result::is_ok), "after {delay_us} µs: {outcomes:?}");
+            let left = io.disk.read_dir(Path::new(DIRECTORY)).await.unwrap();
+            assert!(!left.iter().any(|entry| entry.name == "t3-0"), "after {delay_us} µs: {left:?}");
+        });
+    }
+}
 
 #[test]
 fn a_clean_stop_leaves_whole_segments_indexes_and_checkpoints() {
