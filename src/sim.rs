@@ -5,6 +5,7 @@
 
 mod admin;
 mod asks;
+mod at_rest;
 mod bench;
 mod broker;
 mod committed;

@@ -20,6 +20,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub use disk::{Disk, File, Filesystem};
+pub use disk_state::NameTaken;
 pub use faults::{Failure, Faults, Operation, errno};
 pub use rot::Saved;
 pub(super) use tasks::Sleep;
@@ -182,6 +183,12 @@ impl Simulation {
     #[must_use]
     pub fn used_bytes(&self, node: usize) -> u64 {
         self.world.disk(node).borrow().used_bytes()
+    }
+
+    /// The names that were taken away on a node's disk since this was asked last, in their order.
+    #[must_use]
+    pub fn names_taken(&self, node: usize) -> Vec<NameTaken> {
+        std::mem::take(&mut self.world.disk(node).borrow_mut().names_taken)
     }
 
     /// How often a sync of a node's files has failed, and what it was to make durable was lost.

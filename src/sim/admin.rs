@@ -159,7 +159,8 @@ impl Admin {
     fn became(&self, topics: BTreeMap<String, Topic>) {
         let model = &self.world.model;
         let gone: Vec<TopicId> = model.topics.borrow().values().map(|topic| topic.id).collect();
-        for topic in topics.values() {
+        for (name, topic) in &topics {
+            model.named.borrow_mut().entry(name.clone()).or_default().insert(topic.id);
             let flush = topic.configs.get("durability").is_none_or(|value| value == "flush");
             let retention = topic.configs.contains_key("retention.bytes");
             for partition in 0..topic.partitions {

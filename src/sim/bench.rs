@@ -13,7 +13,7 @@ use crate::{
     partition::{FetchPartition, Isolation, validate},
     protocol::compression::Compression,
     replica::{Appended, Fetched, Local},
-    shard::{FetchCall, ProducePart, Router},
+    shard::{FetchCall, OffsetsCall, ProducePart, Router},
     sim::{
         broker::{CLIENTS, Life, NODE, Settings},
         connection::Connection,
@@ -106,6 +106,30 @@ impl Bench {
 
     pub fn fetch(&self, core: usize, call: FetchCall) -> Vec<Fetched> {
         self.ask(core, |router| async move { router.fetch(call).await })
+    }
+
+    /// Where a partition begins, and all its records.
+    /// # Errors
+    /// What it answers instead.
+    pub fn records(&self, key: PartitionKey) -> Result<(Offset, Vec<(Offset, Value)>), ErrorCode> {
+        let offset_of = |timestamp| {
+            let asked = OffsetsCall::List(vec![(key, -1, timestamp)], Isolation::ReadUncommitted);
+            Ok::<_, ErrorCode>(self.ask(0, |router| async move { router.offsets(asked).await })[0]?.offset)
+        };
+        let (start, end) = (offset_of(-2)?, offset_of(-1)?);
+        let (mut from, mut found) = (start, Vec::new());
+        while from < end {
+            let fetched = self.fetch(0, call(&[(key, from.0)], 1, Duration::ZERO)).pop().expect("one answer");
+            if let Some(error) = fetched.error {
+                return Err(error);
+            }
+            let mut records = records::records(&fetched.records, "what was served");
+            assert!(!records.is_empty(), "no error, and no bytes at {from} of {end}: a reader would ask for ever");
+            records.retain(|(offset, _)| *offset >= from);
+            from = records.last().map_or(end, |last| last.0.plus(1));
+            found.extend(records);
+        }
+        Ok((start, found))
     }
 
     /// The numbers of all records of a partition.

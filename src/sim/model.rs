@@ -55,6 +55,8 @@ pub struct Model {
     pub partitions: RefCell<BTreeMap<PartitionKey, Promised>>,
     /// By name; changed by the admin client alone.
     pub topics: RefCell<BTreeMap<String, Topic>>,
+    /// Every topic that ever had a name.
+    pub named: RefCell<BTreeMap<String, BTreeSet<TopicId>>>,
     /// Deleted, or about to be.
     pub deleted: RefCell<BTreeSet<TopicId>>,
     /// By group and the partition that one member commits for.

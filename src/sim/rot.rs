@@ -9,16 +9,16 @@ use std::{
 };
 
 use crate::{
-    base::{ErrorCode, Offset, PartitionKey, ProducerId},
+    base::{ErrorCode, PartitionKey, ProducerId},
     config,
     io::{Io, sim::Simulation},
     log::{self, CheckReport},
-    partition::{Isolation, validate},
+    partition::validate,
     protocol::compression::Compression,
     replica::{Appended, Local},
-    shard::{OffsetsCall, ProducePart, check},
+    shard::{ProducePart, check},
     sim::{
-        bench::{Bench, call},
+        bench::Bench,
         broker::{DIRECTORY, Life, NODE, Settings},
         records::{self, Value},
     },
@@ -181,21 +181,8 @@ fn checked(damaged: &Files) -> CheckReport {
 }
 
 fn read(bench: &Bench, key: PartitionKey) -> Result<Vec<u32>, ErrorCode> {
-    let end_call = OffsetsCall::List(vec![(key, -1, -1)], Isolation::ReadUncommitted);
-    let end = bench.ask(0, |router| async move { router.offsets(end_call).await })[0]?.offset;
-    let (mut from, mut found) = (Offset::ZERO, Vec::new());
-    while from < end {
-        let fetched = bench.fetch(0, call(&[(key, from.0)], 1, Duration::ZERO)).pop().expect("one answer");
-        if let Some(error) = fetched.error {
-            return Err(error);
-        }
-        let mut records = records::records(&fetched.records, "what was served");
-        assert!(!records.is_empty(), "no error, and no bytes at {from} of {end}: a reader would ask for ever");
-        records.retain(|(offset, _)| *offset >= from);
-        from = records.last().map_or(end, |last| last.0.plus(1));
-        found.extend(records.into_iter().map(|(_, value)| value.number));
-    }
-    Ok(found)
+    let (_, records) = bench.records(key)?;
+    Ok(records.into_iter().map(|(_, value)| value.number).collect())
 }
 
 /// What is done to a file or directory.

@@ -7,7 +7,7 @@ use crate::{
     base::LeaderEpoch,
     io::sim::{Failure, Faults, Operation, Simulation, errno},
     sim::{
-        admin,
+        admin, at_rest,
         broker::{CLIENTS, Life, NODE, Settings},
         consumer,
         inspection::{self, Allowed},
@@ -22,6 +22,8 @@ const SEEDS: u64 = 1000;
 const FIRST: u64 = 0;
 const LIVES: u64 = 3;
 const CORES_MAX: u64 = 4;
+/// Between how many lives something rots once.
+const ROT_ONE_IN: u64 = 16;
 /// Steps within which a life must have recovered, or clients finished.
 const STEPS_MAX: u64 = 600_000;
 
@@ -112,6 +114,11 @@ impl Schedule {
         self.end(&life);
         // What a sync was to make durable goes when it fails, as it does when power is cut.
         self.allowed.power_cut |= sim.failed_syncs(NODE) > failed_syncs;
+        at_rest::check_removed(&self.world);
+        if sim.below(ROT_ONE_IN) == 0 {
+            let what = at_rest::rot(&self.world, &self.settings, self.allowed);
+            self.say(&format!("rot: {what}"));
+        }
     }
 
     /// A word for whoever replays a schedule.
@@ -181,6 +188,7 @@ impl Schedule {
             sim.run_steps(left.min(100));
             left -= left.min(100);
             life.recount();
+            at_rest::check_removed(&self.world);
         }
         self.world.serve(None);
     }

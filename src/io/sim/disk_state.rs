@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use super::faults::{Faults, Operation, errno, error, short_write};
@@ -52,6 +52,15 @@ impl Inode {
     }
 }
 
+/// A name that was taken away on purpose: not by a power cut, and not by rot.
+#[derive(Clone, Debug)]
+pub enum NameTaken {
+    /// What had it was removed.
+    Removed(PathBuf),
+    /// What had the first has the second now.
+    Renamed(PathBuf, PathBuf),
+}
+
 /// What a write puts on the disk.
 pub(super) enum Bytes {
     /// What the buffer holds when the device gets to it.
@@ -84,6 +93,7 @@ pub(super) struct WriteInFlight {
 pub(super) struct DiskState {
     pub(super) faults: Faults,
     pub(super) inodes: BTreeMap<u64, Inode>,
+    pub(super) names_taken: Vec<NameTaken>,
     pub(super) next_inode: u64,
     pub(super) next_handle: u64,
     /// Number of the last write that landed.
@@ -91,7 +101,7 @@ pub(super) struct DiskState {
     pub(super) in_flight: BTreeMap<u64, WriteInFlight>,
     pub(super) next_in_flight: u64,
     /// Files that killed processes had locked: they stay so until the last of their writes has landed.
-    left_locked: BTreeSet<u64>,
+    pub(super) left_locked: BTreeSet<u64>,
     /// How often bytes were lost in a sync, of any file.
     pub(super) sync_errors: u64,
     /// Files that the present process has open, each as often as it does.
@@ -107,6 +117,7 @@ impl DiskState {
         Self {
             faults: Faults::default(),
             inodes: BTreeMap::from([(ROOT, root)]),
+            names_taken: Vec::new(),
             next_inode: 1,
             next_handle: 0,
             writes: 0,
@@ -229,6 +240,7 @@ impl DiskState {
             }
             self.unlink(replaced);
         }
+        self.names_taken.push(NameTaken::Renamed(from.to_owned(), to.to_owned()));
         if from_parent == to_parent {
             self.names_mut(from_parent)?.rename(from_name, to_name, inode);
         } else {
@@ -247,6 +259,7 @@ impl DiskState {
         let (parent, name) = self.find_parent(path)?;
         self.names_mut(parent)?.unset(name);
         self.unlink(inode);
+        self.names_taken.push(NameTaken::Removed(path.to_owned()));
         Ok(())
     }
 
@@ -263,6 +276,7 @@ impl DiskState {
         let (parent, name) = self.find_parent(path)?;
         self.names_mut(parent)?.unset(name);
         self.unlink(inode);
+        self.names_taken.push(NameTaken::Removed(path.to_owned()));
         Ok(())
     }
 

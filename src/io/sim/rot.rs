@@ -128,6 +128,7 @@ impl Simulation {
         let disk = self.world.disk(node);
         let mut state = disk.borrow_mut();
         state.in_flight.clear();
+        state.left_locked.clear();
         (state.inodes, state.used) = (saved.inodes.clone(), saved.used);
     }
 }
