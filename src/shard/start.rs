@@ -260,6 +260,12 @@ impl Started {
         self.core.log.recount()
     }
 
+    /// Whether a partition of this core is offline.
+    #[cfg(test)]
+    pub(crate) fn is_offline(&self, key: PartitionKey) -> bool {
+        self.core.log.log(key).is_some_and(|log| log.is_offline())
+    }
+
     /// Writes down that this broker runs, in which leader epochs, and what a new cluster begins with. On the controller's
     /// core, once all run and before anything is served.
     ///

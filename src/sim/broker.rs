@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     api,
-    base::BrokerId,
+    base::{BrokerId, PartitionKey},
     config::{self, BrokerConfig},
     coordinator::GroupMemory,
     io::{Io, channel::Notify, sim::Simulation},
@@ -176,6 +176,11 @@ impl Life {
         for started in &*self.started.borrow() {
             started.recount().unwrap_or_else(|why| panic!("RINGTAIL_SEED={}: {why}", self.sim.seed()));
         }
+    }
+
+    /// Whether a partition is offline, or all of them since the life has ended.
+    pub fn is_offline(&self, key: PartitionKey) -> bool {
+        self.ended.get() || self.started.borrow().iter().any(|started| started.is_offline(key))
     }
 
     /// What handlers on one of its cores know, once it is ready.

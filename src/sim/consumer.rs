@@ -272,7 +272,7 @@ impl Consumer {
                 return Ok(());
             }
             // The disk fails.
-            Some(error) if self.world.may_refuse(error) => return Ok(()),
+            Some(error) if self.world.partition_may_refuse(&connection.life, key, error) => return Ok(()),
             Some(other) => panic!("{hint}: fetch was refused with {other:?}"),
         }
         if model.with(key, |it| it.losses) == floor.losses {

@@ -11,6 +11,7 @@ use crate::{
     base::{ErrorCode, PartitionKey, ProducerId},
     protocol::compression::Compression,
     sim::{
+        broker::Life,
         connection::Gone,
         member::{TOPIC, text},
         records::{self, Value},
@@ -138,7 +139,7 @@ impl Producer {
                     }
                 }
                 Err(error) => {
-                    self.check_refusal(error, refused);
+                    self.check_refusal(&connection.life, error, refused);
                     refused = refused.or(Some(error));
                 }
             }
@@ -185,7 +186,7 @@ impl Producer {
         model.acks.set(model.acks.get() + 1);
     }
 
-    fn check_refusal(&self, error: ErrorCode, before: Option<ErrorCode>) {
+    fn check_refusal(&self, life: &Life, error: ErrorCode, before: Option<ErrorCode>) {
         let hint = self.world.model.hint(self.key);
         match error {
             ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId => {
@@ -196,7 +197,7 @@ impl Producer {
                 assert!(before.is_some(), "{hint}: records of an idempotent producer were forgotten");
             }
             ErrorCode::RequestTimedOut => {}
-            _ if self.world.may_refuse(error) => {}
+            _ if self.world.partition_may_refuse(life, self.key, error) => {}
             other => panic!("{hint}: produce was refused with {other:?}"),
         }
     }

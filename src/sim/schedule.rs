@@ -178,9 +178,11 @@ impl Schedule {
             _ => {}
         }
         self.say(&format!("serves with {faults:?}"));
+        let small = faults.capacity < u64::MAX;
         sim.set_faults(NODE, faults);
         // Only now: answers of the life before have been read since it ended.
         self.world.disk_may_refuse.set(may_refuse);
+        self.world.disk_is_small.set(small);
         self.world.stopping.set(false);
         self.world.serve(Some(life));
         let mut left = 200 + self.sim.below(4500);
@@ -281,6 +283,7 @@ impl Schedule {
         life.must_be_ready(STEPS_MAX);
         self.inspect_all(&life);
         self.world.disk_may_refuse.set(false);
+        self.world.disk_is_small.set(false);
         self.world.stopping.set(false);
         self.world.serve(Some(&life));
         self.sim.run_steps(500);

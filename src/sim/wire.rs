@@ -32,6 +32,8 @@ type Asked = (Bytes, OneshotSender<Bytes>);
 
 /// See the head of this file.
 pub struct Wire {
+    /// The broker at the other end.
+    pub life: Rc<Life>,
     frames: QueueSender<Asked>,
     hung_up: Notify,
     correlation_id: Cell<i32>,
@@ -66,7 +68,7 @@ impl Wire {
         let (frames, received) = queue(IN_FLIGHT_MAX);
         let hung_up = Notify::new();
         Served { life: life.clone(), core, frames: received, hung_up: hung_up.clone() }.begin(None);
-        Some(Self { frames, hung_up, correlation_id: Cell::new(1) })
+        Some(Self { life: life.clone(), frames, hung_up, correlation_id: Cell::new(1) })
     }
 
     /// Sends a request behind those that were sent before.

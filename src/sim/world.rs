@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    base::ErrorCode,
+    base::{ErrorCode, PartitionKey},
     io::{Io, Rand, channel::Notify, sim::Simulation},
     sim::{
         broker::{CLIENTS, Life},
@@ -30,6 +30,8 @@ pub struct Shared {
     changed: Notify,
     /// The disk may refuse: it is small, or something of it fails.
     pub disk_may_refuse: Cell<bool>,
+    /// It may be full: what comes may not fit.
+    pub disk_is_small: Cell<bool>,
     /// The broker has begun its stop.
     pub stopping: Cell<bool>,
     /// Clients finish what they have begun, and begin nothing.
@@ -56,6 +58,7 @@ impl World {
             life: RefCell::default(),
             changed: Notify::new(),
             disk_may_refuse: Cell::new(false),
+            disk_is_small: Cell::new(false),
             stopping: Cell::new(false),
             finishing: Cell::new(false),
             running: Cell::new(0),
@@ -117,6 +120,12 @@ impl World {
             ErrorCode::NotLeaderOrFollower => self.disk_may_refuse.get() || self.stopping.get(),
             _ => false,
         }
+    }
+
+    /// The same of a partition's records: where they fit, a partition that refuses them with the disk is offline.
+    pub fn partition_may_refuse(&self, life: &Life, key: PartitionKey, error: ErrorCode) -> bool {
+        let is_disk = error == ErrorCode::KafkaStorageError;
+        self.may_refuse(error) && (!is_disk || self.disk_is_small.get() || life.is_offline(key))
     }
 
     /// True once in `chance` times.

@@ -1,14 +1,14 @@
-//! Crash schedules: lives of random length, ended by kill, power cut, full disk or a clean stop, restarted with another
-//! number of cores.
+//! Crash schedules: lives of random length on good, slow, full and failing disks, ended by kill, power cut, a failure of
+//! the disk or a clean stop, restarted with another number of cores.
 
 use std::rc::Rc;
 
 use super::{
     model::{Model, Promised},
-    story::{Life, NODE, Shared, config},
+    story::{Life, NODE, Shared, config, is_full},
 };
 use crate::{
-    io::sim::{Faults, Simulation},
+    io::sim::{Failure, Faults, Operation, Simulation, errno},
     log::{Durability, LogConfig, METADATA_KEY},
 };
 
@@ -43,8 +43,10 @@ fn schedule(seed: u64) -> (u64, u64) {
         }
         if sim.below(5) == 0 {
             faults.capacity = (1 << 20) + sim.below(4 << 20);
+            faults.full_error = if sim.below(2) == 0 { errno::ENOSPC } else { errno::EDQUOT };
         }
-        sim.set_faults(NODE, faults);
+        sim.set_faults(NODE, faults.clone());
+        let failed_syncs = sim.failed_syncs(NODE);
         let shared = Rc::new(Shared::default());
         shared.power_was_cut.set(power_was_cut);
         let life =
@@ -61,13 +63,14 @@ fn schedule(seed: u64) -> (u64, u64) {
                 steps += 100;
                 assert!(steps < RECOVERY_STEPS, "RINGTAIL_SEED={seed}: recovery does not end");
             }
+            shared.disk_fails.set(fail(&sim, &mut faults));
+            sim.set_faults(NODE, faults);
             sim.run_steps(sim.below(6000));
         }
-        let was_full = shared.failed.borrow().as_ref().is_some_and(|error| error.to_string().contains("space"));
+        let was_full = shared.failed.borrow().as_ref().is_some_and(|error| is_full(&error.to_string()));
         if let Some(error) = shared.failed.borrow().as_ref() {
             assert!(was_full || hasty, "RINGTAIL_SEED={seed}: {error}");
         }
-        assert_eq!(*shared.fatal.borrow(), None, "RINGTAIL_SEED={seed}");
         acks += shared.acks.get();
         let ready = shared.cores_ready.get() == life.cores;
         power_was_cut = match sim.below(5) {
@@ -86,8 +89,35 @@ fn schedule(seed: u64) -> (u64, u64) {
                 true
             }
         };
+        // What a sync was to make durable goes when it fails, as it does when power is cut.
+        power_was_cut |= sim.failed_syncs(NODE) > failed_syncs;
+        if let Some(why) = shared.fatal.borrow().as_ref() {
+            assert!(shared.disk_fails.get(), "RINGTAIL_SEED={seed}: the process ended on a good disk: {why}");
+        }
     }
     (sim.trace_hash(), acks)
+}
+
+/// Lets something of the disk fail, in one life of four. Gives whether it does.
+fn fail(sim: &Simulation, faults: &mut Faults) -> bool {
+    match sim.below(20) {
+        // Partitions go offline one by one.
+        0 => (faults.files_named, faults.write_error_one_in) = (".log", 30),
+        1 => (faults.files_named, faults.read_error_one_in) = (".log", 10),
+        // The process ends at once.
+        2 => {
+            faults.files_named = ".journal";
+            (faults.write_error_one_in, faults.short_write_one_in) = (400, 400);
+        }
+        3 => faults.sync_error_one_in = 8,
+        // Now and then, as others close their files.
+        4 => {
+            let error = if sim.below(2) == 0 { errno::EMFILE } else { errno::ENFILE };
+            faults.failures.push(Failure { operation: Operation::Open, files_named: "", error, one_in: 6 });
+        }
+        _ => return false,
+    }
+    true
 }
 
 /// One half of the schedules: the two run at the same time.

@@ -56,6 +56,8 @@ pub struct Shared {
     pub failed: RefCell<Option<RecoverError>>,
     pub fatal: RefCell<Option<String>>,
     pub power_was_cut: Cell<bool>,
+    /// Something of the disk fails: partitions may be offline, and the process may end itself.
+    pub disk_fails: Cell<bool>,
     pub acks: Cell<u64>,
 }
 
@@ -106,7 +108,12 @@ impl Life {
 
     async fn core(self, io: Io, seed: CoreSeed) {
         let shared = self.shared.clone();
-        let fatal = Rc::new(move |reason: String| *shared.fatal.borrow_mut() = Some(reason));
+        let sim = self.sim.clone();
+        let fatal = Rc::new(move |reason: String| {
+            shared.fatal.borrow_mut().get_or_insert(reason);
+            // The process ends at once.
+            sim.kill(NODE);
+        });
         let (core_log, restored) = match CoreLog::start(&io, seed, fatal).await {
             Ok(started) => started,
             Err(error) => {
@@ -148,6 +155,11 @@ impl Life {
         match core_log.stop().await {
             Ok(report) => self.shared.reports.borrow_mut().push(report),
             Err(LogError::Full) => return,
+            Err(error) if self.shared.disk_fails.get() => {
+                self.shared.fatal.borrow_mut().get_or_insert(error.to_string());
+                self.sim.stop(NODE);
+                return;
+            }
             Err(error) => panic!("RINGTAIL_SEED={}: stop: {error}", self.sim.seed()),
         }
         if self.shared.reports.borrow().len() == self.cores {
@@ -155,7 +167,7 @@ impl Life {
             match finish_clean_stop(&io, Path::new(DIRECTORY), &reports).await {
                 Ok(()) => self.shared.stopped.set(true),
                 // A full disk has no room for Kafka's side files either: the next start recovers from the journal.
-                Err(error) if error.to_string().contains("space") => {}
+                Err(error) if is_full(&error.to_string()) || self.shared.disk_fails.get() => {}
                 Err(error) => panic!("RINGTAIL_SEED={}: the last step of the stop: {error}", self.sim.seed()),
             }
         }
@@ -193,7 +205,10 @@ impl Life {
                 return true;
             }
             Err(LogError::Deleted | LogError::Stopping) => return false,
-            Err(error) => panic!("{}: {error}", self.context(key)),
+            Err(error) => {
+                io.clock.sleep(Duration::from_millis(5)).await;
+                return self.goes_on_after(log, &error);
+            }
         };
         // The sequence was drawn before the wait; another client of the partition may have come first.
         let appended = self.model.with(key, |it| {
@@ -212,6 +227,16 @@ impl Life {
         }
         self.wait(log, end).await;
         true
+    }
+
+    /// What the disk refuses: a partition that is offline, of which nothing more comes, or a large batch for which the
+    /// journal has no file now. Gives whether to go on.
+    fn goes_on_after(&self, log: &Log, error: &LogError) -> bool {
+        let LogError::Io { path, .. } = error else { panic!("{}: {error}", self.context(log.key())) };
+        let of_journal = path == DIRECTORY;
+        let is_known = self.shared.disk_fails.get() && (of_journal || log.is_offline());
+        assert!(is_known, "{}: {error}", self.context(log.key()));
+        of_journal
     }
 
     async fn wait(&self, log: &Rc<Log>, end: Offset) {
@@ -235,7 +260,7 @@ impl Life {
         let read = match log.read(from, max_bytes, end, true).await {
             Ok(read) => read,
             Err(LogError::OffsetOutOfRange | LogError::Deleted) => return true,
-            Err(error) => panic!("{}: {error}", self.context(key)),
+            Err(error) => return self.goes_on_after(log, &error),
         };
         self.model.with(key, |it| check_read(&read, &it.bytes_from(from, end), max_bytes, &self.context(key)));
         true
@@ -271,6 +296,11 @@ impl Life {
         }
         false
     }
+}
+
+/// Whether an error's words say that the disk is full, or a quota.
+pub fn is_full(words: &str) -> bool {
+    words.contains("space") || words.contains("quota")
 }
 
 fn resequenced(bytes: &bytes::Bytes, sequence: i32) -> bytes::Bytes {
