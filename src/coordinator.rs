@@ -28,7 +28,7 @@ use crate::{
     },
     log::LogError,
     protocol::batch::{self, BatchBuilder, Records},
-    replica::{Appended, Replica, built},
+    replica::{Acks, Appended, Replica, built},
 };
 
 /// The topic whose partitions hold the groups' state.
@@ -296,12 +296,12 @@ impl Coordinator {
             bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
             if bytes >= BATCH_BYTES {
                 let full = std::mem::take(&mut batch);
-                appends.push(self.replica.append(built(full)));
+                appends.push(self.replica.append(built(full), Acks::All));
                 bytes = 0;
             }
         }
         if bytes > 0 {
-            appends.push(self.replica.append(built(batch)));
+            appends.push(self.replica.append(built(batch), Acks::All));
         }
         appends
     }

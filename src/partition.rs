@@ -8,39 +8,52 @@ mod epochs;
 mod fetch;
 pub mod fetch_limits;
 pub mod fetch_session;
+mod follow;
 mod producers;
+mod role;
 mod state;
 mod validate;
 
 pub use append::AppendPlan;
 pub use epochs::EpochCache;
-pub use fetch::{FetchPartition, FetchPlan, FetchRefusal, Isolation};
+pub use fetch::{FetchPartition, FetchPlan, FetchRefusal, Isolation, Reader};
+pub use follow::FollowRefusal;
 pub use producers::{PRODUCERS_MAX, Producers};
+pub use role::{AssignedRole, Assignment};
 pub use state::{PartitionState, StateError};
 pub use validate::{
     CompressionPolicy, RECORD_ERRORS_MAX, REWRITTEN_BYTES_MAX, Refusal, SCANNED_BYTES_MAX, TopicRules, ValidBatch,
     validate,
 };
 
+use role::Role;
+
 use crate::base::{ErrorCode, LeaderEpoch, Offset, PartitionKey, Timestamp};
 
-/// One partition as its leader sees it. Lives on the partition's core.
+/// One partition as a broker sees it that holds a replica of it. Lives on the partition's core.
 ///
 /// `log_start_offset <= high_watermark <= log_end_offset`, always.
 #[derive(Clone, Debug)]
 pub struct Partition {
     key: PartitionKey,
     leader_epoch: LeaderEpoch,
+    role: Role,
+    /// Everything below it is on stable storage here.
+    durable_end: Offset,
     state: PartitionState,
 }
 
 impl Partition {
-    /// A partition that this broker leads from now on, in `leader_epoch`, with what was found in its log.
+    /// A partition with what was found in its log, all of it durable, and with what the metadata says of it.
     #[must_use]
-    pub fn restored(key: PartitionKey, leader_epoch: LeaderEpoch, mut state: PartitionState) -> Self {
+    pub fn restored(key: PartitionKey, assignment: &Assignment, state: PartitionState) -> Self {
         state.check();
-        state.epochs.assign(leader_epoch, state.log_end_offset);
-        Self { key, leader_epoch, state }
+        let role = Role::of(&assignment.role);
+        let durable_end = state.log_end_offset;
+        let mut partition = Self { key, leader_epoch: assignment.leader_epoch, role, durable_end, state };
+        partition.begin_term();
+        partition.commit();
+        partition
     }
 
     /// What has to survive a restart.
@@ -61,7 +74,7 @@ impl Partition {
         self.key
     }
 
-    /// Our term as leader.
+    /// The leader's term, ours or that of whom we follow.
     #[must_use]
     pub fn leader_epoch(&self) -> LeaderEpoch {
         self.leader_epoch
@@ -106,33 +119,38 @@ impl Partition {
     /// The largest epoch not above `epoch`, and where it ends (KIP-101); (-1, -1) if `epoch` is unknown.
     ///
     /// # Errors
-    /// As [`Partition::check_leader_epoch`] for `current`.
+    /// As [`Partition::check_leader_epoch`] for `current`; `NotLeaderOrFollower`.
     pub fn offset_for_leader_epoch(
         &self,
         current: Option<LeaderEpoch>,
         epoch: LeaderEpoch,
     ) -> Result<(LeaderEpoch, Offset), ErrorCode> {
         self.check_leader_epoch(current)?;
+        self.check_leads()?;
         Ok(self.state.epochs.end_of(epoch, self.state.log_end_offset))
     }
 
-    /// Everything below `end` is on stable storage. With a single replica that commits it.
+    /// Everything below it is on stable storage here.
+    #[must_use]
+    pub fn durable_end(&self) -> Offset {
+        self.durable_end
+    }
+
+    /// Everything below `end` is on stable storage here. Without other in-sync replicas that commits it.
     ///
     /// Returns the new high watermark if it moved. It never moves back.
     pub fn flushed(&mut self, end: Offset) -> Option<Offset> {
         assert!(end <= self.state.log_end_offset, "nothing beyond the log end offset can be durable");
-        if end <= self.state.high_watermark {
-            return None;
-        }
-        self.state.high_watermark = end;
-        Some(end)
+        self.durable_end = self.durable_end.max(end);
+        self.commit()
     }
 
     /// What the log start offset becomes when a client deletes the records before `target`; -1 means all committed.
     ///
     /// # Errors
-    /// `OffsetOutOfRange` for any other negative target and above the high watermark.
+    /// `OffsetOutOfRange` for any other negative target and above the high watermark; `NotLeaderOrFollower`.
     pub fn delete_records(&self, target: i64) -> Result<Offset, ErrorCode> {
+        self.check_leads()?;
         let target = if target == -1 { self.state.high_watermark } else { Offset(target) };
         if target < Offset::ZERO || target > self.state.high_watermark {
             return Err(ErrorCode::OffsetOutOfRange);

@@ -3,6 +3,11 @@
 //! Check → append → into memory runs without an await, so it is atomic on its core and needs no lock. What must wait
 //! (memory, disk space) waits in the partition's own queue, in order, and blocks no other partition.
 
+mod follow;
+#[cfg(test)]
+mod tests;
+mod unanswered;
+
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
@@ -11,7 +16,10 @@ use std::{
     rc::Rc,
 };
 
+pub use follow::FollowError;
 use tracing::error;
+pub use unanswered::Acks;
+use unanswered::Unanswered;
 
 use crate::{
     base::{ErrorCode, LeaderEpoch, Offset, PartitionKey, Timestamp},
@@ -20,7 +28,7 @@ use crate::{
         channel::{Notify, OneshotReceiver, OneshotSender, oneshot},
     },
     log::{Log, LogError, Read, Reservation},
-    partition::{AppendPlan, FetchPartition, FetchRefusal, Isolation, Partition, ValidBatch},
+    partition::{AppendPlan, Assignment, FetchPartition, FetchRefusal, Partition, Reader, ValidBatch},
     protocol::batch::{BatchBuilder, BatchHeader, BatchInfo},
 };
 
@@ -46,8 +54,10 @@ pub struct Replica {
     /// Appends that found no room yet. Bounded by the connections' request memory, which their bytes still hold.
     waiting: RefCell<VecDeque<Waiting>>,
     draining: Cell<bool>,
-    /// Appends that are in memory but not yet on disk, in offset order.
-    unflushed: RefCell<VecDeque<Unflushed>>,
+    /// Appends that are answered when they are on stable storage here.
+    until_durable: RefCell<Unanswered>,
+    /// Appends that are answered when the high watermark has passed them.
+    until_committed: RefCell<Unanswered>,
     watches: RefCell<Vec<(u64, Notify)>>,
     next_watch: Cell<u64>,
     deleted: Cell<bool>,
@@ -55,12 +65,7 @@ pub struct Replica {
 
 struct Waiting {
     batch: ValidBatch,
-    answer: OneshotSender<Appended>,
-}
-
-struct Unflushed {
-    end: Offset,
-    produced: Produced,
+    acks: Acks,
     answer: OneshotSender<Appended>,
 }
 
@@ -107,7 +112,8 @@ impl Replica {
             partition: RefCell::new(partition),
             waiting: RefCell::default(),
             draining: Cell::new(false),
-            unflushed: RefCell::default(),
+            until_durable: RefCell::default(),
+            until_committed: RefCell::default(),
             watches: RefCell::default(),
             next_watch: Cell::new(0),
             deleted: Cell::new(false),
@@ -135,8 +141,9 @@ impl Replica {
         self.partition.borrow().high_watermark()
     }
 
-    /// Appends a batch behind all that were handed over before it. The answer comes when the batch is durable.
-    pub fn append(self: &Rc<Self>, batch: ValidBatch) -> OneshotReceiver<Appended> {
+    /// Appends a batch behind all that were handed over before it. The answer comes when the batch is as durable as `acks`
+    /// says.
+    pub fn append(self: &Rc<Self>, batch: ValidBatch, acks: Acks) -> OneshotReceiver<Appended> {
         let (answer, receiver) = oneshot();
         if self.deleted.get() {
             let _ = answer.send(Err(ErrorCode::UnknownTopicOrPartition));
@@ -150,10 +157,10 @@ impl Replica {
             && !self.draining.get()
             && let Some(room) = self.log.try_reserve(batch.bytes.len())
         {
-            self.append_reserved(room, &batch, answer);
+            self.append_reserved(room, &batch, acks, answer);
             return receiver;
         }
-        self.waiting.borrow_mut().push_back(Waiting { batch, answer });
+        self.waiting.borrow_mut().push_back(Waiting { batch, acks, answer });
         self.drain_later();
         receiver
     }
@@ -169,7 +176,7 @@ impl Replica {
                 let room = this.log.reserve(bytes).await;
                 let Some(next) = this.waiting.borrow_mut().pop_front() else { break };
                 match room {
-                    Ok(room) => this.append_reserved(room, &next.batch, next.answer),
+                    Ok(room) => this.append_reserved(room, &next.batch, next.acks, next.answer),
                     Err(error) => {
                         let _ = next.answer.send(Err(this.refusal(&error)));
                     }
@@ -180,7 +187,7 @@ impl Replica {
     }
 
     /// Check, append, into memory: no await between, so nothing else of this core comes in between.
-    fn append_reserved(&self, room: Reservation, batch: &ValidBatch, answer: OneshotSender<Appended>) {
+    fn append_reserved(&self, room: Reservation, batch: &ValidBatch, acks: Acks, answer: OneshotSender<Appended>) {
         let now = self.io.clock.wall();
         let mut partition = self.partition.borrow_mut();
         partition.move_log_start(self.log.log_start_offset());
@@ -205,60 +212,87 @@ impl Replica {
                 (last_offset.plus(1), Produced { base_offset, log_append_time, log_start_offset })
             }
         };
-        if end <= partition.high_watermark() {
+        let (counts, queue) = match acks {
+            Acks::Leader => (partition.durable_end(), &self.until_durable),
+            Acks::All => (partition.high_watermark(), &self.until_committed),
+        };
+        if end <= counts {
             let _ = answer.send(Ok(produced));
             return;
         }
-        let mut unflushed = self.unflushed.borrow_mut();
-        // Duplicates come out of offset order; keep the queue sorted so that the front is always the next to answer.
-        let place = unflushed.iter().rposition(|other| other.end <= end).map_or(0, |index| index + 1);
-        unflushed.insert(place, Unflushed { end, produced, answer });
+        queue.borrow_mut().push(end, produced, answer);
     }
 
-    /// Takes note that everything below `end` is durable: the high watermark moves, acks go out, fetches wake.
+    /// Takes note that everything below `end` is durable here: answers go out, and as far as it is committed by that the high
+    /// watermark moves and fetches wake.
     pub fn flushed(&self, end: Offset) {
         if self.log.is_offline() {
             self.wake_watches();
         }
-        if self.partition.borrow_mut().flushed(end).is_none() {
-            return;
+        let (committed, durable) = {
+            let mut partition = self.partition.borrow_mut();
+            let before = partition.durable_end();
+            let committed = partition.flushed(end);
+            (committed, partition.durable_end() > before)
+        };
+        if durable {
+            self.until_durable.borrow_mut().answer_until(end);
         }
+        match committed {
+            Some(_) => self.committed(committed),
+            // Followers read beyond what is committed.
+            None if durable => self.wake_watches(),
+            None => {}
+        }
+    }
+
+    /// Takes the role that the metadata assigns. Who waits for an append to a partition that this broker no longer leads is
+    /// told so: whether it stays, the new leader decides.
+    pub fn assign(&self, assignment: &Assignment) {
+        let committed = self.partition.borrow_mut().assign(assignment);
+        self.committed(committed);
+        if !self.partition.borrow().is_leader() {
+            self.refuse_all(ErrorCode::NotLeaderOrFollower);
+        }
+    }
+
+    /// The high watermark has moved, if it has: what it has passed is answered, fetches wake.
+    fn committed(&self, high_watermark: Option<Offset>) {
+        let Some(end) = high_watermark else { return };
         self.log.set_high_watermark(end);
-        loop {
-            let ready = {
-                let mut unflushed = self.unflushed.borrow_mut();
-                match unflushed.front() {
-                    Some(first) if first.end <= end => unflushed.pop_front(),
-                    Some(_) | None => None,
-                }
-            };
-            let Some(ready) = ready else { break };
-            let _ = ready.answer.send(Ok(ready.produced));
+        self.until_committed.borrow_mut().answer_until(end);
+        self.wake_watches();
+    }
+
+    /// Everybody who waits for an append, or for news, is told.
+    fn refuse_all(&self, error: ErrorCode) {
+        for waiting in self.waiting.borrow_mut().drain(..) {
+            let _ = waiting.answer.send(Err(error));
         }
+        self.until_durable.borrow_mut().refuse_all(error);
+        self.until_committed.borrow_mut().refuse_all(error);
         self.wake_watches();
     }
 
     /// Reads what a fetch may see; limits are in bytes. `min_one` gives the first batch even if it is larger.
-    pub async fn fetch(
-        &self,
-        request: &FetchPartition,
-        isolation: Isolation,
-        max_bytes: usize,
-        min_one: bool,
-    ) -> Fetched {
+    pub async fn fetch(&self, request: &FetchPartition, reader: Reader, max_bytes: usize, min_one: bool) -> Fetched {
         if let Some(error) = self.log.offline() {
             return Fetched::refused(fetch_code_of(&error));
         }
         self.follow_log_start();
-        let (plan, mut fetched) = {
+        let plan = self.partition.borrow().plan_fetch(request, reader);
+        if let (Ok(_), Reader::Follower(id)) = (&plan, reader) {
+            let committed = self.partition.borrow_mut().follower_fetched(id, request.fetch_offset);
+            self.committed(committed);
+        }
+        let mut fetched = {
             let partition = self.partition.borrow();
-            let fetched = Fetched {
+            Fetched {
                 high_watermark: partition.high_watermark(),
                 last_stable_offset: partition.last_stable_offset(),
                 log_start_offset: partition.log_start_offset(),
                 ..Fetched::default()
-            };
-            (partition.plan_fetch(request, isolation), fetched)
+            }
         };
         let plan = match plan {
             Ok(plan) => plan,
@@ -291,12 +325,15 @@ impl Replica {
         fetched
     }
 
-    /// Whether the partition is served at all: not when its files have failed.
+    /// Whether clients are served here: not by a follower, and not when the partition's files have failed.
     ///
     /// # Errors
-    /// `KafkaStorageError`.
+    /// `KafkaStorageError`, `NotLeaderOrFollower`.
     pub fn served(&self) -> Result<(), ErrorCode> {
-        if self.log.is_offline() { Err(ErrorCode::KafkaStorageError) } else { Ok(()) }
+        if self.log.is_offline() {
+            return Err(ErrorCode::KafkaStorageError);
+        }
+        self.partition.borrow().check_leads()
     }
 
     /// Reads whole batches from the log, from memory where it can.
@@ -353,13 +390,7 @@ impl Replica {
     /// The partition is gone: everybody who waits is told, nothing new is taken.
     pub fn deleted(&self) {
         self.deleted.set(true);
-        for waiting in self.waiting.borrow_mut().drain(..) {
-            let _ = waiting.answer.send(Err(ErrorCode::UnknownTopicOrPartition));
-        }
-        for unflushed in self.unflushed.borrow_mut().drain(..) {
-            let _ = unflushed.answer.send(Err(ErrorCode::UnknownTopicOrPartition));
-        }
-        self.wake_watches();
+        self.refuse_all(ErrorCode::UnknownTopicOrPartition);
     }
 
     /// Whether the partition's topic was deleted.

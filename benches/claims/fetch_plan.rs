@@ -7,7 +7,7 @@ use ringtail::{
     base::{LeaderEpoch, Offset, PartitionKey, TopicId},
     io::{Io, sim::Simulation},
     log::{CoreLog, KnownPartitions, Log, LogConfig, LogSettings, recover},
-    partition::{FetchPartition, Isolation, Partition, PartitionState},
+    partition::{Assignment, FetchPartition, Isolation, Partition, PartitionState, Reader},
     protocol::batch::{BatchBuilder, BatchHeader, BatchInfo},
 };
 use uuid::Uuid;
@@ -31,7 +31,7 @@ fn case(name: &'static str, from: i64, max_bytes: i32) -> Case {
     let (core_log, log) = simulation.block_on(0, 0, |io| async move { filled(&io).await });
     let mut state = PartitionState { log_end_offset: Offset(BATCHES), ..PartitionState::default() };
     state.high_watermark = state.log_end_offset;
-    let partition = Partition::restored(KEY, LeaderEpoch(0), state);
+    let partition = Partition::restored(KEY, &Assignment::alone(LeaderEpoch(0)), state);
     let request = FetchPartition {
         fetch_offset: Offset(from),
         partition_max_bytes: max_bytes,
@@ -41,7 +41,9 @@ fn case(name: &'static str, from: i64, max_bytes: i32) -> Case {
     };
     Case::new(name, move || {
         let _alive = (&core_log, &simulation);
-        let plan = partition.plan_fetch(&request, Isolation::ReadUncommitted).expect("an offset that is there");
+        let plan = partition
+            .plan_fetch(&request, Reader::Consumer(Isolation::ReadUncommitted))
+            .expect("an offset that is there");
         let read = log.read_cached(plan.from, max_bytes as usize, plan.upto, true).expect("all of it is in memory");
         assert!(!read.slices.is_empty(), "something is read");
         read.bytes

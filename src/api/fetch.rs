@@ -17,10 +17,10 @@ use uuid::Uuid;
 use self::reply::{Reply, TopicAnswer};
 use crate::{
     api::{Context, Outcome, call::Call, topics},
-    base::{ErrorCode, LeaderEpoch, Offset, PartitionKey, TopicId},
+    base::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionKey, TopicId},
     metadata::Image,
     partition::{
-        FetchPartition, Isolation,
+        FetchPartition, Isolation, Reader,
         fetch_session::{FetchContext, PartitionAnswer, SessionKey, SessionRequest, TopicRef},
     },
     replica::Fetched,
@@ -31,13 +31,13 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<FetchRequest>) -> O
     let (request, call) = call.take();
     let mut reply = Reply::new(call.correlation_id(), call.version, request.isolation_level == 1);
     let session = session_request(&request, call.version);
-    let follower = session.follower;
+    let reader = reader(&request, call.version);
     let opened = context.sessions.borrow_mut().open(session, now_ms(context));
     let session = match opened {
         Ok(session) => session,
         Err(error) => return reply.refuse(error),
     };
-    let fetched = fetch(context, &request, &session, follower).await;
+    let fetched = fetch(context, &request, &session, reader).await;
     let answers: Vec<_> = fetched.iter().map(summary).collect();
     let random = context.io.rand.next_u64();
     let replied = context.sessions.borrow_mut().reply(&session, &answers, now_ms(context), random);
@@ -58,14 +58,23 @@ fn now_ms(context: &Context) -> i64 {
     (context.io.clock.now().0 / 1_000_000) as i64
 }
 
+/// Who asks: a broker that names itself, or anybody else.
+fn reader(request: &FetchRequest, version: i16) -> Reader {
+    let replica = if version >= 15 { request.replica_state.replica_id } else { request.replica_id };
+    match request.isolation_level {
+        _ if replica.0 >= 0 => Reader::Follower(BrokerId(replica.0)),
+        1 => Reader::Consumer(Isolation::ReadCommitted),
+        _ => Reader::Consumer(Isolation::ReadUncommitted),
+    }
+}
+
 fn session_request(request: &FetchRequest, version: i16) -> SessionRequest {
     let by_id = version >= 13;
-    let replica = if version >= 15 { request.replica_state.replica_id } else { request.replica_id };
     SessionRequest {
         session_id: request.session_id,
         session_epoch: request.session_epoch,
         by_id,
-        follower: replica.0 >= 0,
+        follower: matches!(reader(request, version), Reader::Follower(_)),
         partitions: request.topics.iter().flat_map(|topic| wanted(topic, by_id)).collect(),
         forgotten: request.forgotten_topics_data.iter().flat_map(|topic| forgotten(topic, by_id)).collect(),
     }
@@ -97,15 +106,14 @@ fn range(partition: &AskedPartition) -> FetchPartition {
 }
 
 /// Reads what the session says; one answer a partition, in its order.
-async fn fetch(context: &Context, request: &FetchRequest, session: &FetchContext, follower: bool) -> Vec<Fetched> {
+async fn fetch(context: &Context, request: &FetchRequest, session: &FetchContext, reader: Reader) -> Vec<Fetched> {
     let image = context.router.image();
-    let keys: Vec<_> = session.partitions.iter().map(|(key, _)| find(&image, key, follower)).collect();
+    let keys: Vec<_> = session.partitions.iter().map(|(key, _)| find(&image, key)).collect();
     let asked = keys.iter().zip(&session.partitions).filter_map(|(key, (_, range))| Some(((*key).ok()?, *range)));
-    let isolation = if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };
     let max_bytes = request.max_bytes.clamp(0, context.router.config().requests.fetch_max_bytes);
     let call = FetchCall {
         partitions: asked.collect(),
-        isolation,
+        reader,
         max_bytes: max_bytes as usize,
         min_bytes: request.min_bytes.clamp(0, max_bytes) as usize,
         max_wait: Duration::from_millis(request.max_wait_ms.max(0) as u64),
@@ -123,14 +131,12 @@ async fn fetch(context: &Context, request: &FetchRequest, session: &FetchContext
     keys.into_iter().map(answer).collect()
 }
 
-fn find(image: &Image, (topic, index): &SessionKey, follower: bool) -> Result<PartitionKey, ErrorCode> {
+fn find(image: &Image, (topic, index): &SessionKey) -> Result<PartitionKey, ErrorCode> {
     let topic = match topic {
         TopicRef::Name(name) => topics::find(image, name, Uuid::nil(), false),
         TopicRef::Id(id) => topics::find(image, "", id.0, true),
     };
-    let key = topics::partition(topic?, *index)?;
-    // There are no replicas but the leader.
-    if follower { Err(ErrorCode::NotLeaderOrFollower) } else { Ok(key) }
+    topics::partition(topic?, *index)
 }
 
 fn summary(fetched: &Fetched) -> PartitionAnswer {
@@ -171,22 +177,36 @@ mod tests {
             .with_partitions(partitions.to_vec())
     }
 
-    fn check(name: &str, id: u128, version: i16, replica: i32) -> [i16; 3] {
-        let request = FetchRequest::default().with_replica_id(replica.into()).with_topics(vec![topic(name, id)]);
+    fn check(name: &str, id: u128, version: i16) -> [i16; 3] {
+        let request = FetchRequest::default().with_topics(vec![topic(name, id)]);
         let session = session_request(&request, version);
         let image = topics::test_image();
-        let found = |place: usize| code(find(&image, &session.partitions[place].0, session.follower).err());
+        let found = |place: usize| code(find(&image, &session.partitions[place].0).err());
         [found(0), found(1), found(2)]
     }
 
     #[test]
     fn partitions_are_found_by_name_or_id() {
-        assert_eq!(check("b", 0, 12, -1), [0, 3, 0]);
-        assert_eq!(check("", 2, 13, -1), [0, 3, 0]);
-        assert_eq!(check("nope", 0, 12, -1), [3, 3, 3]);
-        assert_eq!(check("", 77, 13, -1), [100, 100, 100]);
-        assert_eq!(check("b", 0, 4, 5), [6, 3, 6], "there are no followers");
-        assert_eq!(check("b", 0, 4, -2), [0, 3, 0], "a debugging consumer");
+        assert_eq!(check("b", 0, 12), [0, 3, 0]);
+        assert_eq!(check("", 2, 13), [0, 3, 0]);
+        assert_eq!(check("nope", 0, 12), [3, 3, 3]);
+        assert_eq!(check("", 77, 13), [100, 100, 100]);
+    }
+
+    #[test]
+    fn who_names_a_broker_is_a_follower() {
+        let uncommitted = Reader::Consumer(Isolation::ReadUncommitted);
+        for (version, replica, state, expected) in [
+            (4, 5, -1, Reader::Follower(BrokerId(5))),
+            (4, -1, -1, uncommitted),
+            (4, -2, -1, uncommitted),
+            (15, -1, 5, Reader::Follower(BrokerId(5))),
+            (15, -1, -1, uncommitted),
+        ] {
+            let mut request = FetchRequest::default().with_replica_id(replica.into());
+            request.replica_state.replica_id = state.into();
+            assert_eq!(reader(&request, version), expected, "version {version}: {replica}, {state}");
+        }
     }
 
     #[test]

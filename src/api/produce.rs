@@ -24,7 +24,7 @@ use crate::{
     base::{ErrorCode, Timestamp},
     metadata::{Image, Topic, names},
     partition::{Refusal, ValidBatch, validate},
-    replica::Produced,
+    replica::{Acks, Produced},
     shard::ProducePart,
 };
 
@@ -146,7 +146,8 @@ impl Sorting {
         let records = data.records.unwrap_or_default();
         self.validated_bytes += records.len();
         let batch = self.batch(records, &view.rules)?;
-        Ok(ProducePart { key, batch })
+        let acks = if self.acks == -1 { Acks::All } else { Acks::Leader };
+        Ok(ProducePart { key, batch, acks })
     }
 
     fn batch(&self, records: Bytes, rules: &crate::partition::TopicRules) -> Result<ValidBatch, Refusal> {

@@ -32,8 +32,10 @@ impl Partition {
     /// no await may lie between the two.
     ///
     /// # Errors
-    /// `OutOfOrderSequenceNumber`, `InvalidProducerEpoch`; `InvalidRecord` if the partition's offsets are used up.
+    /// `NotLeaderOrFollower`, `OutOfOrderSequenceNumber`, `InvalidProducerEpoch`; `InvalidRecord` if the partition's offsets
+    /// are used up.
     pub fn check_append(&self, info: &BatchInfo, _now: Timestamp) -> Result<AppendPlan, ErrorCode> {
+        self.check_leads()?;
         if info.has_producer() {
             if let Some(original) = self.state.producers.duplicate_of(info) {
                 return Ok(AppendPlan::Duplicate {
@@ -79,8 +81,11 @@ impl super::PartitionState {
 mod tests {
     use super::*;
     use crate::{
-        base::{PartitionKey, ProducerEpoch, ProducerId, TopicId},
-        partition::{FetchPartition, FetchPlan, FetchRefusal, Isolation, PartitionState, StateError},
+        base::{BrokerId, PartitionKey, ProducerEpoch, ProducerId, TopicId},
+        partition::{
+            AssignedRole, Assignment, FetchPartition, FetchPlan, FetchRefusal, Isolation, PartitionState, Reader,
+            StateError,
+        },
         protocol::{
             batch::{BatchInfo, TimestampType, sequence_after},
             compression::Compression,
@@ -109,7 +114,7 @@ mod tests {
     }
 
     fn empty() -> Partition {
-        Partition::restored(KEY, LeaderEpoch(0), PartitionState::default())
+        Partition::restored(KEY, &Assignment::alone(LeaderEpoch(0)), PartitionState::default())
     }
 
     /// Appends if it may: the outcome as text.
@@ -261,31 +266,36 @@ mod tests {
         }
         partition.flushed(Offset(25));
         partition.move_log_start(Offset(4));
-        let mut partition = Partition::restored(KEY, LeaderEpoch(6), partition.state());
+        let role = AssignedRole::Leader { others: vec![(BrokerId(2), true)] };
+        let assignment = Assignment { leader_epoch: LeaderEpoch(6), role };
+        let mut partition = Partition::restored(KEY, &assignment, partition.state());
         append(&mut partition, &batch(-1, -1, -1, 5), 0);
         let plan = |from, upto| Ok(FetchPlan { from: Offset(from), upto: Offset(upto) });
         let error = |code| Err(FetchRefusal::Error(code));
         let diverging =
             |epoch, end| Err(FetchRefusal::Diverging { epoch: LeaderEpoch(epoch), end_offset: Offset(end) });
-        use {ErrorCode as E, Isolation as I};
-        for (offset, current, fetched, isolation, expected) in [
-            (4, -1, -1, I::ReadUncommitted, plan(4, 25)),
-            (4, 6, -1, I::ReadCommitted, plan(4, 25)),
-            (4, 6, -1, I::LogEnd, plan(4, 35)),
-            (25, -1, -1, I::ReadUncommitted, plan(25, 25)),
-            (30, -1, -1, I::ReadUncommitted, plan(30, 30)),
-            (35, -1, -1, I::ReadUncommitted, plan(35, 35)),
-            (36, -1, -1, I::ReadUncommitted, error(E::OffsetOutOfRange)),
-            (3, -1, -1, I::ReadUncommitted, error(E::OffsetOutOfRange)),
-            (4, 5, -1, I::ReadUncommitted, error(E::FencedLeaderEpoch)),
-            (4, 7, -1, I::ReadUncommitted, error(E::UnknownLeaderEpoch)),
-            (15, 6, 3, I::ReadUncommitted, plan(15, 25)),
-            (20, 6, 3, I::ReadUncommitted, plan(20, 25)),
-            (21, 6, 3, I::ReadUncommitted, diverging(3, 20)),
-            (15, 6, 4, I::ReadUncommitted, diverging(3, 20)),
-            (15, 6, 7, I::ReadUncommitted, error(E::OffsetOutOfRange)),
-            (35, 6, 6, I::LogEnd, plan(35, 35)),
-            (3, 6, 4, I::LogEnd, error(E::OffsetOutOfRange)),
+        use ErrorCode as E;
+        let [uncommitted, committed] = [Isolation::ReadUncommitted, Isolation::ReadCommitted].map(Reader::Consumer);
+        let follower = Reader::Follower(BrokerId(2));
+        for (offset, current, fetched, reader, expected) in [
+            (4, -1, -1, uncommitted, plan(4, 25)),
+            (4, 6, -1, committed, plan(4, 25)),
+            (4, 6, -1, follower, plan(4, 35)),
+            (25, -1, -1, uncommitted, plan(25, 25)),
+            (30, -1, -1, uncommitted, plan(30, 30)),
+            (35, -1, -1, uncommitted, plan(35, 35)),
+            (36, -1, -1, uncommitted, error(E::OffsetOutOfRange)),
+            (3, -1, -1, uncommitted, error(E::OffsetOutOfRange)),
+            (4, 5, -1, uncommitted, error(E::FencedLeaderEpoch)),
+            (4, 7, -1, uncommitted, error(E::UnknownLeaderEpoch)),
+            (15, 6, 3, uncommitted, plan(15, 25)),
+            (20, 6, 3, uncommitted, plan(20, 25)),
+            (21, 6, 3, uncommitted, diverging(3, 20)),
+            (15, 6, 4, uncommitted, diverging(3, 20)),
+            (15, 6, 7, uncommitted, error(E::OffsetOutOfRange)),
+            (35, 6, 6, follower, plan(35, 35)),
+            (3, 6, 4, follower, error(E::OffsetOutOfRange)),
+            (4, 6, 3, Reader::Follower(BrokerId(3)), error(E::NotLeaderOrFollower)),
         ] {
             let request = FetchPartition {
                 fetch_offset: Offset(offset),
@@ -294,7 +304,7 @@ mod tests {
                 last_fetched_epoch: Some(LeaderEpoch(fetched)),
                 log_start_offset: Offset(-1),
             };
-            assert_eq!(partition.plan_fetch(&request, isolation), expected, "{offset} {current} {fetched}");
+            assert_eq!(partition.plan_fetch(&request, reader), expected, "{offset} {current} {fetched}");
         }
         let asked = partition.offset_for_leader_epoch(Some(LeaderEpoch(6)), LeaderEpoch(4));
         assert_eq!(asked, Ok((LeaderEpoch(3), Offset(20))));

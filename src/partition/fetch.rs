@@ -1,7 +1,7 @@
 //! What a fetch may see.
 
 use super::Partition;
-use crate::base::{ErrorCode, LeaderEpoch, Offset};
+use crate::base::{BrokerId, ErrorCode, LeaderEpoch, Offset};
 
 /// What a client asks of one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,15 +18,22 @@ pub struct FetchPartition {
     pub log_start_offset: Offset,
 }
 
-/// How far a reader sees.
+/// How far a consumer sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isolation {
-    /// A follower: all there is.
-    LogEnd,
     /// `read_uncommitted`: up to the high watermark.
     ReadUncommitted,
     /// `read_committed`: up to the last stable offset.
     ReadCommitted,
+}
+
+/// Who reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// A consumer: what is committed.
+    Consumer(Isolation),
+    /// Another replica of the partition: all there is.
+    Follower(BrokerId),
 }
 
 /// The offsets that may be sent: `from..upto`, beginning with the batch that holds `from`. Empty if they are equal.
@@ -61,22 +68,28 @@ pub enum FetchRefusal {
 }
 
 impl Partition {
-    /// How far a reader of this isolation sees.
+    /// How far this reader sees.
     #[must_use]
-    pub fn visible_end(&self, isolation: Isolation) -> Offset {
-        match isolation {
-            Isolation::LogEnd => self.log_end_offset(),
-            Isolation::ReadUncommitted => self.high_watermark(),
-            Isolation::ReadCommitted => self.last_stable_offset(),
+    pub fn visible_end(&self, reader: Reader) -> Offset {
+        match reader {
+            Reader::Follower(_) => self.log_end_offset(),
+            Reader::Consumer(Isolation::ReadUncommitted) => self.high_watermark(),
+            Reader::Consumer(Isolation::ReadCommitted) => self.last_stable_offset(),
         }
     }
 
     /// Decides what a fetch gets. Between what is visible and the log end offset there is nothing yet, but no error.
     ///
     /// # Errors
-    /// `FencedLeaderEpoch`, `UnknownLeaderEpoch`, `OffsetOutOfRange`; or where the client's log diverges.
-    pub fn plan_fetch(&self, request: &FetchPartition, isolation: Isolation) -> Result<FetchPlan, FetchRefusal> {
+    /// `FencedLeaderEpoch`, `UnknownLeaderEpoch`, `NotLeaderOrFollower`, `OffsetOutOfRange`; or where the reader's log
+    /// diverges.
+    pub fn plan_fetch(&self, request: &FetchPartition, reader: Reader) -> Result<FetchPlan, FetchRefusal> {
         self.check_leader_epoch(request.current_leader_epoch).map_err(FetchRefusal::Error)?;
+        let allowed = match reader {
+            Reader::Consumer(_) => self.check_leads(),
+            Reader::Follower(id) => self.check_follower(id),
+        };
+        allowed.map_err(FetchRefusal::Error)?;
         let from = request.fetch_offset;
         if from < self.log_start_offset() {
             return Err(FetchRefusal::Error(ErrorCode::OffsetOutOfRange));
@@ -85,7 +98,7 @@ impl Partition {
         if from > self.log_end_offset() {
             return Err(FetchRefusal::Error(ErrorCode::OffsetOutOfRange));
         }
-        Ok(FetchPlan { from, upto: self.visible_end(isolation).max(from) })
+        Ok(FetchPlan { from, upto: self.visible_end(reader).max(from) })
     }
 
     fn check_divergence(&self, request: &FetchPartition) -> Result<(), FetchRefusal> {

@@ -20,7 +20,7 @@ use crate::{
     partition::Partition,
     protocol::{batch::BatchBuilder, metadata_records::MetadataRecord},
     quorum::{Event, Pending, Quorum, snapshot},
-    replica::{Appended, Replica, built},
+    replica::{Acks, Appended, Replica, built},
 };
 
 /// After this many bytes of records a snapshot is written and the log before the last one given up. Less in tests, so that simulated
@@ -144,7 +144,7 @@ impl Quorum for SingleVoter {
         self.since_snapshot.set(self.since_snapshot.get() + batch.bytes.len() as u64);
         let next_offset = self.next_offset.get().plus(records.len() as i64);
         self.next_offset.set(next_offset);
-        let appended = self.replica.append(batch);
+        let appended = self.replica.append(batch, Acks::All);
         self.proposed.borrow_mut().push_back(Proposed { records, appended });
         self.news.notify_all();
         Ok(next_offset.plus(-1))

@@ -12,8 +12,8 @@ use crate::{
     },
     group::{GroupAnswer, GroupRequest},
     metadata::{Image, Touched},
-    partition::{FetchPartition, Isolation, ValidBatch},
-    replica::{Appended, Fetched},
+    partition::{FetchPartition, Isolation, Reader, ValidBatch},
+    replica::{Acks, Appended, Fetched},
 };
 
 /// One batch for one partition.
@@ -22,6 +22,8 @@ pub struct ProducePart {
     pub key: PartitionKey,
     /// The batch, validated on the connection's core.
     pub batch: ValidBatch,
+    /// What its answer waits for.
+    pub acks: Acks,
 }
 
 /// A fetch over any number of partitions.
@@ -29,8 +31,8 @@ pub struct ProducePart {
 pub struct FetchCall {
     /// What to read, in the order in which limits are used up.
     pub partitions: Vec<(PartitionKey, FetchPartition)>,
-    /// How far consumers may see.
-    pub isolation: Isolation,
+    /// Who reads, and so how far it may see.
+    pub reader: Reader,
     /// Bound on the bytes of all partitions together; the first non-empty partition may exceed it (KIP-74).
     pub max_bytes: usize,
     /// Below this many bytes the call waits.

@@ -16,9 +16,9 @@ use crate::{
         Io, Mesh,
         channel::{Notify, OneshotReceiver, OneshotSender, oneshot},
     },
-    log::CoreLog,
+    log::{CoreLog, METADATA_KEY},
     metadata::{Image, Touched},
-    partition::{Partition, TopicRules},
+    partition::{AssignedRole, Assignment, Partition, TopicRules},
     replica::Replica,
     shard::{
         call::{Answer, Call, Delta, Message},
@@ -127,7 +127,11 @@ impl Core {
 
     /// A replica of this core.
     pub(super) fn replica(&self, key: PartitionKey) -> Result<Rc<Replica>, ErrorCode> {
-        self.replicas.borrow().get(&key).cloned().ok_or(ErrorCode::UnknownTopicOrPartition)
+        if let Some(replica) = self.replicas.borrow().get(&key) {
+            return Ok(replica.clone());
+        }
+        let elsewhere = self.image.borrow().partition(key).is_some();
+        Err(if elsewhere { ErrorCode::NotLeaderOrFollower } else { ErrorCode::UnknownTopicOrPartition })
     }
 
     /// The topic's configuration and batch rules.
@@ -178,7 +182,7 @@ impl Core {
         }
         for some in delta.touched.partitions.chunks(PARTITIONS_A_TURN) {
             // A topic that came and went in one change has no partition any more.
-            some.iter().filter(|key| delta.image.partition(**key).is_some()).for_each(|key| self.own(*key));
+            some.iter().filter(|key| delta.image.partition(**key).is_some()).for_each(|key| self.reassign(*key));
             if some.len() == PARTITIONS_A_TURN {
                 self.io.clock.yield_now().await;
             }
@@ -186,7 +190,7 @@ impl Core {
         self.reconfigure(&delta.touched).await;
     }
 
-    /// Makes an empty replica of a partition, if it is this core's and not there yet.
+    /// Makes an empty replica of a partition, if it is this core's, placed on this broker and not there yet.
     pub(super) fn own(self: &Rc<Self>, key: PartitionKey) {
         if self.owner(key) != self.index() || self.replicas.borrow().contains_key(&key) {
             return;
@@ -197,14 +201,33 @@ impl Core {
             warn!(partition = %key, "partition of an unknown topic");
             return;
         };
+        let Some(assignment) = self.assignment(key) else { return };
         let log = self.log.create(key, &topic.name, settings::log_config(&view.config));
-        let partition = Partition::restored(key, self.leader_epoch(key), Default::default());
+        let partition = Partition::restored(key, &assignment, Default::default());
         self.adopt(&topic.name, Replica::new(self.io.clone(), log, partition));
     }
 
-    /// The leader epoch that the metadata says.
-    pub(super) fn leader_epoch(&self, key: PartitionKey) -> LeaderEpoch {
-        self.image.borrow().partition(key).map_or(LeaderEpoch(0), |partition| partition.leader_epoch)
+    /// The metadata has changed for a partition: its replica, if there is to be one here, takes its new role. One that is to
+    /// be here no more serves nobody and follows nobody; its records stay.
+    fn reassign(self: &Rc<Self>, key: PartitionKey) {
+        let replica = self.replicas.borrow().get(&key).cloned();
+        match (replica, self.assignment(key)) {
+            (Some(replica), Some(assignment)) => replica.assign(&assignment),
+            (Some(replica), None) => {
+                let leader_epoch = self.image.borrow().partition(key).map(|partition| partition.leader_epoch);
+                let role = AssignedRole::Follower { leader: None };
+                replica.assign(&Assignment { leader_epoch: leader_epoch.unwrap_or(LeaderEpoch(0)), role });
+            }
+            (None, _) => self.own(key),
+        }
+    }
+
+    /// What the metadata says of a partition to this broker; nothing if no replica is to be here.
+    pub(super) fn assignment(&self, key: PartitionKey) -> Option<Assignment> {
+        if key == METADATA_KEY {
+            return Some(Assignment::alone(LeaderEpoch(0)));
+        }
+        Assignment::of(self.image.borrow().partition(key)?, self.broker.id)
     }
 
     /// Takes a replica into this core, and a coordinator with it if its topic asks for one.

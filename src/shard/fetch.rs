@@ -183,7 +183,7 @@ impl Core {
         let mut all = Vec::with_capacity(call.partitions.len());
         for (key, part) in &call.partitions {
             let fetched = match self.replica(*key) {
-                Ok(replica) => replica.fetch(part, call.isolation, room, empty).await,
+                Ok(replica) => replica.fetch(part, call.reader, room, empty).await,
                 Err(error) => Fetched::refused(error),
             };
             if fetched.bytes > 0 {
@@ -282,13 +282,13 @@ fn within_limits(mut fetched: Vec<Fetched>, call: &FetchCall) -> Vec<Fetched> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::partition::Isolation;
+    use crate::partition::{Isolation, Reader};
 
     #[test]
     fn a_fetch_that_may_read_less_than_it_waits_for_does_not_wait() {
         let call = |min_bytes| FetchCall {
             partitions: Vec::new(),
-            isolation: Isolation::ReadUncommitted,
+            reader: Reader::Consumer(Isolation::ReadUncommitted),
             max_bytes: 1000,
             min_bytes,
             max_wait: Duration::from_secs(1),
@@ -306,7 +306,7 @@ mod tests {
     fn what_several_cores_read_together_stays_within_the_limit() {
         let call = FetchCall {
             partitions: Vec::new(),
-            isolation: Isolation::ReadUncommitted,
+            reader: Reader::Consumer(Isolation::ReadUncommitted),
             max_bytes: 100,
             min_bytes: 1,
             max_wait: Duration::ZERO,

@@ -59,7 +59,7 @@ impl Core {
     /// Appends to a replica of this core.
     pub(super) fn append(&self, part: ProducePart) -> OneshotReceiver<Appended> {
         match self.replica(part.key) {
-            Ok(replica) => replica.append(part.batch),
+            Ok(replica) => replica.append(part.batch, part.acks),
             Err(error) => {
                 let (answer, receiver) = oneshot();
                 let _ = answer.send(Err(error));

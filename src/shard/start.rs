@@ -8,10 +8,11 @@ use std::{
     sync::Arc,
 };
 
+use tracing::warn;
 use uuid::Uuid;
 
 use crate::{
-    base::{ErrorCode, Offset, PartitionKey},
+    base::{ErrorCode, LeaderEpoch, Offset, PartitionKey},
     config::BrokerConfig,
     controller::{BrokerRegistration, Controller, new_leader_epoch, partitions_led},
     io::{Io, MeshSeed, mesh},
@@ -20,7 +21,7 @@ use crate::{
         METADATA_KEY, METADATA_TOPIC, MetadataLog, RecoverError, RecoveryReport, RestoredPartition, StopReport,
     },
     metadata::{Image, Inconsistent},
-    partition::{Partition, PartitionState},
+    partition::{Assignment, Partition, PartitionState},
     protocol::metadata_records::BrokerEndpoint,
     quorum::{Metadata, MetadataError, Quorum, SingleVoter, read_snapshot},
     replica::Replica,
@@ -212,7 +213,11 @@ pub(crate) async fn start_with(
     let core =
         Core::new(io.clone(), mesh, broker, Rc::new(config), Rc::new(log), (image.as_ref().clone(), image_offset));
     for RestoredPartition { key, name, state, log } in restored {
-        let partition = Partition::restored(key, core.leader_epoch(key), state);
+        let Some(assignment) = core.assignment(key) else {
+            warn!(partition = %key, topic = name, "the metadata has no replica of this partition here; its records stay where they are");
+            continue;
+        };
+        let partition = Partition::restored(key, &assignment, state);
         let replica = Replica::new(io.clone(), log, partition);
         core.adopt(&name, replica);
     }
@@ -239,8 +244,8 @@ fn single_voter(core: &Rc<Core>, directory: &Path, bytes_since_snapshot: u64) ->
         Ok(replica) => replica,
         Err(_) => {
             let log = core.log.create(METADATA_KEY, METADATA_TOPIC, settings::metadata_log_config());
-            let partition =
-                Partition::restored(METADATA_KEY, core.leader_epoch(METADATA_KEY), PartitionState::default());
+            let alone = Assignment::alone(LeaderEpoch(0));
+            let partition = Partition::restored(METADATA_KEY, &alone, PartitionState::default());
             let replica = Replica::new(core.io.clone(), log, partition);
             core.adopt(METADATA_TOPIC, replica.clone());
             replica

@@ -10,9 +10,9 @@ use crate::{
     base::{ErrorCode, Offset, PartitionKey, ProducerId, TopicId},
     controller::asks::{CreateTopics, DeleteTopics},
     io::sim::{Faults, Simulation},
-    partition::{FetchPartition, Isolation, validate},
+    partition::{FetchPartition, Isolation, Reader, validate},
     protocol::compression::Compression,
-    replica::{Appended, Fetched, Local},
+    replica::{Acks, Appended, Fetched, Local},
     shard::{FetchCall, OffsetsCall, ProducePart, Router},
     sim::{
         broker::{CLIENTS, Life, NODE, Settings},
@@ -162,7 +162,7 @@ pub fn call(partitions: &[(PartitionKey, i64)], min_bytes: usize, max_wait: Dura
     };
     FetchCall {
         partitions: partitions.iter().map(|(key, offset)| (*key, part(*offset))).collect(),
-        isolation: Isolation::ReadUncommitted,
+        reader: Reader::Consumer(Isolation::ReadUncommitted),
         max_bytes: 1 << 20,
         min_bytes,
         max_wait,
@@ -205,7 +205,7 @@ pub fn begin_produce_all(
                 let bytes = records::batch(values, (ProducerId::NONE, -1), Compression::None);
                 let rules = router.topic(key.topic_id).map(|topic| topic.rules.clone()).unwrap_or_default();
                 let batch = validate(bytes, &rules, 9, 1_700_000_000_000).expect("a good batch");
-                ProducePart { key, batch }
+                ProducePart { key, batch, acks: Acks::All }
             });
             let pending = router.produce(parts.collect()).await;
             let waits: Local<Vec<Appended>> = Box::pin(async move { pending.wait(timeout).await });

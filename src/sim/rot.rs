@@ -15,7 +15,7 @@ use crate::{
     log::{self, CheckReport},
     partition::validate,
     protocol::compression::Compression,
-    replica::{Appended, Local},
+    replica::{Acks, Appended, Local},
     shard::{ProducePart, check},
     sim::{
         bench::Bench,
@@ -58,7 +58,7 @@ fn produce(bench: &Bench, key: PartitionKey, numbers: std::ops::Range<u32>, time
                 let bytes = records::batch_at(values, (ProducerId::NONE, -1), Compression::None, |_| time);
                 let rules = router.topic(key.topic_id).map(|topic| topic.rules.clone()).unwrap_or_default();
                 let batch = validate(bytes, &rules, 9, time).expect("a good batch");
-                let pending = router.produce(vec![ProducePart { key, batch }]).await;
+                let pending = router.produce(vec![ProducePart { key, batch, acks: Acks::All }]).await;
                 let waits: Local<Appended> = Box::pin(async move {
                     pending.wait(Duration::from_secs(30)).await.pop().unwrap_or(Err(ErrorCode::NetworkException))
                 });

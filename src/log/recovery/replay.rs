@@ -389,8 +389,8 @@ fn repaired(partition: Partition) -> PartitionSeed {
     state.log_start_offset = log.log_start_offset();
     state.epochs.truncate_start(state.log_start_offset);
     state.log_end_offset = log.log_end_offset();
-    // With a single replica everything in the journal was committed.
-    state.high_watermark = state.log_end_offset;
+    // How far it is committed beyond what was known is for the leader to find out. Only what is committed is deleted.
+    state.high_watermark = state.high_watermark.max(state.log_start_offset);
     let mut encoded = Vec::new();
     state.encode(&mut encoded);
     let mut image = log.image(encoded);

@@ -9,7 +9,7 @@ use crate::{
     base::{LeaderEpoch, Offset, PartitionKey, ProducerEpoch, ProducerId, Set, Timestamp, TopicId},
     io::Rand,
     log::{Durability, KnownPartitions, LogConfig, METADATA_KEY},
-    partition::{AppendPlan, Partition, PartitionState},
+    partition::{AppendPlan, Assignment, Partition, PartitionState},
     protocol::batch::{BatchBuilder, BatchHeader, BatchInfo, stamp},
 };
 
@@ -101,8 +101,8 @@ impl Promised {
         assert!(start <= self.asked_start, "{context}: log start {start} > {}", self.asked_start);
         self.batches.retain(|batch| batch.info.next_offset() <= end);
         if let Some(last) = self.batches.last() {
-            let rules =
-                Partition::restored(PartitionKey { topic_id: TopicId::ZERO, partition: 0 }, EPOCH, found.clone());
+            let key = PartitionKey { topic_id: TopicId::ZERO, partition: 0 };
+            let rules = Partition::restored(key, &Assignment::alone(EPOCH), found.clone());
             let plan = rules.check_append(&last.info.at(Offset::ZERO, EPOCH), 0);
             let duplicate =
                 matches!(plan, Ok(AppendPlan::Duplicate { base_offset, .. }) if base_offset == last.info.base_offset);
