@@ -20,10 +20,14 @@ use crate::{
         sim::Simulation,
     },
     metadata::{CommittedBatch, Image, Position},
-    partition::Isolation,
-    protocol::metadata_records::{MetadataRecord, PartitionRecord, RegisterBroker},
+    partition::{Isolation, TopicRules, validate},
+    protocol::{
+        batch::BatchBuilder,
+        metadata_records::{MetadataRecord, PartitionChange, PartitionRecord, RegisterBroker},
+    },
     quorum::{Event, Pending, Quorum},
-    shard::{Broker, OffsetsCall, Router, Started, recover, start_with},
+    replica::Acks,
+    shard::{Broker, OffsetsCall, ProducePart, Router, Started, recover, start_with},
     sim::broker::{DIRECTORY, NODE, Settings},
 };
 
@@ -262,6 +266,49 @@ fn what_others_commit_is_applied_on_every_core_and_nothing_is_decided() {
         assert_eq!(told(&mut answer), REFUSED, "core {core}");
     }
     assert_eq!((bed.script.proposals(), bed.fatal()), (0, None));
+}
+
+#[test]
+fn replicas_are_where_the_metadata_places_them_in_the_role_that_it_says() {
+    let bed = Bed::start_in_cluster(1, &[5]);
+    let lead = |partition_id, leader| {
+        let (topic_id, replicas) = (id(5), Some(vec![1, 2]));
+        let change = PartitionChange { partition_id, topic_id, replicas, leader: Some(leader), ..Default::default() };
+        MetadataRecord::PartitionChange(change)
+    };
+    let elsewhere = topic(6, 1).into_iter().map(|record| match record {
+        MetadataRecord::Partition(it) => {
+            MetadataRecord::Partition(PartitionRecord { replicas: vec![2], isr: vec![2], leader: 2, ..it })
+        }
+        other => other,
+    });
+    let codes = || {
+        let keys = [(5, 0), (5, 1), (6, 0)].map(|(topic, partition)| PartitionKey { topic_id: id(topic), partition });
+        let (router, now) = (bed.router(2), 1_700_000_000_000);
+        let parts = keys.map(|key| {
+            let mut batch = BatchBuilder::new();
+            batch.push(now, None, Some(b"value"));
+            let batch = validate(batch.build(), &TopicRules::default(), 9, now).expect("a good batch");
+            ProducePart { key, batch, acks: Acks::All }
+        });
+        bed.sim.block_on(NODE, 2, |_| async move {
+            let appended = router.produce(parts.into()).await.wait(A_WHILE).await;
+            let list = OffsetsCall::List(keys.map(|key| (key, -1, -1)).into(), Isolation::ReadUncommitted);
+            let listed = router.offsets(list).await.into_iter().map(|listed| listed.map(|listed| listed.offset.0));
+            appended.into_iter().map(|it| it.map(|it| it.base_offset.0)).zip(listed).collect::<Vec<_>>()
+        })
+    };
+    let (not_here, stored) = (Err(ErrorCode::NotLeaderOrFollower), |offset| (Ok(offset), Ok(offset + 1)));
+    bed.script.commit(2, &elsewhere.collect::<Vec<_>>());
+    bed.settle();
+    assert_eq!(codes(), [stored(0), stored(0), (not_here, not_here)]);
+    bed.script.commit(2, &[lead(0, 2)]);
+    bed.settle();
+    assert_eq!(codes(), [(not_here, not_here), stored(1), (not_here, not_here)]);
+    bed.script.commit(2, &[lead(0, 1), lead(1, -1)]);
+    bed.settle();
+    assert_eq!(codes(), [stored(1), (not_here, not_here), (not_here, not_here)]);
+    assert_eq!(bed.fatal(), None);
 }
 
 #[test]

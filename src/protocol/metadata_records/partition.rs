@@ -95,7 +95,7 @@ impl PartitionRecord {
 }
 
 /// `PartitionChangeRecord`: a field that is absent did not change. A change of leader raises the leader epoch by one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PartitionChange {
     /// Index of the partition in its topic.
     pub partition_id: i32,
