@@ -347,6 +347,7 @@ impl CoreLog {
         let (mut promised, mut dirty, mut chunks, mut reserved) = (0, 0, 0, 0);
         for log in core.logs.borrow().values() {
             let state = log.state();
+            state.has_its_room().map_err(|why| format!("{}: {why}", log.name()))?;
             promised += state.outstanding();
             reserved += state.reserved_bytes;
             for chunk in &state.chunks.0 {

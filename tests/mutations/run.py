@@ -39,7 +39,7 @@ def is_(name):
     return f'crate::mutant("{name}")'
 
 
-# (name, what is broken, which schedules look, file, the code as it is, the code that may be broken)
+# (name, what is broken, which tests look; and for each place: file, the code as it is, the code that may be broken)
 MUTATIONS = [
     ("skip-flush", "a journal block is written without a flush", LOG, "src/log/journal.rs",
      "            place.file.durable.write(shared, place.position).await\n",
@@ -76,23 +76,40 @@ MUTATIONS = [
      "                    Err(error) => _ = self.failed.set(error.to_string()),\n"),
     ("bad-batch-is-end", "a damaged batch of the metadata counts as the end of its log", "log::tests::rot::",
      "src/log/recovery/replay.rs",
-     "                Err(LogError::Corrupt { segment, position }) => return Err(damaged(&log, segment, position)),\n",
+     "            let read = log.read(from, READ_BYTES, end, true).await.map_err(|error| unusable(&log, error))?;\n"
+     "            let bytes = crate::log::core::joined(&read.slices);\n"
+     "            let Some(next) = end_of_batches(&bytes, from, from > start) else {\n",
+     "            let read = match log.read(from, READ_BYTES, end, true).await {\n"
      f"                Err(LogError::Corrupt {{ .. }}) if {is_('bad-batch-is-end')} => break,\n"
-     "                Err(LogError::Corrupt { segment, position }) => return Err(damaged(&log, segment, position)),\n"),
+     "                read => read.map_err(|error| unusable(&log, error))?,\n"
+     "            };\n"
+     "            let bytes = crate::log::core::joined(&read.slices);\n"
+     "            let Some(next) = end_of_batches(&bytes, from, from > start) else {\n"
+     f"                if {is_('bad-batch-is-end')} {{ break; }}\n",
+     # What a read has found damaged is looked at once more.
+     "src/log/recovery/replay.rs",
+     "        let alive = metadata.log.state().alive();\n",
+     f"        let alive = metadata.log.state().alive().or_else(|why| if {is_('bad-batch-is-end')} {{ Ok(()) }} "
+     "else { Err(why) });\n"),
     ("forget-log-start", "a log start that the journal announces is forgotten", LOG, "src/log/recovery/replay.rs",
      "let announced = journals.starts.get(&key).copied().unwrap_or_default();",
      f"let announced = journals.starts.get(&key).copied().filter(|_| !{is_('forget-log-start')}).unwrap_or_default();"),
-    ("open-anothers-directory", "the directory of another topic of that name is written to", LOG, "src/log/directory.rs",
+    ("open-anothers-directory", "the directory of another topic of that name is written to", "log::tests::faults::",
+     "src/log/directory.rs",
      "        if found == Some(log.key().topic_id) {\n",
      f"        if found == Some(log.key().topic_id) || {is_('open-anothers-directory')} {{\n"),
-    ("remove-anothers-directory", "a deletion takes the directory that has the name, whoever's it is", LOG,
+    ("remove-anothers-directory", "a deletion takes the directory that has the name, whoever's it is",
+     "log::tests::names::",
      "src/log/removal.rs",
      "        if !log.state().has_directory && !directory::belongs_to(&core.io, &path, key.topic_id).await {\n",
      f"        if !{is_('remove-anothers-directory')} && !log.state().has_directory "
      "&& !directory::belongs_to(&core.io, &path, key.topic_id).await {\n"),
-    ("leak-reservation", "a reservation that is not used is not given back", BROKER, "src/log/partition_log/room.rs",
+    ("leak-reservation", "a reservation that is not used is not given back", LOG, "src/log/partition_log/room.rs",
      "            log.core.memory.give_back(self.bytes);\n",
      f"            if !{is_('leak-reservation')} {{ log.core.memory.give_back(self.bytes); }}\n"),
+    ("reserve-no-space", "appends are promised no room on the disk", LOG, "src/log/partition_log/room.rs",
+     "        if needed <= held {\n",
+     f"        if needed <= held || {is_('reserve-no-space')} {{\n"),
     ("leak-promise", "room on the disk that was promised is not given back", LOG, "src/log/space.rs",
      "    pub fn give_back(&self, bytes: u64) {\n",
      f"    pub fn give_back(&self, bytes: u64) {{\n        if {is_('leak-promise')} {{ return; }}\n"),
@@ -127,12 +144,13 @@ def make_tree():
     run("git", "-C", str(TREE), "reset", "--quiet", "--hard", head)
     with open(TREE / "src" / "lib.rs", "a") as lib:
         lib.write(SWITCH)
-    for name, _, _, path, good, broken in MUTATIONS:
-        file = TREE / path
-        text = file.read_text()
-        if text.count(good) != 1:
-            sys.exit(f"{name}: its place is found {text.count(good)} times in {path}")
-        file.write_text(text.replace(good, broken))
+    for name, _, _, *places in MUTATIONS:
+        for path, good, broken in zip(*[iter(places)] * 3):
+            file = TREE / path
+            text = file.read_text()
+            if text.count(good) != 1:
+                sys.exit(f"{name}: its place is found {text.count(good)} times in {path}")
+            file.write_text(text.replace(good, broken))
 
 
 def build():
@@ -181,7 +199,7 @@ def main():
                 break
         if not noticed:
             unnoticed.append(name)
-        kind = {LOG: "log", BROKER: "broker"}.get(tests, "rot")
+        kind = {LOG: "log", BROKER: "broker"}.get(tests, f"`{tests.rstrip(':')}`")
         print(f"| {what} (`{name}`) | {kind} | {noticed or 'NOT CAUGHT'} | {word} |", flush=True)
     if unnoticed:
         sys.exit(f"nobody noticed {', '.join(unnoticed)}")

@@ -52,6 +52,16 @@ impl State {
         }
         (grown(held, needed) - held, in_blocks(needed).saturating_sub(held))
     }
+
+    /// What has been accepted, and what will be, lies in the segment's file or has been promised room there.
+    #[cfg(test)]
+    pub(in crate::log) fn has_its_room(&self) -> Result<(), String> {
+        let active = self.active();
+        let (held, needed) =
+            (active.promised.max(active.allocated), u64::from(active.size) + self.reserved_bytes as u64);
+        let known = self.dead.is_none() && !active.has_unknown_length();
+        if known && held < needed { Err(format!("{needed} bytes need room and have {held}")) } else { Ok(()) }
+    }
 }
 
 impl Log {

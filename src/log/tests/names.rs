@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{DIRECTORY, Rig, batch, bytes_of, story::settings};
+use super::{DIRECTORY, Rig, batch, bytes_of, key, live as one_live, story::settings};
 use crate::{
     base::{Offset, PartitionKey, TopicId},
     io::{Io, sim::Simulation},
@@ -148,4 +148,23 @@ fn files_under_their_old_names_are_read_and_not_used_again() {
         });
         sim.power_cut(0);
     }
+}
+
+#[test]
+fn a_deletion_leaves_the_directory_of_another_topic_of_that_name() {
+    let sim = Simulation::new(23);
+    sim.block_on(0, 0, |io| async move {
+        let rig = Rig::open(&io, &settings(), &one_live(key(1), "t", &LogConfig::default())).await.unwrap();
+        rig.append_durably(&rig.core_log.log(key(1)).unwrap(), &batch(&[1], 6000)).await.unwrap();
+        rig.core_log.checkpoint().await.unwrap();
+        // Nothing of it is on the disk yet, and the name is the other one's.
+        rig.create(key(2), "t", LogConfig::default());
+        rig.core_log.delete(key(2)).await;
+        let entries = io.disk.read_dir(Path::new(DIRECTORY)).await.unwrap();
+        let names: Vec<&str> = entries.iter().filter(|it| it.is_dir).map(|it| it.name.as_str()).collect();
+        assert!(names.contains(&"t-0") && !names.iter().any(|name| name.ends_with("-delete")), "{names:?}");
+        rig.core_log.delete(key(1)).await;
+        let entries = io.disk.read_dir(Path::new(DIRECTORY)).await.unwrap();
+        assert!(entries.iter().any(|it| it.name.ends_with("-delete")), "its own goes");
+    });
 }

@@ -59,6 +59,8 @@ pub struct Shared {
     /// Something of the disk fails: partitions may be offline, and the process may end itself.
     pub disk_fails: Cell<bool>,
     pub acks: Cell<u64>,
+    /// Clients of topics that were created meanwhile.
+    pub late_clients: Cell<usize>,
 }
 
 #[derive(Clone)]
@@ -152,6 +154,10 @@ impl Life {
             core_log.housekeeping().await;
             core_log.recount().unwrap_or_else(|why| panic!("RINGTAIL_SEED={}: {why}", self.sim.seed()));
         }
+        if self.shared.late_clients.get() == 0 {
+            let reserved = core_log.core.memory.reserved();
+            assert_eq!(reserved, 0, "RINGTAIL_SEED={}: nobody is left who could use it", self.sim.seed());
+        }
         match core_log.stop().await {
             Ok(report) => self.shared.reports.borrow_mut().push(report),
             Err(LogError::Full) => return,
@@ -210,6 +216,10 @@ impl Life {
                 return self.goes_on_after(log, &error);
             }
         };
+        // As of a batch that the partition refuses.
+        if io.rand.below(16) == 0 {
+            return true;
+        }
         // The sequence was drawn before the wait; another client of the partition may have come first.
         let appended = self.model.with(key, |it| {
             let bytes = resequenced(&estimate, it.sequence);
@@ -292,7 +302,12 @@ impl Life {
         if key.core(self.cores) == log.key().core(self.cores) {
             let fresh = core_log.create(key, &old.name, old.config);
             let (life, io2, core_log) = (self.clone(), io.clone(), core_log.clone());
-            io.spawner.spawn(async move { Box::pin(life.work(&io2, &core_log, &fresh)).await });
+            let clients = self.shared.clone();
+            clients.late_clients.set(clients.late_clients.get() + 1);
+            io.spawner.spawn(async move {
+                Box::pin(life.work(&io2, &core_log, &fresh)).await;
+                clients.late_clients.set(clients.late_clients.get() - 1);
+            });
         }
         false
     }
