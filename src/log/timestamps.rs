@@ -176,18 +176,18 @@ impl Log {
         }
         let body = &batch[HEADER_BYTES..];
         let found = match header.compression {
-            Compression::None => self.look_through(SliceFeed::new(body), header, timestamp, log_start).await,
+            Compression::None => self.look_through(&mut SliceFeed::new(body), header, timestamp, log_start).await,
             codec => match StreamFeed::new(codec, body, usize::MAX) {
-                Ok(feed) => self.look_through(feed, header, timestamp, log_start).await,
+                Ok(mut feed) => self.look_through(&mut feed, header, timestamp, log_start).await,
                 Err(error) => Err(error),
             },
         };
         found.map_err(|_| LogError::Corrupt { segment: header.base_offset, position: 0 })
     }
 
-    async fn look_through<F: Feed>(
+    async fn look_through(
         &self,
-        mut feed: F,
+        feed: &mut dyn Feed,
         header: &BatchHeader,
         timestamp: Timestamp,
         log_start: Offset,
@@ -195,7 +195,7 @@ impl Log {
         let mut found = Found::default();
         let mut turn = LOOKED_BEFORE_YIELD;
         for _ in 0..header.record_count {
-            let shape = next_shape(&mut feed)?;
+            let shape = next_shape(feed)?;
             let offset = header.base_offset.plus(i64::from(shape.offset_delta));
             let time = header.base_timestamp.wrapping_add(shape.timestamp_delta);
             if offset >= log_start {
