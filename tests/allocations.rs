@@ -101,6 +101,25 @@ impl Dice {
 }
 
 #[test]
+fn a_batch_compressed_anew_takes_what_comes_out_and_not_what_it_is_made_of() {
+    let mut builder = BatchBuilder::new().compressed(Compression::Zstd, 1);
+    for index in 0..24 {
+        builder.push(NOW + index, None, Some(&vec![index as u8; 1 << 20]));
+    }
+    let sent = builder.build();
+    assert!(sent.len() < 100_000, "{} bytes for 24 MiB", sent.len());
+    for codec in [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd, Compression::None] {
+        let compression = CompressionPolicy::Fixed { codec, level: codec.default_level() };
+        let rules = TopicRules { compression, max_message_bytes: 4 << 20, ..TopicRules::default() };
+        LARGEST.set(0);
+        let seen = validate(sent.clone(), &rules, 9, NOW);
+        let largest = LARGEST.get();
+        assert_eq!(seen.is_ok(), codec != Compression::None, "{codec:?}: 24 MiB are more than the topic takes");
+        assert!(largest <= 4 << 20, "{codec:?}: {largest} bytes asked for at once");
+    }
+}
+
+#[test]
 fn hostile_batches_never_panic_and_ask_for_little() {
     let gzip = CompressionPolicy::Fixed { codec: Compression::Gzip, level: 1 };
     let rules = [TopicRules::default(), TopicRules { compression: gzip, ..TopicRules::default() }];

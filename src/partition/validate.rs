@@ -24,7 +24,8 @@ use crate::{
 
 /// Most bytes that a batch may decompress to. Validation runs on the connection's core, which serves nobody meanwhile.
 pub const SCANNED_BYTES_MAX: usize = 128 << 20;
-/// Most bytes of decompressed records that are held to be compressed anew.
+/// Most bytes of decompressed records that are compressed anew: that takes the connection's core ten times as long as to look at
+/// them.
 pub const REWRITTEN_BYTES_MAX: usize = 32 << 20;
 /// Most records that one refusal names: a reply must not be many times larger than its request.
 pub const RECORD_ERRORS_MAX: usize = 1000;

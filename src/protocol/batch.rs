@@ -6,6 +6,7 @@
 mod builder;
 mod header;
 mod info;
+mod rebuild;
 mod records;
 mod walk;
 
@@ -15,6 +16,7 @@ pub use header::{
     set_timestamp, stamp,
 };
 pub use info::{BatchInfo, SEQUENCE_NONE, sequence_after};
+pub use rebuild::Rebuild;
 pub use records::{Feed, Header, Headers, Record, RecordShape, Records, SliceFeed, next_shape, write_record};
 pub use walk::{BatchView, Batches, batches};
 

@@ -1,11 +1,13 @@
 //! The codecs of record batches, bounded: what is decompressed never takes more memory than the caller allows.
 
+mod compressor;
 mod feed;
 mod gzip;
 mod snappy;
 
 use std::io::{self, Read, Write};
 
+pub use compressor::Compressor;
 pub use feed::StreamFeed;
 
 use crate::protocol::batch::BatchError;
@@ -150,27 +152,10 @@ pub fn decompress(codec: Compression, bytes: &[u8], limit: usize) -> Result<Vec<
     if out.len() > limit { Err(BatchError::TooLarge { limit }) } else { Ok(out) }
 }
 
-/// Appends `bytes`, compressed, to `out`. The level means what Kafka's `compression.<codec>.level` means, but LZ4 has
-/// only its fast level here.
+/// Appends `bytes`, compressed, to `out`. Levels as in [`Compressor::new`].
 pub fn compress(codec: Compression, level: i32, bytes: &[u8], out: &mut Vec<u8>) {
-    match codec {
-        Compression::None => out.extend_from_slice(bytes),
-        Compression::Gzip => {
-            let level = u32::try_from(level)
-                .map_or_else(|_| flate2::Compression::default(), |level| flate2::Compression::new(level.min(9)));
-            let mut encoder = flate2::write::GzEncoder::new(out, level);
-            encoder.write_all(bytes).and_then(|()| encoder.try_finish()).expect("writing into memory does not fail");
-        }
-        Compression::Snappy => snappy::compress(bytes, out),
-        Compression::Lz4 => {
-            let mut encoder = lz4_flex::frame::FrameEncoder::new(out);
-            encoder.write_all(bytes).expect("writing into memory does not fail");
-            encoder.try_finish().expect("writing into memory does not fail");
-        }
-        Compression::Zstd => {
-            zstd::stream::copy_encode(bytes, out, level).expect("writing into memory does not fail");
-        }
-    }
+    let mut compressor = Compressor::new(codec, level, out).expect("writing into memory does not fail");
+    compressor.write_all(bytes).and_then(|()| compressor.finish()).expect("writing into memory does not fail");
 }
 
 #[cfg(test)]

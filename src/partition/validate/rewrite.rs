@@ -1,16 +1,11 @@
 //! What the topic wants otherwise than the client sent it.
 
-use std::borrow::Cow;
-
 use bytes::{Bytes, BytesMut};
 
 use super::{CompressionPolicy, REWRITTEN_BYTES_MAX, Refusal, TopicRules, scan::Scan};
 use crate::{
-    base::{Timestamp, copied},
-    protocol::{
-        batch::{BatchBuilder, BatchHeader, HEADER_BYTES, Records, TimestampType, set_timestamp},
-        compression::{Compression, decompress},
-    },
+    base::{ErrorCode, Timestamp, copied},
+    protocol::batch::{BatchHeader, Rebuild, TimestampType, set_timestamp},
 };
 
 /// The batch as it will be stored: untouched if it can be, else with another timestamp, else rebuilt.
@@ -29,8 +24,16 @@ pub(super) fn as_topic_wants(
     let bit_to_clear =
         (header.timestamp_type(), topic.timestamp_type) == (TimestampType::LogAppendTime, TimestampType::CreateTime);
     if codec != header.compression || !scan.consecutive || bit_to_clear {
-        let now = (topic.timestamp_type == TimestampType::LogAppendTime).then_some(now);
-        return rebuilt(&batch, header, codec, level, now);
+        let rebuild = Rebuild {
+            codec,
+            level,
+            log_append_time: (topic.timestamp_type == TimestampType::LogAppendTime).then_some(now),
+            unpacked_bytes_max: REWRITTEN_BYTES_MAX,
+            bytes_max: topic.max_message_bytes,
+        };
+        let bytes = rebuild.of(&batch, header)?.ok_or_else(|| Refusal::of(ErrorCode::MessageTooLarge))?;
+        copied(bytes.len());
+        return Ok(bytes);
     }
     let max_timestamp = match topic.timestamp_type {
         TimestampType::CreateTime => scan.max_timestamp,
@@ -46,37 +49,4 @@ pub(super) fn as_topic_wants(
     });
     set_timestamp(&mut batch, topic.timestamp_type, max_timestamp);
     Ok(batch.freeze())
-}
-
-/// The same records, with offsets 0, 1, 2… and in another codec.
-fn rebuilt(
-    batch: &[u8],
-    header: &BatchHeader,
-    codec: Compression,
-    level: i32,
-    log_append_time: Option<Timestamp>,
-) -> Result<Bytes, Refusal> {
-    let body = &batch[HEADER_BYTES..];
-    let body = match header.compression {
-        Compression::None => Cow::Borrowed(body),
-        Compression::Gzip | Compression::Snappy | Compression::Lz4 | Compression::Zstd => {
-            Cow::Owned(decompress(header.compression, body, REWRITTEN_BYTES_MAX)?)
-        }
-    };
-    let mut builder = BatchBuilder::new()
-        .producer(header.producer_id, header.producer_epoch, header.base_sequence)
-        .transactional(header.is_transactional())
-        .compressed(codec, level);
-    if let Some(now) = log_append_time {
-        builder = builder.log_append_time(now);
-    }
-    let fixed = (header.timestamp_type() == TimestampType::LogAppendTime).then_some(header.max_timestamp);
-    for record in Records::new(&body, header.record_count) {
-        let record = record?;
-        let timestamp = fixed.unwrap_or_else(|| record.timestamp(header.base_timestamp));
-        builder.push_with_headers(timestamp, record.key, record.value, record.headers);
-    }
-    let bytes = builder.build();
-    copied(bytes.len());
-    Ok(bytes)
 }

@@ -1,7 +1,12 @@
 //! The records inside a batch, read where they lie: no allocation a record, duplicate header keys kept.
 
+use std::io;
+
 use super::BatchError;
 use crate::base::Timestamp;
+
+/// Length, attributes and the two deltas.
+const HEAD_BYTES_MAX: usize = 5 + 1 + 10 + 5;
 
 /// Where record bytes come from: a slice, or a decompressor.
 pub trait Feed {
@@ -12,6 +17,8 @@ pub trait Feed {
     fn byte(&mut self) -> Result<u8, BatchError>;
     /// Passes over `count` bytes. Errors as for [`Feed::byte`].
     fn skip(&mut self, count: usize) -> Result<(), BatchError>;
+    /// Takes up to `count` bytes as they lie, at least one of them. Errors as for [`Feed::byte`].
+    fn piece(&mut self, count: usize) -> Result<&[u8], BatchError>;
     /// Bytes taken or passed over so far.
     fn position(&self) -> usize;
     /// Whether nothing is left. Errors as for [`Feed::byte`].
@@ -53,6 +60,10 @@ impl Feed for SliceFeed<'_> {
     #[inline]
     fn skip(&mut self, count: usize) -> Result<(), BatchError> {
         self.slice(count).map(|_| ())
+    }
+
+    fn piece(&mut self, count: usize) -> Result<&[u8], BatchError> {
+        self.slice(count)
     }
 
     #[inline]
@@ -105,6 +116,28 @@ pub fn next_shape<F: Feed + ?Sized>(feed: &mut F) -> Result<RecordShape, BatchEr
         return Err(BatchError::BadRecord("a record's length is not that of its parts"));
     }
     Ok(RecordShape { offset_delta, timestamp_delta, has_key: key >= 0 })
+}
+
+/// What stands before the key of a record.
+pub(super) struct Head {
+    pub(super) timestamp_delta: i64,
+    /// Bytes from the key to the record's end.
+    pub(super) rest: usize,
+}
+
+/// Takes a record up to its key. What follows is not looked at.
+///
+/// # Errors
+/// `BadRecord`, or what the feed says.
+pub(super) fn next_head<F: Feed>(feed: &mut F) -> Result<Head, BatchError> {
+    let length = length(varint(feed)?)?;
+    let end = feed.position().saturating_add(length);
+    feed.byte()?; // attributes: none is defined
+    let timestamp_delta = varlong(feed)?;
+    varint(feed)?; // its place in the batch, which is counted
+    let rest = end.checked_sub(feed.position());
+    let rest = rest.ok_or(BatchError::BadRecord("a record's length is not that of its parts"))?;
+    Ok(Head { timestamp_delta, rest })
 }
 
 /// One record where it lies.
@@ -300,6 +333,22 @@ pub fn write_record<'h>(
         write_nullable(out, Some(header.key));
         write_nullable(out, header.value);
     }
+}
+
+/// Writes what stands before the key of a record that goes on for `rest` bytes.
+pub(super) fn write_head(
+    out: &mut impl io::Write,
+    timestamp_delta: i64,
+    offset_delta: i32,
+    rest: usize,
+) -> io::Result<()> {
+    let length = 1 + varlong_bytes(timestamp_delta) + varlong_bytes(i64::from(offset_delta)) + rest;
+    let mut head = Vec::with_capacity(HEAD_BYTES_MAX);
+    write_varlong(&mut head, length as i64);
+    head.push(0);
+    write_varlong(&mut head, timestamp_delta);
+    write_varlong(&mut head, i64::from(offset_delta));
+    out.write_all(&head)
 }
 
 fn zigzag(value: i64) -> u64 {

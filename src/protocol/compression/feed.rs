@@ -45,22 +45,18 @@ impl<'a> StreamFeed<'a> {
         self.window.truncate(count.unwrap_or(0));
         Ok(count? > 0)
     }
-}
 
-const ENDED: BatchError = BatchError::BadRecord("the records end in the middle of one");
-
-impl Feed for StreamFeed<'_> {
-    #[inline]
-    fn byte(&mut self) -> Result<u8, BatchError> {
-        if self.start == self.window.len() && !self.refill()? {
+    #[cold]
+    fn first_byte_of_next(&mut self) -> Result<u8, BatchError> {
+        if !self.refill()? {
             return Err(ENDED);
         }
-        let byte = self.window[self.start];
-        self.start += 1;
-        Ok(byte)
+        self.start = 1;
+        Ok(self.window[0])
     }
 
-    fn skip(&mut self, mut count: usize) -> Result<(), BatchError> {
+    #[cold]
+    fn skip_windows(&mut self, mut count: usize) -> Result<(), BatchError> {
         loop {
             let left = self.window.len() - self.start;
             if count <= left {
@@ -72,6 +68,35 @@ impl Feed for StreamFeed<'_> {
                 return Err(ENDED);
             }
         }
+    }
+}
+
+const ENDED: BatchError = BatchError::BadRecord("the records end in the middle of one");
+
+impl Feed for StreamFeed<'_> {
+    #[inline]
+    fn byte(&mut self) -> Result<u8, BatchError> {
+        let Some(byte) = self.window.get(self.start) else { return self.first_byte_of_next() };
+        self.start += 1;
+        Ok(*byte)
+    }
+
+    #[inline]
+    fn skip(&mut self, count: usize) -> Result<(), BatchError> {
+        if count <= self.window.len() - self.start {
+            self.start += count;
+            return Ok(());
+        }
+        self.skip_windows(count)
+    }
+
+    fn piece(&mut self, count: usize) -> Result<&[u8], BatchError> {
+        if self.start == self.window.len() && !self.refill()? {
+            return Err(ENDED);
+        }
+        let start = self.start;
+        self.start += count.min(self.window.len() - start);
+        Ok(&self.window[start..self.start])
     }
 
     #[inline]

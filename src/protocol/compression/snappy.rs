@@ -1,6 +1,6 @@
 //! Snappy as Kafka clients write it: in Xerial's framing (Java) or raw (librdkafka).
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 const XERIAL_MAGIC: &[u8; 8] = b"\x82SNAPPY\0";
 /// Magic, version 1, oldest compatible version 1.
@@ -68,14 +68,46 @@ impl Read for SnappyReader<'_> {
     }
 }
 
-/// Appends `bytes` in Xerial's framing, which every client reads.
-pub(super) fn compress(bytes: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(XERIAL_MAGIC);
-    out.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 1]);
-    let mut encoder = snap::raw::Encoder::new();
-    for block in bytes.chunks(XERIAL_BLOCK_BYTES) {
-        let block = encoder.compress_vec(block).expect("32 KiB is no more than snappy takes");
-        out.extend_from_slice(&(block.len() as u32).to_be_bytes());
-        out.extend_from_slice(&block);
+/// Compresses in Xerial's framing, which every client reads. Holds one block.
+pub struct SnappyWriter<W: Write> {
+    out: W,
+    block: Vec<u8>,
+}
+
+impl<W: Write> SnappyWriter<W> {
+    pub(super) fn new(mut out: W) -> io::Result<Self> {
+        out.write_all(XERIAL_MAGIC)?;
+        out.write_all(&[0, 0, 0, 1, 0, 0, 0, 1])?;
+        Ok(Self { out, block: Vec::with_capacity(XERIAL_BLOCK_BYTES) })
+    }
+
+    pub(super) fn finish(mut self) -> io::Result<W> {
+        self.end_block()?;
+        Ok(self.out)
+    }
+
+    fn end_block(&mut self) -> io::Result<()> {
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        let block = snap::raw::Encoder::new().compress_vec(&self.block).map_err(io::Error::other)?;
+        self.block.clear();
+        self.out.write_all(&(block.len() as u32).to_be_bytes())?;
+        self.out.write_all(&block)
+    }
+}
+
+impl<W: Write> Write for SnappyWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = bytes.len().min(XERIAL_BLOCK_BYTES - self.block.len());
+        self.block.extend_from_slice(&bytes[..count]);
+        if self.block.len() == XERIAL_BLOCK_BYTES {
+            self.end_block()?;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
