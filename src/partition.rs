@@ -23,7 +23,7 @@ pub use role::{AssignedRole, Assignment};
 pub use state::{PartitionState, StateError};
 pub use validate::{
     CompressionPolicy, RECORD_ERRORS_MAX, REWRITTEN_BYTES_MAX, Refusal, SCANNED_BYTES_MAX, TopicRules, ValidBatch,
-    validate,
+    rewriting_bytes, validate,
 };
 
 use role::Role;

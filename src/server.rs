@@ -68,8 +68,9 @@ pub struct Identity {
     pub meta: MetaProperties,
     /// What clients of each listener are told, in the order of [`crate::net::Peer::listener`].
     pub advertised: Vec<Advertised>,
-    /// What the broker may hold, in bytes, beside what it needs to run and its cores to talk to each other. Six sixteenths are for records
-    /// and six for requests; unread replies may take three, most of them of the records' part, and connections two.
+    /// What the broker may hold, in bytes, beside what it needs to run and its cores to talk to each other. Six sixteenths are
+    /// for records, for batches that are made anew to become some and for groups, and six for requests; unread replies may take
+    /// three, most of them of the records' part, and connections two.
     pub memory_bytes: u64,
     /// How many segment files may be open.
     pub segment_files_max: u64,

@@ -9,6 +9,7 @@ mod inbox;
 mod offsets;
 mod produce;
 mod replies;
+mod rewrites;
 mod router;
 mod settings;
 mod start;
@@ -19,6 +20,7 @@ pub use call::{
 pub use core::{Broker, Core, TopicView};
 pub use produce::ProducePending;
 pub use replies::{Held, Leaving, ReplyMemory};
+pub use rewrites::{RewriteMemory, Rewriting};
 pub use router::{Bounds, Router};
 #[cfg(test)]
 pub(crate) use start::start_with;

@@ -24,6 +24,7 @@ mod quorums;
 mod records;
 mod rot;
 mod retention;
+mod rewrites;
 mod schedule;
 mod wire;
 mod world;

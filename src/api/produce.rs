@@ -6,7 +6,7 @@
 //! transactional id with Kafka's TRANSACTIONAL_ID_AUTHORIZATION_FAILED); refusals never carry the log start offset; nobody may
 //! write to internal topics, not even `__admin_client`; the time-out is at least a second.
 
-use std::{rc::Rc, time::Duration};
+use std::{mem, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
@@ -23,9 +23,9 @@ use crate::{
     },
     base::{ErrorCode, Timestamp},
     metadata::{Image, Topic, names},
-    partition::{Refusal, ValidBatch, validate},
-    replica::{Acks, Produced},
-    shard::ProducePart,
+    partition::{Refusal, TopicRules, ValidBatch, rewriting_bytes, validate},
+    replica::{Acks, Appended, Produced},
+    shard::{ProducePart, Rewriting},
 };
 
 /// A disk's worst flush is longer than what some clients are ready to wait: they would send everything again.
@@ -43,20 +43,21 @@ pub(super) async fn begin(context: Rc<Context>, call: Call<ProduceRequest>) -> P
         acks,
         version: call.version,
         transactional_id: request.transactional_id.is_some(),
+        timeout: Duration::from_millis(request.timeout_ms.max(0) as u64).max(TIMEOUT_MIN),
         ..Sorting::default()
     };
     let image = context.router.image();
     for topic in request.topic_data {
         sorting.topic(&context, &image, topic).await;
     }
-    let Sorting { mut topics, parts, places, .. } = sorting;
+    let Sorting { mut topics, parts, places, timeout, mut decided, .. } = sorting;
     let bytes = parts.iter().map(|part| part.batch.bytes.len()).sum();
     let pending = context.router.produce(parts).await;
     call.peer.appends(pending.elsewhere(), bytes);
-    let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64).max(TIMEOUT_MIN);
     Box::pin(async move {
         let appended = pending.wait(timeout).await;
-        for ((topic, partition), appended) in places.into_iter().zip(appended) {
+        decided.extend(places.into_iter().zip(appended));
+        for ((topic, partition), appended) in decided {
             let answer = &mut topics[topic].partition_responses[partition];
             match appended {
                 Ok(produced) => stored(answer, &produced),
@@ -91,6 +92,12 @@ struct Sorting {
     parts: Vec<ProducePart>,
     /// Where in `topics` the outcome of each of `parts` goes.
     places: Vec<(usize, usize)>,
+    /// Some of `parts` were made anew and hold memory for that.
+    holds: bool,
+    /// What became of parts that made room for others, and where it goes.
+    decided: Vec<((usize, usize), Appended)>,
+    /// For how long what is handed over is waited for.
+    timeout: Duration,
     validated_bytes: usize,
 }
 
@@ -101,7 +108,7 @@ impl Sorting {
         for partition in data.partition_data {
             let index = partition.index;
             let mut answer = PartitionProduceResponse::default().with_index(index);
-            match self.part(context, found, partition) {
+            match self.part(context, found, partition).await {
                 Ok(part) => {
                     self.places.push((self.topics.len(), answers.len()));
                     self.parts.push(part);
@@ -122,7 +129,7 @@ impl Sorting {
         );
     }
 
-    fn part(
+    async fn part(
         &mut self,
         context: &Context,
         found: Result<&Topic, ErrorCode>,
@@ -145,13 +152,21 @@ impl Sorting {
         }
         let records = data.records.unwrap_or_default();
         self.validated_bytes += records.len();
-        let batch = self.batch(records, &view.rules)?;
+        let batch = self.batch(context, records, &view.rules).await?;
         let acks = if self.acks == -1 { Acks::All } else { Acks::Leader };
         Ok(ProducePart { key, batch, acks })
     }
 
-    fn batch(&self, records: Bytes, rules: &crate::partition::TopicRules) -> Result<ValidBatch, Refusal> {
-        let batch = validate(records, rules, self.version, self.now)?;
+    async fn batch(&mut self, context: &Context, records: Bytes, rules: &TopicRules) -> Result<ValidBatch, Refusal> {
+        let room = match rewriting_bytes(&records, rules) {
+            0 => None,
+            bytes => Some(self.room(context, bytes).await),
+        };
+        let mut batch = validate(records, rules, self.version, self.now)?;
+        if let Some(room) = room {
+            batch.bytes = room.kept_by(batch.bytes);
+            self.holds = true;
+        }
         if batch.info.transactional {
             let named = self.transactional_id;
             return Err(refusal(if named {
@@ -161,6 +176,20 @@ impl Sorting {
             }));
         }
         Ok(batch)
+    }
+
+    /// Memory to make a batch anew in. Who has to wait for it first has stored what he holds of it.
+    async fn room(&mut self, context: &Context, bytes: usize) -> Rewriting {
+        let memory = context.router.rewrite_memory();
+        if let Some(room) = memory.try_take(bytes) {
+            return room;
+        }
+        if mem::take(&mut self.holds) {
+            let (parts, places) = (mem::take(&mut self.parts), mem::take(&mut self.places));
+            let appended = context.router.produce(parts).await.wait(self.timeout).await;
+            self.decided.extend(places.into_iter().zip(appended));
+        }
+        memory.take(bytes).await
     }
 }
 

@@ -5,8 +5,8 @@
 //!
 //! Differs from Kafka: records that do not decompress are INVALID_RECORD, not UNKNOWN_SERVER_ERROR; an unknown codec is
 //! UNSUPPORTED_COMPRESSION_TYPE, not UNKNOWN_SERVER_ERROR; what decompresses to more than [`SCANNED_BYTES_MAX`] is
-//! MESSAGE_TOO_LARGE; wrong inner offsets are mended in uncompressed batches too; at most [`RECORD_ERRORS_MAX`] records
-//! are named in a refusal.
+//! MESSAGE_TOO_LARGE; wrong inner offsets are mended in uncompressed batches too, unless that makes one more than twice as
+//! long; at most [`RECORD_ERRORS_MAX`] records are named in a refusal.
 
 mod rewrite;
 mod scan;
@@ -17,7 +17,7 @@ use bytes::Bytes;
 use crate::{
     base::{ErrorCode, Timestamp},
     protocol::{
-        batch::{BatchError, BatchInfo, TimestampType, crc_ok},
+        batch::{BatchError, BatchHeader, BatchInfo, TimestampType, crc_ok},
         compression::Compression,
     },
 };
@@ -148,6 +148,18 @@ pub fn validate(batch: Bytes, topic: &TopicRules, produce_version: i16, now: Tim
     }
     let info = wire::info(&bytes)?;
     Ok(ValidBatch { bytes, info, log_append_time: info.log_append_time() })
+}
+
+/// The memory that it may take to make a batch anew because its topic wants another codec, in bytes: to be asked for before it is
+/// validated. Mostly 0. One that only gets other offsets stays about as long as it was.
+#[must_use]
+pub fn rewriting_bytes(batch: &[u8], topic: &TopicRules) -> usize {
+    match (topic.compression, BatchHeader::parse(batch)) {
+        (CompressionPolicy::Fixed { codec, level }, Ok(header)) if codec != header.compression => {
+            rewrite::rebuild(codec, level, topic, None).memory_bytes(header.compression, batch.len())
+        }
+        (CompressionPolicy::Producer | CompressionPolicy::Fixed { .. }, _) => 0,
+    }
 }
 
 fn check_size(bytes: usize, topic: &TopicRules) -> Result<(), Refusal> {

@@ -21,14 +21,16 @@ use crate::{
     log::{self, LogSettings, StopReport},
     net,
     protocol::metadata_records::BrokerEndpoint,
-    shard::{self, Broker, CoreSeed, Registration, Started},
+    shard::{self, Broker, CoreSeed, Registration, RewriteMemory, Started},
 };
 
-/// Of the broker's memory, sixteenths: records that wait for their segment, records altogether, and groups. The rest is
-/// for requests, replies and connections.
+/// Of the broker's memory, sixteenths: records that wait for their segment, and groups. The rest is for requests, replies and
+/// connections.
 const DIRTY_SIXTEENTHS: u64 = 2;
-const RECORDS_SIXTEENTHS: u64 = 5;
 pub(super) const GROUPS_SIXTEENTHS: u64 = 1;
+/// Of the broker's memory, thirty-seconds: records altogether, and batches made anew that are on their way to become some.
+const RECORDS_32NDS: u64 = 9;
+pub(super) const REWRITES_32NDS: u64 = 1;
 /// Open segment files that a core has at least.
 const OPEN_FILES_MIN: usize = 16;
 
@@ -160,6 +162,7 @@ fn broker(identity: &Identity) -> Broker {
         id: BrokerId(identity.meta.node_id),
         cluster_id: identity.meta.cluster_id.clone(),
         group_memory: GroupMemory::new(group_bytes_max),
+        rewrite_memory: RewriteMemory::new((identity.memory_bytes / 32 * REWRITES_32NDS) as usize),
     }
 }
 
@@ -180,7 +183,7 @@ fn log_settings(context: &CoreContext) -> LogSettings {
     LogSettings {
         journal_max_bytes: identity.config.storage.journal_bytes,
         dirty_max_bytes: (of_core / 16 * DIRTY_SIXTEENTHS) as usize,
-        cache_max_bytes: (of_core / 16 * RECORDS_SIXTEENTHS) as usize,
+        cache_max_bytes: (of_core / 32 * RECORDS_32NDS) as usize,
         open_files_max: (identity.segment_files_max as usize / context.cores).max(OPEN_FILES_MIN),
         ..LogSettings::default()
     }

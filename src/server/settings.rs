@@ -21,7 +21,7 @@ use crate::{
     shard::{self, Bounds},
 };
 
-/// Of the broker's memory, sixteenths. Records have five of them, groups one ([`super::broker`]).
+/// Of the broker's memory, sixteenths. Records and batches made anew have five of them, groups one ([`super::broker`]).
 ///
 /// Small requests: enough for every connection to have one parked that is a quarter of its buffer.
 const SMALL_REQUEST_SIXTEENTHS: u64 = 1;
@@ -182,6 +182,7 @@ pub(super) fn log_bounds(config: &BrokerConfig, memory_bytes: u64, bounds: &Boun
         group_bytes = memory_bytes / 16 * super::broker::GROUPS_SIXTEENTHS,
         batch_unpacked_bytes = partition::SCANNED_BYTES_MAX,
         batch_recompressed_bytes = partition::REWRITTEN_BYTES_MAX,
+        recompressed_bytes = memory_bytes / 32 * super::broker::REWRITES_32NDS,
         request_elements = protocol::guard::ELEMENTS_MAX,
         "limits: at most {connections} connections, requests of {request_bytes} bytes; README has them all"
     );

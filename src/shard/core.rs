@@ -24,6 +24,7 @@ use crate::{
         call::{Answer, Call, Delta, Message},
         control::Driver,
         replies::ReplyMemory,
+        rewrites::RewriteMemory,
         router::Bounds,
         settings,
     },
@@ -41,6 +42,8 @@ pub struct Broker {
     pub cluster_id: ClusterId,
     /// What the groups of all its coordinators hold in memory, and may.
     pub group_memory: Arc<GroupMemory>,
+    /// What batches that are made anew may take, until they are stored.
+    pub rewrite_memory: Arc<RewriteMemory>,
 }
 
 /// What a connection's core needs to know about a topic, worked out once per change of its configuration.

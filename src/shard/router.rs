@@ -17,6 +17,7 @@ use crate::{
         core::{Core, TopicView},
         produce::ProducePending,
         replies::ReplyMemory,
+        rewrites::RewriteMemory,
         settings,
     },
 };
@@ -48,6 +49,12 @@ impl Router {
     pub fn keep_to(&self, replies: &Arc<ReplyMemory>) {
         replies.count(self.core.index(), self.core.io.disk.pinned());
         *self.core.replies.borrow_mut() = replies.clone();
+    }
+
+    /// The broker's memory for batches that are made anew.
+    #[must_use]
+    pub fn rewrite_memory(&self) -> &Arc<RewriteMemory> {
+        &self.core.broker.rewrite_memory
     }
 
     /// Tells this core what the process can do at most. Once.

@@ -17,7 +17,7 @@ use crate::{
     io::{Io, channel::Notify, sim::Simulation},
     log::{LogSettings, StopReport, finish_clean_stop, put_ballast},
     protocol::metadata_records::BrokerEndpoint,
-    shard::{Broker, CoreSeed, Registration, Router, Started, recover, start},
+    shard::{Broker, CoreSeed, Registration, RewriteMemory, Router, Started, recover, start},
 };
 
 /// The broker's machine.
@@ -32,6 +32,7 @@ pub struct Settings {
     pub config: BrokerConfig,
     pub log: LogSettings,
     pub group_bytes_max: usize,
+    pub rewrite_bytes_max: usize,
 }
 
 impl Settings {
@@ -56,7 +57,7 @@ impl Settings {
             space_margin_bytes: 256 << 10,
             ballast_bytes: 64 << 10,
         };
-        Self { config: loaded.config, log, group_bytes_max: 64 << 20 }
+        Self { config: loaded.config, log, group_bytes_max: 64 << 20, rewrite_bytes_max: 1 << 20 }
     }
 }
 
@@ -115,7 +116,8 @@ impl Life {
 
     async fn recover(self: Rc<Self>, io: &Io, settings: &Settings) -> Result<(), String> {
         let group_memory = GroupMemory::new(settings.group_bytes_max);
-        let broker = Broker { id: BrokerId(1), cluster_id: "simulated".into(), group_memory };
+        let rewrite_memory = RewriteMemory::new(settings.rewrite_bytes_max);
+        let broker = Broker { id: BrokerId(1), cluster_id: "simulated".into(), group_memory, rewrite_memory };
         let directory = Path::new(DIRECTORY);
         let (seeds, _) = recover(io, &broker, &settings.config, directory, &settings.log, self.cores)
             .await

@@ -27,7 +27,7 @@ use crate::{
     },
     quorum::{Event, Pending, Quorum},
     replica::Acks,
-    shard::{Broker, OffsetsCall, ProducePart, Router, Started, recover, start_with},
+    shard::{Broker, OffsetsCall, ProducePart, RewriteMemory, Router, Started, recover, start_with},
     sim::broker::{DIRECTORY, NODE, Settings},
 };
 
@@ -153,9 +153,10 @@ impl Bed {
         let (sim, script) = (Simulation::new(seed), Script::default());
         let fatal: Rc<RefCell<Option<String>>> = Rc::default();
         let seeds = sim.block_on(NODE, 0, |io| async move {
-            let Settings { config, log, group_bytes_max } = Settings::small();
+            let Settings { config, log, group_bytes_max, rewrite_bytes_max } = Settings::small();
+            let rewrite_memory = RewriteMemory::new(rewrite_bytes_max);
             let group_memory = GroupMemory::new(group_bytes_max);
-            let broker = Broker { id: BrokerId(1), cluster_id: "simulated".into(), group_memory };
+            let broker = Broker { id: BrokerId(1), cluster_id: "simulated".into(), group_memory, rewrite_memory };
             recover(&io, &broker, &config, Path::new(DIRECTORY), &log, CORES).await.expect("an empty directory").0
         });
         let started = seeds.into_iter().enumerate().map(|(core, seed)| {

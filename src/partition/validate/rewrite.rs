@@ -5,8 +5,17 @@ use bytes::{Bytes, BytesMut};
 use super::{CompressionPolicy, REWRITTEN_BYTES_MAX, Refusal, TopicRules, scan::Scan};
 use crate::{
     base::{ErrorCode, Timestamp, copied},
-    protocol::batch::{BatchHeader, Rebuild, TimestampType, set_timestamp},
+    protocol::{
+        batch::{BatchHeader, Rebuild, TimestampType, set_timestamp},
+        compression::Compression,
+    },
 };
+
+/// A batch that is compressed in its own codec once more, for other offsets in it, was compressed better by its client, but not
+/// by more than this; no memory is asked for it beside that of its request.
+const RENUMBERED_GROWTH_MAX: usize = 2;
+/// And small ones have this much more.
+const RENUMBERED_SLACK_BYTES: usize = 4 << 10;
 
 /// The batch as it will be stored: untouched if it can be, else with another timestamp, else rebuilt.
 pub(super) fn as_topic_wants(
@@ -24,13 +33,11 @@ pub(super) fn as_topic_wants(
     let bit_to_clear =
         (header.timestamp_type(), topic.timestamp_type) == (TimestampType::LogAppendTime, TimestampType::CreateTime);
     if codec != header.compression || !scan.consecutive || bit_to_clear {
-        let rebuild = Rebuild {
-            codec,
-            level,
-            log_append_time: (topic.timestamp_type == TimestampType::LogAppendTime).then_some(now),
-            unpacked_bytes_max: REWRITTEN_BYTES_MAX,
-            bytes_max: topic.max_message_bytes,
-        };
+        let now = (topic.timestamp_type == TimestampType::LogAppendTime).then_some(now);
+        let mut rebuild = rebuild(codec, level, topic, now);
+        if codec == header.compression {
+            rebuild.bytes_max = rebuild.bytes_max.min(batch.len() * RENUMBERED_GROWTH_MAX + RENUMBERED_SLACK_BYTES);
+        }
         let bytes = rebuild.of(&batch, header)?.ok_or_else(|| Refusal::of(ErrorCode::MessageTooLarge))?;
         copied(bytes.len());
         return Ok(bytes);
@@ -49,4 +56,20 @@ pub(super) fn as_topic_wants(
     });
     set_timestamp(&mut batch, topic.timestamp_type, max_timestamp);
     Ok(batch.freeze())
+}
+
+/// How a batch of the topic is made anew.
+pub(super) fn rebuild(
+    codec: Compression,
+    level: i32,
+    topic: &TopicRules,
+    log_append_time: Option<Timestamp>,
+) -> Rebuild {
+    Rebuild {
+        codec,
+        level,
+        log_append_time,
+        unpacked_bytes_max: REWRITTEN_BYTES_MAX,
+        bytes_max: topic.max_message_bytes,
+    }
 }
