@@ -39,12 +39,12 @@ pub struct Controller {
 
 /// Why one part of a request is not done: Kafka's code, and its words where it has any.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct ApiError {
     code: ErrorCode,
     message: Option<String>,
 }
 
-impl Refusal {
+impl ApiError {
     fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: Some(message.into()) }
     }
@@ -72,7 +72,9 @@ impl Controller {
     }
 
     /// Gives the next block of producer ids (KIP-98) to a broker: records, and the first of [`PRODUCER_ID_BLOCK`] ids.
-    /// # Errors  `StaleBrokerEpoch` if the broker is not registered in that epoch, `UnknownServerError` when all 2⁶³ are gone.
+    ///
+    /// # Errors
+    /// `StaleBrokerEpoch` if the broker is not registered in that epoch, `UnknownServerError` when all 2⁶³ are gone.
     pub fn allocate_producer_ids(
         &mut self,
         broker: BrokerId,

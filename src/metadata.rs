@@ -6,6 +6,6 @@ mod snapshot;
 mod stream;
 mod touched;
 
-pub use image::{Image, Inconsistent, Partition, Topic};
+pub use image::{Image, Inconsistent, PartitionRegistration, Topic};
 pub use stream::{CommittedBatch, Place, Position, StreamError};
 pub use touched::{Change, Touched};

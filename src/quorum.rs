@@ -14,7 +14,7 @@ use crate::{
 };
 
 pub use single_voter::SingleVoter;
-pub use snapshot::{Metadata, MetadataError, read_snapshot};
+pub use snapshot::{MetadataError, StoredMetadata, read_snapshot};
 
 /// What the quorum tells the broker. It tells everything once and in order, but may repeat what was committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub enum Event {
 }
 
 /// What takes as long as the quorum needs.
-pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 /// The broker's part in the quorum. Lives on the core of the metadata log, which alone asks it.
 pub trait Quorum {
@@ -43,12 +43,12 @@ pub trait Quorum {
     fn propose(&self, epoch: LeaderEpoch, records: Vec<MetadataRecord>) -> Result<Offset, ErrorCode>;
 
     /// Waits for what happens next. For one caller, who must not give it up half-way.
-    fn next(&self) -> Pending<'_, Event>;
+    fn next(&self) -> LocalFuture<'_, Event>;
 
     /// Whether so much was committed that a snapshot is worth its cost.
     fn wants_snapshot(&self) -> bool;
 
     /// Writes the image as a snapshot, as the records that make it, and gives up the log before the previous one. A
     /// failure leaves the log as it is.
-    fn snapshot<'a>(&'a self, position: Position, records: &'a [MetadataRecord]) -> Pending<'a, ()>;
+    fn snapshot<'a>(&'a self, position: Position, records: &'a [MetadataRecord]) -> LocalFuture<'a, ()>;
 }

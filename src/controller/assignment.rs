@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use uuid::Uuid;
 
-use super::{Controller, Refusal};
+use super::{ApiError, Controller};
 use crate::base::{BrokerId, ErrorCode, TopicId};
 use crate::protocol::metadata_records::PartitionRecord;
 
@@ -16,11 +16,11 @@ impl Controller {
         topic_id: TopicId,
         partitions: Range<usize>,
         replication_factor: i16,
-    ) -> Result<Vec<Vec<BrokerId>>, Refusal> {
+    ) -> Result<Vec<Vec<BrokerId>>, ApiError> {
         let brokers = self.alive();
         let replicas = usize::try_from(replication_factor).unwrap_or(0);
         if replicas > brokers.len() {
-            return Err(Refusal::new(
+            return Err(ApiError::new(
                 ErrorCode::InvalidReplicationFactor,
                 format!(
                     "Unable to replicate the partition {replicas} time(s): The target replication factor of {replicas} \
@@ -47,8 +47,8 @@ impl Controller {
         &self,
         brokers: &[BrokerId],
         replication_factor: Option<usize>,
-    ) -> Result<(), Refusal> {
-        let refuse = |message: String| Err(Refusal::new(ErrorCode::InvalidReplicaAssignment, message));
+    ) -> Result<(), ApiError> {
+        let refuse = |message: String| Err(ApiError::new(ErrorCode::InvalidReplicaAssignment, message));
         if brokers.is_empty() {
             return refuse("The manual partition assignment includes an empty replica list.".to_owned());
         }

@@ -6,7 +6,7 @@ use kafka_protocol::messages::{
     incremental_alter_configs_response::AlterConfigsResourceResponse,
 };
 
-use super::{Controller, Refusal, repeated};
+use super::{ApiError, Controller, repeated};
 use crate::base::{BrokerId, ErrorCode, LOGGERS, ROOT_LOGGER};
 use crate::config::{
     Key, Kind, Overrides, Update,
@@ -41,7 +41,7 @@ impl Controller {
                 .with_resource_name(resource.resource_name.clone())
                 .with_error_message(None);
             let changes = if repeated.contains(&(resource.resource_type, resource.resource_name.as_str())) {
-                Err(Refusal::new(ErrorCode::InvalidRequest, "Each resource must appear at most once."))
+                Err(ApiError::new(ErrorCode::InvalidRequest, "Each resource must appear at most once."))
             } else {
                 self.changes(asked, resource)
             };
@@ -60,8 +60,8 @@ impl Controller {
         (records, IncrementalAlterConfigsResponse::default().with_responses(responses))
     }
 
-    fn changes(&self, asked: BrokerId, resource: &AlterConfigsResource) -> Result<Vec<MetadataRecord>, Refusal> {
-        let invalid = |message: String| Refusal::new(ErrorCode::InvalidRequest, message);
+    fn changes(&self, asked: BrokerId, resource: &AlterConfigsResource) -> Result<Vec<MetadataRecord>, ApiError> {
+        let invalid = |message: String| ApiError::new(ErrorCode::InvalidRequest, message);
         if !repeated(resource.configs.iter().map(|config| config.name.as_str())).is_empty() {
             return Err(invalid("Error due to duplicate config keys".to_owned()));
         }
@@ -87,14 +87,14 @@ impl Controller {
         }
     }
 
-    fn check_topic(&self, name: &str) -> Result<(), Refusal> {
+    fn check_topic(&self, name: &str) -> Result<(), ApiError> {
         if name.is_empty() {
-            return Err(Refusal::new(ErrorCode::InvalidRequest, "Default topic resources are not allowed."));
+            return Err(ApiError::new(ErrorCode::InvalidRequest, "Default topic resources are not allowed."));
         }
-        names::check(name).map_err(|message| Refusal::new(ErrorCode::InvalidTopicException, message))?;
+        names::check(name).map_err(|message| ApiError::new(ErrorCode::InvalidTopicException, message))?;
         if self.image.topic(name).is_none() {
             let message = format!("The topic '{name}' does not exist.");
-            return Err(Refusal::new(ErrorCode::UnknownTopicOrPartition, message));
+            return Err(ApiError::new(ErrorCode::UnknownTopicOrPartition, message));
         }
         Ok(())
     }
@@ -104,8 +104,8 @@ impl Controller {
         &self,
         resource: &AlterConfigsResource,
         key: fn(&str) -> Option<&'static Key>,
-        check: impl FnOnce(&Overrides) -> Result<(), Refusal>,
-    ) -> Result<Vec<MetadataRecord>, Refusal> {
+        check: impl FnOnce(&Overrides) -> Result<(), ApiError>,
+    ) -> Result<Vec<MetadataRecord>, ApiError> {
         // The id may be written with a sign or with zeros; the image knows one way.
         let id = resource.resource_name.parse::<i32>().ok().filter(|_| resource.resource_type == BROKER_RESOURCE);
         let name = id.map_or_else(|| resource.resource_name.to_string(), |id| id.to_string());
@@ -124,7 +124,7 @@ impl Controller {
                 }
                 other => {
                     let message = format!("Unknown alter config operation {other} for {name}.");
-                    return Err(Refusal::new(ErrorCode::InvalidRequest, message));
+                    return Err(ApiError::new(ErrorCode::InvalidRequest, message));
                 }
             }
         }
@@ -149,11 +149,11 @@ impl Controller {
         name: &str,
         after: &Overrides,
         appends: bool,
-    ) -> Result<String, Refusal> {
+    ) -> Result<String, ApiError> {
         let Some(key) = key(name).filter(|key| key.kind == Kind::List) else {
             let verb = if appends { "APPEND to" } else { "SUBTRACT to" };
             let message = format!("Can't {verb} key {name} because its type is not LIST.");
-            return Err(Refusal::new(ErrorCode::InvalidConfig, message));
+            return Err(ApiError::new(ErrorCode::InvalidConfig, message));
         };
         let given = after.get(name).cloned();
         let layers = self.layers();
@@ -168,8 +168,8 @@ impl Controller {
     }
 
     /// Whether these can be a topic's own settings, all together.
-    pub(super) fn check_topic_overrides(&self, overrides: &Overrides) -> Result<(), Refusal> {
-        let refuse = |message: String| Err(Refusal::new(ErrorCode::InvalidConfig, message));
+    pub(super) fn check_topic_overrides(&self, overrides: &Overrides) -> Result<(), ApiError> {
+        let refuse = |message: String| Err(ApiError::new(ErrorCode::InvalidConfig, message));
         for (name, text) in overrides {
             let Some(key) = topic_key(name) else { return refuse(format!("Unknown topic config name: {name}")) };
             if let Err(invalid) = value::check(key, text) {
@@ -198,8 +198,8 @@ impl Controller {
 }
 
 /// Kafka's refusals in its order; then ours, since levels are set at the start alone.
-fn refuse_logger(asked: BrokerId, resource: &AlterConfigsResource) -> Refusal {
-    let invalid = |message: String| Refusal::new(ErrorCode::InvalidRequest, message);
+fn refuse_logger(asked: BrokerId, resource: &AlterConfigsResource) -> ApiError {
+    let invalid = |message: String| ApiError::new(ErrorCode::InvalidRequest, message);
     let name = resource.resource_name.as_str();
     match name.parse::<i32>() {
         Ok(id) if id == asked.0 => {}
@@ -217,7 +217,7 @@ fn refuse_logger(asked: BrokerId, resource: &AlterConfigsResource) -> Refusal {
                 return invalid("Removing the log level of the root logger is not allowed".to_owned());
             }
             _ if !LOGGERS.contains(&logger) => {
-                return Refusal::new(ErrorCode::InvalidConfig, format!("Logger {logger} does not exist!"));
+                return ApiError::new(ErrorCode::InvalidConfig, format!("Logger {logger} does not exist!"));
             }
             _ => {}
         }
@@ -226,18 +226,18 @@ fn refuse_logger(asked: BrokerId, resource: &AlterConfigsResource) -> Refusal {
 }
 
 /// Whether the name stands for the broker that was asked, or as the empty name for all.
-fn check_broker(asked: BrokerId, name: &str) -> Result<(), Refusal> {
+fn check_broker(asked: BrokerId, name: &str) -> Result<(), ApiError> {
     let message = match name.parse::<i32>() {
         _ if name.is_empty() => return Ok(()),
         Ok(id) if id == asked.0 => return Ok(()),
         Ok(id) => format!("Unexpected broker id, expected {asked}, but received {id}"),
         Err(_) => format!("Node id must be an integer, but it is: {name}"),
     };
-    Err(Refusal::new(ErrorCode::InvalidRequest, message))
+    Err(ApiError::new(ErrorCode::InvalidRequest, message))
 }
 
 /// Whether a broker may be told these while it runs. As in Kafka, keys that nobody knows are taken and mean nothing.
-fn check_dynamic(configs: &[AlterableConfig], all_brokers: bool) -> Result<(), Refusal> {
+fn check_dynamic(configs: &[AlterableConfig], all_brokers: bool) -> Result<(), ApiError> {
     let names = |update: Update| {
         let keys = configs.iter().filter_map(|config| broker_key(config.name.as_str()));
         keys.filter(|key| key.update == update).map(|key| key.name).collect::<Vec<_>>().join(", ")
@@ -245,19 +245,19 @@ fn check_dynamic(configs: &[AlterableConfig], all_brokers: bool) -> Result<(), R
     let read_only = names(Update::ReadOnly);
     if !read_only.is_empty() {
         let message = format!("Cannot update these configs dynamically: [{read_only}]");
-        return Err(Refusal::new(ErrorCode::InvalidRequest, message));
+        return Err(ApiError::new(ErrorCode::InvalidRequest, message));
     }
     let per_broker = names(Update::PerBroker);
     if all_brokers && !per_broker.is_empty() {
         let message = format!(
             "Cannot update these configs at default cluster level, broker id must be specified: [{per_broker}]"
         );
-        return Err(Refusal::new(ErrorCode::InvalidRequest, message));
+        return Err(ApiError::new(ErrorCode::InvalidRequest, message));
     }
     Ok(())
 }
 
-fn check_broker_overrides(overrides: &Overrides) -> Result<(), Refusal> {
+fn check_broker_overrides(overrides: &Overrides) -> Result<(), ApiError> {
     for (name, text) in overrides {
         let checked = match broker_key(name) {
             Some(key) => value::check(key, text),
@@ -266,7 +266,7 @@ fn check_broker_overrides(overrides: &Overrides) -> Result<(), Refusal> {
             }
             None => Ok(()),
         };
-        checked.map_err(|invalid| Refusal::new(ErrorCode::InvalidRequest, invalid.0))?;
+        checked.map_err(|invalid| ApiError::new(ErrorCode::InvalidRequest, invalid.0))?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use kafka_protocol::messages::{
 };
 use uuid::Uuid;
 
-use super::{Controller, PARTITIONS_PER_REQUEST_MAX, Refusal, repeated};
+use super::{ApiError, Controller, PARTITIONS_PER_REQUEST_MAX, repeated};
 use crate::base::{BrokerId, ErrorCode, TopicId};
 use crate::config::{Overrides, describe};
 use crate::metadata::names::{self, CLUSTER_METADATA, CONSUMER_OFFSETS};
@@ -38,7 +38,7 @@ impl Controller {
         let mut results: Vec<_> = repeated
             .iter()
             .map(|name| {
-                let refusal = Refusal::new(ErrorCode::InvalidRequest, "Duplicate topic name.");
+                let refusal = ApiError::new(ErrorCode::InvalidRequest, "Duplicate topic name.");
                 refused(TopicName((*name).to_owned().into()), &refusal)
             })
             .collect();
@@ -91,7 +91,9 @@ impl Controller {
     }
 
     /// Creates a topic as [`auto_create`](Self::auto_create) does, if it is not there.
-    /// # Errors  As a client would be refused it.
+    ///
+    /// # Errors
+    /// As a client would be refused it.
     pub fn ensure_topic(
         &mut self,
         name: &str,
@@ -129,7 +131,7 @@ impl Controller {
             ])
     }
 
-    fn check_total(&self, request: &CreateTopicsRequest) -> Result<(), Refusal> {
+    fn check_total(&self, request: &CreateTopicsRequest) -> Result<(), ApiError> {
         let partitions = request.topics.iter().map(|topic| match (topic.assignments.len(), topic.num_partitions) {
             (0, -1) => usize::try_from(self.config.topics.partitions).unwrap_or(0),
             (0, count) => usize::try_from(count).unwrap_or(0),
@@ -138,7 +140,7 @@ impl Controller {
         // The counts are below 2³¹ each and the request has a bound, but a sum may be forged to be large.
         if partitions.fold(0_usize, usize::saturating_add) > PARTITIONS_PER_REQUEST_MAX {
             let message = "Excessively large number of partitions per request.";
-            return Err(Refusal::new(ErrorCode::PolicyViolation, message));
+            return Err(ApiError::new(ErrorCode::PolicyViolation, message));
         }
         Ok(())
     }
@@ -148,15 +150,15 @@ impl Controller {
         topic: &CreatableTopic,
         taken: &mut Taken,
         random: &mut dyn FnMut() -> Uuid,
-    ) -> Result<Plan, Refusal> {
+    ) -> Result<Plan, ApiError> {
         let name = topic.name.as_str();
         if name == CLUSTER_METADATA {
             let message = format!("Creation of internal topic {CLUSTER_METADATA} is prohibited.");
-            return Err(Refusal::new(ErrorCode::InvalidRequest, message));
+            return Err(ApiError::new(ErrorCode::InvalidRequest, message));
         }
-        names::check(name).map_err(|message| Refusal::new(ErrorCode::InvalidTopicException, message))?;
+        names::check(name).map_err(|message| ApiError::new(ErrorCode::InvalidTopicException, message))?;
         if self.image.topic(name).is_some() {
-            return Err(Refusal::new(ErrorCode::TopicAlreadyExists, format!("Topic '{name}' already exists.")));
+            return Err(ApiError::new(ErrorCode::TopicAlreadyExists, format!("Topic '{name}' already exists.")));
         }
         self.check_collision(name, taken)?;
         let overrides = self.initial_overrides(topic)?;
@@ -166,7 +168,7 @@ impl Controller {
         Ok(Plan { id: TopicId(id), assignments, overrides })
     }
 
-    fn check_collision(&self, name: &str, taken: &Taken) -> Result<(), Refusal> {
+    fn check_collision(&self, name: &str, taken: &Taken) -> Result<(), ApiError> {
         let existing = self.image.colliding_topic(name);
         let with = match existing {
             Some(topic) => &*topic.name,
@@ -176,11 +178,11 @@ impl Controller {
             None => return Ok(()),
         };
         let message = format!("Topic '{name}' collides with existing topic: {with}");
-        Err(Refusal::new(ErrorCode::InvalidTopicException, message))
+        Err(ApiError::new(ErrorCode::InvalidTopicException, message))
     }
 
-    fn initial_overrides(&self, topic: &CreatableTopic) -> Result<Overrides, Refusal> {
-        let refuse = |message| Err(Refusal::new(ErrorCode::InvalidConfig, message));
+    fn initial_overrides(&self, topic: &CreatableTopic) -> Result<Overrides, ApiError> {
+        let refuse = |message| Err(ApiError::new(ErrorCode::InvalidConfig, message));
         let mut overrides = Overrides::new();
         for config in &topic.configs {
             match &config.value {
@@ -192,7 +194,7 @@ impl Controller {
         Ok(overrides)
     }
 
-    fn assignments(&self, topic: &CreatableTopic, id: Uuid) -> Result<Vec<Vec<BrokerId>>, Refusal> {
+    fn assignments(&self, topic: &CreatableTopic, id: Uuid) -> Result<Vec<Vec<BrokerId>>, ApiError> {
         if !topic.assignments.is_empty() {
             return self.manual_assignments(topic);
         }
@@ -200,7 +202,7 @@ impl Controller {
             -1 => self.config.topics.partitions,
             count if count < 1 => {
                 let message = "Number of partitions was set to an invalid non-positive value.";
-                return Err(Refusal::new(ErrorCode::InvalidPartitions, message));
+                return Err(ApiError::new(ErrorCode::InvalidPartitions, message));
             }
             count => count,
         };
@@ -210,19 +212,19 @@ impl Controller {
         };
         if replication_factor < 1 {
             let message = "Replication factor must be larger than 0, or -1 to use the default value.";
-            return Err(Refusal::new(ErrorCode::InvalidReplicationFactor, message));
+            return Err(ApiError::new(ErrorCode::InvalidReplicationFactor, message));
         }
         self.place(TopicId(id), 0..usize::try_from(count).expect("it is above zero"), replication_factor)
     }
 
-    fn manual_assignments(&self, topic: &CreatableTopic) -> Result<Vec<Vec<BrokerId>>, Refusal> {
+    fn manual_assignments(&self, topic: &CreatableTopic) -> Result<Vec<Vec<BrokerId>>, ApiError> {
         for (given, what) in [
             (i32::from(topic.replication_factor), "replication factor was"),
             (topic.num_partitions, "numPartitions was"),
         ] {
             if given != -1 {
                 let message = format!("A manual partition assignment was specified, but {what} not set to -1.");
-                return Err(Refusal::new(ErrorCode::InvalidRequest, message));
+                return Err(ApiError::new(ErrorCode::InvalidRequest, message));
             }
         }
         let mut assignments: Vec<(i32, Vec<BrokerId>)> = Vec::with_capacity(topic.assignments.len());
@@ -232,7 +234,7 @@ impl Controller {
             assignments.push((assignment.partition_index, brokers));
         }
         assignments.sort_unstable_by_key(|(index, _)| *index);
-        let refuse = |message| Err(Refusal::new(ErrorCode::InvalidReplicaAssignment, message));
+        let refuse = |message| Err(ApiError::new(ErrorCode::InvalidReplicaAssignment, message));
         if let Some(pair) = assignments.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             return refuse(format!("Found multiple manual partition assignments for partition {}", pair[0].0));
         }
@@ -274,7 +276,7 @@ impl Controller {
     }
 }
 
-fn refused(name: TopicName, refusal: &Refusal) -> CreatableTopicResult {
+fn refused(name: TopicName, refusal: &ApiError) -> CreatableTopicResult {
     CreatableTopicResult::default()
         .with_name(name)
         .with_error_code(refusal.code.code())

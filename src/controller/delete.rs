@@ -5,7 +5,7 @@ use kafka_protocol::messages::{
     delete_topics_response::DeletableTopicResult,
 };
 
-use super::{Controller, Refusal, repeated};
+use super::{ApiError, Controller, repeated};
 use crate::base::{ErrorCode, TopicId};
 use crate::protocol::metadata_records::MetadataRecord;
 
@@ -30,7 +30,7 @@ impl Controller {
         let mut responses = Vec::with_capacity(wanted.len());
         if !self.config.topics.delete {
             let code = if version < 3 { ErrorCode::InvalidRequest } else { ErrorCode::TopicDeletionDisabled };
-            responses.extend(wanted.iter().map(|topic| answer(topic, &Err(Refusal::bare(code)))));
+            responses.extend(wanted.iter().map(|topic| answer(topic, &Err(ApiError::bare(code)))));
             return (records, DeleteTopicsResponse::default().with_responses(responses));
         }
         let ids: Vec<_> = wanted.iter().map(|topic| self.find_topic(topic)).collect();
@@ -44,7 +44,7 @@ impl Controller {
                         told.push(*id);
                         let what = if topic.name.is_some() { "name" } else { "id" };
                         let message = format!("Duplicate topic {what}.");
-                        responses.push(answer(topic, &Err(Refusal::new(ErrorCode::InvalidRequest, message))));
+                        responses.push(answer(topic, &Err(ApiError::new(ErrorCode::InvalidRequest, message))));
                     }
                 }
                 Ok((id, _)) => {
@@ -58,20 +58,20 @@ impl Controller {
         (records, DeleteTopicsResponse::default().with_responses(responses))
     }
 
-    fn find_topic(&self, topic: &DeleteTopicState) -> Result<(TopicId, TopicName), Refusal> {
-        let invalid = |message: &str| Err(Refusal::new(ErrorCode::InvalidRequest, message));
+    fn find_topic(&self, topic: &DeleteTopicState) -> Result<(TopicId, TopicName), ApiError> {
+        let invalid = |message: &str| Err(ApiError::new(ErrorCode::InvalidRequest, message));
         let (found, missing) = match (&topic.name, topic.topic_id) {
             (Some(_), id) if !id.is_nil() => return invalid("You may not specify both topic name and topic id."),
             (None, id) if id.is_nil() => return invalid("Neither topic name nor id were specified."),
             (Some(name), _) => (self.image.topic(name.as_str()), (ErrorCode::UnknownTopicOrPartition, NO_PARTITION)),
             (None, id) => (self.image.topic_by_id(TopicId(id)), (ErrorCode::UnknownTopicId, NO_TOPIC_ID)),
         };
-        let topic = found.ok_or_else(|| Refusal::new(missing.0, missing.1))?;
+        let topic = found.ok_or_else(|| ApiError::new(missing.0, missing.1))?;
         Ok((topic.id, TopicName(topic.name.to_string().into())))
     }
 }
 
-fn answer(asked: &DeleteTopicState, found: &Result<(TopicId, TopicName), Refusal>) -> DeletableTopicResult {
+fn answer(asked: &DeleteTopicState, found: &Result<(TopicId, TopicName), ApiError>) -> DeletableTopicResult {
     let result = DeletableTopicResult::default();
     match found {
         Ok((id, name)) => result.with_name(Some(name.clone())).with_topic_id(id.0),

@@ -8,7 +8,7 @@ use kafka_protocol::messages::{
     create_partitions_response::CreatePartitionsTopicResult,
 };
 
-use super::{Controller, PARTITIONS_PER_REQUEST_MAX, Refusal, repeated};
+use super::{ApiError, Controller, PARTITIONS_PER_REQUEST_MAX, repeated};
 use crate::base::{BrokerId, ErrorCode};
 use crate::metadata::{Topic, names::CONSUMER_OFFSETS};
 use crate::protocol::metadata_records::MetadataRecord;
@@ -31,7 +31,7 @@ impl Controller {
                     continue;
                 }
                 told.push(name);
-                Err(Refusal::new(ErrorCode::InvalidRequest, "Duplicate topic name."))
+                Err(ApiError::new(ErrorCode::InvalidRequest, "Duplicate topic name."))
             } else {
                 self.new_partitions(topic, PARTITIONS_PER_REQUEST_MAX - records.len())
             };
@@ -50,17 +50,17 @@ impl Controller {
         (records, CreatePartitionsResponse::default().with_results(results))
     }
 
-    fn new_partitions(&self, wanted: &CreatePartitionsTopic, room: usize) -> Result<Vec<MetadataRecord>, Refusal> {
+    fn new_partitions(&self, wanted: &CreatePartitionsTopic, room: usize) -> Result<Vec<MetadataRecord>, ApiError> {
         let topic = self.image.topic(wanted.name.as_str());
-        let topic = topic.ok_or_else(|| Refusal::bare(ErrorCode::UnknownTopicOrPartition))?;
+        let topic = topic.ok_or_else(|| ApiError::bare(ErrorCode::UnknownTopicOrPartition))?;
         let additional = additional(topic, wanted.count)?;
         if additional > room {
             let message = "Excessively large number of partitions per request.";
-            return Err(Refusal::new(ErrorCode::PolicyViolation, message));
+            return Err(ApiError::new(ErrorCode::PolicyViolation, message));
         }
         if &*topic.name == CONSUMER_OFFSETS {
             let message = "The number of partitions of __consumer_offsets cannot change.";
-            return Err(Refusal::new(ErrorCode::InvalidRequest, message));
+            return Err(ApiError::new(ErrorCode::InvalidRequest, message));
         }
         let replicas = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
         let assignments = match &wanted.assignments {
@@ -71,7 +71,7 @@ impl Controller {
                          specified.",
                         given.len()
                     );
-                    return Err(Refusal::new(ErrorCode::InvalidReplicaAssignment, message));
+                    return Err(ApiError::new(ErrorCode::InvalidReplicaAssignment, message));
                 }
                 let brokers = given.iter().map(|one| one.broker_ids.iter().map(|id| BrokerId(id.0)).collect());
                 let brokers: Vec<Vec<BrokerId>> = brokers.collect();
@@ -90,15 +90,15 @@ impl Controller {
     }
 }
 
-fn additional(topic: &Topic, count: i32) -> Result<usize, Refusal> {
+fn additional(topic: &Topic, count: i32) -> Result<usize, ApiError> {
     let current = topic.partitions.len();
     match usize::try_from(count).ok().and_then(|count| count.checked_sub(current)) {
-        None => Err(Refusal::new(
+        None => Err(ApiError::new(
             ErrorCode::InvalidPartitions,
             format!("The topic {} currently has {current} partition(s); {count} would not be an increase.", topic.name),
         )),
         Some(0) => {
-            Err(Refusal::new(ErrorCode::InvalidPartitions, format!("Topic already has {current} partition(s).")))
+            Err(ApiError::new(ErrorCode::InvalidPartitions, format!("Topic already has {current} partition(s).")))
         }
         Some(additional) => Ok(additional),
     }

@@ -37,12 +37,12 @@ pub struct Topic {
     /// Its id.
     pub id: TopicId,
     /// Its partitions, by index.
-    pub partitions: Vec<Partition>,
+    pub partitions: Vec<PartitionRegistration>,
 }
 
 /// A partition as the controller sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Partition {
+pub struct PartitionRegistration {
     /// Brokers that hold it, the preferred leader first.
     pub replicas: Vec<BrokerId>,
     /// The in-sync replicas.
@@ -131,7 +131,7 @@ impl Image {
 
     /// One partition.
     #[must_use]
-    pub fn partition(&self, key: PartitionKey) -> Option<&Partition> {
+    pub fn partition(&self, key: PartitionKey) -> Option<&PartitionRegistration> {
         self.topic_by_id(key.topic_id)?.partition(key.partition)
     }
 
@@ -195,7 +195,9 @@ impl Image {
     }
 
     /// Applies one record.
-    /// # Errors  A record about a broker, topic or partition that is not there, or a second topic of one name.
+    ///
+    /// # Errors
+    /// A record about a broker, topic or partition that is not there, or a second topic of one name.
     pub fn apply(&mut self, record: &MetadataRecord) -> Result<(), Inconsistent> {
         match record {
             MetadataRecord::RegisterBroker(broker) => {
@@ -270,8 +272,8 @@ impl Image {
         let next = topic.partitions.len();
         match usize::try_from(index) {
             // Kafka writes partitions in order; a record for one that is there replaces it, as in a snapshot read twice.
-            Ok(index) if index < next => topic.partitions[index] = Partition::of(record),
-            Ok(index) if index == next => topic.partitions.push(Partition::of(record)),
+            Ok(index) if index < next => topic.partitions[index] = PartitionRegistration::of(record),
+            Ok(index) if index == next => topic.partitions.push(PartitionRegistration::of(record)),
             _ => return Err(Inconsistent(format!("partition {index} of {} follows {next} partitions", topic.name))),
         }
         Ok(())
@@ -324,7 +326,7 @@ impl Image {
 impl Topic {
     /// One partition.
     #[must_use]
-    pub fn partition(&self, index: i32) -> Option<&Partition> {
+    pub fn partition(&self, index: i32) -> Option<&PartitionRegistration> {
         usize::try_from(index).ok().and_then(|index| self.partitions.get(index))
     }
 
@@ -344,7 +346,7 @@ pub(super) fn ids(ids: &[i32]) -> Vec<BrokerId> {
     ids.iter().copied().map(BrokerId).collect()
 }
 
-impl Partition {
+impl PartitionRegistration {
     fn of(record: &PartitionRecord) -> Self {
         Self {
             replicas: ids(&record.replicas),

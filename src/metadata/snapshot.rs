@@ -1,6 +1,6 @@
 //! The image as records: what a snapshot of the metadata log holds.
 
-use super::image::{Image, Partition};
+use super::image::{Image, PartitionRegistration};
 use crate::base::{BrokerId, PartitionKey};
 use crate::protocol::metadata_records::{ConfigRecord, MetadataRecord, PartitionRecord};
 
@@ -40,7 +40,7 @@ impl Image {
     }
 }
 
-fn record(key: PartitionKey, partition: &Partition) -> PartitionRecord {
+fn record(key: PartitionKey, partition: &PartitionRegistration) -> PartitionRecord {
     let ids = |ids: &[BrokerId]| ids.iter().map(|id| id.0).collect();
     PartitionRecord {
         partition_id: key.partition,

@@ -19,7 +19,7 @@ use crate::{
     metadata::{CommittedBatch, Position},
     partition::Partition,
     protocol::{batch::BatchBuilder, metadata_records::MetadataRecord},
-    quorum::{Event, Pending, Quorum, snapshot},
+    quorum::{Event, LocalFuture, Quorum, snapshot},
     replica::{Acks, Appended, Replica, built},
 };
 
@@ -150,7 +150,7 @@ impl Quorum for SingleVoter {
         Ok(next_offset.plus(-1))
     }
 
-    fn next(&self) -> Pending<'_, Event> {
+    fn next(&self) -> LocalFuture<'_, Event> {
         Box::pin(self.next_event())
     }
 
@@ -158,7 +158,7 @@ impl Quorum for SingleVoter {
         self.since_snapshot.get() >= SNAPSHOT_BYTES
     }
 
-    fn snapshot<'a>(&'a self, position: Position, records: &'a [MetadataRecord]) -> Pending<'a, ()> {
+    fn snapshot<'a>(&'a self, position: Position, records: &'a [MetadataRecord]) -> LocalFuture<'a, ()> {
         Box::pin(self.take_snapshot(position, records))
     }
 }

@@ -28,7 +28,7 @@ const SUFFIX: &str = ".checkpoint";
 
 /// The cluster's metadata as the disk has it.
 #[derive(Debug, Default)]
-pub struct Metadata {
+pub struct StoredMetadata {
     /// In the order in which they apply.
     pub records: Vec<MetadataRecord>,
     /// Topics whose deletion the log has, also where a snapshot covers it.
@@ -126,11 +126,11 @@ fn encode(records: &[MetadataRecord], epoch: LeaderEpoch, now: i64) -> Vec<u8> {
 }
 
 /// Reads the newest whole snapshot below `directory`; without one, nothing is known yet. Whether the log goes on where it
-/// ends is for [`Metadata::replay`] to say.
+/// ends is for [`StoredMetadata::replay`] to say.
 ///
 /// # Errors
 /// `Io`.
-pub async fn read_snapshot(io: &Io, directory: &Path) -> Result<Metadata, MetadataError> {
+pub async fn read_snapshot(io: &Io, directory: &Path) -> Result<StoredMetadata, MetadataError> {
     let at = |path: &Path| {
         let path = path.to_owned();
         move |error| MetadataError::Io { path, error }
@@ -140,15 +140,15 @@ pub async fn read_snapshot(io: &Io, directory: &Path) -> Result<Metadata, Metada
         let path = directory.join(name);
         let bytes = io.disk.read_file(&path).await.map_err(at(&path))?;
         if let Some(records) = decode_snapshot(&bytes) {
-            return Ok(Metadata { records, next, damaged, ..Metadata::default() });
+            return Ok(StoredMetadata { records, next, damaged, ..StoredMetadata::default() });
         }
         warn!(path = %path.display(), "a metadata snapshot is damaged: the one before and the log have to do");
         damaged.push(path);
     }
-    Ok(Metadata { damaged, ..Metadata::default() })
+    Ok(StoredMetadata { damaged, ..StoredMetadata::default() })
 }
 
-impl Metadata {
+impl StoredMetadata {
     /// The offset of the last record; -1 if there is none.
     #[must_use]
     pub fn last_offset(&self) -> Offset {
@@ -338,11 +338,11 @@ mod tests {
             (5, 5, Vec::new()),
             (0, 5, Vec::new()),
         ] {
-            let mut metadata = Metadata { next: Offset(2), ..Metadata::default() };
+            let mut metadata = StoredMetadata { next: Offset(2), ..StoredMetadata::default() };
             let gap = metadata.replay(&log(&batches, start, end));
             assert!(matches!(gap, Err(MetadataError::Missing { from: Offset(2), to: Offset(5), .. })), "{gap:?}");
         }
-        let mut metadata = Metadata { next: Offset(2), ..Metadata::default() };
+        let mut metadata = StoredMetadata { next: Offset(2), ..StoredMetadata::default() };
         let short = metadata.replay(&log(&[log_batch(0, &[topic("x")])], 0, 1));
         assert!(matches!(short, Err(MetadataError::TooShort { .. })), "{short:?}");
     }
@@ -394,7 +394,7 @@ mod tests {
     fn deletions_are_known_also_where_a_snapshot_covers_them() {
         let gone = crate::base::TopicId(uuid::Uuid::from_u128(9));
         let removal = MetadataRecord::RemoveTopic { topic_id: gone };
-        let mut metadata = Metadata { next: Offset(2), ..Metadata::default() };
+        let mut metadata = StoredMetadata { next: Offset(2), ..StoredMetadata::default() };
         metadata.replay(&log(&[log_batch(0, &[topic("x")]), log_batch(1, &[removal])], 0, 2)).expect("no gap");
         assert_eq!((metadata.deleted.len(), metadata.records.len()), (1, 0));
         assert!(metadata.deleted.contains(&gone));

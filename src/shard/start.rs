@@ -23,7 +23,7 @@ use crate::{
     metadata::{Image, Inconsistent},
     partition::{Assignment, Partition, PartitionState},
     protocol::metadata_records::BrokerEndpoint,
-    quorum::{Metadata, MetadataError, Quorum, SingleVoter, read_snapshot},
+    quorum::{MetadataError, Quorum, SingleVoter, StoredMetadata, read_snapshot},
     replica::Replica,
     shard::{
         call::Message,
@@ -173,7 +173,7 @@ pub async fn check(io: &Io, config: &BrokerConfig, directory: &Path) -> Result<C
     Ok(report)
 }
 
-fn replayed(metadata: &mut Metadata, log: &MetadataLog) -> Result<Image, StartError> {
+fn replayed(metadata: &mut StoredMetadata, log: &MetadataLog) -> Result<Image, StartError> {
     metadata.replay(log).map_err(StartError::Metadata)?;
     let mut image = Image::default();
     metadata.records.iter().try_for_each(|record| image.apply(record)).map_err(StartError::Contradiction)?;
@@ -258,6 +258,7 @@ fn single_voter(core: &Rc<Core>, directory: &Path, bytes_since_snapshot: u64) ->
 
 impl Started {
     /// Holds the core's books against what they count.
+    ///
     /// # Errors
     /// Which one is wrong.
     #[cfg(test)]

@@ -25,7 +25,7 @@ use crate::{
         batch::BatchBuilder,
         metadata_records::{MetadataRecord, PartitionChange, PartitionRecord, RegisterBroker},
     },
-    quorum::{Event, Pending, Quorum},
+    quorum::{Event, LocalFuture, Quorum},
     replica::Acks,
     shard::{Broker, OffsetsCall, ProducePart, RewriteMemory, Router, Started, recover, start_with},
     sim::broker::{DIRECTORY, NODE, Settings},
@@ -65,7 +65,7 @@ impl Quorum for Script {
         Ok(last_offset)
     }
 
-    fn next(&self) -> Pending<'_, Event> {
+    fn next(&self) -> LocalFuture<'_, Event> {
         Box::pin(async {
             loop {
                 let event = self.0.events.borrow_mut().pop_front();
@@ -81,7 +81,7 @@ impl Quorum for Script {
         self.0.wants_snapshot.get()
     }
 
-    fn snapshot<'a>(&'a self, position: Position, records: &'a [MetadataRecord]) -> Pending<'a, ()> {
+    fn snapshot<'a>(&'a self, position: Position, records: &'a [MetadataRecord]) -> LocalFuture<'a, ()> {
         self.0.wants_snapshot.set(false);
         self.0.snapshots.borrow_mut().push((position, records.to_vec()));
         Box::pin(async {})
