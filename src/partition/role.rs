@@ -39,7 +39,7 @@ impl Assignment {
 
     /// What `partition` is to broker `me`; nothing if it holds no replica.
     #[must_use]
-    pub fn of(partition: &metadata::Partition, me: BrokerId) -> Option<Self> {
+    pub fn of(partition: &metadata::PartitionRegistration, me: BrokerId) -> Option<Self> {
         if !partition.replicas.contains(&me) {
             return None;
         }
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn the_metadata_says_who_leads() {
-        let mut partition = metadata::Partition {
+        let mut partition = metadata::PartitionRegistration {
             replicas: [3, 1, 2].map(BrokerId).to_vec(),
             in_sync_replicas: [1, 2].map(BrokerId).to_vec(),
             removing_replicas: Vec::new(),

@@ -17,15 +17,15 @@ use crate::{
     coordinator::GroupMemory,
     io::{
         channel::{Notify, OneshotReceiver, oneshot},
-        sim::Simulation,
+        sim::{Faults, Simulation},
     },
-    metadata::{CommittedBatch, Image, Position},
+    metadata::{CommittedBatch, Image, Place, Position},
     partition::{Isolation, TopicRules, validate},
     protocol::{
         batch::BatchBuilder,
         metadata_records::{MetadataRecord, PartitionChange, PartitionRecord, RegisterBroker},
     },
-    quorum::{Event, LocalFuture, Quorum},
+    quorum::{Event, LocalFuture, Quorum, SingleVoter},
     replica::Acks,
     shard::{Broker, OffsetsCall, ProducePart, RewriteMemory, Router, Started, recover, start_with},
     sim::broker::{DIRECTORY, NODE, Settings},
@@ -150,7 +150,13 @@ struct Bed {
 
 impl Bed {
     fn start(seed: u64) -> Self {
-        let (sim, script) = (Simulation::new(seed), Script::default());
+        let script = Script::default();
+        let quorum = script.clone();
+        Self::start_under(seed, script, Rc::new(move |_| Box::new(quorum.clone())))
+    }
+
+    fn start_under(seed: u64, script: Script, quorum: Rc<dyn Fn(SingleVoter) -> Box<dyn Quorum>>) -> Self {
+        let sim = Simulation::new(seed);
         let fatal: Rc<RefCell<Option<String>>> = Rc::default();
         let seeds = sim.block_on(NODE, 0, |io| async move {
             let Settings { config, log, group_bytes_max, rewrite_bytes_max } = Settings::small();
@@ -160,9 +166,9 @@ impl Bed {
             recover(&io, &broker, &config, Path::new(DIRECTORY), &log, CORES).await.expect("an empty directory").0
         });
         let started = seeds.into_iter().enumerate().map(|(core, seed)| {
-            let (script, fatal) = (script.clone(), Rc::clone(&fatal));
+            let (quorum, fatal) = (quorum.clone(), Rc::clone(&fatal));
             let tell = Rc::new(move |why: String| *fatal.borrow_mut() = Some(why));
-            let start = |io| async move { start_with(io, seed, tell, |_| Box::new(script)).await };
+            let start = |io| async move { start_with(io, seed, tell, |voter| quorum(voter)).await };
             Rc::new(sim.block_on(NODE, core, start).expect("a good seed"))
         });
         let started = started.collect();
@@ -506,6 +512,74 @@ fn other_tasks_have_their_turns_while_a_large_batch_is_applied() {
     bed.sim.run_until(|| bed.router(0).image_offset() > Offset(2));
     // While the image is built; the replicas come afterwards.
     assert!(turns.get() >= PARTITIONS / 512, "{} turns", turns.get());
+}
+
+/// A single voter that nobody drives but the test.
+#[test]
+fn the_single_voter_tells_what_is_durable_in_order_and_leads_again_after_a_failure() {
+    let slot = Rc::new(RefCell::new(None));
+    let taken = slot.clone();
+    let keep = move |voter| -> Box<dyn Quorum> {
+        *taken.borrow_mut() = Some(voter);
+        Box::new(Script::default())
+    };
+    let bed = Bed::start_under(1, Script::default(), Rc::new(keep));
+    let voter = slot.take().expect("the core of the metadata log has one");
+    let sim = bed.sim.clone();
+    let epoch = LeaderEpoch(0);
+    let (committed, lost) = bed.sim.block_on(NODE, 0, |io| async move {
+        assert_eq!(voter.propose(epoch, topic(0, 1)), Err(ErrorCode::NotController), "it has not said that it leads");
+        assert_eq!(voter.next().await, Event::Gained(epoch));
+        assert_eq!(voter.propose(LeaderEpoch(1), topic(0, 1)), Err(ErrorCode::NotController));
+        let (mut committed, mut promised, mut lost) = (Vec::new(), Vec::new(), None);
+        for number in 0..200 {
+            if number == 8 {
+                sim.set_faults(NODE, Faults { capacity: sim.used_bytes(NODE), ..Faults::default() });
+            }
+            // Several are under way at once.
+            match voter.propose(epoch, topic(number, 600)) {
+                Ok(last_offset) => promised.push(last_offset),
+                Err(error) => panic!("{error:?}"),
+            }
+            if number % 4 < 3 {
+                continue;
+            }
+            while promised.len() > committed.len() && lost.is_none() {
+                match voter.next().await {
+                    Event::Committed(batch) => committed.push(batch),
+                    Event::Lost(error) => lost = Some(error),
+                    Event::Gained(epoch) => panic!("it leads already, in {epoch}"),
+                }
+            }
+            if lost.is_some() {
+                break;
+            }
+        }
+        let told: Vec<_> = committed.iter().map(|batch| batch.last_offset).collect();
+        assert_eq!(promised[..told.len()], told, "each is where it was to be");
+        assert_eq!(voter.propose(epoch, topic(999, 1)), Err(ErrorCode::NotController), "it does not lead");
+        loop {
+            match voter.next().await {
+                Event::Committed(batch) => committed.push(batch),
+                Event::Gained(again) => break assert_eq!(again, epoch),
+                Event::Lost(error) => panic!("{error:?} was told already"),
+            }
+        }
+        sim.set_faults(NODE, Faults::default());
+        io.clock.sleep(Duration::from_secs(2)).await;
+        let last_offset = voter.propose(epoch, topic(999, 1)).expect("it leads");
+        let Event::Committed(batch) = voter.next().await else { panic!("there is room again") };
+        assert_eq!(batch.last_offset, last_offset);
+        committed.push(batch);
+        (committed, lost)
+    });
+    assert_eq!(lost, Some(ErrorCode::KafkaStorageError));
+    let mut position = Position { last_offset: Offset(-1), epoch: LeaderEpoch(-1) };
+    for batch in &committed {
+        assert_eq!(position.place(batch), Ok(Place::Next));
+        position.pass(batch);
+    }
+    assert!(committed.len() > 8, "{} batches", committed.len());
 }
 
 /// Leaders come and go, repeat themselves and commit what others proposed: the image is what the log says, whoever wrote it.
