@@ -65,7 +65,7 @@ impl Controller {
         Self { config, image }
     }
 
-    /// The image with everything that was decided, durable or not. Nothing may be answered from it.
+    /// The image with everything that was decided, committed or not. Nothing may be answered from it.
     #[must_use]
     pub fn image(&self) -> &Image {
         &self.image

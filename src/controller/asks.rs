@@ -12,7 +12,7 @@ use crate::{
     protocol::metadata_records::MetadataRecord,
 };
 
-/// Records to make durable, and the answer to give once they are.
+/// Records to propose, and the answer to give once they are committed.
 pub type Decision<Answer> = (Vec<MetadataRecord>, Answer);
 
 /// A question to the controller, with the type of its answer. Decided on the controller's core, one at a time.

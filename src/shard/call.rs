@@ -90,7 +90,7 @@ impl<Ask: ControlAsk> AnyControlAsk for Ask {
     }
 }
 
-/// A durable change of the metadata.
+/// A committed change of the metadata.
 #[derive(Clone, Debug)]
 pub struct Delta {
     /// The metadata with the change in it, made once for all cores.
@@ -115,7 +115,7 @@ pub enum Call {
     Group(i32, Box<GroupRequest>),
     /// A change to metadata, for the controller's core.
     Control(Box<dyn AnyControlAsk>),
-    /// Durable metadata, for every core.
+    /// Committed metadata, for every core.
     Apply(Arc<Delta>),
 }
 

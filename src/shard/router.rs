@@ -69,7 +69,7 @@ impl Router {
         self.core.bounds.get().copied()
     }
 
-    /// This core's copy of the metadata: durable state only.
+    /// This core's copy of the metadata: committed state only.
     #[must_use]
     pub fn image(&self) -> Rc<Image> {
         self.core.image.borrow().clone()
@@ -164,10 +164,10 @@ impl Router {
         })
     }
 
-    /// Asks the controller. Answered when what it decided is durable and every core has it.
+    /// Asks the controller. Answered when what it decided is committed and every core has it.
     ///
     /// # Errors
-    /// What the question was refused with, `KafkaStorageError` if it could not be made durable, `NotController` if there is none.
+    /// What the question was refused with, `KafkaStorageError` if the log refused it, `NotController` if there is none, or none any more.
     pub async fn control<Ask: ControlAsk>(&self, ask: Ask) -> Result<Ask::Answer, ErrorCode> {
         let ask = Box::new(ask);
         let answer = if self.core.index() == CONTROLLER_CORE {
