@@ -182,12 +182,15 @@ impl Ring {
                 continue;
             }
             self.drop_free_for(bytes).await?;
-            if self.may_grow(bytes) {
+            let tried = self.full.get() && self.total_bytes() > 0;
+            if self.may_grow(bytes) && !tried {
                 match self.grow(bytes.next_multiple_of(self.file_bytes)).await {
                     Ok(()) => continue,
                     // A full disk, or too many open files, is no reason to die: what is in the ring is freed by the next
-                    // checkpoint.
-                    Err(error) if (is_full(&error) || is_passing(&error)) && self.total_bytes() > 0 => {}
+                    // checkpoint. Until then nobody tries again: an attempt that fails rings for all, and for itself.
+                    Err(error) if (is_full(&error) || is_passing(&error)) && self.total_bytes() > 0 => {
+                        self.full.set(true)
+                    }
                     Err(error) => return Err(error),
                 }
             }
@@ -414,7 +417,7 @@ mod tests {
             let directory = Path::new("data");
             io.disk.create_dir_all(directory).await.unwrap();
             let space = Rc::new(Space::new(&io, directory.into(), 1, 0));
-            let ring = Ring::new(&io, directory, 0, FILE, 4 * FILE, space.clone());
+            let ring = Rc::new(Ring::new(&io, directory, 0, FILE, 4 * FILE, space.clone()));
             ring.open(&[], FILE).await.unwrap();
             space.refresh().await;
             let mut promised = 0;
@@ -422,11 +425,26 @@ mod tests {
                 promised += 4096;
             }
             ring.place(FILE, 0, || ()).await.unwrap();
+            // Before the one block that is written is covered by a checkpoint there is no room: that is waited for, not tried
+            // again and again.
+            let (asked, placed) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+            let (waits, asks, done) = (ring.clone(), asked.clone(), placed.clone());
+            io.spawner.spawn(async move {
+                let ask = || {
+                    asks.set(asks.get() + 1);
+                    assert!(asks.get() < 100, "it asks for a checkpoint over and over");
+                };
+                waits.place(FILE, 1, ask).await.unwrap();
+                done.set(true);
+            });
+            io.clock.sleep(Duration::from_secs(5)).await;
+            assert!(asked.get() > 0 && !placed.get());
             ring.grow_ahead().await;
             assert_eq!(ring.total_bytes(), FILE, "it has taken what was promised");
-            // The one block that is written is covered by a checkpoint, so the next finds room without a second file.
+            // So the next finds room without a second file.
             ring.free_below(1);
-            ring.place(FILE, 1, || ()).await.unwrap();
+            io.clock.sleep(Duration::from_secs(5)).await;
+            assert!(placed.get());
             space.give_back(FILE);
             assert!(ring.wants_to_grow());
             ring.grow_ahead().await;
