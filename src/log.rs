@@ -27,6 +27,7 @@ mod locate;
 mod memory;
 mod names;
 mod offline;
+mod pace;
 mod partition_log;
 mod reader;
 mod recovery;

@@ -12,6 +12,10 @@
 //! The sum covers everything behind it. `<life>` is the front of the incarnation in hex: a new life never writes over
 //! the files of the last one, and begins at the moment when the manifest names it.
 
+mod write;
+
+pub use write::write_checkpoint;
+
 use crate::log::{
     image::LogImage,
     journal::block::Incarnation,
@@ -96,22 +100,33 @@ impl Checkpoint {
     }
 }
 
+/// What a checkpoint says before its images.
+pub struct CheckpointHead<'a> {
+    pub incarnation: &'a Incarnation,
+    pub core: usize,
+    pub generation: u64,
+    pub first_sequence: u64,
+}
+
+impl CheckpointHead<'_> {
+    /// From the version, with which the sum begins, to the number of images.
+    fn encode(&self, images: usize) -> Vec<u8> {
+        let mut out = vec![VERSION];
+        out.put(self.incarnation);
+        out.put_u32(self.core as u32);
+        out.put_u64(self.generation);
+        out.put_u64(self.first_sequence);
+        out.put_u32(images as u32);
+        out
+    }
+}
+
 /// The file's bytes, from images that are encoded already.
-pub fn encode_checkpoint<'a>(
-    incarnation: &Incarnation,
-    core: usize,
-    generation: u64,
-    first_sequence: u64,
-    images: impl ExactSizeIterator<Item = &'a [u8]>,
-) -> Vec<u8> {
-    let mut body = Vec::new();
-    body.put(incarnation);
-    body.put_u32(core as u32);
-    body.put_u64(generation);
-    body.put_u64(first_sequence);
-    body.put_u32(images.len() as u32);
-    images.for_each(|image| body.put(image));
-    framed(&CHECKPOINT_MAGIC, &body)
+#[cfg(test)]
+pub fn encode_checkpoint(head: &CheckpointHead, images: &[impl AsRef<[u8]>]) -> Vec<u8> {
+    let mut out = head.encode(images.len());
+    images.iter().for_each(|image| out.put(image.as_ref()));
+    framed(&CHECKPOINT_MAGIC, &out[1..])
 }
 
 fn framed(magic: &Magic, body: &[u8]) -> Vec<u8> {
@@ -143,6 +158,10 @@ fn unframed<'a>(magic: &Magic, bytes: &'a [u8]) -> Result<(u8, Reader<'a>), Unre
 mod tests {
     use super::*;
 
+    const HEAD: CheckpointHead<'_> =
+        CheckpointHead { incarnation: &[1; 16], core: 3, generation: 8, first_sequence: 99 };
+    const NO_IMAGES: &[&[u8]] = &[];
+
     #[test]
     fn a_manifest_reads_back_and_a_flipped_bit_is_found() {
         let manifest = Manifest { incarnation: [3; 16], cores: 2, clean: true, generations: vec![5, 1] };
@@ -169,13 +188,13 @@ mod tests {
         };
         let manifest = Manifest { incarnation: [3; 16], cores: 1, clean: true, generations: vec![5] }.encode();
         assert_eq!(Manifest::decode(&newer(manifest)), Err(Unreadable::Newer(VERSION + 1)));
-        let checkpoint = encode_checkpoint(&[1; 16], 3, 8, 99, std::iter::empty());
+        let checkpoint = encode_checkpoint(&HEAD, NO_IMAGES);
         assert_eq!(Checkpoint::decode(&newer(checkpoint)), Err(Unreadable::Newer(VERSION + 1)));
     }
 
     #[test]
     fn an_empty_checkpoint_reads_back() {
-        let bytes = encode_checkpoint(&[1; 16], 3, 8, 99, std::iter::empty());
+        let bytes = encode_checkpoint(&HEAD, NO_IMAGES);
         let checkpoint = Checkpoint::decode(&bytes).unwrap();
         assert_eq!((checkpoint.core, checkpoint.generation, checkpoint.first_sequence), (3, 8, 99));
         assert!(Checkpoint::decode(&bytes[..bytes.len() - 1]).is_err());

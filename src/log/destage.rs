@@ -7,10 +7,10 @@ use std::{io, ops::Range, rc::Rc, time::Duration};
 
 use crate::{
     base::Offset,
-    io::{File, Instant, SharedBuffer, is_full, join_all},
+    io::{File, SharedBuffer, is_full, join_all},
     log::{
         ballast,
-        checkpoint::encode_checkpoint,
+        checkpoint::{self, CheckpointHead},
         chunk::Chunk,
         core::Core,
         directory,
@@ -18,6 +18,7 @@ use crate::{
         index::SegmentIndex,
         names::checkpoint_name,
         offline,
+        pace::Pace,
         partition_log::Log,
         segment::file_name,
         settings::{BLOCK_BYTES, LogError},
@@ -30,9 +31,6 @@ const WRITES_PRESSED: usize = 16;
 
 /// After a full disk.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
-
-/// The core's work is never held up for longer than this by a loop over partitions.
-const SLICE_OF_TIME: Duration = Duration::from_micros(500);
 
 /// The destager: runs until the core stops.
 pub async fn run(core: &Rc<Core>) {
@@ -87,35 +85,17 @@ fn take_full(core: &Core, max: usize) -> Vec<Rc<Log>> {
     logs
 }
 
-/// Yields to I/O when the slice of time is used up.
-pub struct Pace {
-    since: Instant,
-}
-
-impl Pace {
-    pub fn new(core: &Core) -> Self {
-        Self { since: core.io.clock.now() }
-    }
-
-    pub async fn breathe(&mut self, core: &Core) {
-        if core.io.clock.now().since(self.since) >= SLICE_OF_TIME {
-            core.io.clock.yield_now().await;
-            self.since = core.io.clock.now();
-        }
-    }
-}
-
 /// Writes everything that is dirty now, and makes a checkpoint that covers it.
 pub async fn round(core: &Rc<Core>) -> Result<(), RoundError> {
     let dirty_since = core.dirty_since.take();
     let first_sequence = core.journal.begin_checkpoint();
     let logs = std::mem::take(&mut *core.dirty.borrow_mut());
     let mut captured = Vec::with_capacity(logs.len());
-    let mut pace = Pace::new(core);
+    let mut pace = Pace::new(&core.io);
     for log in &logs {
         log.state_mut().listed_dirty = false;
         captured.push(capture(core, log));
-        pace.breathe(core).await;
+        pace.step().await;
     }
     let written = write_all(core, &logs, What::Everything).await;
     let outcome = match written {
@@ -192,15 +172,9 @@ fn complete(image: &mut LogImage, log: &Log) {
 pub async fn write_checkpoint(core: &Core, first_sequence: u64) -> Result<(), RoundError> {
     let images: Vec<Rc<[u8]>> = core.logs.borrow().values().filter_map(|log| log.state().encoded.clone()).collect();
     let generation = core.generation.get() + 1;
-    let bytes = encode_checkpoint(
-        &core.incarnation,
-        core.number,
-        generation,
-        first_sequence,
-        images.iter().map(|image| &image[..]),
-    );
+    let head = CheckpointHead { incarnation: &core.incarnation, core: core.number, generation, first_sequence };
     let path = core.directory.join(checkpoint_name(&core.incarnation, core.number, generation));
-    let write = || core.files.patiently(async || core.io.disk.write_file(&path, &bytes, true).await);
+    let write = || core.files.patiently(async || checkpoint::write_checkpoint(&core.io, &path, &head, &images).await);
     let mut written = write().await;
     if written.as_ref().is_err_and(is_full) {
         give_up_ballast(core).await;

@@ -28,7 +28,7 @@ use crate::{
     io::{DirEntry, Instant, Io, is_full},
     log::{
         ballast,
-        checkpoint::{Manifest, encode_checkpoint},
+        checkpoint::{CheckpointHead, Manifest, write_checkpoint},
         clean_stop::refuse_touched,
         core::{CoreSeed, PartitionSeed},
         directory,
@@ -225,10 +225,14 @@ async fn begin_life(
                 encoded
             })
             .collect();
-        let bytes =
-            encode_checkpoint(&incarnation, seed.core, FIRST_GENERATION, 0, images.iter().map(|image| &image[..]));
+        let head = CheckpointHead {
+            incarnation: &incarnation,
+            core: seed.core,
+            generation: FIRST_GENERATION,
+            first_sequence: 0,
+        };
         let path = directory.join(checkpoint_name(&incarnation, seed.core, FIRST_GENERATION));
-        io.disk.write_file(&path, &bytes, true).await.map_err(|error| failed(&path, &error))?;
+        write_checkpoint(io, &path, &head, &images).await.map_err(|error| failed(&path, &error))?;
     }
     io.disk.sync_dir(directory).await.map_err(at)?;
     let manifest = Manifest { incarnation, cores, clean: false, generations: vec![FIRST_GENERATION; cores] };

@@ -7,8 +7,8 @@ use crate::{
     log::{
         ballast,
         core::{Core, CoreLog},
-        destage::Pace,
         journal::entry::Entry,
+        pace::Pace,
         partition_log::{Log, State},
         removal,
         segment::file_name,
@@ -90,11 +90,11 @@ impl CoreLog {
     pub async fn retain(&self, now: Timestamp) -> Vec<(PartitionKey, Offset)> {
         let core = &self.core;
         let logs: Vec<Rc<Log>> = core.logs.borrow().values().cloned().collect();
-        let mut pace = Pace::new(core);
+        let mut pace = Pace::new(&core.io);
         let mut moved = Vec::new();
         let mut last = None;
         for log in logs {
-            pace.breathe(core).await;
+            pace.step().await;
             if log.state().dead.is_some() {
                 continue;
             }
