@@ -192,10 +192,22 @@ impl Core {
         if self.journal.is_pressed() || self.memory.is_pressed() {
             self.want_round();
         }
+        if self.journal.wants_watch() {
+            let core = self.clone();
+            self.io.spawner.spawn(async move {
+                if let Err(failure) = core.journal.watch().await {
+                    core.journal_failed(failure);
+                }
+            });
+        }
         if self.journal.ring.wants_to_grow() {
             let core = self.clone();
             self.io.spawner.spawn(async move { core.journal.ring.grow_ahead().await });
         }
+    }
+
+    fn journal_failed(&self, JournalFailure { path, position, error }: JournalFailure) {
+        (self.fatal)(format!("the journal cannot be written ({path} at {position}): {error}"));
     }
 
     fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
@@ -212,8 +224,8 @@ impl Core {
         let core = self.clone();
         self.spawn(async move {
             let done = |marks| core.blocks_done(marks);
-            if let Err(JournalFailure { path, position, error }) = core.journal.run(done, || core.want_round()).await {
-                (core.fatal)(format!("the journal cannot be written ({path} at {position}): {error}"));
+            if let Err(failure) = core.journal.run(done, || core.want_round()).await {
+                core.journal_failed(failure);
                 // Nothing may be answered any more: hold on until the process is gone.
                 std::future::pending::<()>().await;
             }

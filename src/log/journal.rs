@@ -8,6 +8,7 @@ pub mod block;
 pub mod entry;
 pub mod reread;
 mod ring;
+mod statement;
 
 use std::{
     cell::{Cell, RefCell},
@@ -45,6 +46,10 @@ pub struct Journal {
     ordinary_done: Cell<u64>,
     done: Notify,
     stopping: Cell<bool>,
+    /// Something was written since the last statement that everything is durable.
+    unstated: Cell<bool>,
+    /// Somebody waits for a quiet moment to state it.
+    watched: Cell<bool>,
 }
 
 struct State {
@@ -66,7 +71,15 @@ struct State {
     /// Capacity of the next block: twice what the last one used.
     capacity: usize,
     pending_bytes: usize,
+    /// Unless something else is to be written.
+    statement_wanted: bool,
     writer: Option<Waker>,
+}
+
+/// What the writer does next.
+enum Next {
+    Block(Block),
+    Statement,
 }
 
 /// A block that is being filled or waits.
@@ -116,6 +129,7 @@ impl Journal {
             durable_below: 0,
             capacity: BLOCK_MIN.min(file_bytes as usize),
             pending_bytes: 0,
+            statement_wanted: false,
             writer: None,
         };
         Self {
@@ -127,6 +141,8 @@ impl Journal {
             ordinary_done: Cell::new(0),
             done: Notify::new(),
             stopping: Cell::new(false),
+            unstated: Cell::new(false),
+            watched: Cell::new(false),
         }
     }
 
@@ -224,11 +240,16 @@ impl Journal {
     /// # Errors
     /// The failed write. Nothing more is ever written or answered: the process must end.
     pub async fn run(&self, done: impl Fn(Vec<Mark>), wanted: impl Fn()) -> Result<(), JournalFailure> {
-        while let Some(block) = self.next_block().await {
-            let marks = self.write(block, &wanted).await?;
-            done(marks);
+        loop {
+            match self.next().await {
+                None => return Ok(()),
+                Some(Next::Block(block)) => {
+                    let marks = self.write(block, &wanted).await?;
+                    done(marks);
+                }
+                Some(Next::Statement) => self.state_durable().await?,
+            }
         }
-        Ok(())
     }
 
     /// Forgets what has not been written; blocks name the logs that wait for them.
@@ -245,12 +266,14 @@ impl Journal {
         self.state.borrow_mut().wake();
     }
 
-    async fn next_block(&self) -> Option<Block> {
+    async fn next(&self) -> Option<Next> {
         poll_fn(|context| {
             let mut state = self.state.borrow_mut();
+            let wanted = std::mem::take(&mut state.statement_wanted);
             match state.next() {
-                Some(block) => Poll::Ready(Some(block)),
+                Some(block) => Poll::Ready(Some(Next::Block(block))),
                 None if self.stopping.get() => Poll::Ready(None),
+                None if wanted => Poll::Ready(Some(Next::Statement)),
                 None => {
                     state.writer = Some(context.waker().clone());
                     Poll::Pending
@@ -282,11 +305,8 @@ impl Journal {
                 other => other,
             }
         };
-        written.map_err(|error| JournalFailure {
-            path: place.file.path().display().to_string(),
-            position: place.position,
-            error,
-        })?;
+        written.map_err(|error| JournalFailure::at(&place, error))?;
+        self.unstated.set(true);
         let mut state = self.state.borrow_mut();
         state.previous_crc = crc;
         if flush {
@@ -330,6 +350,12 @@ pub struct JournalFailure {
     pub path: String,
     pub position: u64,
     pub error: io::Error,
+}
+
+impl JournalFailure {
+    fn at(place: &ring::Place, error: io::Error) -> Self {
+        Self { path: place.file.path().display().to_string(), position: place.position, error }
+    }
 }
 
 impl Block {

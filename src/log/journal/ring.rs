@@ -215,7 +215,8 @@ impl Ring {
         made
     }
 
-    fn try_place(&self, bytes: u64, sequence: u64) -> Option<Place> {
+    /// Room for a block in the active file or a free one.
+    pub fn try_place(&self, bytes: u64, sequence: u64) -> Option<Place> {
         let mut state = self.state.borrow_mut();
         let fits = state.active.as_ref().is_some_and(|(file, position)| position + bytes <= file.size);
         if !fits {

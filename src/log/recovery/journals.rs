@@ -161,7 +161,7 @@ impl Journals {
         }
         for (checkpoint, mut found) in checkpoints.iter().zip(found) {
             found.blocks.sort_unstable_by_key(|block| block.header.sequence);
-            let chained = self.chain(found.blocks, checkpoint.first_sequence);
+            let chained = self.chain(found.blocks, checkpoint.first_sequence, &found.ends);
             let log = match (chained, found.unreadable.first()) {
                 (Err(_), Some(place)) => return Err(self.unreadable(*place)),
                 (chained, _) => chained?,
@@ -288,26 +288,34 @@ impl Journals {
         }
     }
 
-    /// The unbroken row of blocks. What is missing was either never promised, or the journal is damaged.
-    fn chain(&self, found: Vec<BlockAt>, first_sequence: u64) -> Result<Vec<BlockAt>, RecoverError> {
+    /// The unbroken row of blocks. What is missing was either never promised, or the journal is damaged. `ends` are those of
+    /// all blocks of this life.
+    fn chain(
+        &self,
+        found: Vec<BlockAt>,
+        first_sequence: u64,
+        ends: &[(u64, Place)],
+    ) -> Result<Vec<BlockAt>, RecoverError> {
         let mut log: Vec<BlockAt> = Vec::new();
-        let corrupt = |block: &BlockAt| RecoverError::JournalCorrupt {
-            path: self.files[block.file].path.display().to_string(),
-            position: block.position,
-        };
         for block in found {
             let expected = first_sequence + log.len() as u64;
             if block.header.sequence == expected {
                 let chained = log.last().is_none_or(|last| last.header.crc == block.header.previous_crc);
                 if !chained {
-                    return Err(corrupt(&block));
+                    return Err(self.corrupt(Place { file: block.file, position: block.position }));
                 }
                 log.push(block);
             } else if block.header.durable_below > expected {
-                return Err(corrupt(&block));
+                let before = ends.iter().find(|(sequence, _)| sequence + 1 == expected).map(|(_, end)| *end);
+                return Err(self.corrupt(missing_before(&block, before)));
             }
         }
         Ok(log)
+    }
+
+    fn corrupt(&self, place: Place) -> RecoverError {
+        let path = self.files[place.file].path.display().to_string();
+        RecoverError::JournalCorrupt { path, position: place.position }
     }
 
     pub fn cores(&self) -> usize {
@@ -350,6 +358,17 @@ impl Journals {
         let found = bytes[..length].to_vec().into();
         *self.window.borrow_mut() = Some(Window { file: at.file, position: at.position, bytes });
         Ok(found)
+    }
+}
+
+/// Where a block should begin that is missing between one that ends at `before` and a later one.
+fn missing_before(later: &BlockAt, before: Option<Place>) -> Place {
+    let in_file_of_later = Place { file: later.file, position: 0 };
+    match before {
+        Some(end) if end.file == later.file && end.position <= later.position => end,
+        // A file is gone on with when the one before is full, so with nothing before the later one it lies there.
+        Some(end) if later.position == 0 => end,
+        Some(_) | None => in_file_of_later,
     }
 }
 

@@ -15,8 +15,8 @@ use crate::{
         sim::{Failure, Faults, Operation, Simulation, errno},
     },
     log::{
-        KnownPartitions, LogConfig, LogSettings, METADATA_KEY, RecoverError, checkpoint::Checkpoint, finish_clean_stop,
-        names::life_of_checkpoint, recover,
+        Durability, KnownPartitions, LogConfig, LogSettings, METADATA_KEY, RecoverError, checkpoint::Checkpoint,
+        finish_clean_stop, journal::block::BlockHeader, names::life_of_checkpoint, recover,
     },
     protocol::batch::{batches, crc_ok},
 };
@@ -27,8 +27,12 @@ fn one_topic() -> KnownPartitions {
 
 /// Two batches in the segment, under a checkpoint, and two in the journal alone.
 async fn written(io: &Io) -> Rig {
+    written_to(io, one_topic()).await
+}
+
+async fn written_to(io: &Io, known: KnownPartitions) -> Rig {
     let settings = LogSettings { checkpoint_interval: Duration::from_secs(3600), ..settings() };
-    let rig = Rig::open_known(io, &settings, one_topic()).await.unwrap();
+    let rig = Rig::open_known(io, &settings, known).await.unwrap();
     let log = rig.core_log.log(key(1)).unwrap();
     for number in 0..4 {
         rig.append_durably(&log, &batch(&[number], 10)).await.unwrap();
@@ -317,6 +321,85 @@ fn no_bit_of_the_metadata_log_may_be_wrong() {
     assert_eq!(refused, length * 8 - 3 * 32, "all but three leader epochs");
 }
 
+/// The last block with an entry in the journal's files: its file, its position and its padded length.
+async fn last_block(io: &Io) -> (PathBuf, u64, usize) {
+    let mut found = Vec::new();
+    for name in names(io).await.into_iter().filter(|name| name.ends_with(".journal")) {
+        let path = Path::new(DIRECTORY).join(name);
+        let bytes = io.disk.read_file(&path).await.unwrap();
+        for at in (0..bytes.len()).step_by(4096) {
+            let Ok((header, _)) = BlockHeader::parse(&bytes[at..]) else { continue };
+            if header.entries > 0 {
+                found.push((header.sequence, (path.clone(), at as u64, header.padded())));
+            }
+        }
+    }
+    found.into_iter().max().unwrap().1
+}
+
+#[test]
+fn damage_to_the_last_block_of_a_journal_that_was_quiet_is_seen() {
+    for durability in [Durability::Flush, Durability::Write] {
+        let sim = Simulation::new(32);
+        let config = LogConfig { durability, ..LogConfig::default() };
+        let known: KnownPartitions = live(key(1), "t", &config).into();
+        let topic = known.clone();
+        let (path, at, length) = sim.block_on(0, 0, |io| async move {
+            let rig = written_to(&io, topic).await;
+            io.clock.sleep(Duration::from_millis(250)).await;
+            drop(rig);
+            last_block(&io).await
+        });
+        // A statement is durable, and so is what it is about.
+        sim.power_cut(0);
+        let corrupt = RecoverError::JournalCorrupt { path: path.display().to_string(), position: at };
+        let journal = path.clone();
+        let good = sim.block_on(0, 0, |io| async move { io.disk.read_file(&journal).await.unwrap() });
+        sim.stop(0);
+        for byte in (at..at + length as u64).step_by(101) {
+            let right = good[byte as usize];
+            sim.overwrite(0, &path, byte, &[right ^ 4]);
+            let topic = known.clone();
+            let report = sim.block_on(0, 0, |io| async move {
+                crate::log::check(&io, Path::new(DIRECTORY), |_| Ok(topic)).await.unwrap()
+            });
+            sim.stop(0);
+            assert_eq!(report.findings.len(), 1, "{durability:?} byte {byte}");
+            assert_eq!(report.findings[0].what, corrupt.to_string());
+            assert_eq!(opened(&sim, known.clone()), Err(corrupt.clone()), "{durability:?} byte {byte}");
+            sim.overwrite(0, &path, byte, &[right]);
+        }
+        assert_eq!(opened(&sim, known), Ok(Some(Offset(4))));
+    }
+}
+
+#[test]
+fn a_journal_says_once_that_it_is_whole_and_only_if_something_depends_on_it() {
+    Simulation::new(33).block_on(0, 0, |io| async move {
+        let rig = written(&io).await;
+        let log = rig.core_log.log(key(1)).unwrap();
+        let journal = &rig.core_log.core.journal;
+        let mut blocks = journal.next_sequence();
+        let mut more = async |millis: u64| {
+            io.clock.sleep(Duration::from_millis(millis)).await;
+            let before = std::mem::replace(&mut blocks, journal.next_sequence());
+            blocks - before
+        };
+        assert_eq!(more(90).await, 0);
+        assert_eq!(more(160).await, 1);
+        assert_eq!(more(60_000).await, 0);
+        // While appends go on nothing is said.
+        for number in 0..20 {
+            rig.append_durably(&log, &batch(&[number], 10)).await.unwrap();
+            assert_eq!(more(60).await, 1);
+        }
+        assert_eq!(more(1000).await, 1);
+        rig.append_durably(&log, &batch(&[1], 10)).await.unwrap();
+        rig.core_log.checkpoint().await.unwrap();
+        assert_eq!(more(1000).await, 1, "the segments have it");
+    });
+}
+
 #[test]
 fn a_bad_sector_of_a_journal_blocks_a_start_only_where_the_log_may_be() {
     let end = |sim: &Simulation| opened(sim, one_topic());
@@ -335,6 +418,8 @@ fn a_bad_sector_of_a_journal_blocks_a_start_only_where_the_log_may_be() {
             for number in 0..10 {
                 rig.append_durably(&log, &batch(&[number], 10)).await.unwrap();
             }
+            // The second file is made in the background.
+            io.clock.sleep(Duration::from_millis(50)).await;
         });
         sim.power_cut(0);
         let unreadable = vec![(file, block * 4096 + 512..block * 4096 + 1024)];
