@@ -46,7 +46,7 @@ use self::call::Call;
 pub use self::peer::{Endpoint, Peer};
 use crate::{
     base::Set,
-    io::{Io, Slice},
+    io::{Instant, Io, Slice},
     partition::fetch_session::FetchSessions,
     protocol::frame::{self, RequestHead},
     shard::Router,
@@ -71,6 +71,13 @@ impl Context {
         let slots = router.config().requests.fetch_session_slots.div_ceil(cores);
         let sessions = RefCell::new(FetchSessions::new(slots));
         Rc::new(Self { router, io, endpoints, sessions, creating: RefCell::default() })
+    }
+
+    /// Counts a request that began to be served then, with what becomes of it.
+    fn counted(&self, key: ApiKey, began: Instant, outcome: Outcome) -> Outcome {
+        let time = self.io.clock.now().since(began);
+        self.io.metrics.request(key as i16, time, matches!(outcome, Outcome::Close(_)));
+        outcome
     }
 }
 
@@ -116,10 +123,12 @@ macro_rules! alone {
             frame_times: $times,
             handler: Handler::Alone(|context, peer, head| {
                 Box::pin(async move {
-                    match Call::decode(peer, head) {
+                    let began = context.io.clock.now();
+                    let outcome = match Call::decode(peer, head) {
                         Ok(call) => $handle(&context, call).await,
                         Err(why) => Outcome::Close(why),
-                    }
+                    };
+                    context.counted(ApiKey::$key, began, outcome)
                 })
             }),
         }
@@ -140,9 +149,13 @@ static TABLE: [Row; 25] = [
         frame_times: 1,
         handler: Handler::Ordered(|context, peer, head| {
             Box::pin(async move {
+                let began = context.io.clock.now();
                 match Call::decode(peer, head) {
-                    Ok(call) => produce::begin(context, call).await,
-                    Err(why) => closing(why),
+                    Ok(call) => produce::begin(context, call, began).await,
+                    Err(why) => {
+                        let outcome = context.counted(ApiKey::Produce, began, Outcome::Close(why));
+                        Box::pin(std::future::ready(outcome))
+                    }
                 }
             })
         }),
@@ -164,7 +177,11 @@ static TABLE: [Row; 25] = [
         fixed_bytes: SMALL,
         frame_times: 2,
         handler: Handler::Alone(|context, peer, head| {
-            Box::pin(async move { api_versions::handle(&context, peer, head) })
+            Box::pin(async move {
+                let began = context.io.clock.now();
+                let outcome = api_versions::handle(&context, peer, head);
+                context.counted(ApiKey::ApiVersions, began, outcome)
+            })
         }),
     },
     alone!(CreateTopics, LISTING, 32, create_topics::handle),

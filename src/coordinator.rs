@@ -27,6 +27,7 @@ use crate::{
         channel::{Notify, OneshotReceiver, OneshotSender, oneshot},
     },
     log::LogError,
+    metrics::Counter,
     protocol::batch::{self, BatchBuilder, Records},
     replica::{Acks, Appended, Replica, built},
 };
@@ -303,6 +304,7 @@ impl Coordinator {
         if bytes > 0 {
             appends.push(self.replica.append(built(batch), Acks::All));
         }
+        self.io.metrics.add(Counter::CoordinatorAppends, appends.len() as u64);
         appends
     }
 

@@ -16,6 +16,8 @@ pub mod sim;
 mod spawner;
 mod together;
 
+use std::rc::Rc;
+
 pub use clock::{Clock, Instant};
 pub use disk::{DirEntry, Disk, File, Filesystem, OpenOptions};
 pub use failure::{is_full, is_passing};
@@ -25,6 +27,8 @@ pub use mesh::{Expecting, Mesh, MeshSeed, mesh, mesh_bytes};
 pub use rand::Rand;
 pub use spawner::{JoinHandle, Spawner};
 pub use together::{Either, either, join_all};
+
+use crate::metrics::Metrics;
 
 /// All doors of one core. Cheap to clone.
 #[derive(Clone)]
@@ -37,6 +41,8 @@ pub struct Io {
     pub spawner: Spawner,
     /// Randomness.
     pub rand: Rand,
+    /// What the core counts, for whoever asks.
+    pub metrics: Rc<Metrics>,
 }
 
 /// Forwards a call to whichever backend the door leads to.

@@ -32,5 +32,6 @@ pub mod group;
 pub mod partition;
 pub mod metadata;
 pub mod config;
+pub mod metrics;
 pub mod protocol;
 pub mod base;

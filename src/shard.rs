@@ -6,6 +6,7 @@ mod core;
 mod fetch;
 mod housekeeping;
 mod inbox;
+mod metrics;
 mod offsets;
 mod produce;
 mod replies;

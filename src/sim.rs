@@ -16,6 +16,7 @@ mod epochs;
 mod fetches;
 mod inspection;
 mod member;
+mod metrics;
 mod model;
 mod orders;
 mod producer;

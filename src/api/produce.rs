@@ -10,7 +10,7 @@ use std::{mem, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    ProduceRequest, ProduceResponse,
+    ApiKey, ProduceRequest, ProduceResponse,
     produce_request::{PartitionProduceData, TopicProduceData},
     produce_response::{BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse},
 };
@@ -22,7 +22,9 @@ use crate::{
         topics,
     },
     base::{ErrorCode, Timestamp},
+    io::Instant,
     metadata::{Image, Topic, names},
+    metrics::Counter,
     partition::{Refusal, TopicRules, ValidBatch, rewriting_bytes, validate},
     replica::{Acks, Appended, Produced},
     shard::{ProducePart, Rewriting},
@@ -35,7 +37,7 @@ const TIMEOUT_MIN: Duration = Duration::from_secs(1);
 const VALIDATED_BEFORE_YIELD: usize = 256 << 10;
 
 /// First stage: validates every batch and hands it over. Second: waits until all are durable.
-pub(super) async fn begin(context: Rc<Context>, call: Call<ProduceRequest>) -> Pending {
+pub(super) async fn begin(context: Rc<Context>, call: Call<ProduceRequest>, began: Instant) -> Pending {
     let (request, call) = call.take();
     let (acks, version) = (request.acks, call.version);
     let mut sorting = Sorting {
@@ -64,7 +66,14 @@ pub(super) async fn begin(context: Rc<Context>, call: Call<ProduceRequest>) -> P
                 Err(error) => refuse(answer, &not_stored(version, error)),
             }
         }
-        if acks == 0 { without_answer(&topics) } else { call.reply(&ProduceResponse::default().with_responses(topics)) }
+        let failed = topics.iter().flat_map(|topic| &topic.partition_responses).filter(|it| it.error_code != 0).count();
+        context.io.metrics.add(Counter::FailedProduces, failed as u64);
+        let outcome = if acks == 0 {
+            without_answer(&topics)
+        } else {
+            call.reply(&ProduceResponse::default().with_responses(topics))
+        };
+        context.counted(ApiKey::Produce, began, outcome)
     })
 }
 

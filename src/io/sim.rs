@@ -73,6 +73,7 @@ impl Simulation {
             clock: super::Clock::Sim(clock),
             spawner: super::Spawner::Sim(spawner),
             rand,
+            metrics: Rc::default(),
         }
     }
 

@@ -23,6 +23,7 @@ use crate::{
         segment::file_name,
         settings::{BLOCK_BYTES, LogError},
     },
+    metrics::{Counter, Timer},
 };
 
 /// Partitions that are written at the same time: few while nobody waits, so that the journal keeps its latency.
@@ -87,6 +88,7 @@ fn take_full(core: &Core, max: usize) -> Vec<Rc<Log>> {
 
 /// Writes everything that is dirty now, and makes a checkpoint that covers it.
 pub async fn round(core: &Rc<Core>) -> Result<(), RoundError> {
+    let began = core.io.clock.now();
     let dirty_since = core.dirty_since.take();
     let first_sequence = core.journal.begin_checkpoint();
     let logs = std::mem::take(&mut *core.dirty.borrow_mut());
@@ -109,6 +111,8 @@ pub async fn round(core: &Rc<Core>) -> Result<(), RoundError> {
         }
         return outcome;
     }
+    core.io.metrics.count(Counter::Checkpoints);
+    core.io.metrics.took(Timer::Checkpoint, core.io.clock.now().since(began));
     core.space.unstick();
     core.rounds_done.set(core.rounds_done.get() + 1);
     core.rounds_changed.notify_all();

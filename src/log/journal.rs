@@ -26,8 +26,9 @@ use ring::Ring;
 
 use crate::{
     base::{Offset, copied},
-    io::{Io, channel::Notify},
+    io::{Instant, Io, channel::Notify},
     log::{partition_log::Log, settings::Durability, space::Space},
+    metrics::{Counter, Timer},
 };
 
 /// The smallest and the largest buffer of a block that more may be added to; the largest fits every file of the ring as
@@ -294,6 +295,7 @@ impl Journal {
         })?;
         let (flush, ordinary) = (block.durability == Durability::Flush, block.ordinary);
         let shared = block.bytes.into_buffer().share();
+        let began = self.io.clock.now();
         // After blocks that are only with the device, a flushed one takes them along: its successor would be of no
         // use after a power cut if one of them were missing.
         let written = if flush && !unsynced {
@@ -307,6 +309,7 @@ impl Journal {
         };
         written.map_err(|error| JournalFailure::at(&place, error))?;
         self.unstated.set(true);
+        self.count(bytes, began);
         let mut state = self.state.borrow_mut();
         state.previous_crc = crc;
         if flush {
@@ -321,6 +324,13 @@ impl Journal {
         }
         self.done.notify_all();
         Ok(block.marks)
+    }
+
+    fn count(&self, block_bytes: usize, began: Instant) {
+        let metrics = &self.io.metrics;
+        metrics.count(Counter::JournalBlocks);
+        metrics.add(Counter::JournalBytes, block_bytes as u64);
+        metrics.took(Timer::JournalWrite, self.io.clock.now().since(began));
     }
 
     /// Writes the header. Returns sequence, what is durable below, whether blocks before are unsynced, and the sum.

@@ -25,6 +25,7 @@ use crate::{
         segment::{Segment, directory_name},
         settings::{BLOCK_BYTES, LogConfig, LogError},
     },
+    metrics::Counter,
     protocol::batch::BatchInfo,
 };
 
@@ -441,7 +442,9 @@ impl Log {
     /// A block of the journal has become durable.
     pub(super) fn journaled(self: &Rc<Self>, end: Offset) {
         let mut state = self.state_mut();
+        let before = state.durable;
         state.move_durable(end);
+        self.core.io.metrics.add(Counter::FlushedRecords, (state.durable.0 - before.0).unsigned_abs());
         if !std::mem::replace(&mut state.listed_flushed, true) {
             self.core.list_flushed(self);
         }

@@ -16,6 +16,7 @@ use crate::{
         segment::file_name,
         settings::{BLOCK_BYTES, LogError, Read},
     },
+    metrics::Counter,
     protocol::batch,
 };
 
@@ -105,6 +106,7 @@ impl Log {
         if let Some(read) = self.read_cached(from, max_bytes, upto, min_one) {
             return Ok(read);
         }
+        self.core.io.metrics.count(Counter::ColdReads);
         self.noted(self.read_cold(Wish { from, max_bytes, upto, min_one }).await)
     }
 

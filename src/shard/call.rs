@@ -12,6 +12,7 @@ use crate::{
     },
     group::{GroupAnswer, GroupRequest},
     metadata::{Image, Touched},
+    metrics::Snapshot,
     partition::{FetchPartition, Isolation, Reader, ValidBatch},
     replica::{Acks, Appended, Fetched},
 };
@@ -117,6 +118,8 @@ pub enum Call {
     Control(Box<dyn AnyControlAsk>),
     /// Committed metadata, for every core.
     Apply(Arc<Delta>),
+    /// What the core counted.
+    Metrics,
 }
 
 /// What comes back.
@@ -133,6 +136,8 @@ pub enum Answer {
     Control(Result<AnyAnswer, ErrorCode>),
     /// To [`Call::Apply`].
     Applied,
+    /// To [`Call::Metrics`].
+    Metrics(Box<Snapshot>),
 }
 
 /// What travels between cores.

@@ -13,6 +13,7 @@ use crate::{
         channel::{Notified, Notify},
         either, join_all,
     },
+    metrics::{Counter, Gauge},
     replica::{Fetched, Replica},
     shard::{
         call::{Answer, Call, FetchCall, Message},
@@ -27,6 +28,14 @@ const ROOM_LOOKS_MAX: u32 = 40;
 impl Core {
     /// Fetches over all cores; answers in the order asked, within the call's limits.
     pub(super) async fn fetch(self: &Rc<Self>, call: FetchCall) -> Vec<Fetched> {
+        let fetched = self.fetch_from_owners(call).await;
+        let metrics = &self.io.metrics;
+        metrics.add(Counter::BytesOut, fetched.iter().map(|part| part.bytes as u64).sum());
+        metrics.add(Counter::FailedFetches, fetched.iter().filter(|part| part.error.is_some()).count() as u64);
+        fetched
+    }
+
+    async fn fetch_from_owners(self: &Rc<Self>, call: FetchCall) -> Vec<Fetched> {
         let mut owners: Vec<usize> = call.partitions.iter().map(|(key, _)| self.owner(*key)).collect();
         owners.sort_unstable();
         owners.dedup();
@@ -155,6 +164,7 @@ impl Core {
                 return fetched;
             }
             drop(fetched);
+            let _waiting = self.io.metrics.raised(Gauge::WaitingFetches);
             if let Either::Right(_) = either(rung, over.as_mut()).await {
                 return self.read_all(call).await;
             }

@@ -2,12 +2,17 @@
 
 use std::{rc::Rc, time::Duration};
 
-use crate::shard::core::{Core, PARTITIONS_A_TURN};
+use crate::shard::{
+    core::{Core, PARTITIONS_A_TURN},
+    router::CONTROLLER_CORE,
+};
 
 /// How often a core looks after itself.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How often silent idempotent producers are looked for, in intervals.
 const PRODUCERS_EVERY: u64 = 600;
+/// How often the controller's core tells what the broker counted, in intervals.
+const METRICS_EVERY: u64 = 60;
 
 impl Core {
     /// Moves high watermarks as the journal becomes durable.
@@ -27,8 +32,12 @@ impl Core {
             let config = self.config.borrow();
             self.io.clock.now() + Duration::from_millis(config.storage.initial_task_delay_ms)
         };
+        let mut told = None;
         for round in 1u64.. {
             self.io.clock.sleep(INTERVAL).await;
+            if self.index() == CONTROLLER_CORE && round.is_multiple_of(METRICS_EVERY) {
+                self.tell_metrics(&mut told).await;
+            }
             self.io.disk.reclaim();
             self.log.housekeeping().await;
             if self.io.clock.now() >= retention {

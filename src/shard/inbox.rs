@@ -70,6 +70,10 @@ impl Core {
                 this.apply(&delta).await;
                 this.reply(from, id, Answer::Applied).await;
             }),
+            Call::Metrics => self.io.spawner.spawn(async move {
+                let counted = Box::new(this.metrics_here());
+                this.reply(from, id, Answer::Metrics(counted)).await;
+            }),
         }
     }
 

@@ -5,6 +5,7 @@ use std::{rc::Rc, time::Duration};
 use crate::{
     base::ErrorCode,
     io::channel::{OneshotReceiver, oneshot},
+    metrics::{Counter, Gauge},
     replica::Appended,
     shard::{
         call::{Answer, Call, ProducePart},
@@ -58,6 +59,9 @@ impl Core {
 
     /// Appends to a replica of this core.
     pub(super) fn append(&self, part: ProducePart) -> OneshotReceiver<Appended> {
+        let metrics = &self.io.metrics;
+        metrics.count(Counter::Appends);
+        metrics.add(Counter::BytesIn, part.batch.bytes.len() as u64);
         match self.replica(part.key) {
             Ok(replica) => replica.append(part.batch, part.acks),
             Err(error) => {
@@ -80,6 +84,7 @@ impl ProducePending {
     /// still be stored, as with Kafka.
     pub async fn wait(self, timeout: Duration) -> Vec<Appended> {
         let Self { core, mut parts, mut remote, elsewhere: _ } = self;
+        let _waiting = core.io.metrics.raised(Gauge::WaitingProduces);
         let lost = Err(ErrorCode::KafkaStorageError);
         let mut local: Vec<Option<Appended>> = vec![None; parts.len()];
         let mut from_cores: Vec<Option<Vec<Appended>>> = vec![None; remote.len()];

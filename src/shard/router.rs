@@ -199,6 +199,12 @@ impl Router {
         }
     }
 
+    /// What all cores counted.
+    #[cfg(test)]
+    pub async fn metrics(&self) -> crate::metrics::Snapshot {
+        self.core.metrics().await
+    }
+
     /// How many watches fetches have on this core's replicas.
     #[cfg(test)]
     pub fn watches(&self) -> usize {

@@ -5,6 +5,7 @@ use std::fs;
 use std::future::Future;
 use std::io::{self, Read};
 use std::marker::PhantomData;
+use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -221,5 +222,6 @@ pub async fn doors() -> io::Result<Io> {
         clock: room::Clock::Glommio(Clock::open().await?),
         spawner: room::Spawner::Glommio(Spawner { _here: PhantomData }),
         rand: Rand::of(Generator::from_state(words)),
+        metrics: Rc::default(),
     })
 }
