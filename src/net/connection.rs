@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     io::Clock,
+    metrics::{Counter, Metrics},
     shard::{Held, Leaving, ReplyMemory},
 };
 
@@ -60,6 +61,9 @@ pub(super) struct Connection {
     leaving: RefCell<Option<Leaving>>,
     pub(super) progress: Progress,
     clock: Clock,
+    metrics: Rc<Metrics>,
+    /// Why it ends, as it is counted; who says it first is right.
+    ended: Cell<Option<Counter>>,
     /// Taken out when the connection leaves for another core.
     ticket: RefCell<Option<Ticket>>,
 }
@@ -150,6 +154,7 @@ impl Connection {
         peer: Peer,
         ticket: Ticket,
         clock: Clock,
+        metrics: Rc<Metrics>,
         replies: &Arc<ReplyMemory>,
     ) -> Rc<Self> {
         Rc::new(Self {
@@ -168,6 +173,8 @@ impl Connection {
             leaving: RefCell::default(),
             progress: Progress::default(),
             clock,
+            metrics,
+            ended: Cell::new(None),
             ticket: RefCell::new(Some(ticket)),
         })
     }
@@ -237,6 +244,18 @@ impl Connection {
     pub(super) fn leave_for_others(&self, leaving: Leaving) {
         *self.leaving.borrow_mut() = Some(leaving);
         self.close();
+    }
+
+    /// Says why it ends, unless that has been said.
+    pub(super) fn ends(&self, reason: Counter) {
+        if self.ended.get().is_none() {
+            self.ended.set(Some(reason));
+        }
+    }
+
+    /// Why it has ended. Clients that go away are all whose end nobody here has brought about.
+    pub(super) fn ended(&self) -> Counter {
+        self.ended.get().unwrap_or(Counter::ClosedByClient)
     }
 
     /// Whether requests are in flight or replies unsent.
@@ -322,6 +341,12 @@ impl Connection {
 
     fn report_end(&self, error: &FrameError, told_of_large: &Told<'_>) {
         let client = self.peer.address;
+        self.ends(match error {
+            FrameError::Closed | FrameError::Io(_) | FrameError::CutOff { .. } => Counter::ClosedByClient,
+            FrameError::Length(_) | FrameError::TooLarge { .. } | FrameError::NoMemory { .. } => {
+                Counter::ClosedForFrame
+            }
+        });
         match error {
             // The settings allow it: whoever set them should know.
             FrameError::TooLarge { by_memory: true, .. } => {
@@ -378,6 +403,7 @@ impl Connection {
                 go_on = self.take(outcome);
             }
             if let Err(error) = self.send().await {
+                self.ends(Counter::ClosedByClient);
                 debug!(client = %self.peer.address, %error, "connection lost while sending");
                 break;
             }
@@ -405,6 +431,7 @@ impl Connection {
             Outcome::Reply(pieces) => outbox.push(pieces),
             Outcome::Nothing => {}
             Outcome::Close(reason) => {
+                self.ends(Counter::ClosedForRequest);
                 info!(client = %self.peer.address, %reason, "connection closed");
                 return false;
             }
@@ -468,6 +495,7 @@ impl Connection {
                 let mut outbox = self.outbox.borrow_mut();
                 outbox.sent(sent)?;
                 self.progress.sent.set(self.progress.sent.get() + sent as u64);
+                self.metrics.add(Counter::BytesSent, sent as u64);
                 self.progress.unsent.set(outbox.unsent_bytes());
                 self.held.borrow_mut().follow(outbox.own_bytes());
             }
@@ -508,6 +536,7 @@ struct SocketSource<'a>(&'a Connection);
 impl SocketSource<'_> {
     fn count(&self, received: usize) {
         self.0.progress.received.set(self.0.progress.received.get() + received as u64);
+        self.0.metrics.add(Counter::BytesReceived, received as u64);
     }
 }
 

@@ -22,7 +22,8 @@ use super::{
 };
 use crate::{
     base::{Map, Seldom},
-    io::Clock,
+    io::{Clock, Io},
+    metrics::{Counter, Gauge, Metrics},
     shard::ReplyMemory,
 };
 
@@ -68,6 +69,7 @@ pub struct NetCore<S> {
     service: S,
     settings: NetSettings,
     clock: Clock,
+    metrics: Rc<Metrics>,
     memory: Rc<RequestMemory>,
     connections: RefCell<Map<u64, Watched>>,
     last_id: Cell<u64>,
@@ -109,12 +111,13 @@ enum Verdict {
 impl<S: Service> NetCore<S> {
     /// A core without connections. `send` carries those that another core should serve to [`Accepted::core`].
     #[must_use]
-    pub fn new(service: S, settings: NetSettings, clock: Clock, send: impl Fn(Accepted) + 'static) -> Rc<Self> {
+    pub fn new(service: S, settings: NetSettings, io: &Io, send: impl Fn(Accepted) + 'static) -> Rc<Self> {
         let memory = RequestMemory::new(settings.small_request_bytes, settings.large_requests.clone());
         Rc::new(Self {
             service,
             settings,
-            clock,
+            clock: io.clock.clone(),
+            metrics: io.metrics.clone(),
             memory,
             connections: RefCell::default(),
             last_id: Cell::new(0),
@@ -154,7 +157,10 @@ impl<S: Service> NetCore<S> {
         }
         let id = self.last_id.get() + 1;
         self.last_id.set(id);
-        let connection = Connection::new(stream, peer, ticket, self.clock.clone(), &self.settings.replies);
+        let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
+        metrics.count(Counter::ConnectionsOpened);
+        let open = metrics.raised(Gauge::Connections);
+        let connection = Connection::new(stream, peer, ticket, clock, metrics, &self.settings.replies);
         let watched = Watched {
             connection: connection.clone(),
             received: 0,
@@ -169,6 +175,8 @@ impl<S: Service> NetCore<S> {
         let frame_bytes_max = self.settings.frame_bytes_max;
         let leaves = connection.serve(&self.service, &self.memory, frame_bytes_max, &received, &told_of_large).await;
         self.connections.borrow_mut().remove(&id);
+        drop(open);
+        self.metrics.count(if leaves.is_some() { Counter::ConnectionsMoved } else { connection.ended() });
         // Closed here before another core has it, as far as this one's descriptor goes.
         drop(connection);
         if let Some(accepted) = leaves {
@@ -185,8 +193,12 @@ impl<S: Service> NetCore<S> {
             let client = watched.connection.peer.address;
             match watched.judge(now, idle_max, contended) {
                 Verdict::Keep => continue,
-                Verdict::Idle => debug!(%client, "connection closed: idle for connections.max.idle.ms"),
+                Verdict::Idle => {
+                    watched.connection.ends(Counter::ClosedIdle);
+                    debug!(%client, "connection closed: idle for connections.max.idle.ms");
+                }
                 Verdict::Stalled => {
+                    watched.connection.ends(Counter::ClosedForMemory);
                     if let Some(left_out) = self.told_of_stalled.due(now) {
                         warn!(
                             %client, left_out,
@@ -218,6 +230,7 @@ impl<S: Service> NetCore<S> {
             let largest = holders().map(held).max().unwrap_or_default();
             // Who holds much less than others is not whom the others wait for.
             for watched in holders().filter(|it| 2 * held(it) >= largest) {
+                watched.connection.ends(Counter::ClosedForMemory);
                 if let Some(left_out) = self.told_of_stalled.due(now) {
                     warn!(
                         client = %watched.connection.peer.address, held = held(watched), left_out,
@@ -244,6 +257,7 @@ impl<S: Service> NetCore<S> {
             // Said in any case, so that the other cores know.
             let Some(leaving) = replies.close_largest(self.settings.core, largest) else { break };
             if let Some((held, connection)) = holders.pop() {
+                connection.ends(Counter::ClosedForMemory);
                 if let Some(left_out) = self.told_of_holders.due(now) {
                     warn!(
                         client = %connection.peer.address, held, left_out,
@@ -258,7 +272,10 @@ impl<S: Service> NetCore<S> {
     /// Takes no further requests; those in flight are answered.
     pub fn drain(&self) {
         self.draining.set(true);
-        self.connections.borrow().values().for_each(|watched| watched.connection.drain());
+        for watched in self.connections.borrow().values() {
+            watched.connection.ends(Counter::ClosedByStop);
+            watched.connection.drain();
+        }
     }
 
     /// Ends whatever is still open.

@@ -4,6 +4,7 @@ use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream as StdStream, ToSocketAddrs},
     os::fd::OwnedFd,
+    rc::Rc,
     sync::Arc,
     time::Instant,
 };
@@ -16,7 +17,10 @@ use super::{
     service::Peer,
     socket,
 };
-use crate::base::Seldom;
+use crate::{
+    base::Seldom,
+    metrics::{Counter, Metrics},
+};
 
 /// Connections that the kernel keeps until they are accepted. The kernel cuts it down to net.core.somaxconn.
 const BACKLOG: i32 = 1024;
@@ -191,14 +195,21 @@ pub struct Acceptor(Vec<glommio::Task<()>>);
 impl OpenListener {
     /// Accepts on this core for all cores: `deliver` carries each connection to [`Accepted::core`].
     /// `pause` waits a moment when the process has no descriptor left.
-    pub fn accept<D, P>(self, listener: usize, limits: &Arc<ConnectionLimits>, deliver: D, pause: P) -> Acceptor
+    pub fn accept<D, P>(
+        self,
+        listener: usize,
+        limits: &Arc<ConnectionLimits>,
+        metrics: &Rc<Metrics>,
+        deliver: D,
+        pause: P,
+    ) -> Acceptor
     where
         D: AsyncFn(Accepted) + Clone + 'static,
         P: AsyncFn() + Clone + 'static,
     {
         let accept = |socket| {
-            let (limits, deliver, pause) = (limits.clone(), deliver.clone(), pause.clone());
-            glommio::spawn_local(async move { accept_all(socket, listener, limits, deliver, pause).await })
+            let (limits, metrics, deliver, pause) = (limits.clone(), metrics.clone(), deliver.clone(), pause.clone());
+            glommio::spawn_local(async move { accept_all(socket, listener, limits, metrics, deliver, pause).await })
         };
         Acceptor(self.0.into_iter().map(accept).collect())
     }
@@ -217,6 +228,7 @@ async fn accept_all(
     socket: OwnedFd,
     listener: usize,
     limits: Arc<ConnectionLimits>,
+    metrics: Rc<Metrics>,
     deliver: impl AsyncFn(Accepted),
     pause: impl AsyncFn(),
 ) {
@@ -231,6 +243,7 @@ async fn accept_all(
                 deliver(accepted).await;
             }
             Ok(Err((client, refused))) => {
+                metrics.count(Counter::ConnectionsRefused);
                 if let Some(left_out) = told.due(began.elapsed()) {
                     warn!(%client, left_out, reason = %refused, "connection refused");
                 }

@@ -1,5 +1,7 @@
 //! Connections over real sockets on the loopback, served by an echo that can be told to misbehave.
 
+mod counted;
+
 use std::{
     cell::RefCell,
     io::{Read, Write},
@@ -19,6 +21,7 @@ use futures_lite::future::poll_fn;
 use super::*;
 use crate::{
     io::{Slice, glommio as backend},
+    metrics::{Gauge, Snapshot},
     shard::ReplyMemory,
 };
 
@@ -113,6 +116,15 @@ fn with_echo<T: Send + 'static>(
     sweeps: impl Fn(&NetCore<Echo>) + Send + 'static,
     client: impl FnOnce(&dyn Fn() -> StdStream) -> T + Send + 'static,
 ) -> T {
+    with_counted_echo(settings, sweeps, client).0
+}
+
+/// As [`with_echo`], and what the core counted from its start to its end.
+fn with_counted_echo<T: Send + 'static>(
+    settings: NetSettings,
+    sweeps: impl Fn(&NetCore<Echo>) + Send + 'static,
+    client: impl FnOnce(&dyn Fn() -> StdStream) -> T + Send + 'static,
+) -> (T, Snapshot) {
     let once = std::sync::Mutex::new(Some((sweeps, client, settings)));
     let executor = backend::start(&[None], 64 << 10, |_| {
         let (sweeps, client, settings) = once.lock().unwrap().take().expect("there is one core");
@@ -120,7 +132,7 @@ fn with_echo<T: Send + 'static>(
             let endpoint = Endpoint { host: Host::Loopback, port: 0 };
             let listener = Listener::bind(&endpoint).unwrap();
             let address = listener.addresses()[0];
-            let core = NetCore::new(Echo::default(), settings, io.clock.clone(), |_| unreachable!("there is one core"));
+            let core = NetCore::new(Echo::default(), settings, &io, |_| unreachable!("there is one core"));
             let limits = ConnectionLimits::new(100, 100, 1);
             let deliver = {
                 let core = core.clone();
@@ -130,7 +142,7 @@ fn with_echo<T: Send + 'static>(
                 }
             };
             let pause = || glommio::timer::sleep(Duration::from_millis(1));
-            let acceptor = listener.open(&endpoint).unwrap().accept(0, &limits, deliver, pause);
+            let acceptor = listener.open(&endpoint).unwrap().accept(0, &limits, &io.metrics, deliver, pause);
             let client = thread::spawn(move || {
                 client(&move || {
                     let stream = StdStream::connect(address).unwrap();
@@ -144,18 +156,19 @@ fn with_echo<T: Send + 'static>(
                 glommio::timer::sleep(Duration::from_millis(2)).await;
             }
             acceptor.stop().await;
+            assert_eq!(io.metrics.snapshot().gauge(Gauge::Connections), core.open() as u64);
             core.drain();
             while core.open() > 0 {
                 core.close();
                 glommio::timer::sleep(Duration::from_millis(1)).await;
             }
             assert_eq!(limits.open(), 0, "every connection gives its ticket back");
-            client.join()
+            (client.join(), io.metrics.snapshot())
         }
     });
     match executor.unwrap().join().remove(0).unwrap() {
-        Ok(result) => result,
-        Err(panic) => std::panic::resume_unwind(panic),
+        (Ok(result), counted) => (result, counted),
+        (Err(panic), _) => std::panic::resume_unwind(panic),
     }
 }
 

@@ -217,7 +217,7 @@ async fn serve<S: Shard>(
     listeners: Vec<(Endpoint, Listener)>,
 ) -> Result<(), String> {
     let clock = &context.io.clock;
-    let net = NetCore::new(service.clone(), shared.net.clone(), clock.clone(), deliver(shared));
+    let net = NetCore::new(service.clone(), shared.net.clone(), &context.io, deliver(shared));
     // The first core accepts, so it is the one that looks whether the limits were changed.
     let (shared_limits, first) = (shared.clone(), context.core == 0);
     let adapt = move || match shared_limits.shard.connection_limits(&service) {
@@ -269,7 +269,7 @@ fn open<S: Shard>(
             async move { clock.sleep(ACCEPT_PAUSE).await }
         };
         let opened = listener.open(&endpoint).map_err(|error| error.to_string())?;
-        acceptors.push(opened.accept(index, &shared.limits, deliver, pause));
+        acceptors.push(opened.accept(index, &shared.limits, &context.io.metrics, deliver, pause));
     }
     if context.core == 0 {
         say_ready(&context.identity, &addresses);
@@ -333,6 +333,7 @@ mod tests {
         io::{Read, Write},
         net::{SocketAddr, TcpStream},
         path::PathBuf,
+        sync::atomic::{AtomicU64, Ordering},
         thread,
         time::Instant,
     };
@@ -342,6 +343,7 @@ mod tests {
     use super::*;
     use crate::{
         log::directory::MetaProperties,
+        metrics::{Counter, Gauge, Metrics},
         net::{Host, Outcome, Peer, Pending},
         server::{cores::CorePlan, load_config},
     };
@@ -352,10 +354,12 @@ mod tests {
         noted: Arc<Mutex<Vec<String>>>,
         /// The core that cannot start.
         broken: Option<usize>,
+        /// Connections that went on with another core, in all.
+        moved: Arc<AtomicU64>,
     }
 
     #[derive(Clone)]
-    struct EchoCore(Rc<usize>);
+    struct EchoCore(Rc<usize>, Rc<Metrics>);
 
     /// So many requests on one core.
     const MOVED_AFTER: u32 = 5;
@@ -366,7 +370,11 @@ mod tests {
 
         async fn start(&self, context: &CoreContext) -> Result<EchoCore, String> {
             self.note(format!("start {}", context.core));
-            if self.broken == Some(context.core) { Err("no disk".into()) } else { Ok(EchoCore(Rc::new(context.core))) }
+            if self.broken == Some(context.core) {
+                Err("no disk".into())
+            } else {
+                Ok(EchoCore(Rc::new(context.core), context.io.metrics.clone()))
+            }
         }
 
         async fn announce(&self, context: &CoreContext, _: &EchoCore) -> Result<(), String> {
@@ -377,6 +385,9 @@ mod tests {
         }
 
         async fn stop(&self, service: EchoCore) -> Result<usize, String> {
+            let counted = service.1.snapshot();
+            self.moved.fetch_add(counted.counter(Counter::ConnectionsMoved), Ordering::Relaxed);
+            assert_eq!(counted.gauge(Gauge::Connections), 0);
             Ok(*service.0)
         }
 
@@ -497,7 +508,8 @@ mod tests {
 
     #[test]
     fn a_connection_moves_from_core_to_core_and_its_requests_keep_their_order() {
-        let result = run_echo(3, &Echo::default(), |address| {
+        let shard = Echo::default();
+        let result = run_echo(3, &shard, |address| {
             let mut client = connect(address);
             // All are sent before the first answer is read: what has arrived with a request that is not begun moves too.
             let requests = 4 * MOVED_AFTER;
@@ -518,6 +530,8 @@ mod tests {
             assert_eq!(cores, moved.collect::<Vec<_>>());
         });
         assert_eq!(result, Ok(()));
+        // Twice three times: after each five requests but the last.
+        assert_eq!(shard.moved.load(Ordering::Relaxed), 2 * 3);
     }
 
     #[test]
