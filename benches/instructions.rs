@@ -16,7 +16,7 @@ mod index_lookup;
 #[path = "claims/journal_block.rs"]
 mod journal_block;
 
-use case::Case;
+use self::case::Case;
 
 /// Runs before the count begins: lazy tables are made, the allocator has its memory.
 const WARM_UP: usize = 3;

@@ -16,10 +16,12 @@ pub mod topic;
 pub mod value;
 mod values;
 
-pub use broker::BrokerConfig;
-pub use keys::{Effect, Key, Kind, Update};
-pub use layers::{Layers, Overrides, Resolved, Source, Statics, Synonym};
-pub use listeners::{Listener, SecurityProtocol};
-pub use load::{ConfigError, Loaded, Note, load};
-pub use properties::{Property, parse as parse_properties};
-pub use topic::{CleanupPolicy, CompressionType, Durability, TimestampType, TopicConfig};
+pub use self::{
+    broker::BrokerConfig,
+    keys::{Effect, Key, Kind, Update},
+    layers::{Layers, Overrides, Resolved, Source, Statics, Synonym},
+    listeners::{Listener, SecurityProtocol},
+    load::{ConfigError, Loaded, Note, load},
+    properties::{Property, parse as parse_properties},
+    topic::{CleanupPolicy, CompressionType, Durability, TimestampType, TopicConfig},
+};

@@ -17,12 +17,13 @@ mod start;
 
 use kafka_protocol::protocol::StrBytes;
 
-use crate::base::{BrokerId, ErrorCode, ProducerId};
-use crate::config::{BrokerConfig, Layers};
-use crate::metadata::Image;
-use crate::protocol::metadata_records::MetadataRecord;
-
-pub use start::{BrokerRegistration, METADATA_VERSION, METADATA_VERSION_MIN, new_leader_epoch, partitions_led};
+pub use self::start::{BrokerRegistration, METADATA_VERSION, METADATA_VERSION_MIN, new_leader_epoch, partitions_led};
+use crate::{
+    base::{BrokerId, ErrorCode, ProducerId},
+    config::{BrokerConfig, Layers},
+    metadata::Image,
+    protocol::metadata_records::MetadataRecord,
+};
 
 /// Producer ids that a broker takes at a time, as in Kafka.
 pub const PRODUCER_ID_BLOCK: i64 = 1000;
@@ -72,9 +73,8 @@ impl Controller {
     }
 
     /// Gives the next block of producer ids (KIP-98) to a broker: records, and the first of [`PRODUCER_ID_BLOCK`] ids.
-    ///
-    /// # Errors
-    /// `StaleBrokerEpoch` if the broker is not registered in that epoch, `UnknownServerError` when all 2⁶³ are gone.
+    /// # Errors  `StaleBrokerEpoch` if the broker is not registered in that epoch, `UnknownServerError` when all 2⁶³
+    /// are gone.
     pub fn allocate_producer_ids(
         &mut self,
         broker: BrokerId,

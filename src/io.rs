@@ -18,16 +18,17 @@ mod together;
 
 use std::rc::Rc;
 
-pub use clock::{Clock, Instant};
-pub use disk::{DirEntry, Disk, File, Filesystem, OpenOptions};
-pub use failure::{is_full, is_passing};
-pub use file_write::{FileLeft, FileWrite, Left, Mark, PieceWrite};
-pub use memory::{ALIGNMENT, Buffer, Pinned, SharedBuffer, Slice, Tail, align_up};
-pub use mesh::{Expecting, Mesh, MeshSeed, mesh, mesh_bytes};
-pub use rand::Rand;
-pub use spawner::{JoinHandle, Spawner};
-pub use together::{Either, either, join_all};
-
+pub use self::{
+    clock::{Clock, Instant},
+    disk::{DirEntry, Disk, File, Filesystem, OpenOptions},
+    failure::{is_full, is_passing},
+    file_write::{FileLeft, FileWrite, Left, Mark, PieceWrite},
+    memory::{ALIGNMENT, Buffer, Pinned, SharedBuffer, Slice, Tail, align_up},
+    mesh::{Expecting, Mesh, MeshSeed, mesh, mesh_bytes},
+    rand::Rand,
+    spawner::{JoinHandle, Spawner},
+    together::{Either, either, join_all},
+};
 use crate::metrics::Metrics;
 
 /// All doors of one core. Cheap to clone.

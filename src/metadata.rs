@@ -6,6 +6,8 @@ mod snapshot;
 mod stream;
 mod touched;
 
-pub use image::{Image, Inconsistent, PartitionRegistration, Topic};
-pub use stream::{CommittedBatch, Place, Position, StreamError};
-pub use touched::{Change, Touched};
+pub use self::{
+    image::{Image, Inconsistent, PartitionRegistration, Topic},
+    stream::{CommittedBatch, Place, Position, StreamError},
+    touched::{Change, Touched},
+};

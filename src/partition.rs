@@ -14,20 +14,20 @@ mod role;
 mod state;
 mod validate;
 
-pub use append::AppendPlan;
-pub use epochs::EpochCache;
-pub use fetch::{FetchPartition, FetchPlan, FetchRefusal, Isolation, Reader};
-pub use follow::FollowRefusal;
-pub use producers::{PRODUCERS_MAX, Producers};
-pub use role::{AssignedRole, Assignment};
-pub use state::{PartitionState, StateError};
-pub use validate::{
-    CompressionPolicy, RECORD_ERRORS_MAX, REWRITTEN_BYTES_MAX, Refusal, SCANNED_BYTES_MAX, TopicRules, ValidBatch,
-    rewriting_bytes, validate,
+use self::role::Role;
+pub use self::{
+    append::AppendPlan,
+    epochs::EpochCache,
+    fetch::{FetchPartition, FetchPlan, FetchRefusal, Isolation, Reader},
+    follow::FollowRefusal,
+    producers::{PRODUCERS_MAX, Producers},
+    role::{AssignedRole, Assignment},
+    state::{PartitionState, StateError},
+    validate::{
+        CompressionPolicy, RECORD_ERRORS_MAX, REWRITTEN_BYTES_MAX, Refusal, SCANNED_BYTES_MAX, TopicRules, ValidBatch,
+        rewriting_bytes, validate,
+    },
 };
-
-use role::Role;
-
 use crate::base::{ErrorCode, LeaderEpoch, Offset, PartitionKey, Timestamp};
 
 /// One partition as a broker sees it that holds a replica of it. Lives on the partition's core.
@@ -105,9 +105,7 @@ impl Partition {
     }
 
     /// Compares the epoch a client believes in with ours (KIP-320). None, or a negative one, passes.
-    ///
-    /// # Errors
-    /// `FencedLeaderEpoch` if the client's is older, `UnknownLeaderEpoch` if it is newer.
+    /// # Errors  `FencedLeaderEpoch` if the client's is older, `UnknownLeaderEpoch` if it is newer.
     pub fn check_leader_epoch(&self, current: Option<LeaderEpoch>) -> Result<(), ErrorCode> {
         match current.filter(|epoch| epoch.0 >= 0) {
             Some(epoch) if epoch < self.leader_epoch => Err(ErrorCode::FencedLeaderEpoch),
@@ -117,9 +115,7 @@ impl Partition {
     }
 
     /// The largest epoch not above `epoch`, and where it ends (KIP-101); (-1, -1) if `epoch` is unknown.
-    ///
-    /// # Errors
-    /// As [`Partition::check_leader_epoch`] for `current`; `NotLeaderOrFollower`.
+    /// # Errors  As [`Partition::check_leader_epoch`] for `current`; `NotLeaderOrFollower`.
     pub fn offset_for_leader_epoch(
         &self,
         current: Option<LeaderEpoch>,
@@ -146,9 +142,7 @@ impl Partition {
     }
 
     /// What the log start offset becomes when a client deletes the records before `target`; -1 means all committed.
-    ///
-    /// # Errors
-    /// `OffsetOutOfRange` for any other negative target and above the high watermark; `NotLeaderOrFollower`.
+    /// # Errors  `OffsetOutOfRange` for any other negative target and above the high watermark; `NotLeaderOrFollower`.
     pub fn delete_records(&self, target: i64) -> Result<Offset, ErrorCode> {
         self.check_leads()?;
         let target = if target == -1 { self.state.high_watermark } else { Offset(target) };

@@ -7,14 +7,15 @@ mod snapshot;
 
 use std::{future::Future, pin::Pin};
 
+pub use self::{
+    single_voter::SingleVoter,
+    snapshot::{MetadataError, StoredMetadata, read_snapshot},
+};
 use crate::{
     base::{ErrorCode, LeaderEpoch, Offset},
     metadata::{CommittedBatch, Position},
     protocol::metadata_records::MetadataRecord,
 };
-
-pub use single_voter::SingleVoter;
-pub use snapshot::{MetadataError, StoredMetadata, read_snapshot};
 
 /// What the quorum tells the broker. It tells everything once and in order, but may repeat what was committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,9 +38,7 @@ pub trait Quorum {
     /// Proposes records as one batch: all of them are committed, or none. Gives the offset of the last of them, if they are
     /// committed in this epoch; whether they are, [`next`](Self::next) tells. Bounded by the caller, which has one
     /// proposal under way.
-    ///
-    /// # Errors
-    /// `NotController` if this broker does not lead in that epoch. `next` tells so, too.
+    /// # Errors  `NotController` if this broker does not lead in that epoch. `next` tells so, too.
     fn propose(&self, epoch: LeaderEpoch, records: Vec<MetadataRecord>) -> Result<Offset, ErrorCode>;
 
     /// Waits for what happens next. For one caller, who must not give it up half-way.

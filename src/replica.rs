@@ -16,11 +16,10 @@ use std::{
     rc::Rc,
 };
 
-pub use follow::FollowError;
 use tracing::error;
-pub use unanswered::Acks;
-use unanswered::Unanswered;
 
+use self::unanswered::Unanswered;
+pub use self::{follow::FollowError, unanswered::Acks};
 use crate::{
     base::{ErrorCode, LeaderEpoch, Offset, PartitionKey, Timestamp},
     io::{
@@ -326,9 +325,7 @@ impl Replica {
     }
 
     /// Whether clients are served here: not by a follower, and not when the partition's files have failed.
-    ///
-    /// # Errors
-    /// `KafkaStorageError`, `NotLeaderOrFollower`.
+    /// # Errors  `KafkaStorageError`, `NotLeaderOrFollower`.
     pub fn served(&self) -> Result<(), ErrorCode> {
         if self.log.is_offline() {
             return Err(ErrorCode::KafkaStorageError);
@@ -337,9 +334,7 @@ impl Replica {
     }
 
     /// Reads whole batches from the log, from memory where it can.
-    ///
-    /// # Errors
-    /// Those of the log.
+    /// # Errors  Those of the log.
     pub async fn read(&self, from: Offset, max_bytes: usize, upto: Offset, min_one: bool) -> Result<Read, LogError> {
         match self.log.read_cached(from, max_bytes, upto, min_one) {
             Some(read) => Ok(read),
@@ -348,9 +343,7 @@ impl Replica {
     }
 
     /// Moves the log start offset to `target` (-1: the high watermark) and answers when that is durable (KIP-107).
-    ///
-    /// # Errors
-    /// `OffsetOutOfRange` above the high watermark, `KafkaStorageError` if the log failed.
+    /// # Errors  `OffsetOutOfRange` above the high watermark, `KafkaStorageError` if the log failed.
     pub async fn delete_records(&self, target: i64) -> Result<Offset, ErrorCode> {
         self.served()?;
         self.follow_log_start();

@@ -152,3 +152,160 @@ fn unsafe_code_stays_in_its_files() {
     }
     assert!(wrong.is_empty(), "unsafe outside its files: {wrong:?}");
 }
+
+/// Files whose imports or `# Errors` are in an older form still. The list only gets shorter.
+const OLDER_FORM: &[&str] = &[
+    "src/api/asker.rs",
+    "src/api/brokers.rs",
+    "src/api/call.rs",
+    "src/api/groups.rs",
+    "src/api/topics.rs",
+    "src/api/view.rs",
+    "src/config/load.rs",
+    "src/controller/create.rs",
+    "src/coordinator.rs",
+    "src/coordinator/machine.rs",
+    "src/coordinator/tests.rs",
+    "src/group.rs",
+    "src/group/machine.rs",
+    "src/io/glommio/event_fd.rs",
+    "src/io/glommio/sys.rs",
+    "src/log/check.rs",
+    "src/log/check/segment.rs",
+    "src/log/clean_stop.rs",
+    "src/log/core.rs",
+    "src/log/core_log.rs",
+    "src/log/directory.rs",
+    "src/log/journal.rs",
+    "src/log/partition_directory.rs",
+    "src/log/partition_log.rs",
+    "src/log/partition_log/room.rs",
+    "src/log/reader.rs",
+    "src/log/recovery.rs",
+    "src/log/recovery/journals.rs",
+    "src/log/recovery/state_files.rs",
+    "src/log/rescue.rs",
+    "src/log/retention.rs",
+    "src/log/room.rs",
+    "src/log/timestamps.rs",
+    "src/log/truncation.rs",
+    "src/metadata/image.rs",
+    "src/metadata/names.rs",
+    "src/partition/producers.rs",
+    "src/partition/state.rs",
+    "src/protocol/offsets_records.rs",
+    "src/shard/router.rs",
+    "src/shard/start.rs",
+    "src/sim/bench.rs",
+    "src/sim/wire.rs",
+];
+
+fn in_older_form(file: &Path) -> bool {
+    OLDER_FORM.contains(&relative(file).as_str())
+}
+
+/// The blocks of imports, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Block {
+    Std,
+    Crates,
+    Own,
+}
+
+/// What is wrong with the imports at the head of a file: `std`, crates, `crate`, a blank line between, and each root once.
+fn wrong_imports(text: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut seen: Vec<&str> = Vec::new();
+    let mut last: Option<(Block, bool)> = None;
+    let (mut blank, mut attribute) = (false, false);
+    for line in text.lines() {
+        let import = line.strip_prefix("use ");
+        // What has an attribute stands apart.
+        if let (Some(path), false) = (import, attribute) {
+            let root = path.trim_start_matches("::").split([':', ';', ' ']).next().unwrap_or_default();
+            let block = match root {
+                "std" | "core" | "alloc" => Block::Std,
+                "crate" | "super" | "self" => Block::Own,
+                _ => Block::Crates,
+            };
+            if seen.contains(&root) {
+                wrong.push(format!("{root} is imported from twice"));
+            }
+            seen.push(root);
+            if let Some((before, _)) = last
+                && (block < before || (block > before) != blank)
+            {
+                wrong.push(format!("`{line}` is not in its block"));
+            }
+            last = Some((block, blank));
+        }
+        // A blank line counts until the next import, also with a long import before it.
+        blank = line.is_empty() || (blank && import.is_none());
+        if import.is_some() {
+            blank = false;
+        }
+        attribute = line.starts_with("#[");
+        // Other items end the head; tests and macros below have imports of their own.
+        let goes_on = ["use ", "pub use ", "mod ", "pub mod ", "pub(crate) mod ", " ", "}", "#", "//"];
+        if !line.is_empty() && !goes_on.iter().any(|start| line.starts_with(start)) {
+            break;
+        }
+    }
+    wrong
+}
+
+#[test]
+fn imports_have_one_style() {
+    assert_eq!(
+        wrong_imports("use std::{\n    fmt,\n    io,\n};\n\nuse bytes::Bytes;\nuse uuid::Uuid;\n\nuse crate::io;\n"),
+        [""; 0]
+    );
+    assert_eq!(wrong_imports("use std::fmt;\nuse std::io;\n"), ["std is imported from twice"]);
+    assert_eq!(wrong_imports("use std::fmt;\nuse bytes::Bytes;\n"), ["`use bytes::Bytes;` is not in its block"]);
+    assert_eq!(wrong_imports("use bytes::Bytes;\n\nuse uuid::Uuid;\n"), ["`use uuid::Uuid;` is not in its block"]);
+    assert_eq!(wrong_imports("use crate::io;\n\nuse std::fmt;\n"), ["`use std::fmt;` is not in its block"]);
+    let mut wrong = Vec::new();
+    for file in ["src", "loadgen/src", "loadgen/tests", "tests", "benches"].into_iter().flat_map(rust_files) {
+        if in_older_form(&file) {
+            continue;
+        }
+        let text = fs::read_to_string(&file).expect("a source file");
+        wrong.extend(wrong_imports(&text).into_iter().map(|why| format!("{}: {why}", relative(&file))));
+    }
+    // cargo +nightly fmt --all -- --config imports_granularity=Crate,group_imports=StdExternalCrate; cargo fmt --all
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Lines that say `# Errors` in another form than `/// # Errors  What they are.`, right below what it belongs to.
+fn wrong_errors(text: &str) -> Vec<usize> {
+    let mut wrong = Vec::new();
+    let mut before = "";
+    for (line, number) in text.lines().map(str::trim_start).zip(1..) {
+        if let Some(words) = line.strip_prefix("/// # Errors") {
+            let told = words.strip_prefix("  ").is_some_and(|words| !words.is_empty() && !words.starts_with(' '));
+            if !told || before == "///" {
+                wrong.push(number);
+            }
+        }
+        before = line;
+    }
+    wrong
+}
+
+#[test]
+fn errors_are_told_in_one_form() {
+    assert_eq!(wrong_errors("/// Reads.\n/// # Errors  It cannot.\n/// And more.\nfn f() {}\n"), [0; 0]);
+    assert_eq!(
+        wrong_errors("/// # Errors\n/// It cannot.\n\n/// Reads.\n///\n/// # Errors  It cannot.\n/// # Errors Too.\n"),
+        [1, 6, 7]
+    );
+    let mut wrong = Vec::new();
+    for file in ["src", "loadgen/src"].into_iter().flat_map(rust_files) {
+        if in_older_form(&file) {
+            continue;
+        }
+        let text = fs::read_to_string(&file).expect("a source file");
+        wrong.extend(wrong_errors(&text).into_iter().map(|line| format!("{}:{line}", relative(&file))));
+    }
+    assert!(wrong.is_empty(), "`# Errors` in another form:\n{}", wrong.join("\n"));
+}

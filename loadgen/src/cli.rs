@@ -6,18 +6,17 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::client::admin::Admin;
-use crate::engine::{self, Outcome};
-use crate::environment::{BrokerFacts, Machine};
-use crate::failure::{Exit, Failure};
-use crate::null_broker::{Manners, NullBroker};
-use crate::progress::Progress;
-use crate::report::json::Setting;
-use crate::report::{html, json, print, text, write_file};
-use crate::self_test;
-use crate::sys;
-use crate::workload::shape::Shape;
-use crate::workload::{self, Workload};
+use crate::{
+    client::admin::Admin,
+    engine::{self, Outcome},
+    environment::{BrokerFacts, Machine},
+    failure::{Exit, Failure},
+    null_broker::{Manners, NullBroker},
+    progress::Progress,
+    report::{html, json, json::Setting, print, text, write_file},
+    self_test, sys,
+    workload::{self, Workload, shape::Shape},
+};
 
 /// Load for any Kafka broker, and the truth about its latency.
 #[derive(Parser)]

@@ -2,21 +2,25 @@
 
 pub mod report;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine;
-use crate::failure::Failure;
-use crate::measure::{Metric, is_backed};
-use crate::report::json::rate;
-use crate::rng::Rng;
-use crate::stats::{interval, sign_flip_two_sided, smallest_detectable, trimmed_mean};
-use crate::sys;
-use crate::target::Target;
-use crate::workload::Workload;
+use crate::{
+    engine,
+    failure::Failure,
+    measure::{Metric, is_backed},
+    report::json::rate,
+    rng::Rng,
+    stats::{interval, sign_flip_two_sided, smallest_detectable, trimmed_mean},
+    sys,
+    target::Target,
+    workload::Workload,
+};
 
 /// One round's numbers by name; larger is worse for all but throughput.
 pub type Numbers = BTreeMap<String, f64>;

@@ -1,16 +1,24 @@
 //! The run's control side: one thread with a blocking client that reads metadata again and fetches producer ids, so that
 //! the threads under measurement never wait for either.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    time::{Duration, Instant},
+};
 
-use crate::client::admin::Admin;
-use crate::client::cluster::{Layout, Leaders};
-use crate::group::offsets::GroupBooks;
-use crate::sys::Waker;
+use crate::{
+    client::{
+        admin::Admin,
+        cluster::{Layout, Leaders},
+    },
+    group::offsets::GroupBooks,
+    sys::Waker,
+};
 
 /// Metadata is read at most this often.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(100);

@@ -3,25 +3,33 @@
 pub mod books;
 pub mod setup;
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
 
-use crate::client::admin::Admin;
-use crate::control::{self, Shared};
-use crate::engine::books::{Books, Row};
-use crate::engine::setup::{Ground, Phase};
-use crate::failure::Failure;
-use crate::fetch::Consumer;
-use crate::group::offsets::GroupBooks;
-use crate::measure::{Sample, Window};
-use crate::sys;
-use crate::verify::{Ledger, Verdict};
-use crate::worker::{self, Handover, Job};
-use crate::workload::{Mode, Workload};
+use crate::{
+    client::admin::Admin,
+    control::{self, Shared},
+    engine::{
+        books::{Books, Row},
+        setup::{Ground, Phase},
+    },
+    failure::Failure,
+    fetch::Consumer,
+    group::offsets::GroupBooks,
+    measure::{Sample, Window},
+    sys,
+    verify::{Ledger, Verdict},
+    worker::{self, Handover, Job},
+    workload::{Mode, Workload},
+};
 
 const SECOND: u64 = 1_000_000_000;
 /// Connections are made before the first record is due.

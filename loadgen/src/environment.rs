@@ -1,7 +1,6 @@
 //! Where a result was measured: machine, kernel, file system, and what the broker tells of itself.
 
-use std::fs;
-use std::path::Path;
+use std::{fs, path::Path};
 
 use kafka_protocol::messages::{BrokerId, DescribeClusterRequest};
 use serde::Serialize;

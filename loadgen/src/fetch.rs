@@ -1,19 +1,31 @@
 //! One consumer as a value: fetch requests out, replies in. Keeps a fetch session with each broker (KIP-227).
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+};
 
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
-use kafka_protocol::messages::fetch_response::PartitionData;
-use kafka_protocol::messages::{FetchRequest, FetchResponse};
+use kafka_protocol::messages::{
+    FetchRequest, FetchResponse,
+    fetch_request::{FetchPartition, FetchTopic, ForgottenTopic},
+    fetch_response::PartitionData,
+};
 
-use crate::client::cluster::{Layout, Numbers};
-use crate::client::error::codes;
-use crate::measure::{Metric, Recorder};
-use crate::records::reader::{ReadError, read_batches};
-use crate::records::stamp::Stamp;
-use crate::verify::{Ledger, Stretch};
+use crate::{
+    client::{
+        cluster::{Layout, Numbers},
+        error::codes,
+    },
+    measure::{Metric, Recorder},
+    records::{
+        reader::{ReadError, read_batches},
+        stamp::Stamp,
+    },
+    verify::{Ledger, Stretch},
+};
 
 /// Topics are named by id from this version.
 pub const TOPIC_ID_VERSION: i16 = 13;

@@ -6,12 +6,16 @@ pub mod report;
 
 use serde::Serialize;
 
-use crate::compare::{Plan, Rounds};
-use crate::failure::Failure;
-use crate::gate::baseline::Baseline;
-use crate::rng::Rng;
-use crate::stats::FLIPS;
-use crate::stats::gate::{Decision, Look, Rules};
+use crate::{
+    compare::{Plan, Rounds},
+    failure::Failure,
+    gate::baseline::Baseline,
+    rng::Rng,
+    stats::{
+        FLIPS,
+        gate::{Decision, Look, Rules},
+    },
+};
 
 /// Chance of a false regression in a whole invocation.
 pub const ALPHA_REGRESSION: f64 = 0.01;

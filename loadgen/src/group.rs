@@ -3,27 +3,32 @@
 
 pub mod offsets;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
-use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
-use kafka_protocol::messages::leave_group_request::MemberIdentity;
-use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
-use kafka_protocol::messages::{
-    FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest,
+use kafka_protocol::{
+    messages::{
+        FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest,
+        join_group_request::JoinGroupRequestProtocol, join_group_response::JoinGroupResponseMember,
+        leave_group_request::MemberIdentity, sync_group_request::SyncGroupRequestAssignment,
+    },
+    protocol::StrBytes,
 };
-use kafka_protocol::protocol::StrBytes;
 
-use crate::client::admin::Admin;
-use crate::client::cluster::Layout;
-use crate::client::error::{ClientError, codes};
-use crate::client::link::Link;
-use crate::control::{Shared, Tell};
-use crate::fetch;
+use crate::{
+    client::{
+        admin::Admin,
+        cluster::Layout,
+        error::{ClientError, codes},
+        link::Link,
+    },
+    control::{Shared, Tell},
+    fetch,
+};
 
 const SESSION_TIMEOUT_MS: i32 = 30_000;
 const REBALANCE_TIMEOUT_MS: i32 = 60_000;

@@ -1,30 +1,36 @@
 //! A broker that keeps nothing: it answers at once, so that the generator's own ceiling and floor can be measured.
 
-use std::collections::BTreeMap;
-use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kafka_protocol::messages::api_versions_response::ApiVersion;
-use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
-use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
-use kafka_protocol::messages::metadata_response::{
-    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+use kafka_protocol::{
+    messages::{
+        ApiKey, ApiVersionsResponse, BrokerId, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
+        DeleteTopicsResponse, InitProducerIdResponse, MetadataRequest, MetadataResponse, ProduceRequest,
+        ProduceResponse, ProducerId, RequestHeader, ResponseHeader, TopicName,
+        api_versions_response::ApiVersion,
+        create_topics_response::CreatableTopicResult,
+        delete_topics_response::DeletableTopicResult,
+        metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
+        produce_response::{PartitionProduceResponse, TopicProduceResponse},
+    },
+    protocol::{Decodable, Encodable, StrBytes},
 };
-use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
-use kafka_protocol::messages::{
-    ApiKey, ApiVersionsResponse, BrokerId, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
-    DeleteTopicsResponse, InitProducerIdResponse, MetadataRequest, MetadataResponse, ProduceRequest, ProduceResponse,
-    ProducerId, RequestHeader, ResponseHeader, TopicName,
-};
-use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use uuid::Uuid;
 
-use crate::client::wire::FRAME_BYTES_MAX;
-use crate::sys::{self, Epoll, Event, Interest};
+use crate::{
+    client::wire::FRAME_BYTES_MAX,
+    sys::{self, Epoll, Event, Interest},
+};
 
 const LISTENER_TOKEN: u64 = u64::MAX;
 const READ_BYTES: usize = 256 << 10;

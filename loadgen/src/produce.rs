@@ -7,18 +7,23 @@ pub mod picker;
 pub mod queue;
 mod send;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use bytes::BytesMut;
 
-use crate::produce::picker::{Payload, Picker};
-use crate::produce::queue::{Batch, Queue};
-use crate::records::compress::Codec;
-use crate::schedule::Schedule;
-use crate::verify::Ledger;
-use crate::workload::Partitioner;
-use crate::workload::sizes::Sizes;
+use crate::{
+    produce::{
+        picker::{Payload, Picker},
+        queue::{Batch, Queue},
+    },
+    records::compress::Codec,
+    schedule::Schedule,
+    verify::Ledger,
+    workload::{Partitioner, sizes::Sizes},
+};
 
 /// Bytes that one producer holds in memory; records that are due beyond them wait in the schedule, with their times.
 pub const BUFFER_BYTES_MAX: usize = 32 << 20;

@@ -2,10 +2,11 @@
 
 use std::io::{IsTerminal, Write};
 
-use crate::engine::News;
-use crate::engine::books::Row;
-use crate::measure::{Metric, Sample};
-use crate::workload::units::{show_count, show_ns};
+use crate::{
+    engine::{News, books::Row},
+    measure::{Metric, Sample},
+    workload::units::{show_count, show_ns},
+};
 
 /// Where and how much to show.
 pub struct Progress {

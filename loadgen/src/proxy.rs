@@ -1,15 +1,18 @@
 //! A proxy that delays replies by a known amount: the gate's own error rates are measured with it. Both arms of a
 //! calibration go through one, so that the proxy itself is no shift.
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::{
+    io::{self, Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
 
-use crate::rng::Rng;
-use crate::sys;
+use crate::{rng::Rng, sys};
 
 const BUFFER_BYTES: usize = 256 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(5);

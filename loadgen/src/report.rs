@@ -5,9 +5,7 @@ pub mod json;
 pub mod plot;
 pub mod text;
 
-use std::fs;
-use std::io::Write;
-use std::path::Path;
+use std::{fs, io::Write, path::Path};
 
 use crate::failure::Failure;
 

@@ -5,18 +5,24 @@ use std::fmt::Write;
 use bytes::BytesMut;
 use serde::Serialize;
 
-use crate::engine::{self, Outcome};
-use crate::failure::Failure;
-use crate::measure::Metric;
-use crate::null_broker::{Manners, NullBroker};
-use crate::records::batch::{BatchWriter, Identity, seal};
-use crate::records::compress::Codec;
-use crate::records::stamp::Stamp;
-use crate::report::json::rate;
-use crate::sys;
-use crate::workload::Workload;
-use crate::workload::shape::Shape;
-use crate::workload::units::{show_count, show_ns};
+use crate::{
+    engine::{self, Outcome},
+    failure::Failure,
+    measure::Metric,
+    null_broker::{Manners, NullBroker},
+    records::{
+        batch::{BatchWriter, Identity, seal},
+        compress::Codec,
+        stamp::Stamp,
+    },
+    report::json::rate,
+    sys,
+    workload::{
+        Workload,
+        shape::Shape,
+        units::{show_count, show_ns},
+    },
+};
 
 const ENCODE_NS: u64 = 1_000_000_000;
 

@@ -1,23 +1,32 @@
 //! A broker under comparison: an address, or a command that is started afresh for every round.
 
-use std::fs;
-use std::io;
-use std::net::TcpListener;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::{
+    fs, io,
+    net::TcpListener,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use bytes::BytesMut;
-use kafka_protocol::messages::ProduceRequest;
-use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::{
+    ProduceRequest,
+    produce_request::{PartitionProduceData, TopicProduceData},
+};
 
-use crate::client::admin::Admin;
-use crate::client::error::{ClientError, codes};
-use crate::failure::Failure;
-use crate::records::batch::{BatchWriter, Identity, seal};
-use crate::records::compress::Codec;
-use crate::sys;
+use crate::{
+    client::{
+        admin::Admin,
+        error::{ClientError, codes},
+    },
+    failure::Failure,
+    records::{
+        batch::{BatchWriter, Identity, seal},
+        compress::Codec,
+    },
+    sys,
+};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(90);
 const READY_PAUSE: Duration = Duration::from_millis(10);

@@ -3,8 +3,10 @@
 //! Every record carries its producer and its number in the partition. A consumer must see each producer's numbers in order,
 //! without a gap that was acknowledged and, from an idempotent producer, without repetition.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Mutex, MutexGuard},
+};
 
 /// Acknowledged stretches kept per partition while the consumer is behind; beyond them the check gives up and says so.
 const PENDING_MAX: usize = 1 << 18;

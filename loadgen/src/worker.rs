@@ -2,20 +2,26 @@
 
 pub mod lines;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
-use std::io;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, Sender};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, BinaryHeap},
+    io,
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{Receiver, Sender},
+    },
+};
 
-use crate::client::error::codes;
-use crate::control::{Ask, Shared, Tell};
-use crate::fetch::Consumer;
-use crate::measure::{Recorder, Sample, Window};
-use crate::produce::Producer;
-use crate::sys::{self, Epoll, Event, Interest};
-use crate::worker::lines::{Lines, Lost, Owner};
+use crate::{
+    client::error::codes,
+    control::{Ask, Shared, Tell},
+    fetch::Consumer,
+    measure::{Recorder, Sample, Window},
+    produce::Producer,
+    sys::{self, Epoll, Event, Interest},
+    worker::lines::{Lines, Lost, Owner},
+};
 
 const WAKER_TOKEN: u64 = u64::MAX;
 const SECOND: u64 = 1_000_000_000;

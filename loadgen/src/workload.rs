@@ -8,12 +8,15 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::records::compress::Codec;
-use crate::records::stamp::STAMP_BYTES;
-use crate::schedule::{Arrival, Burst};
-use crate::workload::shape::Shape;
-use crate::workload::sizes::Sizes;
-use crate::workload::units::{parse_bytes, parse_duration, parse_rate};
+use crate::{
+    records::{compress::Codec, stamp::STAMP_BYTES},
+    schedule::{Arrival, Burst},
+    workload::{
+        shape::Shape,
+        sizes::Sizes,
+        units::{parse_bytes, parse_duration, parse_rate},
+    },
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,18 +1,25 @@
 //! Records cost no allocation of their own: only batches and requests do.
 #![allow(unsafe_code)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
-use ringtail_loadgen::measure::{Recorder, Window};
-use ringtail_loadgen::produce::picker::{Payload, Picker};
-use ringtail_loadgen::produce::{Answer, Producer, Settings};
-use ringtail_loadgen::records::compress::Codec;
-use ringtail_loadgen::rng::Rng;
-use ringtail_loadgen::schedule::{Arrival, Schedule};
-use ringtail_loadgen::workload::Partitioner;
-use ringtail_loadgen::workload::sizes::Sizes;
+use ringtail_loadgen::{
+    measure::{Recorder, Window},
+    produce::{
+        Answer, Producer, Settings,
+        picker::{Payload, Picker},
+    },
+    records::compress::Codec,
+    rng::Rng,
+    schedule::{Arrival, Schedule},
+    workload::{Partitioner, sizes::Sizes},
+};
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 

@@ -1,8 +1,10 @@
 //! The program against brokers on the loopback interface that behave, misbehave and die.
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
-use std::process::{Command, Output, Stdio};
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    process::{Command, Output, Stdio},
+};
 
 use ringtail_loadgen::null_broker::{Manners, NullBroker};
 

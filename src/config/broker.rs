@@ -18,9 +18,11 @@ use self::{
     groups::GroupsConfig, listeners::ListenersConfig, network::NetworkConfig, node::NodeConfig, offsets::OffsetsConfig,
     producers::ProducersConfig, requests::RequestsConfig, storage::StorageConfig, topics::TopicsConfig,
 };
-use super::layers::{Layers, Statics};
-use super::load::{ConfigError, Places};
-use super::values::Values;
+use super::{
+    layers::{Layers, Statics},
+    load::{ConfigError, Places},
+    values::Values,
+};
 
 /// The settings of a broker. Fields are the crate's own, so that the compiler warns of one that nobody reads: a setting
 /// that is described as used and is not. Cheap enough to have one per core; [`Self::with`] gives the one that dynamic values make.
@@ -95,8 +97,10 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::base::BrokerId;
-    use crate::config::{Listener, layers::NOTHING, load};
+    use crate::{
+        base::BrokerId,
+        config::{Listener, layers::NOTHING, load},
+    };
 
     fn config(file: &str) -> Result<BrokerConfig, String> {
         load(Some(("f", file)), &[]).map(|loaded| loaded.config).map_err(|error| error.to_string())

@@ -8,9 +8,11 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::keys::{Effect, Key, Kind, Update, broker_key, broker_keys, topic_keys};
-use super::layers::{Layers, Overrides, Resolved, Source};
-use super::value;
+use super::{
+    keys::{Effect, Key, Kind, Update, broker_key, broker_keys, topic_keys},
+    layers::{Layers, Overrides, Resolved, Source},
+    value,
+};
 
 /// What a client wants to see besides the values.
 #[derive(Clone, Copy, Debug, Default)]

@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 
-use super::keys::{Key, Kind, topic_keys, used_broker_keys};
-use super::value;
+use super::{
+    keys::{Key, Kind, topic_keys, used_broker_keys},
+    value,
+};
 
 /// The text of `config/server.properties`: every setting that means something, with its default and its unit. All are
 /// comments: the file changes nothing until somebody does.

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::keys::{self, Key, Kind, broker_key, broker_synonyms_of_topic_key, synonyms_of_broker_key};
-use super::value;
+use super::{
+    keys::{self, Key, Kind, broker_key, broker_synonyms_of_topic_key, synonyms_of_broker_key},
+    value,
+};
 
 /// Values set while the cluster runs, by key: of one topic, of one broker, or of all brokers.
 pub type Overrides = BTreeMap<String, String>;

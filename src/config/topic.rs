@@ -1,8 +1,6 @@
 //! A topic's settings as values, all layers resolved.
 
-use super::layers::Layers;
-use super::value;
-use super::values::Values;
+use super::{layers::Layers, value, values::Values};
 
 /// The settings that count for one topic. The compiler warns of one that nobody reads.
 #[derive(Clone, Debug)]

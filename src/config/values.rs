@@ -1,8 +1,10 @@
 //! Settings as typed values, out of the layers.
 
-use super::keys::{Key, broker_key, topic_key};
-use super::layers::Layers;
-use super::value;
+use super::{
+    keys::{Key, broker_key, topic_key},
+    layers::Layers,
+    value,
+};
 
 /// The values of a broker's or a topic's settings, by key, each as the type that its subject keeps. A value that is none,
 /// which only a damaged or newer metadata log can hold, counts as not set. The names must be in the table: asking for

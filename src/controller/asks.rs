@@ -21,9 +21,7 @@ pub trait ControlAsk: Send + 'static {
     type Answer: Send + 'static;
 
     /// Decides; `random` draws topic ids. Without records the answer is given at once.
-    ///
-    /// # Errors
-    /// What the whole question is refused with. Nothing may have been decided then.
+    /// # Errors  What the whole question is refused with. Nothing may have been decided then.
     fn decide(
         self,
         controller: &mut Controller,

@@ -5,8 +5,10 @@ use std::ops::Range;
 use uuid::Uuid;
 
 use super::{ApiError, Controller};
-use crate::base::{BrokerId, ErrorCode, TopicId};
-use crate::protocol::metadata_records::PartitionRecord;
+use crate::{
+    base::{BrokerId, ErrorCode, TopicId},
+    protocol::metadata_records::PartitionRecord,
+};
 
 impl Controller {
     /// Brokers for partitions of a topic, spread evenly over those that are alive. Ids are random, so that topics begin on

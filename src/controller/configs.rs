@@ -7,14 +7,16 @@ use kafka_protocol::messages::{
 };
 
 use super::{ApiError, Controller, repeated};
-use crate::base::{BrokerId, ErrorCode, LOGGERS, ROOT_LOGGER};
-use crate::config::{
-    Key, Kind, Overrides, Update,
-    keys::{broker_key, topic_key},
-    value,
+use crate::{
+    base::{BrokerId, ErrorCode, LOGGERS, ROOT_LOGGER},
+    config::{
+        Key, Kind, Overrides, Update,
+        keys::{broker_key, topic_key},
+        value,
+    },
+    metadata::names,
+    protocol::metadata_records::{BROKER_RESOURCE, ConfigRecord, MetadataRecord, TOPIC_RESOURCE},
 };
-use crate::metadata::names;
-use crate::protocol::metadata_records::{BROKER_RESOURCE, ConfigRecord, MetadataRecord, TOPIC_RESOURCE};
 
 /// `ConfigResource.Type` of a broker's loggers.
 const BROKER_LOGGER_RESOURCE: i8 = 8;

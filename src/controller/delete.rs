@@ -6,8 +6,10 @@ use kafka_protocol::messages::{
 };
 
 use super::{ApiError, Controller, repeated};
-use crate::base::{ErrorCode, TopicId};
-use crate::protocol::metadata_records::MetadataRecord;
+use crate::{
+    base::{ErrorCode, TopicId},
+    protocol::metadata_records::MetadataRecord,
+};
 
 /// Kafka's words for the two codes: tools print them.
 const NO_PARTITION: &str = "This server does not host this topic-partition.";

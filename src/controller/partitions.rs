@@ -9,9 +9,11 @@ use kafka_protocol::messages::{
 };
 
 use super::{ApiError, Controller, PARTITIONS_PER_REQUEST_MAX, repeated};
-use crate::base::{BrokerId, ErrorCode};
-use crate::metadata::{Topic, names::CONSUMER_OFFSETS};
-use crate::protocol::metadata_records::MetadataRecord;
+use crate::{
+    base::{BrokerId, ErrorCode},
+    metadata::{Topic, names::CONSUMER_OFFSETS},
+    protocol::metadata_records::MetadataRecord,
+};
 
 impl Controller {
     /// CreatePartitions, versions 0–3.

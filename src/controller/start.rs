@@ -3,10 +3,10 @@
 use uuid::Uuid;
 
 use super::Controller;
-use crate::base::{BrokerId, PartitionKey};
-use crate::metadata::Image;
-use crate::protocol::metadata_records::{
-    BrokerEndpoint, BrokerFeature, MetadataRecord, PartitionChange, RegisterBroker,
+use crate::{
+    base::{BrokerId, PartitionKey},
+    metadata::Image,
+    protocol::metadata_records::{BrokerEndpoint, BrokerFeature, MetadataRecord, PartitionChange, RegisterBroker},
 };
 
 /// The level of `metadata.version` that is finalized: 4.3-IV0.
@@ -82,8 +82,10 @@ pub fn new_leader_epoch(key: PartitionKey, leader: BrokerId) -> MetadataRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::LeaderEpoch;
-    use crate::controller::tests::{controller, ids, registration, replays};
+    use crate::{
+        base::LeaderEpoch,
+        controller::tests::{controller, ids, registration, replays},
+    };
 
     #[test]
     fn features_are_finalized_once_and_the_broker_registers_each_time() {

@@ -5,7 +5,9 @@ mod oneshot;
 mod queue;
 mod semaphore;
 
-pub use notify::{Notified, Notify, Watch};
-pub use oneshot::{OneshotReceiver, OneshotSender, oneshot};
-pub use queue::{QueueReceiver, QueueSender, TrySendError, queue};
-pub use semaphore::{Acquire, Permit, Semaphore};
+pub use self::{
+    notify::{Notified, Notify, Watch},
+    oneshot::{OneshotReceiver, OneshotSender, oneshot},
+    queue::{QueueReceiver, QueueSender, TrySendError, queue},
+    semaphore::{Acquire, Permit, Semaphore},
+};

@@ -1,9 +1,6 @@
 //! Time: a monotonic clock, the wall clock, sleeping, and giving I/O a turn.
 
-use std::fmt;
-use std::future::Future;
-use std::ops::Add;
-use std::time::Duration;
+use std::{fmt, future::Future, ops::Add, time::Duration};
 
 use super::{Either, either, forward, sim};
 use crate::base::Timestamp;

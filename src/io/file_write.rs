@@ -1,8 +1,10 @@
 //! All that is to be done to one file, said at once.
 
-use std::io::{self, ErrorKind};
-use std::ops::Range;
-use std::path::PathBuf;
+use std::{
+    io::{self, ErrorKind},
+    ops::Range,
+    path::PathBuf,
+};
 
 use super::{ALIGNMENT, SharedBuffer};
 
@@ -72,8 +74,7 @@ impl FileWrite {
         self.pieces.iter().map(|piece| piece.range.len()).sum()
     }
 
-    /// # Errors
-    /// `InvalidInput`
+    /// # Errors  `InvalidInput`
     pub(super) fn check(&self) -> io::Result<()> {
         let wrong = self.pieces.iter().find(|piece| {
             let range = &piece.range;

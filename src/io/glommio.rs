@@ -14,11 +14,13 @@ mod sys;
 mod tasks;
 mod whole_files;
 
-pub use disk::{Disk, Filesystem};
-pub use event_fd::{Attendant, EventFd};
-pub use file::File;
-pub use start::{Executors, StartError, doors, start};
-pub use tasks::{Clock, Spawner};
+pub use self::{
+    disk::{Disk, Filesystem},
+    event_fd::{Attendant, EventFd},
+    file::File,
+    start::{Executors, StartError, doors, start},
+    tasks::{Clock, Spawner},
+};
 
 #[cfg(test)]
 mod tests;

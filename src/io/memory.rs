@@ -4,16 +4,20 @@
 //! the core that made them, so memory whose last reference is dropped elsewhere travels home and is freed there.
 #![allow(unsafe_code)]
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::any::Any;
-use std::fmt;
-use std::marker::PhantomData;
-use std::mem::ManuallyDrop;
-use std::ops::{Deref, Range};
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::ThreadId;
+use std::{
+    alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
+    any::Any,
+    fmt,
+    marker::PhantomData,
+    mem::ManuallyDrop,
+    ops::{Deref, Range},
+    ptr::NonNull,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::ThreadId,
+};
 
 use bytes::Bytes;
 
@@ -333,8 +337,8 @@ impl SharedBuffer {
 
     /// Takes the memory back for writing if this is the last reference and no write of it is under way. The bytes stay
     /// as they are (not zeroed).
-    /// # Errors
-    /// The buffer itself, if somebody else still refers to it, it came from a read, or this is not its home core.
+    /// # Errors  The buffer itself, if somebody else still refers to it, it came from a read, or this is not its home
+    /// core.
     pub fn into_buffer(mut self) -> Result<Buffer, Self> {
         let Some(memory) = Arc::get_mut(&mut self.memory) else { return Err(self) };
         let reusable = match &memory.backing {

@@ -5,19 +5,22 @@
 
 mod pair;
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    future::{Future, poll_fn},
+    pin::Pin,
+    rc::Rc,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering, fence},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use self::pair::{Own, Receiver, Sender, Timed, pair};
-use super::channel::Notify;
-use super::{Clock, Instant, Io, sim};
+use super::{Clock, Instant, Io, channel::Notify, sim};
 
 /// Messages that may be on their way from one core to another, at most. Full means wait.
 const SLOTS_MAX: usize = 1024;
@@ -237,8 +240,7 @@ impl<M: Send + 'static> Mesh<M> {
     }
 
     /// Sends if there is room now. Messages from one core to another keep their order.
-    /// # Errors
-    /// The message, if the queue is full or others wait for room in it.
+    /// # Errors  The message, if the queue is full or others wait for room in it.
     pub fn try_send(&self, core: usize, message: M) -> Result<(), M> {
         if self.local.lines.borrow().iter().any(|(_, other)| *other == core) {
             return Err(message);

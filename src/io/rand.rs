@@ -1,7 +1,6 @@
 //! Randomness: seeded by the operating system in production, by the simulation's seed in tests.
 
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::{cell::RefCell, rc::Rc};
 
 use uuid::Uuid;
 

@@ -14,20 +14,17 @@ mod rot;
 mod tasks;
 mod world;
 
-use std::cell::Cell;
-use std::future::Future;
-use std::rc::Rc;
-use std::time::Duration;
+use std::{cell::Cell, future::Future, rc::Rc, time::Duration};
 
-pub use disk::{Disk, File, Filesystem};
-pub use disk_state::NameTaken;
-pub use faults::{Failure, Faults, Operation, errno};
-pub use rot::Saved;
-pub(super) use tasks::Sleep;
-pub use tasks::{Clock, Spawner};
-pub(super) use world::SimBell;
-use world::World;
-
+use self::world::World;
+pub use self::{
+    disk::{Disk, File, Filesystem},
+    disk_state::NameTaken,
+    faults::{Failure, Faults, Operation, errno},
+    rot::Saved,
+    tasks::{Clock, Spawner},
+};
+pub(super) use self::{tasks::Sleep, world::SimBell};
 use super::{Instant, Io, Rand};
 
 /// A simulation. Cheap to clone, so that a task may kill its own node.

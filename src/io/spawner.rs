@@ -1,11 +1,15 @@
 //! Tasks of one core, and work that would block it.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
-use super::channel::{OneshotReceiver, oneshot};
-use super::{forward, sim};
+use super::{
+    channel::{OneshotReceiver, oneshot},
+    forward, sim,
+};
 
 /// Starts tasks on its core.
 #[derive(Clone)]

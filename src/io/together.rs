@@ -1,8 +1,10 @@
 //! Waiting for several futures at once, within one task.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    task::Poll,
+};
 
 /// What the first of two futures gave.
 #[derive(Debug, PartialEq, Eq)]

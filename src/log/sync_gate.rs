@@ -29,8 +29,7 @@ pub struct SyncGate {
 
 impl SyncGate {
     /// The gate to the file system of a directory. Opened before anything is written there, so that no error is missed.
-    /// # Errors
-    /// The system's.
+    /// # Errors  The system's.
     pub async fn open(io: &Io, directory: &Path) -> io::Result<Self> {
         Ok(Self {
             filesystem: io.disk.open_filesystem(directory).await?,
@@ -42,9 +41,8 @@ impl SyncGate {
     }
 
     /// Returns when a sync that began after the call has ended.
-    /// # Errors
-    /// The system's, and the same for every call that ends after it. Nothing is known about the disk then: the process must
-    /// end.
+    /// # Errors  The system's, and the same for every call that ends after it. Nothing is known about the disk then:
+    /// the process must end.
     pub async fn sync(&self, io: &Io) -> io::Result<()> {
         let needed = self.begun.load(Ordering::Acquire) + 1;
         loop {

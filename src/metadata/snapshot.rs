@@ -1,8 +1,10 @@
 //! The image as records: what a snapshot of the metadata log holds.
 
 use super::image::{Image, PartitionRegistration};
-use crate::base::{BrokerId, PartitionKey};
-use crate::protocol::metadata_records::{ConfigRecord, MetadataRecord, PartitionRecord};
+use crate::{
+    base::{BrokerId, PartitionKey},
+    protocol::metadata_records::{ConfigRecord, MetadataRecord, PartitionRecord},
+};
 
 impl Image {
     /// Records that make this image out of an empty one.
@@ -64,10 +66,10 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::base::{LeaderEpoch, TopicId};
-    use crate::metadata::Inconsistent;
-    use crate::protocol::metadata_records::{
-        BrokerRegistrationChange, PartitionChange, RegisterBroker, TOPIC_RESOURCE,
+    use crate::{
+        base::{LeaderEpoch, TopicId},
+        metadata::Inconsistent,
+        protocol::metadata_records::{BrokerRegistrationChange, PartitionChange, RegisterBroker, TOPIC_RESOURCE},
     };
 
     const TOPIC: TopicId = TopicId(Uuid::from_u128(7));

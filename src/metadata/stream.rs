@@ -3,8 +3,10 @@
 use std::fmt;
 
 use super::image::Inconsistent;
-use crate::base::{LeaderEpoch, Offset};
-use crate::protocol::metadata_records::MetadataRecord;
+use crate::{
+    base::{LeaderEpoch, Offset},
+    protocol::metadata_records::MetadataRecord,
+};
 
 /// A batch of metadata that is committed: it has happened, whoever proposed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,9 +113,7 @@ impl From<Inconsistent> for StreamError {
 
 impl Position {
     /// Where a batch belongs.
-    ///
-    /// # Errors
-    /// A batch that must not be applied, now or later.
+    /// # Errors  A batch that must not be applied, now or later.
     pub fn place(&self, batch: &CommittedBatch) -> Result<Place, StreamError> {
         let CommittedBatch { base_offset, last_offset, epoch, records } = batch;
         let base_offset = *base_offset;

@@ -1,8 +1,10 @@
 //! What a run of records changes in an image.
 
 use super::image::{Image, Inconsistent};
-use crate::base::{PartitionKey, Set, TopicId};
-use crate::protocol::metadata_records::{ConfigRecord, MetadataRecord, TOPIC_RESOURCE};
+use crate::{
+    base::{PartitionKey, Set, TopicId},
+    protocol::metadata_records::{ConfigRecord, MetadataRecord, TOPIC_RESOURCE},
+};
 
 /// The ids of what records have changed: whoever follows the image looks at these and at nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,9 +34,7 @@ impl Change {
     }
 
     /// Applies records behind those that were applied before.
-    ///
-    /// # Errors
-    /// The first record that does not fit; what has been applied until then is of no use.
+    /// # Errors  The first record that does not fit; what has been applied until then is of no use.
     pub fn apply(&mut self, records: &[MetadataRecord]) -> Result<(), Inconsistent> {
         for record in records {
             self.image.apply(record)?;

@@ -30,10 +30,8 @@ pub enum AppendPlan {
 impl Partition {
     /// Decides about a validated batch, whose offsets are relative to 0. Nothing changes until [`Partition::appended`];
     /// no await may lie between the two.
-    ///
-    /// # Errors
-    /// `NotLeaderOrFollower`, `OutOfOrderSequenceNumber`, `InvalidProducerEpoch`; `InvalidRecord` if the partition's offsets
-    /// are used up.
+    /// # Errors  `NotLeaderOrFollower`, `OutOfOrderSequenceNumber`, `InvalidProducerEpoch`; `InvalidRecord` if the
+    /// partition's offsets are used up.
     pub fn check_append(&self, info: &BatchInfo, _now: Timestamp) -> Result<AppendPlan, ErrorCode> {
         self.check_leads()?;
         if info.has_producer() {

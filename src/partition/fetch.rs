@@ -79,10 +79,8 @@ impl Partition {
     }
 
     /// Decides what a fetch gets. Between what is visible and the log end offset there is nothing yet, but no error.
-    ///
-    /// # Errors
-    /// `FencedLeaderEpoch`, `UnknownLeaderEpoch`, `NotLeaderOrFollower`, `OffsetOutOfRange`; or where the reader's log
-    /// diverges.
+    /// # Errors  `FencedLeaderEpoch`, `UnknownLeaderEpoch`, `NotLeaderOrFollower`, `OffsetOutOfRange`; or where the
+    /// reader's log diverges.
     pub fn plan_fetch(&self, request: &FetchPartition, reader: Reader) -> Result<FetchPlan, FetchRefusal> {
         self.check_leader_epoch(request.current_leader_epoch).map_err(FetchRefusal::Error)?;
         let allowed = match reader {

@@ -196,10 +196,8 @@ impl FetchSessions {
     }
 
     /// Works out what a fetch reads. `now_ms` is of any clock that does not go back.
-    ///
-    /// # Errors
-    /// `FetchSessionIdNotFound`, `InvalidFetchSessionEpoch`, `FetchSessionTopicIdError` (name and id mixed): the whole
-    /// reply is then this code, without partitions, and session id 0.
+    /// # Errors  `FetchSessionIdNotFound`, `InvalidFetchSessionEpoch`, `FetchSessionTopicIdError` (name and id mixed):
+    /// the whole reply is then this code, without partitions, and session id 0.
     pub fn open(&mut self, request: SessionRequest, now_ms: i64) -> Result<FetchContext, ErrorCode> {
         let full = request.session_epoch == EPOCH_INITIAL || request.session_epoch == EPOCH_FINAL;
         if full {
@@ -247,9 +245,7 @@ impl FetchSessions {
 
     /// Says what of the answers to send, and makes the session that a full fetch asked for, if there is room.
     /// `random` picks its id. `answers` are in the order of the context's partitions.
-    ///
-    /// # Errors
-    /// `InvalidFetchSessionEpoch` if another fetch of the same session came in between.
+    /// # Errors  `InvalidFetchSessionEpoch` if another fetch of the same session came in between.
     pub fn reply(
         &mut self,
         context: &FetchContext,

@@ -24,9 +24,7 @@ pub enum FollowRefusal {
 impl Partition {
     /// Decides about a batch of the leader's, with the offsets and the epoch that it has there. Nothing changes until
     /// [`Partition::followed`]; no await may lie between the two. Offsets may be missing, as cleaned logs have it.
-    ///
-    /// # Errors
-    /// Why it is not taken over.
+    /// # Errors  Why it is not taken over.
     pub fn check_follow(&self, info: &BatchInfo) -> Result<(), FollowRefusal> {
         match self.role {
             Role::Leader { .. } => return Err(FollowRefusal::Leads),

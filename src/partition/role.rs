@@ -133,17 +133,13 @@ impl Partition {
     }
 
     /// What only a leader may do.
-    ///
-    /// # Errors
-    /// `NotLeaderOrFollower`.
+    /// # Errors  `NotLeaderOrFollower`.
     pub fn check_leads(&self) -> Result<(), ErrorCode> {
         if self.is_leader() { Ok(()) } else { Err(ErrorCode::NotLeaderOrFollower) }
     }
 
     /// What only a replica of the partition may ask its leader.
-    ///
-    /// # Errors
-    /// `NotLeaderOrFollower` for any other broker.
+    /// # Errors  `NotLeaderOrFollower` for any other broker.
     pub(super) fn check_follower(&self, id: BrokerId) -> Result<(), ErrorCode> {
         match &self.role {
             Role::Leader { others } if others.iter().any(|other| other.id == id) => Ok(()),

@@ -122,11 +122,9 @@ impl From<BatchError> for Refusal {
 
 /// Checks what a produce request of `produce_version` brings for one partition, and rewrites what the topic wants
 /// otherwise: codec, timestamps, inner offsets.
-///
-/// # Errors
-/// `CorruptMessage` (CRC, length, magic), `InvalidRecord` (structure, not exactly one batch, control batch, magic 0 or
-/// 1, null key where compacted), `MessageTooLarge`, `RecordListTooLarge` (larger than a segment), `InvalidTimestamp`,
-/// `UnsupportedCompressionType`.
+/// # Errors  `CorruptMessage` (CRC, length, magic), `InvalidRecord` (structure, not exactly one batch, control batch,
+/// magic 0 or 1, null key where compacted), `MessageTooLarge`, `RecordListTooLarge` (larger than a segment),
+/// `InvalidTimestamp`, `UnsupportedCompressionType`.
 pub fn validate(batch: Bytes, topic: &TopicRules, produce_version: i16, now: Timestamp) -> Result<ValidBatch, Refusal> {
     let header = wire::only_batch(&batch, produce_version)?;
     let mut batch = batch;

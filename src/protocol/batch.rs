@@ -10,16 +10,17 @@ mod rebuild;
 mod records;
 mod walk;
 
-pub use builder::BatchBuilder;
-pub use header::{
-    BATCH_LENGTH_MIN, BatchHeader, CRC_START, HEADER_BYTES, LENGTH_END, MAGIC, TimestampType, crc_ok, seal,
-    set_timestamp, stamp,
+pub use self::{
+    builder::BatchBuilder,
+    header::{
+        BATCH_LENGTH_MIN, BatchHeader, CRC_START, HEADER_BYTES, LENGTH_END, MAGIC, TimestampType, crc_ok, seal,
+        set_timestamp, stamp,
+    },
+    info::{BatchInfo, SEQUENCE_NONE, sequence_after},
+    rebuild::Rebuild,
+    records::{Feed, Header, Headers, Record, RecordShape, Records, SliceFeed, next_shape, write_record},
+    walk::{BatchView, Batches, batches},
 };
-pub use info::{BatchInfo, SEQUENCE_NONE, sequence_after};
-pub use rebuild::Rebuild;
-pub use records::{Feed, Header, Headers, Record, RecordShape, Records, SliceFeed, next_shape, write_record};
-pub use walk::{BatchView, Batches, batches};
-
 use crate::base::ErrorCode;
 
 /// What can be wrong with the bytes of a batch.

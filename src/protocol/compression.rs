@@ -7,9 +7,7 @@ mod snappy;
 
 use std::io::{self, Read, Write};
 
-pub use compressor::Compressor;
-pub use feed::StreamFeed;
-
+pub use self::{compressor::Compressor, feed::StreamFeed};
 use crate::protocol::batch::BatchError;
 
 /// How the records of a batch are compressed.
@@ -102,9 +100,7 @@ pub enum Decompressor<'a> {
 impl<'a> Decompressor<'a> {
     /// Starts at the first byte of `bytes`. A block that has to be held whole and is larger than `block_max` is an error of the
     /// kind `FileTooLarge`.
-    ///
-    /// # Errors
-    /// `BadRecord` if the bytes cannot be the codec's.
+    /// # Errors  `BadRecord` if the bytes cannot be the codec's.
     pub fn new(codec: Compression, bytes: &'a [u8], block_max: usize) -> Result<Self, BatchError> {
         Ok(match codec {
             Compression::None => Self::None(bytes),
@@ -140,9 +136,7 @@ fn failure(error: &io::Error, limit: usize) -> BatchError {
 }
 
 /// Decompresses all of `bytes`.
-///
-/// # Errors
-/// `BadRecord` for what does not decompress, `TooLarge` if it would take more than `limit` bytes.
+/// # Errors  `BadRecord` for what does not decompress, `TooLarge` if it would take more than `limit` bytes.
 pub fn decompress(codec: Compression, bytes: &[u8], limit: usize) -> Result<Vec<u8>, BatchError> {
     let mut out = Vec::new();
     // One byte more than allowed tells too large from just right.

@@ -10,12 +10,12 @@ mod partition;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::base::TopicId;
-
+pub use self::{
+    broker::{BrokerEndpoint, BrokerFeature, BrokerRegistrationChange, RegisterBroker},
+    partition::{PartitionChange, PartitionRecord},
+};
 use super::primitives::{Malformed, Reader, Writer};
-
-pub use broker::{BrokerEndpoint, BrokerFeature, BrokerRegistrationChange, RegisterBroker};
-pub use partition::{PartitionChange, PartitionRecord};
+use crate::base::TopicId;
 
 /// The only frame version there is.
 const FRAME_VERSION: u32 = 1;

@@ -127,9 +127,7 @@ fn encode(records: &[MetadataRecord], epoch: LeaderEpoch, now: i64) -> Vec<u8> {
 
 /// Reads the newest whole snapshot below `directory`; without one, nothing is known yet. Whether the log goes on where it
 /// ends is for [`StoredMetadata::replay`] to say.
-///
-/// # Errors
-/// `Io`.
+/// # Errors  `Io`.
 pub async fn read_snapshot(io: &Io, directory: &Path) -> Result<StoredMetadata, MetadataError> {
     let at = |path: &Path| {
         let path = path.to_owned();
@@ -156,9 +154,7 @@ impl StoredMetadata {
     }
 
     /// Adds the log's batches that lie behind the snapshot.
-    ///
-    /// # Errors
-    /// `Malformed`, `Missing`, `TooShort`.
+    /// # Errors  `Malformed`, `Missing`, `TooShort`.
     pub fn replay(&mut self, log: &MetadataLog) -> Result<(), MetadataError> {
         if self.next < log.start {
             return Err(self.missing(log.start));

@@ -23,9 +23,7 @@ impl Replica {
     /// Takes over whole batches, with the offsets and epochs that the leader gave them. They are in memory when this
     /// returns; [`Replica::durable_end`] tells when they count, and where the next fetch begins. `high_watermark` and
     /// `log_start_offset` are the leader's.
-    ///
-    /// # Errors
-    /// Why not all were taken; those before the first that was not are.
+    /// # Errors  Why not all were taken; those before the first that was not are.
     pub async fn follow(
         &self,
         records: &[u8],

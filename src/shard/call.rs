@@ -70,9 +70,7 @@ pub type AnyAnswer = Box<dyn Any + Send>;
 /// A [`ControlAsk`] on its way to the controller.
 pub trait AnyControlAsk: Send {
     /// Decides as [`ControlAsk::decide`] does.
-    ///
-    /// # Errors
-    /// What the question is refused with.
+    /// # Errors  What the question is refused with.
     fn decide_any(
         self: Box<Self>,
         controller: &mut Controller,

@@ -123,9 +123,7 @@ impl Driver {
     }
 
     /// Lets the controller decide, and answers when every core has what was decided.
-    ///
-    /// # Errors
-    /// What the decision is refused with, `NotController` without leadership, or what the quorum answers.
+    /// # Errors  What the decision is refused with, `NotController` without leadership, or what the quorum answers.
     pub(super) async fn change<Answer>(
         &self,
         decide: impl FnOnce(&mut Controller) -> Result<Decision<Answer>, ErrorCode>,
@@ -141,9 +139,7 @@ impl Driver {
 
     /// Writes down that these partitions, which `leader` leads, have begun a new leader epoch. Every image has it already, and
     /// goes as far in the log as these records will; until this is done nothing may be served.
-    ///
-    /// # Errors
-    /// What the quorum answers. Some may have begun it for good: the next start raises them once more.
+    /// # Errors  What the quorum answers. Some may have begun it for good: the next start raises them once more.
     pub(super) async fn commit_leader_epochs(&self, leader: BrokerId, keys: &[PartitionKey]) -> Result<(), ErrorCode> {
         let _turn = self.turn.acquire(1).await;
         for keys in keys.chunks(LEADER_EPOCHS_A_BATCH) {
@@ -239,9 +235,7 @@ impl Core {
     }
 
     /// Asks the controller. Only on its core.
-    ///
-    /// # Errors
-    /// What the question is refused with, or why what was decided is not committed.
+    /// # Errors  What the question is refused with, or why what was decided is not committed.
     pub(super) async fn control_here(self: &Rc<Self>, ask: Box<dyn AnyControlAsk>) -> Result<AnyAnswer, ErrorCode> {
         let driver = self.driver.borrow().clone().ok_or(ErrorCode::NotController)?;
         // A task of its own: whoever asks may go away, and a change that is decided must be proposed.

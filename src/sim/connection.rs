@@ -79,8 +79,7 @@ impl Connection {
     }
 
     /// Asks and waits; all of it after the hand-over.
-    /// # Errors
-    /// The broker ended.
+    /// # Errors  The broker ended.
     pub async fn ask<T: 'static, F>(&self, ask: impl FnOnce(Router) -> F + 'static) -> Result<T, Gone>
     where
         F: Future<Output = T> + 'static,

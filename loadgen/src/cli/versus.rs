@@ -4,20 +4,23 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::command_line;
-use crate::compare::{self, Plan, Rounds, report};
-use crate::environment::{BrokerFacts, Machine};
-use crate::failure::{Exit, Failure};
-use crate::gate::baseline::{self, Baseline};
-use crate::gate::calibrate::pool::Pool;
-use crate::gate::{self, Limit, calibrate};
-use crate::report::json::Setting;
-use crate::report::{print, write_file};
-use crate::stats::gate::Decision;
-use crate::sys;
-use crate::target::Target;
-use crate::workload::shape::Shape;
-use crate::workload::{self, Workload};
+use crate::{
+    cli::command_line,
+    compare::{self, Plan, Rounds, report},
+    environment::{BrokerFacts, Machine},
+    failure::{Exit, Failure},
+    gate::{
+        self, Limit,
+        baseline::{self, Baseline},
+        calibrate,
+        calibrate::pool::Pool,
+    },
+    report::{json::Setting, print, write_file},
+    stats::gate::Decision,
+    sys,
+    target::Target,
+    workload::{self, Workload, shape::Shape},
+};
 
 /// What both commands take.
 #[derive(Args)]

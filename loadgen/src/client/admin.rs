@@ -1,23 +1,26 @@
 //! What a run asks of a cluster outside the measurement: metadata, topics, producer ids, offsets, configuration.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
-use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
-use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
-use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
-use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-use kafka_protocol::messages::{
-    ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
-    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse, ProducerId, TopicName,
+use kafka_protocol::{
+    messages::{
+        ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
+        InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse, ProducerId, TopicName,
+        create_topics_request::{CreatableTopic, CreatableTopicConfig},
+        delete_topics_request::DeleteTopicState,
+        describe_configs_request::DescribeConfigsResource,
+        list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+        metadata_request::MetadataRequestTopic,
+    },
+    protocol::StrBytes,
 };
-use kafka_protocol::protocol::StrBytes;
 
-use crate::client::cluster::{Layout, Leaders};
-use crate::client::error::{ClientError, codes};
-use crate::client::link::{Link, resolve};
-use crate::client::throttle::Throttled;
+use crate::client::{
+    cluster::{Layout, Leaders},
+    error::{ClientError, codes},
+    link::{Link, resolve},
+    throttle::Throttled,
+};
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const TOPIC_TIMEOUT_MS: i32 = 60_000;

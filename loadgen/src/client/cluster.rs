@@ -1,10 +1,11 @@
 //! What a run knows of the cluster: its partitions, who leads them, and where those brokers listen.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr};
 
-use kafka_protocol::messages::{MetadataResponse, TopicName};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::{
+    messages::{MetadataResponse, TopicName},
+    protocol::StrBytes,
+};
 use uuid::Uuid;
 
 /// A topic of the run.

@@ -1,8 +1,6 @@
 //! What can go wrong between us and a broker, in words that say what to do.
 
-use std::fmt;
-use std::io;
-use std::time::Duration;
+use std::{fmt, io, time::Duration};
 
 use kafka_protocol::ResponseError;
 

@@ -10,8 +10,7 @@
 //! pass that; a broker that wants to harm its load generator is not what this is for.
 
 use bytes::{Buf, Bytes, TryGetError};
-use kafka_protocol::protocol::Decodable;
-use kafka_protocol::protocol::buf::ByteBuf;
+use kafka_protocol::protocol::{Decodable, buf::ByteBuf};
 
 /// What is made of a 32-bit number that is larger than what is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,13 +123,13 @@ pub fn decode<M: Decodable>(body: &Bytes, version: i16, is_flexible: bool) -> Re
 #[cfg(test)]
 mod tests {
     use bytes::{BufMut, BytesMut};
-    use kafka_protocol::messages::metadata_response::{
-        MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+    use kafka_protocol::{
+        messages::{
+            ApiVersionsResponse, BrokerId, FetchResponse, ListOffsetsResponse, MetadataResponse, ProduceResponse,
+            metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
+        },
+        protocol::{Encodable, StrBytes},
     };
-    use kafka_protocol::messages::{
-        ApiVersionsResponse, BrokerId, FetchResponse, ListOffsetsResponse, MetadataResponse, ProduceResponse,
-    };
-    use kafka_protocol::protocol::{Encodable, StrBytes};
 
     use super::*;
     use crate::rng::Rng;

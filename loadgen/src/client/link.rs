@@ -1,16 +1,22 @@
 //! A blocking connection for what is not measured: metadata, topics, producer ids, groups.
 
-use std::io::{self, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::time::{Duration, Instant};
+use std::{
+    io::{self, Write},
+    net::{SocketAddr, TcpStream, ToSocketAddrs},
+    time::{Duration, Instant},
+};
 
 use bytes::Buf;
 
-use crate::client::error::ClientError;
-use crate::client::throttle::Throttled;
-use crate::client::versions::Versions;
-use crate::client::wire::{Wire, WireError, decode_body};
-use crate::sys;
+use crate::{
+    client::{
+        error::ClientError,
+        throttle::Throttled,
+        versions::Versions,
+        wire::{Wire, WireError, decode_body},
+    },
+    sys,
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_BYTES: usize = 16 << 10;

@@ -1,12 +1,16 @@
 //! A `Wire` on a non-blocking TCP socket in somebody's epoll.
 
-use std::io::{self, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::{
+    io::{self, Write},
+    net::{SocketAddr, TcpStream},
+};
 
 use bytes::{Buf, BytesMut};
 
-use crate::client::wire::Wire;
-use crate::sys::{self, Epoll, Interest};
+use crate::{
+    client::wire::Wire,
+    sys::{self, Epoll, Interest},
+};
 
 const READ_BYTES: usize = 64 << 10;
 /// Reads of one connection before others get their turn.

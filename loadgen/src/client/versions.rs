@@ -1,7 +1,6 @@
 //! Which version of an API to speak: the newest that the broker and our codec share (ApiVersions, key 18).
 
-use kafka_protocol::messages::ApiVersionsResponse;
-use kafka_protocol::protocol::Request;
+use kafka_protocol::{messages::ApiVersionsResponse, protocol::Request};
 
 use crate::client::error::ClientError;
 
@@ -59,8 +58,7 @@ impl Versions {
 
 #[cfg(test)]
 mod tests {
-    use kafka_protocol::messages::api_versions_response::ApiVersion;
-    use kafka_protocol::messages::{FetchRequest, ProduceRequest};
+    use kafka_protocol::messages::{FetchRequest, ProduceRequest, api_versions_response::ApiVersion};
 
     use super::*;
 

@@ -4,12 +4,12 @@
 use std::collections::VecDeque;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse, RequestHeader};
-use kafka_protocol::protocol::{Encodable, HeaderVersion, Request, StrBytes};
+use kafka_protocol::{
+    messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse, RequestHeader},
+    protocol::{Encodable, HeaderVersion, Request, StrBytes},
+};
 
-use crate::client::error::codes;
-use crate::client::guard;
-use crate::client::versions::Versions;
+use crate::client::{error::codes, guard, versions::Versions};
 
 /// No broker's reply is larger; what announces more is not Kafka.
 pub const FRAME_BYTES_MAX: usize = 256 << 20;

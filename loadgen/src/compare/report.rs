@@ -4,12 +4,16 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::compare::{Finding, Judged, Rounds};
-use crate::report::html::{escape, page, setting_lines};
-use crate::report::json::Setting;
-use crate::report::plot::{Line, Plot, Scale};
-use crate::target::Target;
-use crate::workload::units::{show_count, show_ns};
+use crate::{
+    compare::{Finding, Judged, Rounds},
+    report::{
+        html::{escape, page, setting_lines},
+        json::Setting,
+        plot::{Line, Plot, Scale},
+    },
+    target::Target,
+    workload::units::{show_count, show_ns},
+};
 
 pub const SCHEMA: &str = "ringtail-loadgen/compare/1";
 

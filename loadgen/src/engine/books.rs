@@ -1,14 +1,15 @@
 //! The books of a run: what the threads hand over every second, put together.
 
-use std::collections::BTreeMap;
-use std::sync::mpsc::Sender;
+use std::{collections::BTreeMap, sync::mpsc::Sender};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::hlog::HistogramLog;
-use crate::measure::{Metric, Sample};
-use crate::worker::Handover;
+use crate::{
+    hlog::HistogramLog,
+    measure::{Metric, Sample},
+    worker::Handover,
+};
 
 /// One second of a run.
 #[derive(Clone, Debug, Default, Serialize)]

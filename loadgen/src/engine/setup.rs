@@ -1,26 +1,36 @@
 //! What a run needs before its first record: topics, leaders, producers with their schedules, consumers at their offsets.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64};
-use std::thread::JoinHandle;
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64},
+    },
+    thread::JoinHandle,
+};
 
-use crate::client::admin::Admin;
-use crate::client::cluster::{Layout, Leaders, Numbers};
-use crate::client::error::{ClientError, code_name, codes};
-use crate::control::Shared;
-use crate::engine::{Consumers, News, plain_assignment};
-use crate::failure::Failure;
-use crate::fetch::{self, Consumer};
-use crate::measure::Window;
-use crate::produce::picker::{Payload, Picker};
-use crate::produce::{Producer, Settings};
-use crate::rng::Rng;
-use crate::schedule::Schedule;
-use crate::sys;
-use crate::verify::Ledger;
-use crate::worker::lines::TopicNames;
-use crate::workload::{Mode, Workload};
+use crate::{
+    client::{
+        admin::Admin,
+        cluster::{Layout, Leaders, Numbers},
+        error::{ClientError, code_name, codes},
+    },
+    control::Shared,
+    engine::{Consumers, News, plain_assignment},
+    failure::Failure,
+    fetch::{self, Consumer},
+    measure::Window,
+    produce::{
+        Producer, Settings,
+        picker::{Payload, Picker},
+    },
+    rng::Rng,
+    schedule::Schedule,
+    sys,
+    verify::Ledger,
+    worker::lines::TopicNames,
+    workload::{Mode, Workload},
+};
 
 const START_OF_LOG: i64 = -2;
 const END_OF_LOG: i64 = -1;

@@ -1,15 +1,20 @@
 //! The consumer against replies made by hand.
 
 use bytes::BytesMut;
-use kafka_protocol::messages::TopicName;
-use kafka_protocol::messages::fetch_response::FetchableTopicResponse;
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::{
+    messages::{TopicName, fetch_response::FetchableTopicResponse},
+    protocol::StrBytes,
+};
 use uuid::Uuid;
 
 use super::*;
-use crate::client::cluster::{Partition, Topic};
-use crate::records::batch::{BatchWriter, Identity, seal};
-use crate::records::compress::Codec;
+use crate::{
+    client::cluster::{Partition, Topic},
+    records::{
+        batch::{BatchWriter, Identity, seal},
+        compress::Codec,
+    },
+};
 
 fn consumer(partitions: i32, ledger: &Arc<Ledger>) -> Consumer {
     let layout = Layout {

@@ -4,22 +4,23 @@
 //! machine's processors, kernel and loopback do to both cancels out. What only the broker meets, its disk above all, does
 //! not, and neither does another day. So this is weaker than pairs of base and candidate, and every report says so.
 
-use std::fs;
-use std::path::Path;
+use std::{fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::compare::{Pair, Plan, Rounds, differences};
-use crate::environment::Machine;
-use crate::failure::Failure;
-use crate::gate::{Limit, Verdict, gated, gated_differences, rules};
-use crate::report::write_file;
-use crate::rng::Rng;
-use crate::stats::gate::Rules;
-use crate::sys;
-use crate::target::Target;
-use crate::workload::{Mode, Workload};
+use crate::{
+    compare::{Pair, Plan, Rounds, differences},
+    environment::Machine,
+    failure::Failure,
+    gate::{Limit, Verdict, gated, gated_differences, rules},
+    report::write_file,
+    rng::Rng,
+    stats::gate::Rules,
+    sys,
+    target::Target,
+    workload::{Mode, Workload},
+};
 
 const SCHEMA: &str = "ringtail-loadgen/baseline/1";
 

@@ -7,15 +7,19 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::compare::{Pair, Plan, differences};
-use crate::failure::Failure;
-use crate::gate::calibrate::pool::Pool;
-use crate::gate::{Limit, gated, rules};
-use crate::proxy::Delays;
-use crate::rng::Rng;
-use crate::stats::calibration::{Rate, Rates, Truth, rates, shares};
-use crate::stats::gate::{Decision, Rules};
-use crate::stats::{FLIPS_FEW, trimmed_mean};
+use crate::{
+    compare::{Pair, Plan, differences},
+    failure::Failure,
+    gate::{Limit, calibrate::pool::Pool, gated, rules},
+    proxy::Delays,
+    rng::Rng,
+    stats::{
+        FLIPS_FEW,
+        calibration::{Rate, Rates, Truth, rates, shares},
+        gate::{Decision, Rules},
+        trimmed_mean,
+    },
+};
 
 const ARMS: [(&str, Truth); 3] =
     [("no delay", Truth::NoShift), ("every reply delayed", Truth::Unknown), ("slow tail", Truth::Unknown)];

@@ -4,13 +4,18 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::compare::Numbers;
-use crate::compare::report::{pairs_plot, show, targets};
-use crate::gate::Verdict;
-use crate::gate::baseline::Baseline;
-use crate::report::html::{escape, page, setting_lines};
-use crate::report::json::Setting;
-use crate::stats::gate::{Decision, Evidence};
+use crate::{
+    compare::{
+        Numbers,
+        report::{pairs_plot, show, targets},
+    },
+    gate::{Verdict, baseline::Baseline},
+    report::{
+        html::{escape, page, setting_lines},
+        json::Setting,
+    },
+    stats::gate::{Decision, Evidence},
+};
 
 pub const SCHEMA: &str = "ringtail-loadgen/gate/1";
 

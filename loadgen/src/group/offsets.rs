@@ -1,17 +1,27 @@
 //! What the members of a group commit, and whether the broker gives it back.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::Ordering,
+};
 
-use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
-use kafka_protocol::messages::{OffsetCommitRequest, OffsetFetchRequest};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::{
+    messages::{
+        OffsetCommitRequest, OffsetFetchRequest,
+        offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
+        offset_fetch_request::OffsetFetchRequestTopic,
+    },
+    protocol::StrBytes,
+};
 use uuid::Uuid;
 
-use crate::client::error::{ClientError, codes};
-use crate::client::link::Link;
-use crate::group::{Joined, Member};
+use crate::{
+    client::{
+        error::{ClientError, codes},
+        link::Link,
+    },
+    group::{Joined, Member},
+};
 
 /// Up to here a request names one group, above it several.
 const ONE_GROUP_VERSION: i16 = 7;

@@ -1,10 +1,14 @@
 //! What replies, and their absence, do to the batches on their way.
 
-use crate::client::error::{codes, is_retriable};
-use crate::measure::Recorder;
-use crate::produce::queue::{Batch, advance_sequence};
-use crate::produce::{Answer, BACK_OFF_FIRST_NS, BACK_OFF_MAX_NS, POOL_MAX, Producer};
-use crate::verify::Stretch;
+use crate::{
+    client::error::{codes, is_retriable},
+    measure::Recorder,
+    produce::{
+        Answer, BACK_OFF_FIRST_NS, BACK_OFF_MAX_NS, POOL_MAX, Producer,
+        queue::{Batch, advance_sequence},
+    },
+    verify::Stretch,
+};
 
 impl Producer {
     /// The reply to the oldest request to this broker.

@@ -1,9 +1,10 @@
 //! The end of waiting: what is not acknowledged in time counts as its time-out.
 
-use crate::client::error::codes;
-use crate::measure::Recorder;
-use crate::produce::Producer;
-use crate::produce::queue::Batch;
+use crate::{
+    client::error::codes,
+    measure::Recorder,
+    produce::{Producer, queue::Batch},
+};
 
 impl Producer {
     /// Gives up what waits too long, in memory and in the schedule.

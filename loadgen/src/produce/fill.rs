@@ -2,11 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::measure::Recorder;
-use crate::produce::queue::{Batch, Open};
-use crate::produce::{BUFFER_BYTES_MAX, EXPIRY_INTERVAL_NS, Lane, Producer};
-use crate::records::batch::{BatchWriter, HEADER_BYTES, RECORD_OVERHEAD_MAX};
-use crate::records::stamp::{STAMP_BYTES, Stamp};
+use crate::{
+    measure::Recorder,
+    produce::{
+        BUFFER_BYTES_MAX, EXPIRY_INTERVAL_NS, Lane, Producer,
+        queue::{Batch, Open},
+    },
+    records::{
+        batch::{BatchWriter, HEADER_BYTES, RECORD_OVERHEAD_MAX},
+        stamp::{STAMP_BYTES, Stamp},
+    },
+};
 
 impl Producer {
     /// Turns what is due into batches.

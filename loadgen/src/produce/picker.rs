@@ -1,8 +1,6 @@
 //! What goes into a record and where it goes: size, key, payload, partition. All drawn from the run's seed.
 
-use crate::produce::Settings;
-use crate::rng::Rng;
-use crate::workload::Partitioner;
+use crate::{produce::Settings, rng::Rng, workload::Partitioner};
 
 const POOL_BYTES: usize = 1 << 20;
 pub const KEY_BYTES: usize = 16;

@@ -1,9 +1,13 @@
 //! From batches to requests.
 
-use crate::measure::Recorder;
-use crate::produce::queue::{Batch, advance_sequence};
-use crate::produce::{Producer, Sent};
-use crate::records::batch::Identity;
+use crate::{
+    measure::Recorder,
+    produce::{
+        Producer, Sent,
+        queue::{Batch, advance_sequence},
+    },
+    records::batch::Identity,
+};
 
 impl Producer {
     /// The next request to this broker, if a slot is free and something is ready. It counts as sent at `now`.

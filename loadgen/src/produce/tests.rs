@@ -1,11 +1,13 @@
 //! The producer against a simulated server in virtual time: known stalls must be seen in full.
 
 use super::*;
-use crate::client::error::{code_name, codes, is_retriable};
-use crate::measure::{Metric, Recorder, Window};
-use crate::produce::queue::advance_sequence;
-use crate::rng::Rng;
-use crate::schedule::Arrival;
+use crate::{
+    client::error::{code_name, codes, is_retriable},
+    measure::{Metric, Recorder, Window},
+    produce::queue::advance_sequence,
+    rng::Rng,
+    schedule::Arrival,
+};
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;

@@ -2,8 +2,10 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::records::compress::{self, Codec};
-use crate::records::stamp::STAMP_BYTES;
+use crate::records::{
+    compress::{self, Codec},
+    stamp::STAMP_BYTES,
+};
 
 pub const HEADER_BYTES: usize = 61;
 const CRC_AT: usize = 17;

@@ -1,7 +1,9 @@
 //! Reads the batches of a fetch reply, record by record, without an allocation. Bytes come from the network: nothing panics.
 
-use crate::records::batch::HEADER_BYTES;
-use crate::records::compress::{self, Codec};
+use crate::records::{
+    batch::HEADER_BYTES,
+    compress::{self, Codec},
+};
 
 /// What a fetched batch can be wrong about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,8 +144,10 @@ mod tests {
     use bytes::BytesMut;
 
     use super::*;
-    use crate::records::batch::{BatchWriter, Identity, seal};
-    use crate::rng::Rng;
+    use crate::{
+        records::batch::{BatchWriter, Identity, seal},
+        rng::Rng,
+    };
 
     fn batch(codec: Codec, base_offset: i64, values: &[&[u8]]) -> Vec<u8> {
         let mut writer = BatchWriter::start(BytesMut::new(), 5);

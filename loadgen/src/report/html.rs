@@ -4,12 +4,16 @@ use std::fmt::Write;
 
 use hdrhistogram::Histogram;
 
-use crate::client::error::code_name;
-use crate::engine::Outcome;
-use crate::measure::{Metric, is_backed};
-use crate::report::json::{QUANTILES, Setting, rate};
-use crate::report::plot::{Line, Plot, Scale};
-use crate::workload::units::{show_count, show_ns};
+use crate::{
+    client::error::code_name,
+    engine::Outcome,
+    measure::{Metric, is_backed},
+    report::{
+        json::{QUANTILES, Setting, rate},
+        plot::{Line, Plot, Scale},
+    },
+    workload::units::{show_count, show_ns},
+};
 
 const STYLE: &str = "
 :root{--bg:#fbfbf9;--fg:#1d2126;--dim:#636b74;--line:#dfe1dc;--card:#fff;--warm:#8882;--c1:#0b6bcb;--c2:#c2410c;--c3:#15803d;--c4:#9333ea;--c5:#b45309;--bad:#b91c1c;--good:#15803d}

@@ -6,12 +6,14 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::client::error::code_name;
-use crate::engine::Outcome;
-use crate::environment::{BrokerFacts, Machine};
-use crate::hlog;
-use crate::measure::{Metric, is_backed};
-use crate::workload::Mode;
+use crate::{
+    client::error::code_name,
+    engine::Outcome,
+    environment::{BrokerFacts, Machine},
+    hlog,
+    measure::{Metric, is_backed},
+    workload::Mode,
+};
 
 pub const SCHEMA: &str = "ringtail-loadgen/run/1";
 pub const QUANTILES: [(&str, f64); 5] =

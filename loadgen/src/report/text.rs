@@ -2,12 +2,16 @@
 
 use std::fmt::Write;
 
-use crate::client::error::code_name;
-use crate::engine::Outcome;
-use crate::measure::{Metric, is_backed};
-use crate::report::json::{QUANTILES, Setting, rate};
-use crate::workload::units::{show_count, show_ns};
-use crate::workload::{Mode, Rate};
+use crate::{
+    client::error::code_name,
+    engine::Outcome,
+    measure::{Metric, is_backed},
+    report::json::{QUANTILES, Setting, rate},
+    workload::{
+        Mode, Rate,
+        units::{show_count, show_ns},
+    },
+};
 
 /// What a person wants to know, in the order of importance.
 pub fn summary(outcome: &Outcome, setting: &Setting) -> String {

@@ -6,9 +6,13 @@
 
 use serde::Serialize;
 
-use crate::rng::Rng;
-use crate::stats::gate::{Decision, Rules};
-use crate::stats::quantile;
+use crate::{
+    rng::Rng,
+    stats::{
+        gate::{Decision, Rules},
+        quantile,
+    },
+};
 
 pub const BLOCK_PAIRS: usize = 4;
 const OUTER: usize = 40;

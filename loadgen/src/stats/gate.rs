@@ -2,8 +2,10 @@
 
 use serde::Serialize;
 
-use crate::rng::Rng;
-use crate::stats::{Side, holm, sign_flip, spend, trimmed_mean, two_sample};
+use crate::{
+    rng::Rng,
+    stats::{Side, holm, sign_flip, spend, trimmed_mean, two_sample},
+};
 
 /// What the gate says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

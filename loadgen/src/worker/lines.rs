@@ -1,20 +1,23 @@
 //! The connections of one worker: who owns which, at which versions it speaks, and when a lost one is tried again.
 
-use std::collections::BTreeMap;
-use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc};
 
-use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::{FetchRequest, FetchResponse, ProduceRequest};
+use kafka_protocol::messages::{
+    FetchRequest, FetchResponse, ProduceRequest,
+    produce_request::{PartitionProduceData, TopicProduceData},
+};
 
-use crate::client::cluster::{Layout, Numbers};
-use crate::client::socket::Socket;
-use crate::client::throttle::Throttled;
-use crate::client::wire::{Reply, decode_body};
-use crate::fetch::TOPIC_ID_VERSION;
-use crate::produce::{Answer, Sent};
-use crate::sys::Epoll;
+use crate::{
+    client::{
+        cluster::{Layout, Numbers},
+        socket::Socket,
+        throttle::Throttled,
+        wire::{Reply, decode_body},
+    },
+    fetch::TOPIC_ID_VERSION,
+    produce::{Answer, Sent},
+    sys::Epoll,
+};
 
 const RECONNECT_PAUSE_NS: u64 = 100_000_000;
 

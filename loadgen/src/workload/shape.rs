@@ -1,8 +1,10 @@
 //! The settings of a load as a user gives them, all optional: the same names as flags and in a TOML file.
 
 use clap::Args;
-use serde::de::{self, Deserializer, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Serialize,
+    de::{self, Deserializer, Visitor},
+};
 
 /// Settings as written. A flag wins over the file, the file over the default.
 #[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]

@@ -2,8 +2,7 @@
 
 use serde::Serialize;
 
-use crate::rng::Rng;
-use crate::workload::units::parse_bytes;
+use crate::{rng::Rng, workload::units::parse_bytes};
 
 const SIZE_MAX: usize = 64 << 20;
 

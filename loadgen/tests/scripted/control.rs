@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use kafka_protocol::messages::{ApiKey, BrokerId, MetadataRequest};
-use ringtail_loadgen::client::admin::Admin;
-use ringtail_loadgen::client::cluster::Layout;
-use ringtail_loadgen::client::error::ClientError;
-use ringtail_loadgen::client::link::Link;
+use ringtail_loadgen::client::{admin::Admin, cluster::Layout, error::ClientError, link::Link};
 
 use crate::peer::{APIS, Fault, Peer, Rule};
 

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use kafka_protocol::messages::ApiKey;
-use ringtail_loadgen::engine::{self, Outcome};
-use ringtail_loadgen::workload::Workload;
-use ringtail_loadgen::workload::shape::Shape;
+use ringtail_loadgen::{
+    engine::{self, Outcome},
+    workload::{Workload, shape::Shape},
+};
 
 use crate::peer::{APIS, Fault, Peer, Rule};
 

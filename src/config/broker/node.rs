@@ -1,10 +1,12 @@
 //! Who this process is and what it may have of its machine.
 
-use crate::base::BrokerId;
-use crate::config::{
-    load::{ConfigError, Places},
-    value,
-    values::Values,
+use crate::{
+    base::BrokerId,
+    config::{
+        load::{ConfigError, Places},
+        value,
+        values::Values,
+    },
 };
 
 /// The process's settings. They stay as they are while it runs.

@@ -1,11 +1,13 @@
 //! The controller quorum. Nothing of it is kept yet: it can only be this process.
 
-use crate::base::BrokerId;
-use crate::config::{
-    listeners::Listener,
-    load::{ConfigError, Places},
-    value,
-    values::Values,
+use crate::{
+    base::BrokerId,
+    config::{
+        listeners::Listener,
+        load::{ConfigError, Places},
+        value,
+        values::Values,
+    },
 };
 
 /// Refuses a quorum of others: to ignore it would make a second cluster beside the one that is meant.

@@ -1,10 +1,12 @@
 //! One value from one task to another.
 
-use std::cell::RefCell;
-use std::future::Future;
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::{
+    cell::RefCell,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
 
 struct State<T> {
     value: Option<T>,
@@ -28,8 +30,7 @@ pub struct OneshotSender<T> {
 
 impl<T> OneshotSender<T> {
     /// Hands the value over; never waits.
-    /// # Errors
-    /// The value, if the receiver is gone.
+    /// # Errors  The value, if the receiver is gone.
     pub fn send(self, value: T) -> Result<(), T> {
         let mut state = self.state.borrow_mut();
         if state.receiver_gone {

@@ -1,10 +1,12 @@
 //! A bounded queue from many tasks to one. Full means wait.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::future::poll_fn;
-use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    future::poll_fn,
+    rc::Rc,
+    task::{Poll, Waker},
+};
 
 use super::semaphore::{Permit, Semaphore};
 
@@ -55,8 +57,7 @@ pub struct QueueSender<T> {
 
 impl<T> QueueSender<T> {
     /// Puts an item into the queue if there is room and nobody waits for it.
-    /// # Errors
-    /// The item, if the queue is full or the receiver gone.
+    /// # Errors  The item, if the queue is full or the receiver gone.
     pub fn try_send(&self, item: T) -> Result<(), TrySendError<T>> {
         if self.is_closed() {
             return Err(TrySendError::Closed(item));
@@ -71,8 +72,7 @@ impl<T> QueueSender<T> {
     }
 
     /// Waits for room, first come first served, then puts the item in.
-    /// # Errors
-    /// The item, if the receiver is gone.
+    /// # Errors  The item, if the receiver is gone.
     pub async fn send(&self, item: T) -> Result<(), T> {
         let slot = self.state.room.acquire(1).await;
         if self.is_closed() {

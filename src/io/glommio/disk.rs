@@ -2,27 +2,32 @@
 //! small pool of unpinned threads.
 #![allow(unsafe_code)]
 
-use std::any::Any;
-use std::cell::RefCell;
-use std::fs;
-use std::io::{self, ErrorKind, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::ptr::NonNull;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::{
+    any::Any,
+    cell::RefCell,
+    fs,
+    io::{self, ErrorKind, Write},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+    ptr::NonNull,
+    rc::Rc,
+    sync::Arc,
+    time::UNIX_EPOCH,
+};
 
-use ::glommio::GlommioError;
-use ::glommio::io::{DmaBuffer, OpenOptions as DmaOptions};
+use ::glommio::{
+    GlommioError,
+    io::{DmaBuffer, OpenOptions as DmaOptions},
+};
 
-use super::file::File;
-use super::tasks::offload;
-use super::{sys, whole_files};
-use crate::base::{Set, Timestamp};
-use crate::io::memory::Home;
-use crate::io::{ALIGNMENT, Buffer, DirEntry, FileLeft, FileWrite, OpenOptions, align_up, is_full};
+use super::{file::File, sys, tasks::offload, whole_files};
+use crate::{
+    base::{Set, Timestamp},
+    io::{ALIGNMENT, Buffer, DirEntry, FileLeft, FileWrite, OpenOptions, align_up, is_full, memory::Home},
+};
 
 /// The operating system's error inside of glommio's.
 pub(super) fn plain(error: GlommioError<()>) -> io::Error {

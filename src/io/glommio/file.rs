@@ -1,22 +1,25 @@
 //! Open files: direct I/O through the ring; through threads where the file system has no direct I/O.
 #![allow(unsafe_code)]
 
-use std::fs;
-use std::io::{self, ErrorKind};
-use std::ops::Range;
-use std::os::fd::{AsRawFd, RawFd};
-use std::path::{Path, PathBuf};
-use std::ptr::NonNull;
-use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    ops::Range,
+    os::fd::{AsRawFd, RawFd},
+    path::{Path, PathBuf},
+    ptr::NonNull,
+    rc::Rc,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use ::glommio::io::{DmaBuffer, DmaFile, OpenOptions as DmaOptions, ReadResult};
 
-use super::disk::{Disk, plain};
-use super::sys;
-use super::tasks::offload;
-use crate::io::channel::oneshot;
-use crate::io::{ALIGNMENT, Buffer, OpenOptions, SharedBuffer, Slice, align_up};
+use super::{
+    disk::{Disk, plain},
+    sys,
+    tasks::offload,
+};
+use crate::io::{ALIGNMENT, Buffer, OpenOptions, SharedBuffer, Slice, align_up, channel::oneshot};
 
 /// Said once per process: every file of a directory would say the same.
 static BUFFERED_WARNED: AtomicBool = AtomicBool::new(false);

@@ -1,9 +1,11 @@
 //! The guard against glommio 0.9.0 parking with runnable tasks.
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::task::Poll;
-use std::time::Duration;
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    task::Poll,
+    time::Duration,
+};
 
 use ::glommio::timer::Timer;
 

@@ -1,14 +1,13 @@
 //! What a start looks at first, so that it can say in words what is wrong: io_uring, locked memory, direct I/O.
 
-use std::fmt;
-use std::fs;
-use std::io::{self, ErrorKind};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::{
+    fmt, fs,
+    io::{self, ErrorKind},
+    os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
+    path::Path,
+};
 
-use super::start::RING_DEPTH;
-use super::sys;
+use super::{start::RING_DEPTH, sys};
 
 /// The kernel locks the I/O memory once for each of glommio's three rings.
 const RINGS: u64 = 3;
@@ -81,8 +80,7 @@ impl fmt::Display for Unusable {
 impl std::error::Error for Unusable {}
 
 /// Asks the kernel for a ring.
-/// # Errors
-/// Why there is none.
+/// # Errors  Why there is none.
 pub fn io_uring() -> Result<(), Unusable> {
     match sys::try_ring() {
         Ok(()) => Ok(()),
@@ -106,8 +104,7 @@ fn explain(error: &io::Error, setting: Option<&str>) -> Unusable {
 }
 
 /// I/O memory for each of `cores` executors, in bytes, within what may be locked; raises the soft limit to the hard one.
-/// # Errors
-/// If the limit is too low for so many.
+/// # Errors  If the limit is too low for so many.
 pub fn io_memory(cores: usize) -> Result<usize, Unusable> {
     let limit = sys::raise_memlock().map_err(|error| Unusable::Other(error.to_string()))?;
     io_memory_within(limit, may_lock_anything(), cores)
@@ -152,8 +149,7 @@ pub enum DirectIo {
 }
 
 /// Tries direct I/O in a directory by making a file there for a moment.
-/// # Errors
-/// The operating system's: the directory is missing, not writable, on a read-only or full disk.
+/// # Errors  The operating system's: the directory is missing, not writable, on a read-only or full disk.
 pub fn direct_io(directory: &Path) -> io::Result<DirectIo> {
     if sys::is_tmpfs(fs::File::open(directory)?.as_raw_fd())? {
         return Ok(DirectIo::Tmpfs);

@@ -1,22 +1,25 @@
 //! Starting executors: one per core, all of them or none.
 
-use std::fmt;
-use std::fs;
-use std::future::Future;
-use std::io::{self, Read};
-use std::marker::PhantomData;
-use std::rc::Rc;
-use std::sync::mpsc;
-use std::time::Duration;
+use std::{
+    fmt, fs,
+    future::Future,
+    io::{self, Read},
+    marker::PhantomData,
+    rc::Rc,
+    sync::mpsc,
+    time::Duration,
+};
 
 use ::glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement, PoolPlacement};
 
-use super::disk::Disk;
-use super::probe::Unusable;
-use super::tasks::{Clock, Spawner};
-use super::{ladder, sys};
-use crate::io::rand::Generator;
-use crate::io::{self as room, Io, Rand};
+use super::{
+    disk::Disk,
+    ladder,
+    probe::Unusable,
+    sys,
+    tasks::{Clock, Spawner},
+};
+use crate::io::{self as room, Io, Rand, rand::Generator};
 
 /// Threads of each core for work that blocks. Not pinned, so that they do not take the core's CPU from it.
 const OFFLOAD_THREADS: usize = 2;
@@ -117,9 +120,7 @@ fn translate(core: usize, error: GlommioError<()>) -> StartError {
 /// Starts one executor for each entry of `cores`, on its own thread: pinned to the given CPU, or unpinned. `io_memory` is
 /// the bytes of registered I/O memory of each (three times that is locked; see [`probe::io_memory`](super::probe::io_memory)).
 /// Then runs `body(core)` on each. The bodies begin when all executors run.
-///
-/// # Errors
-/// What kept the first failing executor from starting; then none runs.
+/// # Errors  What kept the first failing executor from starting; then none runs.
 pub fn start<T, B, F>(
     cores: &[Option<usize>],
     io_memory: usize,
@@ -211,8 +212,7 @@ where
 }
 
 /// The doors of the executor of this thread, for one that was not started by [`start`]; such a one runs its own ladder.
-/// # Errors
-/// The operating system's, for `/dev/urandom` and `/dev/null`.
+/// # Errors  The operating system's, for `/dev/urandom` and `/dev/null`.
 pub async fn doors() -> io::Result<Io> {
     let mut bytes = [0; 32];
     fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;

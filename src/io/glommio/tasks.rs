@@ -1,15 +1,16 @@
 //! Time and tasks on a glommio executor.
 
-use std::future::Future;
-use std::io;
-use std::rc::Rc;
-use std::sync::OnceLock;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    future::Future,
+    io,
+    rc::Rc,
+    sync::OnceLock,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use ::glommio::io::BufferedFile;
 
-use crate::base::Timestamp;
-use crate::io::Instant;
+use crate::{base::Timestamp, io::Instant};
 
 /// The moment from which all cores count, so that their instants can be compared.
 fn beginning() -> std::time::Instant {

@@ -1,11 +1,13 @@
 //! glommio for real: files, memory across threads, and the mesh, on unpinned executors.
 
-use std::cell::{Cell, RefCell};
-use std::future::Future;
-use std::io::ErrorKind;
-use std::path::PathBuf;
-use std::sync::mpsc;
-use std::time::Duration;
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    io::ErrorKind,
+    path::PathBuf,
+    sync::mpsc,
+    time::Duration,
+};
 
 use super::*;
 use crate::io::{Io, Mesh, MeshSeed, OpenOptions, Slice, Tail, mesh};

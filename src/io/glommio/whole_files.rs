@@ -1,10 +1,11 @@
 //! A file in one go, for a thread that may block: opened, grown, written, closed; or left as it is to be.
 
-use std::fs;
-use std::io::{self, ErrorKind};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
+    path::Path,
+};
 
 use super::sys;
 use crate::io::{FileLeft, FileWrite, Left, Mark};

@@ -1,22 +1,29 @@
 //! The doors to a node's simulated disk: each operation takes its time and happens somewhere within it.
 
-use std::cell::{Cell, RefCell};
-use std::io::{self, ErrorKind};
-use std::ops::Range;
-use std::os::fd::RawFd;
-use std::path::{Path, PathBuf};
-use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    cell::{Cell, RefCell},
+    io::{self, ErrorKind},
+    ops::Range,
+    os::fd::RawFd,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
-use super::disk_state::{Bytes, Content, DiskState, WriteInFlight};
-use super::faults::{Operation, errno, error, short_write};
-use super::world::{Event, World};
-use crate::base::Timestamp;
-use crate::io::channel::oneshot;
-use crate::io::memory::Home;
-use crate::io::{
-    ALIGNMENT, Buffer, DirEntry, FileLeft, FileWrite, Instant, Left, Mark, OpenOptions, SharedBuffer, Slice, align_up,
+use super::{
+    disk_state::{Bytes, Content, DiskState, WriteInFlight},
+    faults::{Operation, errno, error, short_write},
+    world::{Event, World},
+};
+use crate::{
+    base::Timestamp,
+    io::{
+        ALIGNMENT, Buffer, DirEntry, FileLeft, FileWrite, Instant, Left, Mark, OpenOptions, SharedBuffer, Slice,
+        align_up, channel::oneshot, memory::Home,
+    },
 };
 
 /// A file system that is kept open: it hears once of each failed sync since then.

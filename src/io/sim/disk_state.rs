@@ -1,17 +1,20 @@
 //! What a node's simulated disk holds: files and directories, faults, and what a kill or a power cut leaves.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, ErrorKind};
-use std::ops::Range;
-use std::path::{Component, Path, PathBuf};
-use std::rc::Rc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{self, ErrorKind},
+    ops::Range,
+    path::{Component, Path, PathBuf},
+    rc::Rc,
+};
 
-use super::faults::{Faults, Operation, errno, error, short_write};
-use super::file_image::{FileImage, SECTOR};
-use super::names::Names;
-use super::world::World;
-use crate::io::channel::OneshotSender;
-use crate::io::{ALIGNMENT, DirEntry, Instant, SharedBuffer};
+use super::{
+    faults::{Faults, Operation, errno, error, short_write},
+    file_image::{FileImage, SECTOR},
+    names::Names,
+    world::World,
+};
+use crate::io::{ALIGNMENT, DirEntry, Instant, SharedBuffer, channel::OneshotSender};
 
 pub(super) const ROOT: u64 = 0;
 

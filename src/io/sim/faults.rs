@@ -1,7 +1,9 @@
 //! What goes wrong on a simulated disk.
 
-use std::io::{self, ErrorKind};
-use std::ops::Range;
+use std::{
+    io::{self, ErrorKind},
+    ops::Range,
+};
 
 use super::world::World;
 

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Simulation;
-use super::disk_state::{Content, DiskState, Inode, ROOT};
-use super::file_image::{FileImage, SECTOR};
-use super::names::Names;
+use super::{
+    Simulation,
+    disk_state::{Content, DiskState, Inode, ROOT},
+    file_image::{FileImage, SECTOR},
+    names::Names,
+};
 
 /// Everything that lay on a disk at some moment.
 #[derive(Clone)]

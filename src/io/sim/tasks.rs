@@ -1,13 +1,14 @@
 //! The simulator's clock and spawner.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::{
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
 
 use super::world::{Event, EventKey, World};
-use crate::base::Timestamp;
-use crate::io::Instant;
+use crate::{base::Timestamp, io::Instant};
 
 /// Wall-clock time at which every simulation begins, in milliseconds since the Unix epoch.
 const BEGINNING: Timestamp = 1_700_000_000_000;

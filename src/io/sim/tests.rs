@@ -2,11 +2,13 @@
 
 mod faults;
 
-use std::cell::{Cell, RefCell};
-use std::io::ErrorKind;
-use std::path::Path;
-use std::rc::Rc;
-use std::time::Duration;
+use std::{
+    cell::{Cell, RefCell},
+    io::ErrorKind,
+    path::Path,
+    rc::Rc,
+    time::Duration,
+};
 
 use super::*;
 use crate::io::{OpenOptions, SharedBuffer, Tail, mesh};

@@ -1,18 +1,23 @@
 //! The world: virtual time, events, tasks in seeded order, and the trace.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
-use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Wake, Waker};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Wake, Waker},
+};
 
 use super::disk_state::DiskState;
-use crate::base::Map;
-use crate::io::rand::Generator;
-use crate::io::{Instant, memory::Home};
+use crate::{
+    base::Map,
+    io::{Instant, memory::Home, rand::Generator},
+};
 
 /// Polls without virtual time moving after which a run counts as hung: a loop that never waits.
 const POLLS_PER_INSTANT_MAX: u64 = 5_000_000;

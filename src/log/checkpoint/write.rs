@@ -13,8 +13,7 @@ const PIECE_BYTES: usize = 256 << 10;
 
 /// Writes a checkpoint over whatever the file holds; its bytes (not its name) are durable afterwards. A crash may leave a
 /// part of it, which its sum tells.
-/// # Errors
-/// The system's.
+/// # Errors  The system's.
 pub async fn write_checkpoint(
     io: &Io,
     path: &Path,

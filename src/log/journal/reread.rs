@@ -66,8 +66,7 @@ impl Journal {
     }
 
     /// Shows the blocks `from..below` in order. They must be written, and not be freed yet.
-    /// # Errors
-    /// The system's; `InvalidData` if one of them is missing.
+    /// # Errors  The system's; `InvalidData` if one of them is missing.
     pub async fn reread(
         &self,
         from: u64,

@@ -21,8 +21,7 @@ impl Journal {
 
     /// Waits until nothing was written for a while, and has the writer state that everything is durable. A core that comes to
     /// rest is woken by it twice at the most, and then not again: a timer for each block would cost every append.
-    /// # Errors
-    /// A sync failed. As [`run`](Self::run).
+    /// # Errors  A sync failed. As [`run`](Self::run).
     pub async fn watch(&self) -> Result<(), JournalFailure> {
         loop {
             let before = self.next_sequence();

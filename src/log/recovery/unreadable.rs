@@ -25,8 +25,7 @@ pub struct Place {
 }
 
 /// The bytes of a file, zeros where it cannot be read, and the positions of the blocks where that is.
-/// # Errors
-/// `error`, if too much cannot be read.
+/// # Errors  `error`, if too much cannot be read.
 pub async fn read_around(file: &File, size: u64, error: io::Error) -> io::Result<(Slice, Vec<u64>)> {
     let mut bytes = vec![0; size as usize];
     let mut unreadable = Vec::new();

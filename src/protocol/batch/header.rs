@@ -71,9 +71,7 @@ pub struct BatchHeader {
 
 impl BatchHeader {
     /// Reads the header at the start of `bytes`.
-    ///
-    /// # Errors
-    /// Anything but `BadRecord`. `Truncated` only if the header itself is not there.
+    /// # Errors  Anything but `BadRecord`. `Truncated` only if the header itself is not there.
     pub fn parse(bytes: &[u8]) -> Result<Self, BatchError> {
         if bytes.len() <= MAGIC_AT {
             return Err(BatchError::Truncated { needed: HEADER_BYTES });

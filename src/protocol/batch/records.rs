@@ -11,9 +11,7 @@ const HEAD_BYTES_MAX: usize = 5 + 1 + 10 + 5;
 /// Where record bytes come from: a slice, or a decompressor.
 pub trait Feed {
     /// Takes one byte.
-    ///
-    /// # Errors
-    /// `BadRecord` at the end of the bytes or if they do not decompress; `TooLarge` beyond the feed's limit.
+    /// # Errors  `BadRecord` at the end of the bytes or if they do not decompress; `TooLarge` beyond the feed's limit.
     fn byte(&mut self) -> Result<u8, BatchError>;
     /// Passes over `count` bytes. Errors as for [`Feed::byte`].
     fn skip(&mut self, count: usize) -> Result<(), BatchError>;
@@ -91,9 +89,7 @@ pub struct RecordShape {
 /// Passes over one record and checks that its parts fill its length exactly. Validation has it for itself, made part of its loop:
 /// who else looks at records hands in a `dyn Feed`, since with two callers the optimiser keeps it apart, and validating a batch of
 /// 1,000 records takes 30 % more instructions (`benches/instructions.txt`).
-///
-/// # Errors
-/// `BadRecord`, or what the feed says.
+/// # Errors  `BadRecord`, or what the feed says.
 #[inline]
 pub fn next_shape<F: Feed + ?Sized>(feed: &mut F) -> Result<RecordShape, BatchError> {
     let length = length(varint(feed)?)?;
@@ -126,9 +122,7 @@ pub(super) struct Head {
 }
 
 /// Takes a record up to its key. What follows is not looked at.
-///
-/// # Errors
-/// `BadRecord`, or what the feed says.
+/// # Errors  `BadRecord`, or what the feed says.
 pub(super) fn next_head<F: Feed>(feed: &mut F) -> Result<Head, BatchError> {
     let length = length(varint(feed)?)?;
     let end = feed.position().saturating_add(length);

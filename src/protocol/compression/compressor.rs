@@ -43,9 +43,7 @@ pub enum Compressor<W: Write> {
 impl<W: Write> Compressor<W> {
     /// Begins. The level means what Kafka's `compression.<codec>.level` means, but LZ4 has only its fast level here, and blocks
     /// of 64 KiB as in Kafka.
-    ///
-    /// # Errors
-    /// What the writer says, and what zstd says of a level that it does not have.
+    /// # Errors  What the writer says, and what zstd says of a level that it does not have.
     pub fn new(codec: Compression, level: i32, out: W) -> io::Result<Self> {
         Ok(match codec {
             Compression::None => Self::None(out),
@@ -64,9 +62,7 @@ impl<W: Write> Compressor<W> {
     }
 
     /// Ends, and gives the writer back.
-    ///
-    /// # Errors
-    /// What the writer says.
+    /// # Errors  What the writer says.
     pub fn finish(self) -> io::Result<W> {
         match self {
             Self::None(out) => Ok(out),

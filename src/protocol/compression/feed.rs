@@ -20,9 +20,7 @@ pub struct StreamFeed<'a> {
 
 impl<'a> StreamFeed<'a> {
     /// Reads at most `limit` decompressed bytes of `bytes`.
-    ///
-    /// # Errors
-    /// `BadRecord` if the bytes cannot be the codec's.
+    /// # Errors  `BadRecord` if the bytes cannot be the codec's.
     pub fn new(codec: Compression, bytes: &'a [u8], limit: usize) -> Result<Self, BatchError> {
         let source = Decompressor::new(codec, bytes, limit)?;
         Ok(Self { source, window: Vec::with_capacity(WINDOW_BYTES), start: 0, before: 0, limit })

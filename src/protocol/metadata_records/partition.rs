@@ -2,9 +2,8 @@
 
 use uuid::Uuid;
 
-use crate::base::TopicId;
-
 use super::{Malformed, Reader, Writer, read_ids, read_uuids, tagged, unknown, write_ids, write_uuids};
+use crate::base::TopicId;
 
 /// `PartitionRecord`: written at version 2 (directories, eligible leader replicas), read from 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,6 @@
 //! The connection against a scripted peer: every reply is cut, delayed, reordered and forged.
 
-use kafka_protocol::messages::api_versions_response::ApiVersion;
-use kafka_protocol::messages::{MetadataRequest, MetadataResponse, ResponseHeader};
+use kafka_protocol::messages::{MetadataRequest, MetadataResponse, ResponseHeader, api_versions_response::ApiVersion};
 
 use super::*;
 

@@ -1,17 +1,21 @@
 //! The pool of a calibration: real rounds, which can be added to in several sittings.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use serde::{Deserialize, Serialize};
 
-use crate::compare::{Numbers, Pair, Plan, Round, measure_round};
-use crate::failure::Failure;
-use crate::gate::{Limit, gated};
-use crate::proxy::Delays;
-use crate::report::write_file;
-use crate::rng::Rng;
+use crate::{
+    compare::{Numbers, Pair, Plan, Round, measure_round},
+    failure::Failure,
+    gate::{Limit, gated},
+    proxy::Delays,
+    report::write_file,
+    rng::Rng,
+};
 
 const SCHEMA: &str = "ringtail-loadgen/pool/1";
 const TAIL_EVERY: u64 = 50;
