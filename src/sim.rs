@@ -23,6 +23,7 @@ mod producer;
 mod prober;
 mod quorums;
 mod records;
+mod requests;
 mod rot;
 mod retention;
 mod rewrites;

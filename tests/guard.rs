@@ -20,12 +20,15 @@ use kafka_protocol::{
     },
     protocol::{Decodable, Encodable},
 };
-use ringtail::protocol::{
-    guard::{
-        self, ELEMENT_BYTES_MAX, ELEMENTS_MAX, Malformed,
-        shapes::{self, Field, Kind, Shape},
+use ringtail::{
+    api,
+    protocol::{
+        guard::{
+            self, ELEMENT_BYTES_MAX, ELEMENTS_MAX, Malformed,
+            shapes::{Field, Kind, Shape},
+        },
+        versions::Api,
     },
-    versions::{APIS, Api},
 };
 
 /// Counts what this thread asks for; the tests of this binary run on threads of their own.
@@ -179,7 +182,7 @@ impl Writer<'_> {
 fn valid(api: &Api, version: i16, random: &mut Seeded) -> Bytes {
     let flexible = api.is_flexible(version);
     let mut writer = Writer { out: BytesMut::new(), random, version, flexible };
-    writer.shape(shapes::of(api.key));
+    writer.shape(api.shape);
     writer.out.freeze()
 }
 
@@ -214,7 +217,7 @@ fn codec(key: ApiKey, version: i16, body: Bytes) -> Result<(usize, Option<Vec<u8
 }
 
 fn each_version(mut case: impl FnMut(&Api, i16)) {
-    for api in &APIS {
+    for api in api::requests() {
         (api.min..=api.max).for_each(|version| case(api, version));
     }
 }
@@ -293,7 +296,7 @@ fn mangled_requests_never_make_the_codec_ask_for_much() {
 #[test]
 fn forged_lengths_are_refused() {
     let check =
-        |key: ApiKey, version: i16, body: &[u8]| guard::check(Api::of(key as i16).expect("listed"), version, body);
+        |key: ApiKey, version: i16, body: &[u8]| guard::check(api::request(key as i16).expect("listed"), version, body);
     let many = [0x7f, 0xff, 0xff, 0xff];
     // Twelve bytes that abort a process with a bare codec.
     let produce = [&[0xff, 0xff, 0, 1, 0, 0, 0x75, 0x30][..], &many].concat();

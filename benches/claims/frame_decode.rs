@@ -9,7 +9,10 @@ use kafka_protocol::{
     },
     protocol::{Decodable, Encodable, HeaderVersion, StrBytes},
 };
-use ringtail::protocol::{frame, guard};
+use ringtail::{
+    api,
+    protocol::{frame, guard},
+};
 
 use crate::case::Case;
 
@@ -26,7 +29,8 @@ pub fn cases() -> Vec<Case> {
 
 /// As `api` does for each frame.
 fn decode<R: Decodable>(frame: &Bytes) -> usize {
-    let head = frame::parse(frame.clone()).expect("a good head");
+    let api = frame::peek(frame).and_then(|(key, _)| api::request(key));
+    let head = frame::parse(frame.clone(), api).expect("a good head");
     let taken = guard::check(head.api, head.version, &head.body).expect("honest lengths");
     let mut body = head.body;
     let request = R::decode(&mut body, head.version).expect("a good body");

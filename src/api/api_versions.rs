@@ -18,12 +18,13 @@ use crate::{
     api::{
         Context, Outcome, Peer,
         call::{Call, text},
+        table::Table,
     },
     base::{ErrorCode, Offset},
     metadata::Image,
     protocol::{
         frame::{self, RequestHead},
-        versions::{APIS, Api},
+        versions::Api,
     },
 };
 
@@ -38,7 +39,7 @@ pub(super) fn handle(context: &Context, peer: Rc<Peer>, head: RequestHead) -> Ou
     if call.version >= 3 && !is_named_well(&call.request) {
         return call.reply(&ApiVersionsResponse::default().with_error_code(ErrorCode::InvalidRequest.code()));
     }
-    call.reply(&answer(&context.router.image(), context.router.image_offset(), call.version))
+    call.reply(&answer(context.table, &context.router.image(), context.router.image_offset(), call.version))
 }
 
 /// The client does not know yet which versions there are: it gets an answer that it can read whatever it sent.
@@ -53,8 +54,8 @@ fn unsupported(correlation_id: i32, api: &Api) -> Outcome {
 }
 
 /// `epoch` is the offset of the last metadata record: clients take features only from a larger one than they have seen.
-fn answer(image: &Image, epoch: Offset, version: i16) -> ApiVersionsResponse {
-    let answer = ApiVersionsResponse::default().with_api_keys(APIS.iter().map(range).collect());
+fn answer(table: &Table, image: &Image, epoch: Offset, version: i16) -> ApiVersionsResponse {
+    let answer = ApiVersionsResponse::default().with_api_keys(table.apis().map(range).collect());
     if version < 3 {
         return answer;
     }
@@ -94,6 +95,7 @@ mod tests {
     use kafka_protocol::messages::ApiKey;
 
     use super::*;
+    use crate::api::table::TABLE;
 
     fn bytes(outcome: Outcome) -> Vec<u8> {
         match outcome {
@@ -104,7 +106,7 @@ mod tests {
 
     #[test]
     fn an_unsupported_version_gets_the_range_in_version_0() {
-        let api = Api::of(ApiKey::ApiVersions as i16).expect("listed");
+        let api = crate::api::request(ApiKey::ApiVersions as i16).expect("listed");
         assert_eq!(
             bytes(unsupported(7, api)),
             b"\x00\x00\x00\x10\x00\x00\x00\x07\x00\x23\x00\x00\x00\x01\x00\x12\x00\x00\x00\x04"
@@ -113,21 +115,21 @@ mod tests {
 
     #[test]
     fn every_range_is_listed_and_produce_from_0() {
-        let keys: Vec<_> = answer(&Image::default(), Offset(7), 4)
+        let keys: Vec<_> = answer(&TABLE, &Image::default(), Offset(7), 4)
             .api_keys
             .iter()
             .map(|range| (range.api_key, range.min_version, range.max_version))
             .collect();
-        assert_eq!(keys.len(), APIS.len());
+        assert_eq!(keys.len(), TABLE.apis().count());
         assert_eq!(keys[0], (0, 0, 13));
         assert_eq!(keys[1], (1, 4, 18));
-        assert_eq!(answer(&Image::default(), Offset(7), 3).finalized_features_epoch, 7);
+        assert_eq!(answer(&TABLE, &Image::default(), Offset(7), 3).finalized_features_epoch, 7);
         assert!(keys.iter().all(|(key, _, _)| ![71, 72, 68, 24].contains(key)));
     }
 
     #[test]
     fn the_answer_in_version_0_byte_for_byte() {
-        let call = frame::reply(1, 0, &answer(&Image::default(), Offset(7), 0)).expect("encodes");
+        let call = frame::reply(1, 0, &answer(&TABLE, &Image::default(), Offset(7), 0)).expect("encodes");
         assert_eq!(&call[..14], b"\0\0\0\xa0\0\0\0\x01\0\0\0\0\0\x19", "25 ranges of 6 bytes, and nothing else");
         assert_eq!(call.len(), 14 + 25 * 6);
     }

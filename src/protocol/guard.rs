@@ -56,7 +56,7 @@ impl fmt::Display for Malformed {
 /// # Errors  What is wrong; the codec must not see such a body.
 pub fn check(api: &Api, version: i16, body: &[u8]) -> Result<usize, Malformed> {
     let mut walk = Walk { bytes: body, position: 0, version, flexible: api.is_flexible(version), elements: 0 };
-    walk.shape(shapes::of(api.key))?;
+    walk.shape(api.shape)?;
     Ok(walk.position)
 }
 

@@ -190,6 +190,13 @@ impl Life {
         if self.ended.get() || !self.ready.get() { None } else { self.contexts.borrow()[core].clone() }
     }
 
+    /// Puts other handlers in the place of those of a broker that serves.
+    pub fn change_contexts(&self, change: impl Fn(&api::Context) -> Rc<api::Context>) {
+        for context in self.contexts.borrow_mut().iter_mut().flatten() {
+            *context = change(context);
+        }
+    }
+
     /// It is over, one way or the other: forgets what belonged to it.
     pub fn ended(&self) {
         self.ended.set(true);

@@ -11,12 +11,13 @@ use kafka_protocol::messages::{ApiKey, MetadataRequest};
 use tracing::Level;
 
 use crate::{
+    api,
     base::{ErrorCode, PartitionKey, ProducerId, TopicId},
     controller::asks::EnsureTopic,
     coordinator::OFFSETS_TOPIC,
     io::sim::Faults,
     metrics::{Counter, Gauge, REQUEST_KEYS, Snapshot, Timer},
-    protocol::{compression::Compression, versions::APIS},
+    protocol::compression::Compression,
     sim::{
         bench::{Bench, begin_produce, call},
         broker::{NODE, Settings},
@@ -173,7 +174,7 @@ fn what_coordinators_append_is_counted() {
 
 #[test]
 fn every_key_that_is_served_can_be_counted() {
-    assert!(APIS.iter().all(|api| (api.key as usize) < REQUEST_KEYS));
+    assert!(api::requests().all(|api| (api.key as usize) < REQUEST_KEYS));
 }
 
 #[derive(Clone, Default)]

@@ -1,9 +1,7 @@
 //! The shapes of all requests, as tables: what follows what, from which version to which.
 
-use kafka_protocol::messages::ApiKey;
-
 /// What a field is on the wire.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A number, truth value or id of this many bytes.
     Fixed(usize),
@@ -20,7 +18,7 @@ pub enum Kind {
 }
 
 /// One field and the versions that have it.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Field {
     /// What it is.
     pub kind: Kind,
@@ -33,7 +31,7 @@ pub struct Field {
 }
 
 /// A structure: its fields in order, then its tagged fields.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Shape {
     /// In the order of the wire.
     pub fields: &'static [Field],
@@ -94,43 +92,8 @@ macro_rules! list_of {
     };
 }
 
-/// The shape of a request's body. Empty for keys that are not implemented: they never get here.
-#[must_use]
-pub fn of(key: ApiKey) -> &'static Shape {
-    match key {
-        ApiKey::Produce => &PRODUCE,
-        ApiKey::Fetch => &FETCH,
-        ApiKey::ListOffsets => &LIST_OFFSETS,
-        ApiKey::Metadata => &METADATA,
-        ApiKey::OffsetCommit => &OFFSET_COMMIT,
-        ApiKey::OffsetFetch => &OFFSET_FETCH,
-        ApiKey::FindCoordinator => &FIND_COORDINATOR,
-        ApiKey::JoinGroup => &JOIN_GROUP,
-        ApiKey::Heartbeat => &HEARTBEAT,
-        ApiKey::LeaveGroup => &LEAVE_GROUP,
-        ApiKey::SyncGroup => &SYNC_GROUP,
-        ApiKey::DescribeGroups => &DESCRIBE_GROUPS,
-        ApiKey::ListGroups => &LIST_GROUPS,
-        ApiKey::ApiVersions => &API_VERSIONS,
-        ApiKey::CreateTopics => &CREATE_TOPICS,
-        ApiKey::DeleteTopics => &DELETE_TOPICS,
-        ApiKey::DeleteRecords => &DELETE_RECORDS,
-        ApiKey::InitProducerId => &INIT_PRODUCER_ID,
-        ApiKey::OffsetForLeaderEpoch => &OFFSET_FOR_LEADER_EPOCH,
-        ApiKey::DescribeConfigs => &DESCRIBE_CONFIGS,
-        ApiKey::CreatePartitions => &CREATE_PARTITIONS,
-        ApiKey::DeleteGroups => &DELETE_GROUPS,
-        ApiKey::IncrementalAlterConfigs => &INCREMENTAL_ALTER_CONFIGS,
-        ApiKey::DescribeCluster => &DESCRIBE_CLUSTER,
-        ApiKey::DescribeTopicPartitions => &DESCRIBE_TOPIC_PARTITIONS,
-        // The codec's enum, not ours; `versions::APIS` has no other key, and a test holds the two together.
-        _ => &EMPTY,
-    }
-}
-
-static EMPTY: Shape = shape(&[]);
-
-static PRODUCE: Shape = shape(&[
+/// Produce.
+pub static PRODUCE: Shape = shape(&[
     all(TEXT).or_null(), // transactional id
     all(I16),            // acks
     all(I32),            // timeout
@@ -144,7 +107,8 @@ static PRODUCE: Shape = shape(&[
     ]),
 ]);
 
-static FETCH: Shape = Shape {
+/// Fetch.
+pub static FETCH: Shape = Shape {
     fields: &[
         until(14, I32), // replica
         all(I32),       // max wait
@@ -172,7 +136,8 @@ static FETCH_PARTITION: Shape = Shape {
     tags: &[(0, from(17, UUID)), (1, from(18, I64))],
 };
 
-static LIST_OFFSETS: Shape = shape(&[
+/// ListOffsets.
+pub static LIST_OFFSETS: Shape = shape(&[
     all(I32),    // replica
     from(2, I8), // isolation
     all(list_of![
@@ -186,14 +151,16 @@ static LIST_OFFSETS: Shape = shape(&[
     from(10, I32), // timeout
 ]);
 
-static METADATA: Shape = shape(&[
+/// Metadata.
+pub static METADATA: Shape = shape(&[
     all(list_of![from(10, UUID), all(TEXT).null_from(10)]).null_from(1),
     from(4, BOOL),        // auto-creation
     between(8, 10, BOOL), // operations on the cluster
     from(8, BOOL),        // operations on topics
 ]);
 
-static OFFSET_COMMIT: Shape = shape(&[
+/// OffsetCommit.
+pub static OFFSET_COMMIT: Shape = shape(&[
     all(TEXT),               // group
     all(I32),                // generation
     all(TEXT),               // member
@@ -210,7 +177,8 @@ static OFFSET_COMMIT: Shape = shape(&[
     ]),
 ]);
 
-static OFFSET_FETCH: Shape = shape(&[
+/// OffsetFetch.
+pub static OFFSET_FETCH: Shape = shape(&[
     until(7, TEXT),                                        // group
     until(7, list_of![all(TEXT), all(I32S)]).null_from(2), // topics
     from(
@@ -225,9 +193,11 @@ static OFFSET_FETCH: Shape = shape(&[
     from(7, BOOL), // require stable
 ]);
 
-static FIND_COORDINATOR: Shape = shape(&[until(3, TEXT), from(1, I8), from(4, TEXTS)]);
+/// FindCoordinator.
+pub static FIND_COORDINATOR: Shape = shape(&[until(3, TEXT), from(1, I8), from(4, TEXTS)]);
 
-static JOIN_GROUP: Shape = shape(&[
+/// JoinGroup.
+pub static JOIN_GROUP: Shape = shape(&[
     all(TEXT),               // group
     all(I32),                // session timeout
     from(1, I32),            // rebalance timeout
@@ -238,12 +208,15 @@ static JOIN_GROUP: Shape = shape(&[
     from(8, TEXT).or_null(), // reason
 ]);
 
-static HEARTBEAT: Shape = shape(&[all(TEXT), all(I32), all(TEXT), from(3, TEXT).or_null()]);
+/// Heartbeat.
+pub static HEARTBEAT: Shape = shape(&[all(TEXT), all(I32), all(TEXT), from(3, TEXT).or_null()]);
 
-static LEAVE_GROUP: Shape =
+/// LeaveGroup.
+pub static LEAVE_GROUP: Shape =
     shape(&[all(TEXT), until(2, TEXT), from(3, list_of![all(TEXT), all(TEXT).or_null(), from(5, TEXT).or_null()])]);
 
-static SYNC_GROUP: Shape = shape(&[
+/// SyncGroup.
+pub static SYNC_GROUP: Shape = shape(&[
     all(TEXT),               // group
     all(I32),                // generation
     all(TEXT),               // member
@@ -253,13 +226,17 @@ static SYNC_GROUP: Shape = shape(&[
     all(list_of![all(TEXT), all(BLOB)]),
 ]);
 
-static DESCRIBE_GROUPS: Shape = shape(&[all(TEXTS), from(3, BOOL)]);
+/// DescribeGroups.
+pub static DESCRIBE_GROUPS: Shape = shape(&[all(TEXTS), from(3, BOOL)]);
 
-static LIST_GROUPS: Shape = shape(&[from(4, TEXTS), from(5, TEXTS)]);
+/// ListGroups.
+pub static LIST_GROUPS: Shape = shape(&[from(4, TEXTS), from(5, TEXTS)]);
 
-static API_VERSIONS: Shape = shape(&[from(3, TEXT), from(3, TEXT)]);
+/// ApiVersions.
+pub static API_VERSIONS: Shape = shape(&[from(3, TEXT), from(3, TEXT)]);
 
-static CREATE_TOPICS: Shape = shape(&[
+/// CreateTopics.
+pub static CREATE_TOPICS: Shape = shape(&[
     all(list_of![
         all(TEXT),
         all(I32),                           // partitions
@@ -271,24 +248,33 @@ static CREATE_TOPICS: Shape = shape(&[
     all(BOOL), // validate only
 ]);
 
-static DELETE_TOPICS: Shape = shape(&[from(6, list_of![all(TEXT).or_null(), all(UUID)]), until(5, TEXTS), all(I32)]);
+/// DeleteTopics.
+pub static DELETE_TOPICS: Shape =
+    shape(&[from(6, list_of![all(TEXT).or_null(), all(UUID)]), until(5, TEXTS), all(I32)]);
 
-static DELETE_RECORDS: Shape = shape(&[all(list_of![all(TEXT), all(list_of![all(I32), all(I64)])]), all(I32)]);
+/// DeleteRecords.
+pub static DELETE_RECORDS: Shape = shape(&[all(list_of![all(TEXT), all(list_of![all(I32), all(I64)])]), all(I32)]);
 
-static INIT_PRODUCER_ID: Shape = shape(&[all(TEXT).or_null(), all(I32), from(3, I64), from(3, I16)]);
+/// InitProducerId.
+pub static INIT_PRODUCER_ID: Shape = shape(&[all(TEXT).or_null(), all(I32), from(3, I64), from(3, I16)]);
 
-static OFFSET_FOR_LEADER_EPOCH: Shape =
+/// OffsetForLeaderEpoch.
+pub static OFFSET_FOR_LEADER_EPOCH: Shape =
     shape(&[from(3, I32), all(list_of![all(TEXT), all(list_of![all(I32), all(I32), all(I32)])])]);
 
-static DESCRIBE_CONFIGS: Shape =
+/// DescribeConfigs.
+pub static DESCRIBE_CONFIGS: Shape =
     shape(&[all(list_of![all(I8), all(TEXT), all(TEXTS).or_null()]), all(BOOL), from(3, BOOL)]);
 
-static CREATE_PARTITIONS: Shape =
+/// CreatePartitions.
+pub static CREATE_PARTITIONS: Shape =
     shape(&[all(list_of![all(TEXT), all(I32), all(list_of![all(I32S)]).or_null()]), all(I32), all(BOOL)]);
 
-static DELETE_GROUPS: Shape = shape(&[all(TEXTS)]);
+/// DeleteGroups.
+pub static DELETE_GROUPS: Shape = shape(&[all(TEXTS)]);
 
-static INCREMENTAL_ALTER_CONFIGS: Shape = shape(&[
+/// IncrementalAlterConfigs.
+pub static INCREMENTAL_ALTER_CONFIGS: Shape = shape(&[
     all(list_of![
         all(I8), // resource type
         all(TEXT),
@@ -297,7 +283,9 @@ static INCREMENTAL_ALTER_CONFIGS: Shape = shape(&[
     all(BOOL),
 ]);
 
-static DESCRIBE_CLUSTER: Shape = shape(&[all(BOOL), from(1, I8), from(2, BOOL)]);
+/// DescribeCluster.
+pub static DESCRIBE_CLUSTER: Shape = shape(&[all(BOOL), from(1, I8), from(2, BOOL)]);
 
-static DESCRIBE_TOPIC_PARTITIONS: Shape =
+/// DescribeTopicPartitions.
+pub static DESCRIBE_TOPIC_PARTITIONS: Shape =
     shape(&[all(list_of![all(TEXT)]), all(I32), all(Kind::Maybe(&shape(&[all(TEXT), all(I32)])))]);

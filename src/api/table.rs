@@ -1,0 +1,422 @@
+//! The table of requests: one row each. What has no row is neither advertised nor decoded; everything else about a request is
+//! in its own file.
+
+use std::{future::Future, pin::Pin, rc::Rc};
+
+use bytes::Bytes;
+use kafka_protocol::messages::{
+    ApiKey, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
+    DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest,
+    DescribeTopicPartitionsRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest,
+    ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
+    ProduceRequest, SyncGroupRequest,
+};
+
+use crate::{
+    api::{
+        Context, Outcome, Peer, Pending, api_versions, call::Call, create_partitions, create_topics, delete_groups,
+        delete_records, delete_topics, describe_cluster, describe_configs, describe_groups, describe_topic_partitions,
+        fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group,
+        list_groups, list_offsets, metadata, offset_commit, offset_fetch, offset_for_leader_epoch, produce, sync_group,
+    },
+    protocol::{
+        frame::{self, RequestHead},
+        guard::shapes,
+        versions::Api,
+    },
+};
+
+/// A request's first stage, where it has one: a future whose value is the second one.
+type Begun = Pin<Box<dyn Future<Output = Pending>>>;
+
+/// What serves a request.
+#[derive(Clone, Copy)]
+pub(super) enum Handler {
+    /// Hands over in order first, then waits.
+    Ordered(fn(Rc<Context>, Rc<Peer>, RequestHead) -> Begun),
+    /// All in the second stage, once every earlier request has its reply.
+    Alone(fn(Rc<Context>, Rc<Peer>, RequestHead) -> Pending),
+}
+
+/// One request.
+#[derive(Clone, Copy)]
+pub(crate) struct Row {
+    /// Its key, name, versions and shape.
+    pub(super) api: Api,
+    /// Memory that it takes while it is served, beyond record bytes of the log.
+    pub(super) memory: Memory,
+    pub(super) handler: Handler,
+}
+
+/// Memory of a request while it is served, in bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Memory {
+    /// So much at least ...
+    pub fixed: usize,
+    /// ... and so many times its frame.
+    pub frame_times: usize,
+}
+
+/// The memory of a request with a short answer.
+const fn small(frame_times: usize) -> Memory {
+    Memory { fixed: SMALL, frame_times }
+}
+
+/// The memory of a request whose answer lists topics or settings.
+const fn listing(frame_times: usize) -> Memory {
+    Memory { fixed: 128 << 10, frame_times }
+}
+
+const SMALL: usize = 8 << 10;
+
+/// A request whose handler takes the decoded call and gives what becomes of it.
+macro_rules! alone {
+    ($key:ident, $request:ty, $flexible_from:expr, $shape:expr, $memory:expr, $handle:path) => {
+        $crate::api::table::Row {
+            api: $crate::protocol::versions::Api::new::<$request>(
+                kafka_protocol::messages::ApiKey::$key,
+                stringify!($key),
+                $flexible_from,
+                $shape,
+            ),
+            memory: $memory,
+            handler: $crate::api::table::Handler::Alone(|context, peer, head| {
+                Box::pin(async move {
+                    let began = context.io.clock.now();
+                    let outcome = match $crate::api::call::Call::decode(peer, head) {
+                        Ok(call) => $handle(&context, call).await,
+                        Err(why) => $crate::api::Outcome::Close(why),
+                    };
+                    context.counted(kafka_protocol::messages::ApiKey::$key, began, outcome)
+                })
+            }),
+        }
+    };
+}
+
+#[cfg(test)]
+pub(super) use alone;
+
+/// Rows by key.
+pub(crate) struct Table {
+    rows: &'static [Row],
+}
+
+/// Every request.
+#[allow(clippy::async_yields_async)] // that is what two stages are
+pub(crate) static TABLE: Table = Table {
+    rows: &[
+        Row {
+            // librdkafka ties its use of compression to Produce v0 (KAFKA-18659), so 0 is advertised, and refused when it is sent.
+            api: Api::new::<ProduceRequest>(ApiKey::Produce, "Produce", 9, &shapes::PRODUCE).advertised_from(0),
+            memory: small(1),
+            handler: Handler::Ordered(|context, peer, head| {
+                Box::pin(async move {
+                    let began = context.io.clock.now();
+                    match Call::decode(peer, head) {
+                        Ok(call) => produce::begin(context, call, began).await,
+                        Err(why) => {
+                            let outcome = context.counted(ApiKey::Produce, began, Outcome::Close(why));
+                            Box::pin(std::future::ready(outcome))
+                        }
+                    }
+                })
+            }),
+        },
+        alone!(Fetch, FetchRequest, 12, &shapes::FETCH, small(8), fetch::handle),
+        alone!(ListOffsets, ListOffsetsRequest, 6, &shapes::LIST_OFFSETS, small(16), list_offsets::handle),
+        alone!(Metadata, MetadataRequest, 9, &shapes::METADATA, listing(16), metadata::handle),
+        alone!(OffsetCommit, OffsetCommitRequest, 8, &shapes::OFFSET_COMMIT, small(16), offset_commit::handle),
+        alone!(OffsetFetch, OffsetFetchRequest, 6, &shapes::OFFSET_FETCH, small(16), offset_fetch::handle),
+        alone!(
+            FindCoordinator,
+            FindCoordinatorRequest,
+            3,
+            &shapes::FIND_COORDINATOR,
+            small(16),
+            find_coordinator::handle
+        ),
+        alone!(JoinGroup, JoinGroupRequest, 6, &shapes::JOIN_GROUP, small(4), join_group::handle),
+        alone!(Heartbeat, HeartbeatRequest, 4, &shapes::HEARTBEAT, small(2), heartbeat::handle),
+        alone!(LeaveGroup, LeaveGroupRequest, 4, &shapes::LEAVE_GROUP, small(16), leave_group::handle),
+        alone!(SyncGroup, SyncGroupRequest, 4, &shapes::SYNC_GROUP, small(4), sync_group::handle),
+        alone!(
+            DescribeGroups,
+            DescribeGroupsRequest,
+            5,
+            &shapes::DESCRIBE_GROUPS,
+            listing(16),
+            describe_groups::handle
+        ),
+        alone!(ListGroups, ListGroupsRequest, 3, &shapes::LIST_GROUPS, listing(16), list_groups::handle),
+        Row {
+            api: Api::new::<ApiVersionsRequest>(ApiKey::ApiVersions, "ApiVersions", 3, &shapes::API_VERSIONS),
+            memory: small(2),
+            handler: Handler::Alone(|context, peer, head| {
+                Box::pin(async move {
+                    let began = context.io.clock.now();
+                    let outcome = api_versions::handle(&context, peer, head);
+                    context.counted(ApiKey::ApiVersions, began, outcome)
+                })
+            }),
+        },
+        alone!(CreateTopics, CreateTopicsRequest, 5, &shapes::CREATE_TOPICS, listing(32), create_topics::handle),
+        alone!(DeleteTopics, DeleteTopicsRequest, 4, &shapes::DELETE_TOPICS, small(32), delete_topics::handle),
+        alone!(DeleteRecords, DeleteRecordsRequest, 2, &shapes::DELETE_RECORDS, small(16), delete_records::handle),
+        alone!(InitProducerId, InitProducerIdRequest, 2, &shapes::INIT_PRODUCER_ID, small(2), init_producer_id::handle),
+        alone!(
+            OffsetForLeaderEpoch,
+            OffsetForLeaderEpochRequest,
+            4,
+            &shapes::OFFSET_FOR_LEADER_EPOCH,
+            small(16),
+            offset_for_leader_epoch::handle
+        ),
+        alone!(
+            DescribeConfigs,
+            DescribeConfigsRequest,
+            4,
+            &shapes::DESCRIBE_CONFIGS,
+            listing(32),
+            describe_configs::handle
+        ),
+        alone!(
+            CreatePartitions,
+            CreatePartitionsRequest,
+            2,
+            &shapes::CREATE_PARTITIONS,
+            small(32),
+            create_partitions::handle
+        ),
+        alone!(DeleteGroups, DeleteGroupsRequest, 2, &shapes::DELETE_GROUPS, small(32), delete_groups::handle),
+        alone!(
+            IncrementalAlterConfigs,
+            IncrementalAlterConfigsRequest,
+            1,
+            &shapes::INCREMENTAL_ALTER_CONFIGS,
+            small(32),
+            incremental_alter_configs::handle
+        ),
+        alone!(
+            DescribeCluster,
+            DescribeClusterRequest,
+            0,
+            &shapes::DESCRIBE_CLUSTER,
+            small(2),
+            describe_cluster::handle
+        ),
+        alone!(
+            DescribeTopicPartitions,
+            DescribeTopicPartitionsRequest,
+            0,
+            &shapes::DESCRIBE_TOPIC_PARTITIONS,
+            listing(32),
+            describe_topic_partitions::handle
+        ),
+    ],
+};
+
+impl Table {
+    /// The row of a key as it came off the wire.
+    pub(super) fn row(&self, key: i16) -> Option<&'static Row> {
+        self.rows.binary_search_by_key(&key, |row| row.api.key as i16).ok().map(|index| &self.rows[index])
+    }
+
+    /// Every request, by key.
+    pub(crate) fn apis(&self) -> impl Iterator<Item = &'static Api> {
+        self.rows.iter().map(|row| &row.api)
+    }
+
+    /// Begins a request in its frame.
+    pub(super) async fn begin(&self, context: &Rc<Context>, peer: &Rc<Peer>, frame: Bytes) -> Pending {
+        let row = frame::peek(&frame).and_then(|(key, _)| self.row(key));
+        let (head, row) = match (frame::parse(frame, row.map(|row| &row.api)), row) {
+            (Ok(head), Some(row)) => (head, row),
+            (Err(why), _) => return closing(why.to_string()),
+            (Ok(_), None) => unreachable!("a head is read with its row's api"),
+        };
+        match row.handler {
+            Handler::Ordered(begin) => begin(context.clone(), peer.clone(), head).await,
+            Handler::Alone(run) => run(context.clone(), peer.clone(), head),
+        }
+    }
+
+    /// See [`pipelines`](super::pipelines).
+    pub(super) fn pipelines(&self, frame_start: &[u8]) -> bool {
+        let row = frame::peek(frame_start).and_then(|(key, _)| self.row(key));
+        row.is_some_and(|row| matches!(row.handler, Handler::Ordered(_)))
+    }
+
+    /// See [`memory_estimate`](super::memory_estimate).
+    pub(crate) fn memory_estimate(&self, frame_start: &[u8], frame_bytes: usize) -> usize {
+        let row = frame::peek(frame_start).and_then(|(key, _)| self.row(key));
+        // Unknown requests are closed, not served: they cost their frame.
+        let Memory { fixed, frame_times } = row.map_or(Memory { fixed: 0, frame_times: 1 }, |row| row.memory);
+        fixed.saturating_add(frame_bytes.saturating_mul(frame_times))
+    }
+
+    /// The table with one more row.
+    #[cfg(test)]
+    pub(crate) fn with(&self, row: Row) -> &'static Self {
+        let mut rows: Vec<Row> = self.rows.iter().copied().chain([row]).collect();
+        rows.sort_by_key(|row| row.api.key as i16);
+        Box::leak(Box::new(Self { rows: rows.leak() }))
+    }
+}
+
+fn closing(why: String) -> Pending {
+    Box::pin(std::future::ready(Outcome::Close(why)))
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::{
+        messages::RequestHeader,
+        protocol::{Encodable, StrBytes},
+    };
+
+    use super::*;
+
+    #[test]
+    fn keys_are_sorted_and_found() {
+        assert!(TABLE.apis().is_sorted_by_key(|api| api.key as i16));
+        for api in TABLE.apis() {
+            assert_eq!(TABLE.row(api.key as i16).map(|row| &row.api), Some(api));
+            assert_eq!(format!("{:?}", api.key), api.name);
+            assert_eq!(api.key.request_header_version(api.max) == 2, api.is_flexible(api.max), "{}", api.name);
+            assert_eq!(api.key.request_header_version(api.min) == 2, api.is_flexible(api.min), "{}", api.name);
+        }
+        for key in [-1, 4, 17, 24, 68, 71, 88, 1000] {
+            assert!(TABLE.row(key).is_none(), "key {key}");
+        }
+    }
+
+    #[test]
+    fn only_produce_overlaps() {
+        for api in TABLE.apis() {
+            let start = [&(api.key as i16).to_be_bytes()[..], &api.max.to_be_bytes()].concat();
+            assert_eq!(TABLE.pipelines(&start), api.key == ApiKey::Produce, "{}", api.name);
+            assert!(TABLE.memory_estimate(&start, 100) >= 100 + SMALL);
+        }
+        assert!(!TABLE.pipelines(&[0, 0, 0]));
+        assert_eq!(TABLE.memory_estimate(&[0x7f, 0xff, 0, 0], 64), 64);
+    }
+
+    #[test]
+    fn the_line_of_versions_that_old_clients_need_is_there() {
+        // (key, minimum of Kafka 4.3.1, maximum the codec decodes)
+        let lines = [
+            (0, 3, 13),
+            (1, 4, 18),
+            (2, 1, 10),
+            (3, 0, 13),
+            (8, 2, 9),
+            (9, 1, 9),
+            (10, 0, 6),
+            (11, 0, 9),
+            (12, 0, 4),
+            (13, 0, 5),
+            (14, 0, 5),
+            (15, 0, 6),
+            (16, 0, 5),
+            (18, 0, 4),
+            (19, 2, 7),
+            (20, 1, 6),
+            (21, 0, 2),
+            (22, 0, 5),
+            (23, 2, 4),
+            (32, 1, 4),
+            (37, 0, 3),
+            (42, 0, 2),
+            (44, 0, 1),
+            (60, 0, 2),
+            (75, 0, 0),
+        ];
+        assert_eq!(lines.len(), TABLE.apis().count());
+        for (key, min, max) in lines {
+            let api = &TABLE.row(key).expect("listed").api;
+            assert_eq!((key, api.min, api.max), (key, min, max), "{}", api.name);
+            assert_eq!(api.advertised_min, if key == 0 { 0 } else { min });
+        }
+    }
+
+    /// Every request that a client could miss stands in README, and none that is there.
+    #[test]
+    fn readme_names_what_is_not_there() {
+        // What brokers and controllers say to controllers.
+        const CONTROLLERS: [i16; 13] = [52, 53, 54, 56, 58, 59, 62, 63, 67, 70, 73, 82, 93];
+        let readme = include_str!("../../README.md");
+        let (_, section) = readme.split_once("## Not there yet").expect("a section");
+        let (section, _) = section.split_once("\n## ").expect("another one");
+        let words: Vec<&str> = section.split_whitespace().collect();
+        let text = words.join(" ");
+        for key in 8..=92 {
+            // 4 to 7 are gone from Kafka, and so is their codec.
+            let Ok(api) = ApiKey::try_from(key) else { continue };
+            let named = text.contains(&format!("{api:?} ({key}"));
+            let missing = TABLE.row(key).is_none() && !CONTROLLERS.contains(&key);
+            assert_eq!(named, missing, "{api:?} ({key})");
+        }
+        assert!(text.contains("OffsetDelete (47)") && text.contains("DeleteShareGroupOffsets (92)"));
+    }
+
+    fn head(key: i16, version: i16, header_version: i16) -> Vec<u8> {
+        let mut out = Vec::new();
+        RequestHeader::default()
+            .with_request_api_key(key)
+            .with_request_api_version(version)
+            .with_correlation_id(-7)
+            .with_client_id(Some(StrBytes::from_static_str("rdkafka")))
+            .encode(&mut out, header_version)
+            .expect("encodes");
+        out
+    }
+
+    fn parse(frame: Bytes) -> Result<RequestHead, frame::FrameError> {
+        let row = frame::peek(&frame).and_then(|(key, _)| TABLE.row(key));
+        frame::parse(frame, row.map(|row| &row.api))
+    }
+
+    #[test]
+    fn heads_of_every_api_and_version_are_read_and_cut_ones_refused() {
+        for api in TABLE.apis() {
+            for version in api.min..=api.max {
+                let key = api.key as i16;
+                let mut frame = head(key, version, api.key.request_header_version(version));
+                for cut in 0..frame.len() {
+                    let cut_frame = Bytes::copy_from_slice(&frame[..cut]);
+                    assert!(parse(cut_frame).is_err(), "{} v{version} cut at {cut}", api.name);
+                }
+                frame.extend(b"body");
+                let read = parse(frame.into()).expect("a whole head");
+                assert_eq!((read.api, read.version, read.correlation_id), (api, version, -7));
+                assert_eq!(read.client_id.as_deref(), Some("rdkafka"));
+                assert_eq!(&read.body[..], b"body");
+            }
+        }
+    }
+
+    #[test]
+    fn refusals_name_their_reason() {
+        let reason = |bytes: Vec<u8>| parse(bytes.into()).expect_err("refused").to_string();
+        assert_eq!(reason(vec![]), "malformed request head: it ends early");
+        assert_eq!(reason(head(4, 0, 1)), "unknown api key 4");
+        assert_eq!(reason(head(-1, 0, 1)), "unknown api key -1");
+        assert_eq!(reason(head(0, 0, 1)), "unsupported version 0 of Produce");
+        assert_eq!(reason(head(1, 99, 2)), "unsupported version 99 of Fetch");
+        assert_eq!(reason(head(8, 10, 2)), "unsupported version 10 of OffsetCommit");
+        let mut bad_text = head(3, 1, 1);
+        bad_text[10] = 0xff;
+        assert_eq!(reason(bad_text), "malformed request head: text is not utf-8");
+    }
+
+    #[test]
+    fn api_versions_of_any_version_reaches_its_handler() {
+        for version in [-1, 5, 99, i16::MAX] {
+            let header_version = if version >= 3 { 2 } else { 1 };
+            let read = parse(head(18, version, header_version).into()).expect("answered, not closed");
+            assert_eq!(read.version, version);
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! DescribeLogDirs (key 35), versions 1–4, as a toy: what one more request takes. It names a directory for each topic.
+
+use std::rc::Rc;
+
+use kafka_protocol::messages::{
+    DescribeLogDirsRequest, DescribeLogDirsResponse, describe_log_dirs_response::DescribeLogDirsResult,
+};
+
+use crate::{
+    api::{
+        Context, Outcome,
+        call::{Call, text},
+        table::{Memory, Row, alone},
+    },
+    protocol::guard::shapes::{Field, Kind, Shape},
+};
+
+static SHAPE: Shape = Shape {
+    fields: &[Field { kind: Kind::List(&Kind::Node(&TOPIC)), from: 0, until: i16::MAX, null_from: Some(0) }],
+    tags: &[],
+};
+
+static TOPIC: Shape = Shape {
+    fields: &[
+        Field { kind: Kind::Text, from: 0, until: i16::MAX, null_from: None },
+        Field { kind: Kind::List(&Kind::Fixed(4)), from: 0, until: i16::MAX, null_from: None },
+    ],
+    tags: &[],
+};
+
+pub(crate) static ROW: Row =
+    alone!(DescribeLogDirs, DescribeLogDirsRequest, 2, &SHAPE, Memory { fixed: 4096, frame_times: 3 }, handle);
+
+async fn handle(context: &Rc<Context>, call: Call<DescribeLogDirsRequest>) -> Outcome {
+    let image = context.router.image();
+    let directory = |topic: &str| DescribeLogDirsResult::default().with_log_dir(text(&format!("/toys/{topic}")));
+    let directories = image.topics().map(|topic| directory(&topic.name));
+    call.reply(&DescribeLogDirsResponse::default().with_results(directories.collect()))
+}
