@@ -6,6 +6,7 @@
 //! reply yet ([`pipelines`]).
 
 mod api_versions;
+mod brokers;
 mod call;
 mod create_partitions;
 mod create_topics;
@@ -45,8 +46,8 @@ use std::{cell::RefCell, future::Future, pin::Pin, rc::Rc};
 use bytes::Bytes;
 use kafka_protocol::messages::ApiKey;
 
-pub use self::peer::{Endpoint, Peer};
 use self::table::{TABLE, Table};
+pub use self::{brokers::Endpoint, peer::Peer};
 use crate::{
     base::Set,
     io::{Instant, Io, Slice},

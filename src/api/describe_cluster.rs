@@ -4,13 +4,12 @@
 use std::rc::Rc;
 
 use kafka_protocol::messages::{
-    BrokerId as WireBroker, DescribeClusterRequest, DescribeClusterResponse,
-    describe_cluster_response::DescribeClusterBroker,
+    DescribeClusterRequest, DescribeClusterResponse, describe_cluster_response::DescribeClusterBroker,
 };
 
 use crate::{
     api::{
-        Context, Outcome,
+        Context, Outcome, brokers,
         call::{Call, text},
         operations,
     },
@@ -26,19 +25,19 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeClusterRequ
             &DescribeClusterResponse::default().with_error_code(error.code()).with_error_message(Some(text(&why))),
         );
     }
-    let endpoint = &context.endpoints[call.peer.listener];
-    let id = WireBroker(context.router.broker_id().0);
-    let broker = DescribeClusterBroker::default()
-        .with_broker_id(id)
-        .with_host(endpoint.host.clone())
-        .with_port(i32::from(endpoint.port))
-        .with_rack(context.router.config().node.rack.as_deref().map(text));
+    let brokers = brokers::all(context, &context.router.image(), call.peer.listener).into_iter().map(|broker| {
+        DescribeClusterBroker::default()
+            .with_broker_id(broker.id)
+            .with_host(broker.host)
+            .with_port(broker.port)
+            .with_rack(broker.rack)
+    });
     let operations = operations::if_asked(call.request.include_cluster_authorized_operations, operations::CLUSTER);
     call.reply(
         &DescribeClusterResponse::default()
             .with_cluster_id(text(context.router.cluster_id()))
-            .with_controller_id(id)
-            .with_brokers(vec![broker])
+            .with_controller_id(brokers::controller(context))
+            .with_brokers(brokers.collect())
             .with_cluster_authorized_operations(operations),
     )
 }

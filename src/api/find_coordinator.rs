@@ -15,10 +15,11 @@ use kafka_protocol::{
 
 use crate::{
     api::{
-        Context, Endpoint, Outcome,
-        call::{Call, code, text},
+        Context, Outcome,
+        brokers::{self, Broker},
+        call::{Call, text},
     },
-    base::{BrokerId, ErrorCode},
+    base::ErrorCode,
     controller::asks::EnsureTopic,
     metadata::names::CONSUMER_OFFSETS,
 };
@@ -30,24 +31,29 @@ mod kind {
     pub const SHARE: i8 = 2;
 }
 
-type Found = Result<(), (ErrorCode, &'static str)>;
+/// Why there is no coordinator, in words as well.
+type Refused = (ErrorCode, &'static str);
+
+const NOT_AVAILABLE: &str = "The coordinator is not available.";
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<FindCoordinatorRequest>) -> Outcome {
-    let found = match supported(call.request.key_type, call.version) {
+    let ready = match supported(call.request.key_type, call.version) {
         Ok(()) => ensure_offsets_topic(context).await,
         Err(refused) => Err(refused),
     };
-    let endpoint = &context.endpoints[call.peer.listener];
-    let broker = context.router.broker_id();
+    let image = context.router.image();
+    let found = |key: &StrBytes| {
+        ready?;
+        brokers::coordinator(context, &image, call.peer.listener, key).map_err(|error| (error, NOT_AVAILABLE))
+    };
     if call.version < 4 {
-        return call.reply(&single(found, broker, endpoint));
+        return call.reply(&single(found(&call.request.key)));
     }
-    let coordinators =
-        call.request.coordinator_keys.iter().map(|key| coordinator(key.clone(), found, broker, endpoint));
+    let coordinators = call.request.coordinator_keys.iter().map(|key| coordinator(key.clone(), found(key)));
     call.reply(&FindCoordinatorResponse::default().with_coordinators(coordinators.collect()))
 }
 
-fn supported(key_type: i8, version: i16) -> Found {
+fn supported(key_type: i8, version: i16) -> Result<(), Refused> {
     match key_type {
         kind::GROUP => Ok(()),
         kind::TRANSACTION => Err((ErrorCode::InvalidRequest, "Ringtail has no transactions yet.")),
@@ -56,21 +62,22 @@ fn supported(key_type: i8, version: i16) -> Found {
     }
 }
 
-async fn ensure_offsets_topic(context: &Context) -> Found {
+async fn ensure_offsets_topic(context: &Context) -> Result<(), Refused> {
     if context.router.coordinators() > 0 {
         return Ok(());
     }
     match context.router.control(EnsureTopic(CONSUMER_OFFSETS.to_owned())).await {
         Ok(_) => Ok(()),
-        Err(_) => Err((ErrorCode::CoordinatorNotAvailable, "The coordinator is not available.")),
+        Err(_) => Err((ErrorCode::CoordinatorNotAvailable, NOT_AVAILABLE)),
     }
 }
 
 /// The form before v4, with its one key.
-fn single(found: Found, broker: BrokerId, endpoint: &Endpoint) -> FindCoordinatorResponse {
-    let coordinator = coordinator(StrBytes::default(), found, broker, endpoint);
+fn single(found: Result<Broker, Refused>) -> FindCoordinatorResponse {
     // Kafka says this for success here, and nothing in the newer form.
-    let message = if found.is_ok() { Some(text("NONE")) } else { coordinator.error_message };
+    let none = found.is_ok().then(|| text("NONE"));
+    let coordinator = coordinator(StrBytes::default(), found);
+    let message = none.or(coordinator.error_message);
     FindCoordinatorResponse::default()
         .with_error_code(coordinator.error_code)
         .with_error_message(message)
@@ -79,14 +86,15 @@ fn single(found: Found, broker: BrokerId, endpoint: &Endpoint) -> FindCoordinato
         .with_port(coordinator.port)
 }
 
-fn coordinator(key: StrBytes, found: Found, broker: BrokerId, endpoint: &Endpoint) -> Coordinator {
-    let coordinator = Coordinator::default().with_key(key).with_error_code(code(found.err().map(|(error, _)| error)));
+fn coordinator(key: StrBytes, found: Result<Broker, Refused>) -> Coordinator {
+    let coordinator = Coordinator::default().with_key(key);
     match found {
-        Ok(()) => coordinator
-            .with_node_id(WireBroker(broker.0))
-            .with_host(endpoint.host.clone())
-            .with_port(i32::from(endpoint.port)),
-        Err((_, why)) => coordinator.with_error_message(Some(text(why))).with_node_id(WireBroker(-1)).with_port(-1),
+        Ok(broker) => coordinator.with_node_id(broker.id).with_host(broker.host).with_port(broker.port),
+        Err((error, why)) => coordinator
+            .with_error_code(error.code())
+            .with_error_message(Some(text(why)))
+            .with_node_id(WireBroker(-1))
+            .with_port(-1),
     }
 }
 
@@ -106,15 +114,22 @@ mod tests {
 
     #[test]
     fn both_forms_in_every_version() {
-        let endpoint = Endpoint { name: "PLAINTEXT".into(), host: text("localhost"), port: 9092 };
-        for found in [Ok(()), supported(kind::TRANSACTION, 4)] {
+        let broker = Broker { id: WireBroker(1), host: text("localhost"), port: 9092, rack: None };
+        for found in [Ok(broker), supported(kind::TRANSACTION, 4).map(|()| unreachable!("there are none"))] {
             for version in 0..=6 {
                 let answer = if version < 4 {
-                    single(found, BrokerId(1), &endpoint)
+                    single(found.clone())
                 } else {
-                    let one = coordinator(text("g"), found, BrokerId(1), &endpoint);
+                    let one = coordinator(text("g"), found.clone());
                     FindCoordinatorResponse::default().with_coordinators(vec![one])
                 };
+                let message = if version < 4 { &answer.error_message } else { &answer.coordinators[0].error_message };
+                let expected = match &found {
+                    Ok(_) if version < 4 => "NONE",
+                    Ok(_) => "",
+                    Err((_, why)) => why,
+                };
+                assert_eq!(message.as_deref(), Some(expected), "v{version}");
                 frame::reply(1, version, &answer).unwrap_or_else(|why| panic!("v{version} {found:?}: {why}"));
             }
         }

@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use kafka_protocol::messages::{
-    BrokerId as WireBroker, MetadataRequest, MetadataResponse, TopicName,
+    MetadataRequest, MetadataResponse, TopicName,
     metadata_request::MetadataRequestTopic,
     metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
 };
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     api::{
-        Context, Outcome,
+        Context, Outcome, brokers,
         call::{Call, text},
         operations, topics,
     },
@@ -30,8 +30,7 @@ const CREATING_MAX: usize = 1000;
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<MetadataRequest>) -> Outcome {
     let image = context.router.image();
-    let config = context.router.config();
-    let may_create = config.topics.auto_create && call.request.allow_auto_topic_creation;
+    let may_create = context.router.config().topics.auto_create && call.request.allow_auto_topic_creation;
     let topics = match &call.request.topics {
         None => all(&image),
         Some(named) if named.is_empty() && call.version == 0 => all(&image),
@@ -50,17 +49,18 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<MetadataRequest>) -
     let topics = topics.into_iter().map(|topic| topic.with_topic_authorized_operations(topic_operations)).collect();
     let cluster_operations =
         operations::if_asked(call.request.include_cluster_authorized_operations, operations::CLUSTER);
-    let endpoint = &context.endpoints[call.peer.listener];
-    let broker = MetadataResponseBroker::default()
-        .with_node_id(WireBroker(context.router.broker_id().0))
-        .with_host(endpoint.host.clone())
-        .with_port(i32::from(endpoint.port))
-        .with_rack(config.node.rack.as_deref().map(text));
+    let brokers = brokers::all(context, &image, call.peer.listener).into_iter().map(|broker| {
+        MetadataResponseBroker::default()
+            .with_node_id(broker.id)
+            .with_host(broker.host)
+            .with_port(broker.port)
+            .with_rack(broker.rack)
+    });
     call.reply(
         &MetadataResponse::default()
-            .with_brokers(vec![broker])
+            .with_brokers(brokers.collect())
             .with_cluster_id(Some(text(context.router.cluster_id())))
-            .with_controller_id(WireBroker(context.router.broker_id().0))
+            .with_controller_id(brokers::controller(context))
             .with_topics(topics)
             .with_cluster_authorized_operations(cluster_operations),
     )

@@ -28,17 +28,6 @@ pub struct Peer {
     settled: Cell<bool>,
 }
 
-/// Where clients of a listener are told to connect to.
-#[derive(Clone, Debug)]
-pub struct Endpoint {
-    /// The listener's name.
-    pub name: String,
-    /// The advertised host.
-    pub host: StrBytes,
-    /// The advertised port: the real one where 0 was asked for.
-    pub port: u16,
-}
-
 impl Peer {
     /// A client at this address.
     #[must_use]
