@@ -35,6 +35,7 @@ mod offset_for_leader_epoch;
 mod operations;
 mod peer;
 mod produce;
+mod scatter;
 mod sync_group;
 pub(crate) mod table;
 mod topics;

@@ -9,42 +9,33 @@ use kafka_protocol::messages::{
 };
 
 use crate::{
-    api::{Context, Outcome, call::Call, topics},
+    api::{Context, Outcome, call::Call, scatter::Scatter, topics},
     base::{ErrorCode, PartitionKey},
     metadata::{Image, names},
-    shard::OffsetsCall,
+    shard::{ListedOffset, OffsetsCall},
 };
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<DeleteRecordsRequest>) -> Outcome {
     let (request, call) = call.take();
     let image = context.router.image();
-    let mut asked = Vec::new();
-    let mut places = Vec::new();
-    let mut answers = Vec::with_capacity(request.topics.len());
+    let mut scatter = Scatter::new(request.topics.len());
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in &topic.partitions {
             let index = partition.partition_index;
-            let mut answer = DeleteRecordsPartitionResult::default().with_partition_index(index).with_low_watermark(-1);
-            match deletable(context, &image, &topic.name, index) {
-                Ok(key) => {
-                    places.push((answers.len(), partitions.len()));
-                    asked.push((key, partition.offset));
-                }
-                Err(error) => answer.error_code = error.code(),
-            }
-            partitions.push(answer);
+            let answer = DeleteRecordsPartitionResult::default().with_partition_index(index).with_low_watermark(-1);
+            let ask = deletable(context, &image, &topic.name, index).map(|key| (key, partition.offset));
+            scatter.partition(&mut partitions, answer, ask, |answer, error| answer.error_code = error.code());
         }
-        answers.push(DeleteRecordsTopicResult::default().with_name(topic.name).with_partitions(partitions));
+        scatter.topic(DeleteRecordsTopicResult::default().with_name(topic.name).with_partitions(partitions));
     }
+    let (asked, places) = scatter.ask();
     let deleted = context.router.offsets(OffsetsCall::DeleteRecords(asked)).await;
-    for ((topic, partition), deleted) in places.into_iter().zip(deleted) {
-        let answer: &mut DeleteRecordsPartitionResult = &mut answers[topic].partitions[partition];
-        match deleted {
-            Ok(deleted) => answer.low_watermark = deleted.offset.0,
-            Err(error) => answer.error_code = error.code(),
-        }
-    }
+    let fill = |answer: &mut DeleteRecordsPartitionResult, deleted: Result<ListedOffset, ErrorCode>| match deleted {
+        Ok(deleted) => answer.low_watermark = deleted.offset.0,
+        Err(error) => answer.error_code = error.code(),
+    };
+    let answers = places.gather(deleted, |topic| &mut topic.partitions, fill);
     call.reply(&DeleteRecordsResponse::default().with_topics(answers))
 }
 

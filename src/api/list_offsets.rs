@@ -11,10 +11,10 @@ use kafka_protocol::messages::{
 };
 
 use crate::{
-    api::{Context, Outcome, call::Call, topics},
-    base::{ErrorCode, PartitionKey, Set},
+    api::{Context, Outcome, call::Call, scatter::Scatter, topics},
+    base::{ErrorCode, Set},
     partition::Isolation,
-    shard::OffsetsCall,
+    shard::{ListedOffset, OffsetsCall},
 };
 
 /// Timestamps below zero that stand for an offset, and the first version that may ask for them.
@@ -23,11 +23,9 @@ const WORDS: [(i64, i16); 5] = [(-1, 1), (-2, 1), (-3, 7), (-4, 8), (-5, 9)];
 pub(super) async fn handle(context: &Rc<Context>, call: Call<ListOffsetsRequest>) -> Outcome {
     let (request, call) = call.take();
     let image = context.router.image();
-    let mut asked: Vec<(PartitionKey, i32, i64)> = Vec::new();
-    let mut places = Vec::new();
     let twice = asked_twice(&request);
     let mut refused = Set::default();
-    let mut answers = Vec::with_capacity(request.topics.len());
+    let mut scatter = Scatter::new(request.topics.len());
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in &topic.partitions {
@@ -37,42 +35,34 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<ListOffsetsRequest>
             if is_twice && !refused.insert(name) {
                 continue;
             }
-            let key = topics::by_name(&image, &topic.name, index).and_then(|key| {
+            let ask = topics::by_name(&image, &topic.name, index).and_then(|key| {
                 if is_twice {
                     return Err(ErrorCode::InvalidRequest);
                 }
                 if !is_known(partition.timestamp, call.version) {
                     return Err(ErrorCode::UnsupportedVersion);
                 }
-                Ok(key)
+                Ok((key, partition.current_leader_epoch, partition.timestamp))
             });
-            let mut answer = ListOffsetsPartitionResponse::default().with_partition_index(index);
-            match key {
-                Ok(key) => {
-                    places.push((answers.len(), partitions.len()));
-                    asked.push((key, partition.current_leader_epoch, partition.timestamp));
-                }
-                Err(error) => answer.error_code = error.code(),
-            }
-            partitions.push(answer);
+            let answer = ListOffsetsPartitionResponse::default().with_partition_index(index);
+            scatter.partition(&mut partitions, answer, ask, |answer, error| answer.error_code = error.code());
         }
-        answers.push(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions));
+        scatter.topic(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions));
     }
     let isolation = if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };
+    let (asked, places) = scatter.ask();
     let listed = context.router.offsets(OffsetsCall::List(asked, isolation)).await;
-    for ((topic, partition), listed) in places.into_iter().zip(listed) {
-        let answer: &mut ListOffsetsPartitionResponse = &mut answers[topic].partitions[partition];
-        match listed {
-            Ok(listed) => {
-                answer.timestamp = listed.timestamp;
-                answer.offset = listed.offset.0;
-                if call.version >= 4 {
-                    answer.leader_epoch = listed.leader_epoch.0;
-                }
+    let fill = |answer: &mut ListOffsetsPartitionResponse, listed: Result<ListedOffset, ErrorCode>| match listed {
+        Ok(listed) => {
+            answer.timestamp = listed.timestamp;
+            answer.offset = listed.offset.0;
+            if call.version >= 4 {
+                answer.leader_epoch = listed.leader_epoch.0;
             }
-            Err(error) => answer.error_code = error.code(),
         }
-    }
+        Err(error) => answer.error_code = error.code(),
+    };
+    let answers = places.gather(listed, |topic| &mut topic.partitions, fill);
     call.reply(&ListOffsetsResponse::default().with_topics(answers))
 }
 

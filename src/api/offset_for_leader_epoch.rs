@@ -9,41 +9,34 @@ use kafka_protocol::messages::{
 };
 
 use crate::{
-    api::{Context, Outcome, call::Call, topics},
-    shard::OffsetsCall,
+    api::{Context, Outcome, call::Call, scatter::Scatter, topics},
+    base::ErrorCode,
+    shard::{ListedOffset, OffsetsCall},
 };
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<OffsetForLeaderEpochRequest>) -> Outcome {
     let (request, call) = call.take();
     let image = context.router.image();
-    let mut asked = Vec::new();
-    let mut places = Vec::new();
-    let mut answers = Vec::with_capacity(request.topics.len());
+    let mut scatter = Scatter::new(request.topics.len());
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in &topic.partitions {
-            let mut answer = EpochEndOffset::default().with_partition(partition.partition);
-            match topics::by_name(&image, &topic.topic, partition.partition) {
-                Ok(key) => {
-                    places.push((answers.len(), partitions.len()));
-                    asked.push((key, partition.current_leader_epoch, partition.leader_epoch));
-                }
-                Err(error) => answer.error_code = error.code(),
-            }
-            partitions.push(answer);
+            let answer = EpochEndOffset::default().with_partition(partition.partition);
+            let key = topics::by_name(&image, &topic.topic, partition.partition);
+            let ask = key.map(|key| (key, partition.current_leader_epoch, partition.leader_epoch));
+            scatter.partition(&mut partitions, answer, ask, |answer, error| answer.error_code = error.code());
         }
-        answers.push(OffsetForLeaderTopicResult::default().with_topic(topic.topic).with_partitions(partitions));
+        scatter.topic(OffsetForLeaderTopicResult::default().with_topic(topic.topic).with_partitions(partitions));
     }
+    let (asked, places) = scatter.ask();
     let found = context.router.offsets(OffsetsCall::ForLeaderEpoch(asked)).await;
-    for ((topic, partition), found) in places.into_iter().zip(found) {
-        let answer: &mut EpochEndOffset = &mut answers[topic].partitions[partition];
-        match found {
-            Ok(found) => {
-                answer.leader_epoch = found.leader_epoch.0;
-                answer.end_offset = found.offset.0;
-            }
-            Err(error) => answer.error_code = error.code(),
+    let fill = |answer: &mut EpochEndOffset, found: Result<ListedOffset, ErrorCode>| match found {
+        Ok(found) => {
+            answer.leader_epoch = found.leader_epoch.0;
+            answer.end_offset = found.offset.0;
         }
-    }
+        Err(error) => answer.error_code = error.code(),
+    };
+    let answers = places.gather(found, |topic| &mut topic.partitions, fill);
     call.reply(&OffsetForLeaderEpochResponse::default().with_topics(answers))
 }
