@@ -33,9 +33,10 @@ mod offset_commit;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 mod operations;
-mod peer;
+mod placement;
 mod produce;
 mod scatter;
+mod session;
 mod sync_group;
 pub(crate) mod table;
 mod topics;
@@ -48,7 +49,10 @@ use bytes::Bytes;
 use kafka_protocol::messages::ApiKey;
 
 use self::table::{TABLE, Table};
-pub use self::{brokers::Endpoint, peer::Peer};
+pub use self::{
+    brokers::Endpoint,
+    session::{Identity, Session},
+};
 use crate::{
     base::Set,
     io::{Instant, Io, Slice},
@@ -71,7 +75,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// The context of one of so many cores. `endpoints` has an entry for each listener, by the index that [`Peer`]s carry.
+    /// The context of one of so many cores. `endpoints` has an entry for each listener, by the index that [`Session`]s carry.
     #[must_use]
     pub fn new(router: Router, io: Io, endpoints: Vec<Endpoint>, cores: usize) -> Rc<Self> {
         let slots = router.config().requests.fetch_session_slots.div_ceil(cores);
@@ -110,8 +114,8 @@ pub enum Outcome {
 pub type Pending = Pin<Box<dyn Future<Output = Outcome>>>;
 
 /// Takes a frame, without its length. When this returns, the request's place in the order is fixed.
-pub async fn handle(context: &Rc<Context>, peer: &Rc<Peer>, frame: Bytes) -> Pending {
-    context.table.begin(context, peer, frame).await
+pub async fn handle(context: &Rc<Context>, session: &Rc<Session>, frame: Bytes) -> Pending {
+    context.table.begin(context, session, frame).await
 }
 
 /// Whether a request may be begun while earlier ones that also may have no reply yet. Needs the frame's first four bytes.

@@ -28,7 +28,7 @@ use kafka_protocol::{
     protocol::{Decodable, Encodable, HeaderVersion, StrBytes},
 };
 use ringtail::{
-    api::{self, Context, Outcome, Peer},
+    api::{self, Context, Identity, Outcome, Session},
     base::{BrokerId, PartitionKey, TopicId, copied_bytes},
     config,
     controller::asks::CreateTopics,
@@ -120,7 +120,7 @@ impl Meter {
 struct World {
     sim: Simulation,
     cores: Vec<(Rc<Started>, Rc<Context>)>,
-    peer: Rc<Peer>,
+    session: Rc<Session>,
     topic_id: TopicId,
 }
 
@@ -157,8 +157,8 @@ impl World {
                 Err(error) => panic!("{error:?}"),
             }
         });
-        let peer = Rc::new(Peer::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
-        Self { sim, cores, peer, topic_id }
+        let session = Rc::new(Session::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0, Identity::default()));
+        Self { sim, cores, session, topic_id }
     }
 
     /// Fresh partitions that live on a core.
@@ -172,10 +172,10 @@ impl World {
 
     /// Hands a frame to a core as `net` does. What it cost until it was handed over, and until it was answered.
     fn ask(&self, core: usize, frame: Bytes) -> (Cost, Cost, Vec<Slice>) {
-        let (context, peer) = (self.cores[core].1.clone(), self.peer.clone());
+        let (context, session) = (self.cores[core].1.clone(), self.session.clone());
         self.sim.block_on(0, core, move |_| async move {
             let meter = Meter::start();
-            let pending = api::handle(&context, &peer, frame).await;
+            let pending = api::handle(&context, &session, frame).await;
             let handed_over = meter.read();
             let outcome = pending.await;
             let answered = meter.read();
@@ -341,16 +341,16 @@ fn small_produces_to_the_other_core_make_it_the_better_one_until_a_fetch_session
     let produce = |partition| (0..100).for_each(|_| _ = world.produce(0, partition, &small_batch()));
     let (here, there) = (world.partitions_on(0)[0], world.partitions_on(1)[0]);
     produce(here);
-    assert_eq!(world.peer.better_core(), None, "its partition is here");
+    assert_eq!(world.session.better_core(), None, "its partition is here");
     produce(there);
-    assert_eq!(world.peer.better_core(), Some(1));
+    assert_eq!(world.session.better_core(), Some(1));
     // A fetch without a session changes nothing.
     world.fetch(0, there, 0);
     produce(there);
-    assert_eq!(world.peer.better_core(), Some(1));
+    assert_eq!(world.session.better_core(), Some(1));
     world.ask(0, framed(1, FETCH_VERSION, &fetch_request(there, 0).with_session_epoch(0)));
     produce(there);
-    assert_eq!(world.peer.better_core(), None, "the session is known on this core alone");
+    assert_eq!(world.session.better_core(), None, "the session is known on this core alone");
 }
 
 #[test]

@@ -13,10 +13,11 @@ use kafka_protocol::{
     },
     protocol::StrBytes,
 };
+use tracing::debug;
 
 use crate::{
     api::{
-        Context, Outcome, Peer,
+        Context, Outcome, Session,
         call::{Call, text},
         table::Table,
     },
@@ -28,16 +29,21 @@ use crate::{
     },
 };
 
-pub(super) fn handle(context: &Context, peer: Rc<Peer>, head: RequestHead) -> Outcome {
+pub(super) fn handle(context: &Context, session: Rc<Session>, head: RequestHead) -> Outcome {
     if !head.api.supports(head.version) {
         return unsupported(head.correlation_id, head.api);
     }
-    let call: Call<ApiVersionsRequest> = match Call::decode(peer, head) {
+    let call: Call<ApiVersionsRequest> = match Call::decode(session, head) {
         Ok(call) => call,
         Err(why) => return Outcome::Close(why),
     };
     if call.version >= 3 && !is_named_well(&call.request) {
         return call.reply(&ApiVersionsResponse::default().with_error_code(ErrorCode::InvalidRequest.code()));
+    }
+    if call.version >= 3 {
+        let ApiVersionsRequest { client_software_name: name, client_software_version: version, .. } = &call.request;
+        call.session.runs(name, version);
+        debug!(client = %call.session.client_host.as_str(), identity = ?call.session.identity(), "a client named its software");
     }
     call.reply(&answer(context.table, &context.router.image(), context.router.image_offset(), call.version))
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 
 use crate::{
-    api::{Outcome, Peer},
+    api::{Outcome, Session},
     base::ErrorCode,
     protocol::{
         frame::{self, RequestHead},
@@ -24,7 +24,7 @@ pub(super) struct Call<R> {
     /// What the client calls itself.
     pub client_id: StrBytes,
     /// Who asks.
-    pub peer: Rc<Peer>,
+    pub session: Rc<Session>,
     api: &'static Api,
     correlation_id: i32,
 }
@@ -34,12 +34,12 @@ impl<R: Decodable> Call<R> {
     ///
     /// # Errors
     /// Why the connection must be closed.
-    pub fn decode(peer: Rc<Peer>, head: RequestHead) -> Result<Self, String> {
+    pub fn decode(session: Rc<Session>, head: RequestHead) -> Result<Self, String> {
         let RequestHead { api, version, correlation_id, client_id, mut body } = head;
         let refused = |why: &str| format!("malformed {} v{version} request: {why}", api.name);
         guard::check(api, version, &body).map_err(|why| refused(&why.to_string()))?;
         let request = decode_body(&mut body, version).map_err(|why| refused(&why))?;
-        Ok(Self { request, version, client_id: client_id.unwrap_or_default(), peer, api, correlation_id })
+        Ok(Self { request, version, client_id: client_id.unwrap_or_default(), session, api, correlation_id })
     }
 }
 
@@ -63,8 +63,8 @@ impl<R> Call<R> {
 
     /// Takes the request out and leaves what the answer needs.
     pub fn take(self) -> (R, Call<()>) {
-        let Self { request, version, client_id, peer, api, correlation_id } = self;
-        (request, Call { request: (), version, client_id, peer, api, correlation_id })
+        let Self { request, version, client_id, session, api, correlation_id } = self;
+        (request, Call { request: (), version, client_id, session, api, correlation_id })
     }
 }
 

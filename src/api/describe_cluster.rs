@@ -25,7 +25,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeClusterRequ
             &DescribeClusterResponse::default().with_error_code(error.code()).with_error_message(Some(text(&why))),
         );
     }
-    let brokers = brokers::all(context, &context.router.image(), call.peer.listener).into_iter().map(|broker| {
+    let brokers = brokers::all(context, &context.router.image(), call.session.listener).into_iter().map(|broker| {
         DescribeClusterBroker::default()
             .with_broker_id(broker.id)
             .with_host(broker.host)

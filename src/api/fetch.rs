@@ -44,7 +44,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<FetchRequest>) -> O
     match replied {
         Ok(session_reply) => {
             if session_reply.session_id != 0 {
-                call.peer.settle();
+                call.session.placement.settle();
             }
             reply.session_id = session_reply.session_id;
             reply.topics = listed(session, fetched, &session_reply.include);

@@ -44,7 +44,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<FindCoordinatorRequ
     let image = context.router.image();
     let found = |key: &StrBytes| {
         ready?;
-        brokers::coordinator(context, &image, call.peer.listener, key).map_err(|error| (error, NOT_AVAILABLE))
+        brokers::coordinator(context, &image, call.session.listener, key).map_err(|error| (error, NOT_AVAILABLE))
     };
     if call.version < 4 {
         return call.reply(&single(found(&call.request.key)));

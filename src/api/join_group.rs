@@ -21,8 +21,11 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<JoinGroupRequest>) 
         // Before KIP-62 one time-out served for both.
         request.rebalance_timeout_ms = request.session_timeout_ms;
     }
-    let peer =
-        Peer { client_id: call.client_id.clone(), client_host: call.peer.client_host.clone(), version: call.version };
+    let peer = Peer {
+        client_id: call.client_id.clone(),
+        client_host: call.session.client_host.clone(),
+        version: call.version,
+    };
     let (group_id, member_id) = (request.group_id.clone(), request.member_id.clone());
     let answer = groups::ask(context, &group_id, Join(request, peer)).await;
     let answer = answer.unwrap_or_else(|error| {

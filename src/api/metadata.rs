@@ -49,7 +49,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<MetadataRequest>) -
     let topics = topics.into_iter().map(|topic| topic.with_topic_authorized_operations(topic_operations)).collect();
     let cluster_operations =
         operations::if_asked(call.request.include_cluster_authorized_operations, operations::CLUSTER);
-    let brokers = brokers::all(context, &image, call.peer.listener).into_iter().map(|broker| {
+    let brokers = brokers::all(context, &image, call.session.listener).into_iter().map(|broker| {
         MetadataResponseBroker::default()
             .with_node_id(broker.id)
             .with_host(broker.host)

@@ -55,7 +55,7 @@ pub(super) async fn begin(context: Rc<Context>, call: Call<ProduceRequest>, bega
     let Sorting { mut topics, parts, places, timeout, mut decided, .. } = sorting;
     let bytes = parts.iter().map(|part| part.batch.bytes.len()).sum();
     let pending = context.router.produce(parts).await;
-    call.peer.appends(pending.elsewhere(), bytes);
+    call.session.placement.appended(pending.elsewhere(), bytes);
     Box::pin(async move {
         let appended = pending.wait(timeout).await;
         decided.extend(places.into_iter().zip(appended));

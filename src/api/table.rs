@@ -15,7 +15,7 @@ use kafka_protocol::messages::{
 
 use crate::{
     api::{
-        Context, Outcome, Peer, Pending, api_versions, call::Call, create_partitions, create_topics, delete_groups,
+        Context, Outcome, Pending, Session, api_versions, call::Call, create_partitions, create_topics, delete_groups,
         delete_records, delete_topics, describe_cluster, describe_configs, describe_groups, describe_topic_partitions,
         fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group,
         list_groups, list_offsets, metadata, offset_commit, offset_fetch, offset_for_leader_epoch, produce, sync_group,
@@ -34,9 +34,9 @@ type Begun = Pin<Box<dyn Future<Output = Pending>>>;
 #[derive(Clone, Copy)]
 pub(super) enum Handler {
     /// Hands over in order first, then waits.
-    Ordered(fn(Rc<Context>, Rc<Peer>, RequestHead) -> Begun),
+    Ordered(fn(Rc<Context>, Rc<Session>, RequestHead) -> Begun),
     /// All in the second stage, once every earlier request has its reply.
-    Alone(fn(Rc<Context>, Rc<Peer>, RequestHead) -> Pending),
+    Alone(fn(Rc<Context>, Rc<Session>, RequestHead) -> Pending),
 }
 
 /// One request.
@@ -81,10 +81,10 @@ macro_rules! alone {
                 $shape,
             ),
             memory: $memory,
-            handler: $crate::api::table::Handler::Alone(|context, peer, head| {
+            handler: $crate::api::table::Handler::Alone(|context, session, head| {
                 Box::pin(async move {
                     let began = context.io.clock.now();
-                    let outcome = match $crate::api::call::Call::decode(peer, head) {
+                    let outcome = match $crate::api::call::Call::decode(session, head) {
                         Ok(call) => $handle(&context, call).await,
                         Err(why) => $crate::api::Outcome::Close(why),
                     };
@@ -111,10 +111,10 @@ pub(crate) static TABLE: Table = Table {
             // librdkafka ties its use of compression to Produce v0 (KAFKA-18659), so 0 is advertised, and refused when it is sent.
             api: Api::new::<ProduceRequest>(ApiKey::Produce, "Produce", 9, &shapes::PRODUCE).advertised_from(0),
             memory: small(1),
-            handler: Handler::Ordered(|context, peer, head| {
+            handler: Handler::Ordered(|context, session, head| {
                 Box::pin(async move {
                     let began = context.io.clock.now();
-                    match Call::decode(peer, head) {
+                    match Call::decode(session, head) {
                         Ok(call) => produce::begin(context, call, began).await,
                         Err(why) => {
                             let outcome = context.counted(ApiKey::Produce, began, Outcome::Close(why));
@@ -153,10 +153,10 @@ pub(crate) static TABLE: Table = Table {
         Row {
             api: Api::new::<ApiVersionsRequest>(ApiKey::ApiVersions, "ApiVersions", 3, &shapes::API_VERSIONS),
             memory: small(2),
-            handler: Handler::Alone(|context, peer, head| {
+            handler: Handler::Alone(|context, session, head| {
                 Box::pin(async move {
                     let began = context.io.clock.now();
-                    let outcome = api_versions::handle(&context, peer, head);
+                    let outcome = api_versions::handle(&context, session, head);
                     context.counted(ApiKey::ApiVersions, began, outcome)
                 })
             }),
@@ -229,7 +229,7 @@ impl Table {
     }
 
     /// Begins a request in its frame.
-    pub(super) async fn begin(&self, context: &Rc<Context>, peer: &Rc<Peer>, frame: Bytes) -> Pending {
+    pub(super) async fn begin(&self, context: &Rc<Context>, session: &Rc<Session>, frame: Bytes) -> Pending {
         let row = frame::peek(&frame).and_then(|(key, _)| self.row(key));
         let (head, row) = match (frame::parse(frame, row.map(|row| &row.api)), row) {
             (Ok(head), Some(row)) => (head, row),
@@ -237,8 +237,8 @@ impl Table {
             (Ok(_), None) => unreachable!("a head is read with its row's api"),
         };
         match row.handler {
-            Handler::Ordered(begin) => begin(context.clone(), peer.clone(), head).await,
-            Handler::Alone(run) => run(context.clone(), peer.clone(), head),
+            Handler::Ordered(begin) => begin(context.clone(), session.clone(), head).await,
+            Handler::Alone(run) => run(context.clone(), session.clone(), head),
         }
     }
 

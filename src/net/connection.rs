@@ -27,6 +27,7 @@ use super::{
     socket,
 };
 use crate::{
+    api::Identity,
     io::Clock,
     metrics::{Counter, Metrics},
     shard::{Held, Leaving, ReplyMemory},
@@ -198,11 +199,11 @@ impl Connection {
         let frames = FrameReader::new(memory.clone(), frame_bytes_max, estimate).after(received);
         let received = self.read(service, &client, frames, told_of_large).await;
         writer.await;
-        received.and_then(|received| self.depart(received))
+        received.and_then(|received| self.depart(received, service.identity(&client)))
     }
 
     /// The connection as another core takes it over; `None` if it was closed meanwhile, or no descriptor is left.
-    fn depart(&self, received: Vec<u8>) -> Option<Accepted> {
+    fn depart(&self, received: Vec<u8>, identity: Identity) -> Option<Accepted> {
         if self.state.get() != State::Leaving {
             return None;
         }
@@ -210,7 +211,7 @@ impl Connection {
             Ok(stream) => {
                 let ticket = self.ticket.take()?;
                 debug!(client = %self.peer.address, core = ticket.core(), "connection moved to another core");
-                Some(Accepted { stream, peer: self.peer.clone(), ticket, received })
+                Some(Accepted { stream, peer: Peer { identity, ..self.peer.clone() }, ticket, received })
             }
             Err(error) => {
                 info!(client = %self.peer.address, %error, "connection closed: it could not be moved to another core");

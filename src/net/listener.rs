@@ -18,6 +18,7 @@ use super::{
     socket,
 };
 use crate::{
+    api::Identity,
     base::Seldom,
     metrics::{Counter, Metrics},
 };
@@ -267,7 +268,7 @@ type Admitted = Result<Accepted, (SocketAddr, Refused)>;
 
 fn admit(accepted: AcceptedTcpStream, listener: usize, limits: &Arc<ConnectionLimits>) -> io::Result<Admitted> {
     let stream = socket::detach(accepted)?;
-    let peer = Peer { address: canonical(stream.peer_addr()?), listener };
+    let peer = Peer { address: canonical(stream.peer_addr()?), listener, identity: Identity::default() };
     Ok(match limits.admit(peer.address.ip()) {
         Ok(ticket) => Ok(Accepted { stream, peer, ticket, received: Vec::new() }),
         Err(refused) => Err((peer.address, refused)),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
+use crate::api::Identity;
 pub use crate::api::{Outcome, Pending};
 
 /// Who is on the other side.
@@ -13,6 +14,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// The listener that it came through, as an index into the configured ones.
     pub listener: usize,
+    /// What the client has said of itself on the cores that served the connection before.
+    pub identity: Identity,
 }
 
 /// Handles requests. One per core, cheap to clone.
@@ -21,6 +24,10 @@ pub trait Service: Clone + 'static {
     type Client: 'static;
     /// Makes it, once per connection.
     fn client(&self, peer: &Peer) -> Self::Client;
+    /// What goes along to another core of what the client has said of itself.
+    fn identity(&self, _client: &Self::Client) -> Identity {
+        Identity::default()
+    }
     /// Whether this request may be begun while earlier ones of its kind have no reply yet (produce).
     fn pipelines(&self, frame: &[u8]) -> bool;
     /// What serving a frame takes in all, in bytes, given its first four bytes and its length.

@@ -127,10 +127,14 @@ impl Shard for KafkaBroker {
 }
 
 impl net::Service for KafkaService {
-    type Client = Rc<api::Peer>;
+    type Client = Rc<api::Session>;
 
-    fn client(&self, peer: &net::Peer) -> Rc<api::Peer> {
-        Rc::new(api::Peer::new(peer.address.ip(), peer.listener))
+    fn client(&self, peer: &net::Peer) -> Rc<api::Session> {
+        Rc::new(api::Session::new(peer.address.ip(), peer.listener, peer.identity.clone()))
+    }
+
+    fn identity(&self, client: &Rc<api::Session>) -> api::Identity {
+        client.identity()
     }
 
     fn pipelines(&self, frame: &[u8]) -> bool {
@@ -141,11 +145,11 @@ impl net::Service for KafkaService {
         api::memory_estimate(frame_start, frame_bytes)
     }
 
-    fn better_core(&self, client: &Rc<api::Peer>) -> Option<usize> {
+    fn better_core(&self, client: &Rc<api::Session>) -> Option<usize> {
         client.better_core()
     }
 
-    async fn handle(&self, client: &Rc<api::Peer>, frame: Bytes) -> net::Pending {
+    async fn handle(&self, client: &Rc<api::Session>, frame: Bytes) -> net::Pending {
         api::handle(&self.context, client, frame).await
     }
 }

@@ -12,7 +12,7 @@ use kafka_protocol::{
 };
 
 use crate::{
-    api::{self, Outcome, Peer, Pending},
+    api::{self, Identity, Outcome, Pending, Session},
     io::{
         Io,
         channel::{Notify, OneshotReceiver, OneshotSender, QueueReceiver, QueueSender, TrySendError, oneshot, queue},
@@ -51,6 +51,8 @@ struct Served {
     core: usize,
     frames: QueueReceiver<Asked>,
     hung_up: Notify,
+    /// What the client has said of itself.
+    identity: Identity,
 }
 
 /// What both tasks of a connection look at.
@@ -67,7 +69,8 @@ impl Wire {
         life.context(core)?;
         let (frames, received) = queue(IN_FLIGHT_MAX);
         let hung_up = Notify::new();
-        Served { life: life.clone(), core, frames: received, hung_up: hung_up.clone() }.begin(None);
+        Served { life: life.clone(), core, frames: received, hung_up: hung_up.clone(), identity: Identity::default() }
+            .begin(None);
         Some(Self { life: life.clone(), frames, hung_up, correlation_id: Cell::new(1) })
     }
 
@@ -141,7 +144,7 @@ impl Served {
 
     async fn serve(mut self, io: Io, mut first: Option<Asked>) {
         let Some(context) = self.life.context(self.core) else { return };
-        let peer = Rc::new(Peer::new(Ipv4Addr::LOCALHOST.into(), 0));
+        let session = Rc::new(Session::new(Ipv4Addr::LOCALHOST.into(), 0, self.identity.clone()));
         let open = Rc::new(Open::default());
         let (pending, outcomes) = queue(IN_FLIGHT_MAX);
         let (over, writing) = (self.hung_up.notified(), write(outcomes, open.clone()));
@@ -155,10 +158,10 @@ impl Served {
                 None => self.frames.recv().await,
             };
             let Some((frame, answer)) = asked else { return };
-            if let Some(core) = peer.better_core().filter(|core| *core < self.life.cores) {
+            if let Some(core) = session.better_core().filter(|core| *core < self.life.cores) {
                 open.until(|| open.requests.get() == 0).await;
                 if !open.closed.get() {
-                    Self { core, ..self }.begin(Some((frame, answer)));
+                    Self { core, identity: session.identity(), ..self }.begin(Some((frame, answer)));
                 }
                 return;
             }
@@ -173,7 +176,7 @@ impl Served {
             }
             all_pipeline = pipelines;
             open.requests.set(open.requests.get() + 1);
-            let outcome = api::handle(&context, &peer, frame).await;
+            let outcome = api::handle(&context, &session, frame).await;
             // The writer ends with the connection.
             let _ = pending.try_send((outcome, answer));
         }
