@@ -6,6 +6,7 @@
 //! reply yet ([`pipelines`]).
 
 mod api_versions;
+mod asker;
 mod brokers;
 mod call;
 mod create_partitions;
@@ -34,12 +35,14 @@ mod offset_fetch;
 mod offset_for_leader_epoch;
 mod operations;
 mod placement;
+pub(crate) mod policy;
 mod produce;
 mod scatter;
 mod session;
 mod sync_group;
 pub(crate) mod table;
 mod topics;
+mod view;
 #[cfg(test)]
 pub(crate) mod toy;
 
@@ -48,10 +51,13 @@ use std::{cell::RefCell, future::Future, pin::Pin, rc::Rc};
 use bytes::Bytes;
 use kafka_protocol::messages::ApiKey;
 
-use self::table::{TABLE, Table};
 pub use self::{
     brokers::Endpoint,
     session::{Identity, Session},
+};
+use self::{
+    policy::Policy,
+    table::{TABLE, Table},
 };
 use crate::{
     base::Set,
@@ -64,6 +70,7 @@ use crate::{
 /// What handlers know. One per core.
 pub struct Context {
     table: &'static Table,
+    policy: Policy,
     router: Router,
     io: Io,
     /// What clients are told to connect to, by listener.
@@ -80,15 +87,23 @@ impl Context {
     pub fn new(router: Router, io: Io, endpoints: Vec<Endpoint>, cores: usize) -> Rc<Self> {
         let slots = router.config().requests.fetch_session_slots.div_ceil(cores);
         let sessions = RefCell::new(FetchSessions::new(slots));
-        Rc::new(Self { table: &TABLE, router, io, endpoints, sessions, creating: RefCell::default() })
+        Rc::new(Self {
+            table: &TABLE,
+            policy: Policy::OPEN,
+            router,
+            io,
+            endpoints,
+            sessions,
+            creating: RefCell::default(),
+        })
     }
 
-    /// The same core with other requests.
+    /// The same core with other requests, for clients that may do other things.
     #[cfg(test)]
-    pub(crate) fn with_table(&self, table: &'static Table) -> Rc<Self> {
+    pub(crate) fn with(&self, table: &'static Table, policy: Policy) -> Rc<Self> {
         let sessions = RefCell::new(FetchSessions::new(0));
         let (router, io, endpoints) = (self.router.clone(), self.io.clone(), self.endpoints.clone());
-        Rc::new(Self { table, router, io, endpoints, sessions, creating: RefCell::default() })
+        Rc::new(Self { table, policy, router, io, endpoints, sessions, creating: RefCell::default() })
     }
 
     /// Counts a request that began to be served then, with what becomes of it.

@@ -4,8 +4,6 @@
 //! range that helps. Produce is advertised from version 0 (KAFKA-18659).
 //! Differs from Kafka: advertises what is implemented; features only at the level that is in force.
 
-use std::rc::Rc;
-
 use kafka_protocol::{
     messages::{
         ApiVersionsRequest, ApiVersionsResponse,
@@ -17,7 +15,8 @@ use tracing::debug;
 
 use crate::{
     api::{
-        Context, Outcome, Session,
+        Context, Outcome,
+        asker::Asker,
         call::{Call, text},
         table::Table,
     },
@@ -29,11 +28,11 @@ use crate::{
     },
 };
 
-pub(super) fn handle(context: &Context, session: Rc<Session>, head: RequestHead) -> Outcome {
+pub(super) fn handle(context: &Context, asker: Asker, head: RequestHead) -> Outcome {
     if !head.api.supports(head.version) {
         return unsupported(head.correlation_id, head.api);
     }
-    let call: Call<ApiVersionsRequest> = match Call::decode(session, head) {
+    let call: Call<ApiVersionsRequest> = match Call::decode(asker, head) {
         Ok(call) => call,
         Err(why) => return Outcome::Close(why),
     };
@@ -42,8 +41,8 @@ pub(super) fn handle(context: &Context, session: Rc<Session>, head: RequestHead)
     }
     if call.version >= 3 {
         let ApiVersionsRequest { client_software_name: name, client_software_version: version, .. } = &call.request;
-        call.session.runs(name, version);
-        debug!(client = %call.session.client_host.as_str(), identity = ?call.session.identity(), "a client named its software");
+        call.asker.session.runs(name, version);
+        debug!(client = %call.asker.session.client_host.as_str(), identity = ?call.asker.session.identity(), "a client named its software");
     }
     call.reply(&answer(context.table, &context.router.image(), context.router.image_offset(), call.version))
 }

@@ -1,13 +1,12 @@
 //! A decoded request with what is needed to answer it.
 
-use std::rc::Rc;
-
 use bytes::Bytes;
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 
 use crate::{
-    api::{Outcome, Session},
+    api::{Outcome, asker::Asker, view::View},
     base::ErrorCode,
+    metadata::Image,
     protocol::{
         frame::{self, RequestHead},
         guard,
@@ -24,7 +23,7 @@ pub(super) struct Call<R> {
     /// What the client calls itself.
     pub client_id: StrBytes,
     /// Who asks.
-    pub session: Rc<Session>,
+    pub asker: Asker,
     api: &'static Api,
     correlation_id: i32,
 }
@@ -34,12 +33,12 @@ impl<R: Decodable> Call<R> {
     ///
     /// # Errors
     /// Why the connection must be closed.
-    pub fn decode(session: Rc<Session>, head: RequestHead) -> Result<Self, String> {
+    pub fn decode(asker: Asker, head: RequestHead) -> Result<Self, String> {
         let RequestHead { api, version, correlation_id, client_id, mut body } = head;
         let refused = |why: &str| format!("malformed {} v{version} request: {why}", api.name);
         guard::check(api, version, &body).map_err(|why| refused(&why.to_string()))?;
         let request = decode_body(&mut body, version).map_err(|why| refused(&why))?;
-        Ok(Self { request, version, client_id: client_id.unwrap_or_default(), session, api, correlation_id })
+        Ok(Self { request, version, client_id: client_id.unwrap_or_default(), asker, api, correlation_id })
     }
 }
 
@@ -56,6 +55,11 @@ impl<R> Call<R> {
         }
     }
 
+    /// The metadata as far as whoever asks may use it.
+    pub fn view<'a>(&'a self, image: &'a Image) -> View<'a> {
+        View::new(image, &self.asker)
+    }
+
     /// Goes back in the answer; for handlers that write their answer themselves.
     pub fn correlation_id(&self) -> i32 {
         self.correlation_id
@@ -63,8 +67,8 @@ impl<R> Call<R> {
 
     /// Takes the request out and leaves what the answer needs.
     pub fn take(self) -> (R, Call<()>) {
-        let Self { request, version, client_id, session, api, correlation_id } = self;
-        (request, Call { request: (), version, client_id, session, api, correlation_id })
+        let Self { request, version, client_id, asker, api, correlation_id } = self;
+        (request, Call { request: (), version, client_id, asker, api, correlation_id })
     }
 }
 

@@ -8,16 +8,22 @@ use kafka_protocol::messages::{
 
 use crate::{
     api::{Context, Outcome, call::Call},
+    base::ErrorCode,
     controller::asks::CreatePartitions,
 };
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<CreatePartitionsRequest>) -> Outcome {
-    let (request, call) = call.take();
-    let names: Vec<_> = request.topics.iter().map(|topic| topic.name.clone()).collect();
-    let error = match context.router.control(CreatePartitions(request)).await {
-        Ok(answer) => return call.reply(&answer),
-        Err(error) => error,
+    let (mut request, call) = call.take();
+    let (allowed, denied): (Vec<_>, Vec<_>) =
+        request.topics.into_iter().partition(|topic| call.asker.topic(&topic.name).is_ok());
+    let names: Vec<_> = allowed.iter().map(|topic| topic.name.clone()).collect();
+    request.topics = allowed;
+    let refused =
+        |name, error: ErrorCode| CreatePartitionsTopicResult::default().with_name(name).with_error_code(error.code());
+    let mut results = match context.router.control(CreatePartitions(request)).await {
+        Ok(answer) => answer.results,
+        Err(error) => names.into_iter().map(|name| refused(name, error)).collect(),
     };
-    let refused = |name| CreatePartitionsTopicResult::default().with_name(name).with_error_code(error.code());
-    call.reply(&CreatePartitionsResponse::default().with_results(names.into_iter().map(refused).collect()))
+    results.extend(denied.into_iter().map(|topic| refused(topic.name, ErrorCode::TopicAuthorizationFailed)));
+    call.reply(&CreatePartitionsResponse::default().with_results(results))
 }

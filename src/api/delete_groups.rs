@@ -20,7 +20,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<DeleteGroupsRequest
         if !seen.insert(group_id.clone()) {
             continue;
         }
-        let answer = groups::ask(context, &group_id, DeleteGroup(group_id.clone())).await;
+        let answer = groups::ask(context, &call.asker, &group_id, DeleteGroup(group_id.clone())).await;
         let result = answer.unwrap_or_else(|error| DeletableGroupResult::default().with_error_code(error.code()));
         results.push(result.with_group_id(group_id));
     }

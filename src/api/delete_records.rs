@@ -9,9 +9,9 @@ use kafka_protocol::messages::{
 };
 
 use crate::{
-    api::{Context, Outcome, call::Call, scatter::Scatter, topics},
+    api::{Context, Outcome, call::Call, scatter::Scatter, view::View},
     base::{ErrorCode, PartitionKey},
-    metadata::{Image, names},
+    metadata::names,
     shard::{ListedOffset, OffsetsCall},
 };
 
@@ -24,7 +24,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<DeleteRecordsReques
         for partition in &topic.partitions {
             let index = partition.partition_index;
             let answer = DeleteRecordsPartitionResult::default().with_partition_index(index).with_low_watermark(-1);
-            let ask = deletable(context, &image, &topic.name, index).map(|key| (key, partition.offset));
+            let ask = deletable(context, call.view(&image), &topic.name, index).map(|key| (key, partition.offset));
             scatter.partition(&mut partitions, answer, ask, |answer, error| answer.error_code = error.code());
         }
         scatter.topic(DeleteRecordsTopicResult::default().with_name(topic.name).with_partitions(partitions));
@@ -40,13 +40,13 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<DeleteRecordsReques
 }
 
 /// Records of internal topics and of topics that are only compacted stay.
-fn deletable(context: &Context, image: &Image, name: &TopicName, index: i32) -> Result<PartitionKey, ErrorCode> {
-    let key = topics::by_name(image, name, index)?;
+fn deletable(context: &Context, view: View<'_>, name: &TopicName, index: i32) -> Result<PartitionKey, ErrorCode> {
+    let key = view.partition(name, index)?;
     if names::is_internal(name) {
         return Err(ErrorCode::InvalidTopicException);
     }
-    let view = context.router.topic(key.topic_id).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    if view.config.cleanup_policy.compact && !view.config.cleanup_policy.delete {
+    let topic = context.router.topic(key.topic_id).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    if topic.config.cleanup_policy.compact && !topic.config.cleanup_policy.delete {
         return Err(ErrorCode::PolicyViolation);
     }
     Ok(key)

@@ -25,14 +25,16 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeClusterRequ
             &DescribeClusterResponse::default().with_error_code(error.code()).with_error_message(Some(text(&why))),
         );
     }
-    let brokers = brokers::all(context, &context.router.image(), call.session.listener).into_iter().map(|broker| {
-        DescribeClusterBroker::default()
-            .with_broker_id(broker.id)
-            .with_host(broker.host)
-            .with_port(broker.port)
-            .with_rack(broker.rack)
-    });
-    let operations = operations::if_asked(call.request.include_cluster_authorized_operations, operations::CLUSTER);
+    let brokers =
+        brokers::all(context, &context.router.image(), call.asker.session.listener).into_iter().map(|broker| {
+            DescribeClusterBroker::default()
+                .with_broker_id(broker.id)
+                .with_host(broker.host)
+                .with_port(broker.port)
+                .with_rack(broker.rack)
+        });
+    let told = call.request.include_cluster_authorized_operations;
+    let operations = if told { operations::cluster(&call.asker) } else { operations::UNASKED };
     call.reply(
         &DescribeClusterResponse::default()
             .with_cluster_id(text(context.router.cluster_id()))

@@ -16,6 +16,7 @@ use crate::{
         Context, Outcome,
         call::{Call, text},
         loggers, topics,
+        view::View,
     },
     base::ErrorCode,
     config::{
@@ -27,7 +28,7 @@ use crate::{
 };
 
 mod resource {
-    pub const TOPIC: i8 = 2;
+    pub const TOPIC: i8 = crate::api::asker::TOPIC_CONFIGS;
     pub const BROKER: i8 = 4;
     pub const BROKER_LOGGER: i8 = 8;
 }
@@ -44,7 +45,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeConfigsRequ
             synonyms: request.include_synonyms,
             documentation: request.include_documentation,
         };
-        result(asked, describe_resource(&config, context.router.bounds(), &image, asked, &wanted))
+        result(asked, describe_resource(&config, context.router.bounds(), call.view(&image), &image, asked, &wanted))
     });
     call.reply(&DescribeConfigsResponse::default().with_results(results.collect()))
 }
@@ -52,6 +53,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeConfigsRequ
 fn describe_resource(
     config: &BrokerConfig,
     bounds: Option<Bounds>,
+    view: View<'_>,
     image: &Image,
     asked: &DescribeConfigsResource,
     wanted: &Wanted<'_>,
@@ -60,10 +62,11 @@ fn describe_resource(
     let layers = image.layers(&config.statics, broker);
     let invalid = |message: String| Err((ErrorCode::InvalidRequest, Some(message)));
     let name = asked.resource_name.as_str();
+    view.asker().configs_of(asked.resource_type, name).map_err(|error| (error, None))?;
     match asked.resource_type {
-        resource::TOPIC => match image.topic(name) {
-            Some(_) => Ok(describe::topic(&layers.with_topic(image.topic_overrides(name)), wanted)),
-            None => Err((topics::why_absent(name), names::check(name).err())),
+        resource::TOPIC => match view.topic(name) {
+            Ok(_) => Ok(describe::topic(&layers.with_topic(image.topic_overrides(name)), wanted)),
+            Err(error) => Err((topics::why(error, name), names::check(name).err())),
         },
         resource::BROKER if name.is_empty() => Ok(describe::cluster(image.cluster_overrides(), wanted)),
         resource::BROKER_LOGGER if name.is_empty() => invalid("Broker id must not be empty".to_owned()),
@@ -114,6 +117,7 @@ fn result(asked: &DescribeConfigsResource, described: Described) -> DescribeConf
 mod tests {
     use super::*;
     use crate::{
+        api::asker::Asker,
         config::load,
         controller::tests::{controller, ids},
     };
@@ -126,8 +130,10 @@ mod tests {
         let asked =
             DescribeConfigsResource::default().with_resource_type(resource_type).with_resource_name(name.into());
         let keys = key.map(|key| vec![key.into()]);
+        let asker = Asker::anybody();
+        let view = View::new(controller.image(), &asker);
         let wanted = Wanted { keys: keys.as_deref(), synonyms: true, documentation: false };
-        let result = result(&asked, describe_resource(&config, None, controller.image(), &asked, &wanted));
+        let result = result(&asked, describe_resource(&config, None, view, controller.image(), &asked, &wanted));
         if result.error_code != 0 {
             return format!("{} {}", result.error_code, result.error_message.as_deref().unwrap_or_default());
         }

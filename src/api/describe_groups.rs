@@ -14,12 +14,12 @@ use crate::{
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeGroupsRequest>) -> Outcome {
     let (request, call) = call.take();
-    let mask = operations::if_asked(request.include_authorized_operations, operations::GROUP);
     let mut described = Vec::with_capacity(request.groups.len());
     for group_id in request.groups {
-        let answer = groups::ask(context, &group_id, Describe(group_id.clone(), call.version)).await;
+        let answer = groups::ask(context, &call.asker, &group_id, Describe(group_id.clone(), call.version)).await;
         let group = answer.unwrap_or_else(|error| DescribedGroup::default().with_error_code(error.code()));
-        let operations = if group.error_code == 0 { mask } else { operations::UNASKED };
+        let told = request.include_authorized_operations && group.error_code == 0;
+        let operations = if told { operations::group(&call.asker, &group_id) } else { operations::UNASKED };
         described.push(group.with_group_id(group_id).with_authorized_operations(operations));
     }
     call.reply(&DescribeGroupsResponse::default().with_groups(described))

@@ -14,18 +14,19 @@ use crate::{
         Context, Outcome,
         call::{Call, text},
         operations, topics,
+        view::View,
     },
     base::ErrorCode,
-    metadata::{Image, Topic, names},
+    metadata::{Topic, names},
 };
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeTopicPartitionsRequest>) -> Outcome {
     let largest = context.router.config().requests.describe_partitions_max;
-    call.reply(&describe(&context.router.image(), &call.request, largest))
+    call.reply(&describe(call.view(&context.router.image()), &call.request, largest))
 }
 
 /// Up to `largest` partitions of the topics asked for (none: all), by name, from the cursor on.
-fn describe(image: &Image, request: &DescribeTopicPartitionsRequest, largest: i32) -> DescribeTopicPartitionsResponse {
+fn describe(view: View<'_>, request: &DescribeTopicPartitionsRequest, largest: i32) -> DescribeTopicPartitionsResponse {
     let (start, start_index) = match &request.cursor {
         None => ("", 0),
         Some(cursor) if cursor.partition_index < 0 => return refused(request),
@@ -36,7 +37,7 @@ fn describe(image: &Image, request: &DescribeTopicPartitionsRequest, largest: i3
         return refused(request);
     }
     let mut names: Vec<&str> = match all {
-        true => image.topics().map(|topic| &*topic.name).collect(),
+        true => view.topics().map(|topic| &*topic.name).collect(),
         false => request.topics.iter().map(|topic| topic.name.as_str()).collect(),
     };
     names.retain(|name| *name >= start);
@@ -49,11 +50,14 @@ fn describe(image: &Image, request: &DescribeTopicPartitionsRequest, largest: i3
             return answer(answers, Some((name, 0)));
         }
         let from = if name == start { start_index } else { 0 };
-        let Some(topic) = image.topic(name) else {
-            answers.push(absent(name));
-            continue;
+        let topic = match view.topic(name) {
+            Ok(topic) => topic,
+            Err(error) => {
+                answers.push(absent(view, name, error));
+                continue;
+            }
         };
-        let (described, next) = describe_topic(topic, from, room);
+        let (described, next) = describe_topic(view, topic, from, room);
         room -= described.partitions.len();
         answers.push(described);
         if let Some(next) = next {
@@ -74,7 +78,12 @@ fn answer(
 }
 
 /// At most `room` partitions from index `from` on, and the index of the first one left out.
-fn describe_topic(topic: &Topic, from: i32, room: usize) -> (DescribeTopicPartitionsResponseTopic, Option<i32>) {
+fn describe_topic(
+    view: View<'_>,
+    topic: &Topic,
+    from: i32,
+    room: usize,
+) -> (DescribeTopicPartitionsResponseTopic, Option<i32>) {
     let mut rest = (0..).zip(&topic.partitions).skip(from.max(0) as usize);
     let partitions = rest.by_ref().take(room).map(|(index, partition)| {
         DescribeTopicPartitionsResponsePartition::default()
@@ -90,7 +99,7 @@ fn describe_topic(topic: &Topic, from: i32, room: usize) -> (DescribeTopicPartit
         .with_name(Some(TopicName(text(&topic.name))))
         .with_topic_id(topic.id.0)
         .with_is_internal(names::is_internal(&topic.name))
-        .with_topic_authorized_operations(operations::TOPIC)
+        .with_topic_authorized_operations(operations::topic(view.asker(), &topic.name))
         .with_partitions(partitions.collect());
     let next = rest.next().map(|(index, _)| index);
     (described, next)
@@ -106,12 +115,12 @@ fn refused(request: &DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsR
     answer(refused.collect(), None)
 }
 
-fn absent(name: &str) -> DescribeTopicPartitionsResponseTopic {
+fn absent(view: View<'_>, name: &str, error: ErrorCode) -> DescribeTopicPartitionsResponseTopic {
     DescribeTopicPartitionsResponseTopic::default()
-        .with_error_code(topics::why_absent(name).code())
+        .with_error_code(topics::why(error, name).code())
         .with_name(Some(TopicName(text(name))))
         .with_is_internal(names::is_internal(name))
-        .with_topic_authorized_operations(operations::TOPIC)
+        .with_topic_authorized_operations(operations::topic(view.asker(), name))
 }
 
 #[cfg(test)]
@@ -119,6 +128,7 @@ mod tests {
     use kafka_protocol::messages::describe_topic_partitions_request::{Cursor as AskedCursor, TopicRequest};
 
     use super::*;
+    use crate::api::asker::Asker;
 
     /// Topics as `name[indexes]` or `name!code`, then where the next piece starts.
     fn show(asked: &[&str], limit: i32, cursor: Option<(&str, i32)>) -> String {
@@ -130,7 +140,7 @@ mod tests {
             .with_topics(topics)
             .with_response_partition_limit(limit)
             .with_cursor(cursor);
-        let answer = describe(&topics::test_image(), &request, 4);
+        let answer = describe(View::new(&topics::test_image(), &Asker::anybody()), &request, 4);
         let topic = |topic: &DescribeTopicPartitionsResponseTopic| {
             let name = topic.name.as_ref().map_or("null", |name| name.as_str());
             if topic.error_code != 0 {

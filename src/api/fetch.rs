@@ -16,9 +16,8 @@ use uuid::Uuid;
 
 use self::reply::{Reply, TopicAnswer};
 use crate::{
-    api::{Context, Outcome, call::Call, topics},
+    api::{Context, Outcome, call::Call, topics, view::View},
     base::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionKey, TopicId},
-    metadata::Image,
     partition::{
         FetchPartition, Isolation, Reader,
         fetch_session::{FetchContext, PartitionAnswer, SessionKey, SessionRequest, TopicRef},
@@ -37,14 +36,14 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<FetchRequest>) -> O
         Ok(session) => session,
         Err(error) => return reply.refuse(error),
     };
-    let fetched = fetch(context, &request, &session, reader).await;
+    let fetched = fetch(context, &call, &request, &session, reader).await;
     let answers: Vec<_> = fetched.iter().map(summary).collect();
     let random = context.io.rand.next_u64();
     let replied = context.sessions.borrow_mut().reply(&session, &answers, now_ms(context), random);
     match replied {
         Ok(session_reply) => {
             if session_reply.session_id != 0 {
-                call.session.placement.settle();
+                call.asker.session.placement.settle();
             }
             reply.session_id = session_reply.session_id;
             reply.topics = listed(session, fetched, &session_reply.include);
@@ -106,9 +105,16 @@ fn range(partition: &AskedPartition) -> FetchPartition {
 }
 
 /// Reads what the session says; one answer a partition, in its order.
-async fn fetch(context: &Context, request: &FetchRequest, session: &FetchContext, reader: Reader) -> Vec<Fetched> {
+async fn fetch(
+    context: &Context,
+    call: &Call<()>,
+    request: &FetchRequest,
+    session: &FetchContext,
+    reader: Reader,
+) -> Vec<Fetched> {
     let image = context.router.image();
-    let keys: Vec<_> = session.partitions.iter().map(|(key, _)| find(&image, key)).collect();
+    let view = call.view(&image);
+    let keys: Vec<_> = session.partitions.iter().map(|(key, _)| find(view, key)).collect();
     let asked = keys.iter().zip(&session.partitions).filter_map(|(key, (_, range))| Some(((*key).ok()?, *range)));
     let max_bytes = request.max_bytes.clamp(0, context.router.config().requests.fetch_max_bytes);
     let call = FetchCall {
@@ -131,10 +137,10 @@ async fn fetch(context: &Context, request: &FetchRequest, session: &FetchContext
     keys.into_iter().map(answer).collect()
 }
 
-fn find(image: &Image, (topic, index): &SessionKey) -> Result<PartitionKey, ErrorCode> {
+fn find(view: View<'_>, (topic, index): &SessionKey) -> Result<PartitionKey, ErrorCode> {
     let topic = match topic {
-        TopicRef::Name(name) => topics::find(image, name, Uuid::nil(), false),
-        TopicRef::Id(id) => topics::find(image, "", id.0, true),
+        TopicRef::Name(name) => view.topic(name),
+        TopicRef::Id(id) => view.topic_by_id(*id),
     };
     topics::partition(topic?, *index)
 }
@@ -167,7 +173,10 @@ mod tests {
     use kafka_protocol::messages::TopicName;
 
     use super::*;
-    use crate::api::call::{code, text};
+    use crate::api::{
+        asker::Asker,
+        call::{code, text},
+    };
 
     fn topic(name: &str, id: u128) -> FetchTopic {
         let partitions = [0, 9, 1].map(|index| AskedPartition::default().with_partition(index).with_fetch_offset(7));
@@ -180,8 +189,8 @@ mod tests {
     fn check(name: &str, id: u128, version: i16) -> [i16; 3] {
         let request = FetchRequest::default().with_topics(vec![topic(name, id)]);
         let session = session_request(&request, version);
-        let image = topics::test_image();
-        let found = |place: usize| code(find(&image, &session.partitions[place].0).err());
+        let (image, asker) = (topics::test_image(), Asker::anybody());
+        let found = |place: usize| code(find(View::new(&image, &asker), &session.partitions[place].0).err());
         [found(0), found(1), found(2)]
     }
 

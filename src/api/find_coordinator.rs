@@ -34,6 +34,7 @@ mod kind {
 /// Why there is no coordinator, in words as well.
 type Refused = (ErrorCode, &'static str);
 
+const NOT_ALLOWED: &str = "Not authorized to access group";
 const NOT_AVAILABLE: &str = "The coordinator is not available.";
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<FindCoordinatorRequest>) -> Outcome {
@@ -44,7 +45,8 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<FindCoordinatorRequ
     let image = context.router.image();
     let found = |key: &StrBytes| {
         ready?;
-        brokers::coordinator(context, &image, call.session.listener, key).map_err(|error| (error, NOT_AVAILABLE))
+        call.asker.group(key).map_err(|error| (error, NOT_ALLOWED))?;
+        brokers::coordinator(context, &image, call.asker.session.listener, key).map_err(|error| (error, NOT_AVAILABLE))
     };
     if call.version < 4 {
         return call.reply(&single(found(&call.request.key)));

@@ -2,13 +2,23 @@
 
 use kafka_protocol::messages::GroupId;
 
-use crate::{api::Context, base::ErrorCode, group::asks::GroupAsk};
+use crate::{
+    api::{Context, asker::Asker},
+    base::ErrorCode,
+    group::asks::GroupAsk,
+};
 
 /// Asks the coordinator of a group.
 ///
 /// # Errors
-/// While there is none: what can be said without it, or `NotCoordinator`; else what the coordinator's log says.
-pub(super) async fn ask<Ask: GroupAsk>(context: &Context, group: &GroupId, ask: Ask) -> Result<Ask::Answer, ErrorCode> {
+/// `GroupAuthorizationFailed` if it may not. While there is none: what can be said without it, or `NotCoordinator`; else what the coordinator's log says.
+pub(super) async fn ask<Ask: GroupAsk>(
+    context: &Context,
+    asker: &Asker,
+    group: &GroupId,
+    ask: Ask,
+) -> Result<Ask::Answer, ErrorCode> {
+    asker.group(group)?;
     match context.router.coordinator_of(group) {
         Some(partition) => context.router.group(partition, ask).await,
         None => Err(context.router.without_coordinator(&ask.request())),

@@ -9,22 +9,35 @@ use kafka_protocol::messages::{
 
 use crate::{
     api::{Context, Outcome, call::Call},
+    base::ErrorCode,
     controller::asks::IncrementalAlterConfigs,
 };
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<IncrementalAlterConfigsRequest>) -> Outcome {
-    let (request, call) = call.take();
-    let names: Vec<_> =
-        request.resources.iter().map(|resource| (resource.resource_type, resource.resource_name.clone())).collect();
-    let error = match context.router.control(IncrementalAlterConfigs(request, context.router.broker_id())).await {
-        Ok(answer) => return call.reply(&answer),
-        Err(error) => error,
-    };
-    let refused = |(resource_type, name)| {
+    let (mut request, call) = call.take();
+    let resources = std::mem::take(&mut request.resources);
+    let mut names = Vec::with_capacity(resources.len());
+    let mut denied = Vec::new();
+    let refused = |(resource_type, name), error: ErrorCode| {
         AlterConfigsResourceResponse::default()
             .with_resource_type(resource_type)
             .with_resource_name(name)
             .with_error_code(error.code())
     };
-    call.reply(&IncrementalAlterConfigsResponse::default().with_responses(names.into_iter().map(refused).collect()))
+    for resource in resources {
+        let name = (resource.resource_type, resource.resource_name.clone());
+        match call.asker.configs_of(resource.resource_type, &resource.resource_name) {
+            Ok(()) => {
+                names.push(name);
+                request.resources.push(resource);
+            }
+            Err(error) => denied.push(refused(name, error)),
+        }
+    }
+    let mut responses = match context.router.control(IncrementalAlterConfigs(request, context.router.broker_id())).await {
+        Ok(answer) => answer.responses,
+        Err(error) => names.into_iter().map(|name| refused(name, error)).collect(),
+    };
+    responses.append(&mut denied);
+    call.reply(&IncrementalAlterConfigsResponse::default().with_responses(responses))
 }

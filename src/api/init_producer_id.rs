@@ -13,9 +13,9 @@ use crate::{
 };
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<InitProducerIdRequest>) -> Outcome {
-    let allocated = match refused(&call.request) {
-        Some(error) => Err(error),
-        None => context.router.next_producer_id().await,
+    let allocated = match refused(&call.request).map_or_else(|| call.asker.cluster(), Err) {
+        Ok(()) => context.router.next_producer_id().await,
+        Err(error) => Err(error),
     };
     call.reply(&answer(allocated))
 }

@@ -23,11 +23,11 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<JoinGroupRequest>) 
     }
     let peer = Peer {
         client_id: call.client_id.clone(),
-        client_host: call.session.client_host.clone(),
+        client_host: call.asker.session.client_host.clone(),
         version: call.version,
     };
     let (group_id, member_id) = (request.group_id.clone(), request.member_id.clone());
-    let answer = groups::ask(context, &group_id, Join(request, peer)).await;
+    let answer = groups::ask(context, &call.asker, &group_id, Join(request, peer)).await;
     let answer = answer.unwrap_or_else(|error| {
         let answer =
             JoinGroupResponse::default().with_error_code(error.code()).with_generation_id(-1).with_protocol_name(None);

@@ -13,6 +13,6 @@ use crate::{
 pub(super) async fn handle(context: &Rc<Context>, call: Call<LeaveGroupRequest>) -> Outcome {
     let (request, call) = call.take();
     let group_id = request.group_id.clone();
-    let answer = groups::ask(context, &group_id, Leave(request, call.version)).await;
+    let answer = groups::ask(context, &call.asker, &group_id, Leave(request, call.version)).await;
     call.reply(&answer.unwrap_or_else(|error| LeaveGroupResponse::default().with_error_code(error.code())))
 }

@@ -23,5 +23,8 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<ListGroupsRequest>)
             Err(refused) => error = Some(refused),
         }
     }
+    if call.asker.cluster().is_err() {
+        groups.retain(|group| call.asker.group(&group.group_id).is_ok());
+    }
     call.reply(&ListGroupsResponse::default().with_error_code(code(error)).with_groups(groups))
 }

@@ -11,7 +11,7 @@ use kafka_protocol::messages::{
 };
 
 use crate::{
-    api::{Context, Outcome, call::Call, scatter::Scatter, topics},
+    api::{Context, Outcome, call::Call, scatter::Scatter},
     base::{ErrorCode, Set},
     partition::Isolation,
     shard::{ListedOffset, OffsetsCall},
@@ -35,7 +35,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<ListOffsetsRequest>
             if is_twice && !refused.insert(name) {
                 continue;
             }
-            let ask = topics::by_name(&image, &topic.name, index).and_then(|key| {
+            let ask = call.view(&image).partition(&topic.name, index).and_then(|key| {
                 if is_twice {
                     return Err(ErrorCode::InvalidRequest);
                 }

@@ -16,13 +16,18 @@ use uuid::Uuid;
 
 use crate::{
     api::{
-        Context, Outcome, brokers,
+        Context, Outcome,
+        asker::Asker,
+        brokers,
         call::{Call, text},
-        operations, topics,
+        operations,
+        policy::{CLUSTER, Operation, Resource},
+        topics,
+        view::View,
     },
     base::{ErrorCode, Set, TopicId},
     controller::asks::EnsureTopic,
-    metadata::{Image, Topic, names},
+    metadata::{Topic, names},
 };
 
 /// Topics in creation at one time because clients named them. More are answered as unknown, and asked for again.
@@ -30,26 +35,29 @@ const CREATING_MAX: usize = 1000;
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<MetadataRequest>) -> Outcome {
     let image = context.router.image();
+    let view = call.view(&image);
     let may_create = context.router.config().topics.auto_create && call.request.allow_auto_topic_creation;
     let topics = match &call.request.topics {
-        None => all(&image),
-        Some(named) if named.is_empty() && call.version == 0 => all(&image),
+        None => all(view),
+        Some(named) if named.is_empty() && call.version == 0 => all(view),
         Some(named) => match refused_names(named, call.version) {
             Some(refused) => return call.reply(&MetadataResponse::default().with_topics(refused)),
             None => {
-                let (found, absent) = named_topics(&image, named);
-                if may_create {
-                    absent.into_iter().for_each(|name| create(context, name));
-                }
+                let (found, absent) = named_topics(view, named, may_create);
+                absent.into_iter().for_each(|name| create(context, name));
                 found
             }
         },
     };
-    let topic_operations = operations::if_asked(call.request.include_topic_authorized_operations, operations::TOPIC);
-    let topics = topics.into_iter().map(|topic| topic.with_topic_authorized_operations(topic_operations)).collect();
-    let cluster_operations =
-        operations::if_asked(call.request.include_cluster_authorized_operations, operations::CLUSTER);
-    let brokers = brokers::all(context, &image, call.session.listener).into_iter().map(|broker| {
+    let told = call.request.include_topic_authorized_operations;
+    let topics = topics.into_iter().map(|topic| {
+        let name = topic.name.as_ref().map_or("", |name| name.as_str());
+        let operations = if told { operations::topic(&call.asker, name) } else { operations::UNASKED };
+        topic.with_topic_authorized_operations(operations)
+    });
+    let told = call.request.include_cluster_authorized_operations;
+    let cluster_operations = if told { operations::cluster(&call.asker) } else { operations::UNASKED };
+    let brokers = brokers::all(context, &image, call.asker.session.listener).into_iter().map(|broker| {
         MetadataResponseBroker::default()
             .with_node_id(broker.id)
             .with_host(broker.host)
@@ -61,13 +69,13 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<MetadataRequest>) -
             .with_brokers(brokers.collect())
             .with_cluster_id(Some(text(context.router.cluster_id())))
             .with_controller_id(brokers::controller(context))
-            .with_topics(topics)
+            .with_topics(topics.collect())
             .with_cluster_authorized_operations(cluster_operations),
     )
 }
 
-fn all(image: &Image) -> Vec<MetadataResponseTopic> {
-    image.topics().map(|topic| describe(topic)).collect()
+fn all(view: View<'_>) -> Vec<MetadataResponseTopic> {
+    view.topics().map(describe).collect()
 }
 
 /// Null names and topic ids came into the format before brokers took them: the whole request is refused.
@@ -85,8 +93,12 @@ fn refused_names(named: &[MetadataRequestTopic], version: i16) -> Option<Vec<Met
     Some(named.iter().map(refuse).collect())
 }
 
-/// The topics that were asked for, each once, and the names that could be created. If any is asked by id, only ids count.
-fn named_topics(image: &Image, named: &[MetadataRequestTopic]) -> (Vec<MetadataResponseTopic>, Vec<String>) {
+/// The topics that were asked for, each once, and the names to create. If any is asked by id, only ids count.
+fn named_topics(
+    view: View<'_>,
+    named: &[MetadataRequestTopic],
+    create: bool,
+) -> (Vec<MetadataResponseTopic>, Vec<String>) {
     let by_id = named.iter().any(|topic| topic.topic_id != Uuid::nil());
     let mut answers = Vec::with_capacity(named.len());
     let mut absent = Vec::new();
@@ -96,10 +108,10 @@ fn named_topics(image: &Image, named: &[MetadataRequestTopic]) -> (Vec<MetadataR
             if asked.topic_id == Uuid::nil() || !seen.insert((asked.topic_id, "")) {
                 continue;
             }
-            answers.push(match image.topic_by_id(TopicId(asked.topic_id)) {
-                Some(topic) => describe(topic),
-                None => MetadataResponseTopic::default()
-                    .with_error_code(ErrorCode::UnknownTopicId.code())
+            answers.push(match view.topic_by_id(TopicId(asked.topic_id)) {
+                Ok(topic) => describe(topic),
+                Err(error) => MetadataResponseTopic::default()
+                    .with_error_code(error.code())
                     .with_name(None)
                     .with_topic_id(asked.topic_id),
             });
@@ -109,12 +121,16 @@ fn named_topics(image: &Image, named: &[MetadataRequestTopic]) -> (Vec<MetadataR
         if !seen.insert((Uuid::nil(), name)) {
             continue;
         }
-        answers.push(match image.topic(name) {
-            Some(topic) => describe(topic),
-            None => {
-                let why = topics::why_absent(name);
-                if why == ErrorCode::UnknownTopicOrPartition {
-                    absent.push(name.to_owned());
+        answers.push(match view.topic(name) {
+            Ok(topic) => describe(topic),
+            Err(error) => {
+                let mut why = topics::why(error, name);
+                if create && why == ErrorCode::UnknownTopicOrPartition {
+                    if may_create(view.asker(), name) {
+                        absent.push(name.to_owned());
+                    } else {
+                        why = ErrorCode::TopicAuthorizationFailed;
+                    }
                 }
                 MetadataResponseTopic::default()
                     .with_error_code(why.code())
@@ -124,6 +140,12 @@ fn named_topics(image: &Image, named: &[MetadataRequestTopic]) -> (Vec<MetadataR
         });
     }
     (answers, absent)
+}
+
+/// Whether a topic of this name may be made: topics at all, or this one.
+fn may_create(asker: &Asker, name: &str) -> bool {
+    let may = |resource, name| asker.may_do(Operation::Create, resource, name);
+    may(Resource::Cluster, CLUSTER) || may(Resource::Topic, name)
 }
 
 fn describe(topic: &Topic) -> MetadataResponseTopic {
@@ -162,6 +184,7 @@ fn create(context: &Rc<Context>, name: String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metadata::Image;
 
     fn asked(name: Option<&str>, id: u128) -> MetadataRequestTopic {
         MetadataRequestTopic::default()
@@ -185,14 +208,15 @@ mod tests {
     fn absent_topics_are_answered_once_each_and_only_good_names_created() {
         let named =
             [asked(Some("b"), 0), asked(Some("a b"), 0), asked(Some("b"), 0), asked(Some("__consumer_offsets"), 0)];
-        let (found, absent) = named_topics(&Image::default(), &named);
+        let (found, absent) = named_topics(View::new(&Image::default(), &Asker::anybody()), &named, true);
         assert_eq!(show(&found), "b:3, a b:17, __consumer_offsets:3 internal");
         assert_eq!(absent, ["b", "__consumer_offsets"]);
     }
 
     #[test]
     fn one_id_makes_names_not_count() {
-        let (found, absent) = named_topics(&Image::default(), &[asked(Some("b"), 0), asked(None, 7)]);
+        let (found, absent) =
+            named_topics(View::new(&Image::default(), &Asker::anybody()), &[asked(Some("b"), 0), asked(None, 7)], true);
         assert_eq!(show(&found), "null:100");
         assert!(absent.is_empty());
     }
@@ -207,12 +231,14 @@ mod tests {
 
     #[test]
     fn topics_that_exist_are_described() {
-        let image = topics::test_image();
-        assert_eq!(show(&all(&image)), "__consumer_offsets:0 internal, a:0, b:0");
-        let (found, absent) = named_topics(&image, &[asked(Some("b"), 0), asked(Some("c"), 0), asked(Some("a"), 0)]);
+        let (image, asker) = (topics::test_image(), Asker::anybody());
+        let view = View::new(&image, &asker);
+        assert_eq!(show(&all(view)), "__consumer_offsets:0 internal, a:0, b:0");
+        let (found, absent) =
+            named_topics(view, &[asked(Some("b"), 0), asked(Some("c"), 0), asked(Some("a"), 0)], true);
         assert_eq!(show(&found), "b:0, c:3, a:0");
         assert_eq!(absent, ["c"]);
-        let (by_id, _) = named_topics(&image, &[asked(None, 1)]);
+        let (by_id, _) = named_topics(view, &[asked(None, 1)], true);
         assert_eq!(show(&by_id), "a:0");
         let partition = &by_id[0].partitions[2];
         assert_eq!((partition.partition_index, partition.leader_id.0, partition.leader_epoch), (2, 1, 5));

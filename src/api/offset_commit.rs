@@ -11,23 +11,36 @@ use kafka_protocol::messages::{
 };
 
 use crate::{
-    api::{Context, Outcome, call::Call, groups, topics},
+    api::{Context, Outcome, call::Call, groups, topics, view::View},
     base::{ErrorCode, Map},
     group::asks::Commit,
-    metadata::Image,
 };
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<OffsetCommitRequest>) -> Outcome {
     let (mut request, call) = call.take();
-    let (mut answers, known) = sort(&context.router.image(), std::mem::take(&mut request.topics));
+    if let Err(error) = call.asker.group(&request.group_id) {
+        return call.reply(&OffsetCommitResponse::default().with_topics(refused(request.topics, error)));
+    }
+    let (mut answers, known) = sort(call.view(&context.router.image()), std::mem::take(&mut request.topics));
     if known.is_empty() && !answers.is_empty() {
         return call.reply(&OffsetCommitResponse::default().with_topics(answers));
     }
     request.topics = known;
     let group_id = request.group_id.clone();
-    let committed = groups::ask(context, &group_id, Commit(request, call.version)).await;
+    let committed = groups::ask(context, &call.asker, &group_id, Commit(request, call.version)).await;
     merge(&mut answers, committed.map(|answer| answer.topics));
     call.reply(&OffsetCommitResponse::default().with_topics(answers))
+}
+
+/// Every partition with the same error.
+fn refused(asked: Vec<OffsetCommitRequestTopic>, error: ErrorCode) -> Vec<OffsetCommitResponseTopic> {
+    let partition =
+        |index| OffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(error.code());
+    let topic = |topic: OffsetCommitRequestTopic| {
+        let partitions = topic.partitions.iter().map(|asked| partition(asked.partition_index));
+        OffsetCommitResponseTopic::default().with_name(topic.name).with_partitions(partitions.collect())
+    };
+    asked.into_iter().map(topic).collect()
 }
 
 /// Marks what the coordinator has to answer. Not a code of Kafka's; [`merge`] leaves none of them.
@@ -35,24 +48,24 @@ const OPEN: i16 = i16::MIN;
 
 /// The answer with its errors filled in and the rest [`OPEN`], and the request without what does not exist.
 fn sort(
-    image: &Image,
+    view: View<'_>,
     asked: Vec<OffsetCommitRequestTopic>,
 ) -> (Vec<OffsetCommitResponseTopic>, Vec<OffsetCommitRequestTopic>) {
     let mut answers = Vec::with_capacity(asked.len());
     let mut known = Vec::with_capacity(asked.len());
     for mut topic in asked {
-        let found = image.topic(&topic.name).map(AsRef::as_ref);
-        let exists = |index: i32| found.is_some_and(|found| topics::partition(found, index).is_ok());
+        let found = view.topic(&topic.name);
+        let refusal = |index: i32| found.and_then(|found| topics::partition(found, index)).err();
         let partitions = topic.partitions.iter().map(|partition| {
             let index = partition.partition_index;
-            let code = if exists(index) { OPEN } else { ErrorCode::UnknownTopicOrPartition.code() };
+            let code = refusal(index).map_or(OPEN, |error| error.code());
             OffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(code)
         });
         answers.push(
             OffsetCommitResponseTopic::default().with_name(topic.name.clone()).with_partitions(partitions.collect()),
         );
-        topic.partitions.retain(|partition| exists(partition.partition_index));
-        if let Some(found) = found.filter(|_| !topic.partitions.is_empty()) {
+        topic.partitions.retain(|partition| refusal(partition.partition_index).is_none());
+        if let (Ok(found), false) = (found, topic.partitions.is_empty()) {
             topic.topic_id = found.id.0;
             known.push(topic);
         }
@@ -88,7 +101,7 @@ mod tests {
     use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestPartition;
 
     use super::*;
-    use crate::api::call::text;
+    use crate::api::{asker::Asker, call::text};
 
     fn name(name: &str) -> TopicName {
         TopicName(text(name))
@@ -102,7 +115,7 @@ mod tests {
         let there = OffsetCommitRequestTopic::default()
             .with_name(name("b"))
             .with_partitions([1, 2].map(|index| partition.clone().with_partition_index(index)).to_vec());
-        let (answers, known) = sort(&topics::test_image(), vec![topic, there]);
+        let (answers, known) = sort(View::new(&topics::test_image(), &Asker::anybody()), vec![topic, there]);
         assert_eq!(answers[0].partitions[0].error_code, 3);
         assert_eq!(answers[1].partitions.iter().map(|answer| answer.error_code).collect::<Vec<_>>(), [OPEN, 3]);
         assert_eq!(known.len(), 1);

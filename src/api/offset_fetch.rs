@@ -17,7 +17,7 @@ use kafka_protocol::{
 };
 
 use crate::{
-    api::{Context, Outcome, call::Call, groups},
+    api::{Context, Outcome, asker::Asker, call::Call, groups},
     group::asks::Fetch,
 };
 
@@ -26,23 +26,42 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<OffsetFetchRequest>
     if call.version < 8 {
         let asked = single(request);
         let topics = asked.topics.clone().unwrap_or_default();
-        return call.reply(&flat(fetch(context, asked).await, topics, call.version));
+        return call.reply(&flat(fetch(context, &call.asker, asked).await, topics, call.version));
     }
     let mut groups = Vec::with_capacity(request.groups.len());
     for group in request.groups {
-        groups.push(fetch(context, group).await);
+        groups.push(fetch(context, &call.asker, group).await);
     }
     call.reply(&OffsetFetchResponse::default().with_groups(groups))
 }
 
-async fn fetch(context: &Context, group: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
+async fn fetch(context: &Context, asker: &Asker, group: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
     let asked = group.clone();
-    let answer = groups::ask(context, &asked.group_id, Fetch(group)).await;
-    answer
-        .unwrap_or_else(|error| {
-            OffsetFetchResponseGroup::default().with_group_id(asked.group_id.clone()).with_error_code(error.code())
-        })
-        .with_group_id(asked.group_id)
+    let answer = groups::ask(context, asker, &asked.group_id, Fetch(group)).await;
+    let answer = answer.unwrap_or_else(|error| {
+        OffsetFetchResponseGroup::default().with_group_id(asked.group_id.clone()).with_error_code(error.code())
+    });
+    allowed(asker, answer, asked.topics.is_none()).with_group_id(asked.group_id)
+}
+
+/// Without the offsets of topics that the asker may not know of: left out if all were asked for, else refused.
+fn allowed(asker: &Asker, mut group: OffsetFetchResponseGroup, all: bool) -> OffsetFetchResponseGroup {
+    if all {
+        group.topics.retain(|topic| asker.topic(&topic.name).is_ok());
+        return group;
+    }
+    for topic in &mut group.topics {
+        if let Err(error) = asker.topic(&topic.name) {
+            for partition in &mut topic.partitions {
+                *partition = OffsetFetchResponsePartitions::default()
+                    .with_partition_index(partition.partition_index)
+                    .with_committed_offset(-1)
+                    .with_metadata(Some(StrBytes::from_static_str("")))
+                    .with_error_code(error.code());
+            }
+        }
+    }
+    group
 }
 
 /// The one group that a request had before v8.

@@ -9,7 +9,7 @@ use kafka_protocol::messages::{
 };
 
 use crate::{
-    api::{Context, Outcome, call::Call, scatter::Scatter, topics},
+    api::{Context, Outcome, call::Call, scatter::Scatter},
     base::ErrorCode,
     shard::{ListedOffset, OffsetsCall},
 };
@@ -22,7 +22,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<OffsetForLeaderEpoc
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in &topic.partitions {
             let answer = EpochEndOffset::default().with_partition(partition.partition);
-            let key = topics::by_name(&image, &topic.topic, partition.partition);
+            let key = call.view(&image).partition(&topic.topic, partition.partition);
             let ask = key.map(|key| (key, partition.current_leader_epoch, partition.leader_epoch));
             scatter.partition(&mut partitions, answer, ask, |answer, error| answer.error_code = error.code());
         }

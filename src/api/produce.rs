@@ -20,10 +20,11 @@ use crate::{
         Context, Outcome, Pending,
         call::{Call, storage_error_for, text},
         topics,
+        view::View,
     },
     base::{ErrorCode, Timestamp},
     io::Instant,
-    metadata::{Image, Topic, names},
+    metadata::{Topic, names},
     metrics::Counter,
     partition::{Refusal, TopicRules, ValidBatch, rewriting_bytes, validate},
     replica::{Acks, Appended, Produced},
@@ -50,12 +51,12 @@ pub(super) async fn begin(context: Rc<Context>, call: Call<ProduceRequest>, bega
     };
     let image = context.router.image();
     for topic in request.topic_data {
-        sorting.topic(&context, &image, topic).await;
+        sorting.topic(&context, call.view(&image), topic).await;
     }
     let Sorting { mut topics, parts, places, timeout, mut decided, .. } = sorting;
     let bytes = parts.iter().map(|part| part.batch.bytes.len()).sum();
     let pending = context.router.produce(parts).await;
-    call.session.placement.appended(pending.elsewhere(), bytes);
+    call.asker.session.placement.appended(pending.elsewhere(), bytes);
     Box::pin(async move {
         let appended = pending.wait(timeout).await;
         decided.extend(places.into_iter().zip(appended));
@@ -111,8 +112,8 @@ struct Sorting {
 }
 
 impl Sorting {
-    async fn topic(&mut self, context: &Context, image: &Image, data: TopicProduceData) {
-        let found = topics::find(image, &data.name, data.topic_id, self.version >= 13);
+    async fn topic(&mut self, context: &Context, view: View<'_>, data: TopicProduceData) {
+        let found = view.find(&data.name, data.topic_id, self.version >= 13);
         let mut answers = Vec::with_capacity(data.partition_data.len());
         for partition in data.partition_data {
             let index = partition.index;

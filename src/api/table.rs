@@ -15,10 +15,11 @@ use kafka_protocol::messages::{
 
 use crate::{
     api::{
-        Context, Outcome, Pending, Session, api_versions, call::Call, create_partitions, create_topics, delete_groups,
-        delete_records, delete_topics, describe_cluster, describe_configs, describe_groups, describe_topic_partitions,
-        fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group,
-        list_groups, list_offsets, metadata, offset_commit, offset_fetch, offset_for_leader_epoch, produce, sync_group,
+        Context, Outcome, Pending, Session, api_versions, asker::Asker, call::Call, create_partitions, create_topics,
+        delete_groups, delete_records, delete_topics, describe_cluster, describe_configs, describe_groups,
+        describe_topic_partitions, fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id,
+        join_group, leave_group, list_groups, list_offsets, metadata, offset_commit, offset_fetch,
+        offset_for_leader_epoch, policy::Operation, produce, sync_group,
     },
     protocol::{
         frame::{self, RequestHead},
@@ -34,9 +35,9 @@ type Begun = Pin<Box<dyn Future<Output = Pending>>>;
 #[derive(Clone, Copy)]
 pub(super) enum Handler {
     /// Hands over in order first, then waits.
-    Ordered(fn(Rc<Context>, Rc<Session>, RequestHead) -> Begun),
+    Ordered(fn(Rc<Context>, Asker, RequestHead) -> Begun),
     /// All in the second stage, once every earlier request has its reply.
-    Alone(fn(Rc<Context>, Rc<Session>, RequestHead) -> Pending),
+    Alone(fn(Rc<Context>, Asker, RequestHead) -> Pending),
 }
 
 /// One request.
@@ -44,6 +45,8 @@ pub(super) enum Handler {
 pub(crate) struct Row {
     /// Its key, name, versions and shape.
     pub(super) api: Api,
+    /// What it does with what it names: what a client must be allowed to do with each topic and group.
+    pub(super) operation: Operation,
     /// Memory that it takes while it is served, beyond record bytes of the log.
     pub(super) memory: Memory,
     pub(super) handler: Handler,
@@ -72,7 +75,7 @@ const SMALL: usize = 8 << 10;
 
 /// A request whose handler takes the decoded call and gives what becomes of it.
 macro_rules! alone {
-    ($key:ident, $request:ty, $flexible_from:expr, $shape:expr, $memory:expr, $handle:path) => {
+    ($key:ident, $request:ty, $flexible_from:expr, $shape:expr, $operation:ident, $memory:expr, $handle:path) => {
         $crate::api::table::Row {
             api: $crate::protocol::versions::Api::new::<$request>(
                 kafka_protocol::messages::ApiKey::$key,
@@ -80,11 +83,12 @@ macro_rules! alone {
                 $flexible_from,
                 $shape,
             ),
+            operation: $crate::api::policy::Operation::$operation,
             memory: $memory,
-            handler: $crate::api::table::Handler::Alone(|context, session, head| {
+            handler: $crate::api::table::Handler::Alone(|context, asker, head| {
                 Box::pin(async move {
                     let began = context.io.clock.now();
-                    let outcome = match $crate::api::call::Call::decode(session, head) {
+                    let outcome = match $crate::api::call::Call::decode(asker, head) {
                         Ok(call) => $handle(&context, call).await,
                         Err(why) => $crate::api::Outcome::Close(why),
                     };
@@ -110,11 +114,12 @@ pub(crate) static TABLE: Table = Table {
         Row {
             // librdkafka ties its use of compression to Produce v0 (KAFKA-18659), so 0 is advertised, and refused when it is sent.
             api: Api::new::<ProduceRequest>(ApiKey::Produce, "Produce", 9, &shapes::PRODUCE).advertised_from(0),
+            operation: Operation::Write,
             memory: small(1),
-            handler: Handler::Ordered(|context, session, head| {
+            handler: Handler::Ordered(|context, asker, head| {
                 Box::pin(async move {
                     let began = context.io.clock.now();
-                    match Call::decode(session, head) {
+                    match Call::decode(asker, head) {
                         Ok(call) => produce::begin(context, call, began).await,
                         Err(why) => {
                             let outcome = context.counted(ApiKey::Produce, began, Outcome::Close(why));
@@ -124,52 +129,81 @@ pub(crate) static TABLE: Table = Table {
                 })
             }),
         },
-        alone!(Fetch, FetchRequest, 12, &shapes::FETCH, small(8), fetch::handle),
-        alone!(ListOffsets, ListOffsetsRequest, 6, &shapes::LIST_OFFSETS, small(16), list_offsets::handle),
-        alone!(Metadata, MetadataRequest, 9, &shapes::METADATA, listing(16), metadata::handle),
-        alone!(OffsetCommit, OffsetCommitRequest, 8, &shapes::OFFSET_COMMIT, small(16), offset_commit::handle),
-        alone!(OffsetFetch, OffsetFetchRequest, 6, &shapes::OFFSET_FETCH, small(16), offset_fetch::handle),
+        alone!(Fetch, FetchRequest, 12, &shapes::FETCH, Read, small(8), fetch::handle),
+        alone!(ListOffsets, ListOffsetsRequest, 6, &shapes::LIST_OFFSETS, Describe, small(16), list_offsets::handle),
+        alone!(Metadata, MetadataRequest, 9, &shapes::METADATA, Describe, listing(16), metadata::handle),
+        alone!(OffsetCommit, OffsetCommitRequest, 8, &shapes::OFFSET_COMMIT, Read, small(16), offset_commit::handle),
+        alone!(OffsetFetch, OffsetFetchRequest, 6, &shapes::OFFSET_FETCH, Describe, small(16), offset_fetch::handle),
         alone!(
             FindCoordinator,
             FindCoordinatorRequest,
             3,
             &shapes::FIND_COORDINATOR,
+            Describe,
             small(16),
             find_coordinator::handle
         ),
-        alone!(JoinGroup, JoinGroupRequest, 6, &shapes::JOIN_GROUP, small(4), join_group::handle),
-        alone!(Heartbeat, HeartbeatRequest, 4, &shapes::HEARTBEAT, small(2), heartbeat::handle),
-        alone!(LeaveGroup, LeaveGroupRequest, 4, &shapes::LEAVE_GROUP, small(16), leave_group::handle),
-        alone!(SyncGroup, SyncGroupRequest, 4, &shapes::SYNC_GROUP, small(4), sync_group::handle),
+        alone!(JoinGroup, JoinGroupRequest, 6, &shapes::JOIN_GROUP, Read, small(4), join_group::handle),
+        alone!(Heartbeat, HeartbeatRequest, 4, &shapes::HEARTBEAT, Read, small(2), heartbeat::handle),
+        alone!(LeaveGroup, LeaveGroupRequest, 4, &shapes::LEAVE_GROUP, Read, small(16), leave_group::handle),
+        alone!(SyncGroup, SyncGroupRequest, 4, &shapes::SYNC_GROUP, Read, small(4), sync_group::handle),
         alone!(
             DescribeGroups,
             DescribeGroupsRequest,
             5,
             &shapes::DESCRIBE_GROUPS,
+            Describe,
             listing(16),
             describe_groups::handle
         ),
-        alone!(ListGroups, ListGroupsRequest, 3, &shapes::LIST_GROUPS, listing(16), list_groups::handle),
+        alone!(ListGroups, ListGroupsRequest, 3, &shapes::LIST_GROUPS, Describe, listing(16), list_groups::handle),
         Row {
             api: Api::new::<ApiVersionsRequest>(ApiKey::ApiVersions, "ApiVersions", 3, &shapes::API_VERSIONS),
+            // Whoever connects may know what can be asked.
+            operation: Operation::Describe,
             memory: small(2),
-            handler: Handler::Alone(|context, session, head| {
+            handler: Handler::Alone(|context, asker, head| {
                 Box::pin(async move {
                     let began = context.io.clock.now();
-                    let outcome = api_versions::handle(&context, session, head);
+                    let outcome = api_versions::handle(&context, asker, head);
                     context.counted(ApiKey::ApiVersions, began, outcome)
                 })
             }),
         },
-        alone!(CreateTopics, CreateTopicsRequest, 5, &shapes::CREATE_TOPICS, listing(32), create_topics::handle),
-        alone!(DeleteTopics, DeleteTopicsRequest, 4, &shapes::DELETE_TOPICS, small(32), delete_topics::handle),
-        alone!(DeleteRecords, DeleteRecordsRequest, 2, &shapes::DELETE_RECORDS, small(16), delete_records::handle),
-        alone!(InitProducerId, InitProducerIdRequest, 2, &shapes::INIT_PRODUCER_ID, small(2), init_producer_id::handle),
+        alone!(
+            CreateTopics,
+            CreateTopicsRequest,
+            5,
+            &shapes::CREATE_TOPICS,
+            Create,
+            listing(32),
+            create_topics::handle
+        ),
+        alone!(DeleteTopics, DeleteTopicsRequest, 4, &shapes::DELETE_TOPICS, Delete, small(32), delete_topics::handle),
+        alone!(
+            DeleteRecords,
+            DeleteRecordsRequest,
+            2,
+            &shapes::DELETE_RECORDS,
+            Delete,
+            small(16),
+            delete_records::handle
+        ),
+        alone!(
+            InitProducerId,
+            InitProducerIdRequest,
+            2,
+            &shapes::INIT_PRODUCER_ID,
+            IdempotentWrite,
+            small(2),
+            init_producer_id::handle
+        ),
         alone!(
             OffsetForLeaderEpoch,
             OffsetForLeaderEpochRequest,
             4,
             &shapes::OFFSET_FOR_LEADER_EPOCH,
+            Describe,
             small(16),
             offset_for_leader_epoch::handle
         ),
@@ -178,6 +212,7 @@ pub(crate) static TABLE: Table = Table {
             DescribeConfigsRequest,
             4,
             &shapes::DESCRIBE_CONFIGS,
+            DescribeConfigs,
             listing(32),
             describe_configs::handle
         ),
@@ -186,15 +221,17 @@ pub(crate) static TABLE: Table = Table {
             CreatePartitionsRequest,
             2,
             &shapes::CREATE_PARTITIONS,
+            Alter,
             small(32),
             create_partitions::handle
         ),
-        alone!(DeleteGroups, DeleteGroupsRequest, 2, &shapes::DELETE_GROUPS, small(32), delete_groups::handle),
+        alone!(DeleteGroups, DeleteGroupsRequest, 2, &shapes::DELETE_GROUPS, Delete, small(32), delete_groups::handle),
         alone!(
             IncrementalAlterConfigs,
             IncrementalAlterConfigsRequest,
             1,
             &shapes::INCREMENTAL_ALTER_CONFIGS,
+            AlterConfigs,
             small(32),
             incremental_alter_configs::handle
         ),
@@ -203,6 +240,7 @@ pub(crate) static TABLE: Table = Table {
             DescribeClusterRequest,
             0,
             &shapes::DESCRIBE_CLUSTER,
+            Describe,
             small(2),
             describe_cluster::handle
         ),
@@ -211,6 +249,7 @@ pub(crate) static TABLE: Table = Table {
             DescribeTopicPartitionsRequest,
             0,
             &shapes::DESCRIBE_TOPIC_PARTITIONS,
+            Describe,
             listing(32),
             describe_topic_partitions::handle
         ),
@@ -236,9 +275,10 @@ impl Table {
             (Err(why), _) => return closing(why.to_string()),
             (Ok(_), None) => unreachable!("a head is read with its row's api"),
         };
+        let asker = Asker { session: session.clone(), operation: row.operation, policy: context.policy };
         match row.handler {
-            Handler::Ordered(begin) => begin(context.clone(), session.clone(), head).await,
-            Handler::Alone(run) => run(context.clone(), session.clone(), head),
+            Handler::Ordered(begin) => begin(context.clone(), asker, head).await,
+            Handler::Alone(run) => run(context.clone(), asker, head),
         }
     }
 

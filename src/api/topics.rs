@@ -1,27 +1,18 @@
 //! Topics and partitions as requests name them.
 
-use kafka_protocol::messages::{BrokerId as WireBroker, TopicName};
-use uuid::Uuid;
+use kafka_protocol::messages::BrokerId as WireBroker;
 
 use crate::{
-    base::{BrokerId, ErrorCode, PartitionKey, TopicId},
-    metadata::{Image, Topic, names},
+    base::{BrokerId, ErrorCode, PartitionKey},
+    metadata::{Topic, names},
 };
 
-/// Why a topic that is not there is not there.
-pub(super) fn why_absent(name: &str) -> ErrorCode {
-    if names::check(name).is_ok() { ErrorCode::UnknownTopicOrPartition } else { ErrorCode::InvalidTopicException }
-}
-
-/// The topic that a request names: by id if `by_id`, else by name.
-///
-/// # Errors
-/// `UnknownTopicId` or `UnknownTopicOrPartition`.
-pub(super) fn find<'a>(image: &'a Image, name: &str, id: Uuid, by_id: bool) -> Result<&'a Topic, ErrorCode> {
-    if by_id {
-        image.topic_by_id(TopicId(id)).map(AsRef::as_ref).ok_or(ErrorCode::UnknownTopicId)
+/// Why a topic is not answered: one that is not there may have a name that no topic can have.
+pub(super) fn why(error: ErrorCode, name: &str) -> ErrorCode {
+    if error == ErrorCode::UnknownTopicOrPartition && names::check(name).is_err() {
+        ErrorCode::InvalidTopicException
     } else {
-        image.topic(name).map(AsRef::as_ref).ok_or(ErrorCode::UnknownTopicOrPartition)
+        error
     }
 }
 
@@ -31,14 +22,6 @@ pub(super) fn find<'a>(image: &'a Image, name: &str, id: Uuid, by_id: bool) -> R
 /// `UnknownTopicOrPartition` if the topic has no such partition.
 pub(super) fn partition(topic: &Topic, index: i32) -> Result<PartitionKey, ErrorCode> {
     topic.partition(index).map(|_| topic.key(index)).ok_or(ErrorCode::UnknownTopicOrPartition)
-}
-
-/// The partition that a request names by topic name and index.
-///
-/// # Errors
-/// `UnknownTopicOrPartition`.
-pub(super) fn by_name(image: &Image, name: &TopicName, index: i32) -> Result<PartitionKey, ErrorCode> {
-    partition(find(image, name, Uuid::nil(), false)?, index)
 }
 
 /// Broker ids for an answer.
@@ -53,7 +36,11 @@ pub(super) fn wire_leader(leader: Option<BrokerId>) -> WireBroker {
 
 /// Metadata for tests: a topic `a` with three partitions, one `b` with two, and `__consumer_offsets` with one.
 #[cfg(test)]
-pub(super) fn test_image() -> Image {
+pub(super) fn test_image() -> crate::metadata::Image {
+    use uuid::Uuid;
+
+    use crate::base::TopicId;
+    use crate::metadata::Image;
     use crate::protocol::metadata_records::{MetadataRecord, PartitionRecord};
 
     let mut image = Image::default();

@@ -28,12 +28,20 @@ static TOPIC: Shape = Shape {
     tags: &[],
 };
 
-pub(crate) static ROW: Row =
-    alone!(DescribeLogDirs, DescribeLogDirsRequest, 2, &SHAPE, Memory { fixed: 4096, frame_times: 3 }, handle);
+pub(crate) static ROW: Row = alone!(
+    DescribeLogDirs,
+    DescribeLogDirsRequest,
+    2,
+    &SHAPE,
+    Describe,
+    Memory { fixed: 4096, frame_times: 3 },
+    handle
+);
 
 async fn handle(context: &Rc<Context>, call: Call<DescribeLogDirsRequest>) -> Outcome {
     let image = context.router.image();
+    let view = call.view(&image);
     let directory = |topic: &str| DescribeLogDirsResult::default().with_log_dir(text(&format!("/toys/{topic}")));
-    let directories = image.topics().map(|topic| directory(&topic.name));
+    let directories = view.topics().map(|topic| directory(&topic.name));
     call.reply(&DescribeLogDirsResponse::default().with_results(directories.collect()))
 }

@@ -2,13 +2,38 @@
 
 use std::rc::Rc;
 
-use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, DescribeLogDirsRequest};
+use bytes::Bytes;
+use kafka_protocol::{
+    messages::{
+        ApiKey, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
+        DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+        DescribeGroupsRequest, DescribeLogDirsRequest, DescribeTopicPartitionsRequest, FetchRequest,
+        FindCoordinatorRequest, GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
+        JoinGroupRequest, LeaveGroupRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest,
+        OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest, TopicName,
+        create_partitions_request::CreatePartitionsTopic,
+        create_topics_request::CreatableTopic,
+        delete_records_request::DeleteRecordsTopic,
+        describe_configs_request::DescribeConfigsResource,
+        describe_topic_partitions_request::TopicRequest,
+        fetch_request::{FetchPartition, FetchTopic},
+        incremental_alter_configs_request::AlterConfigsResource,
+        list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+        metadata_request::MetadataRequestTopic,
+        offset_commit_request::OffsetCommitRequestTopic,
+        offset_fetch_request::OffsetFetchRequestGroup,
+        offset_for_leader_epoch_request::OffsetForLeaderTopic,
+        produce_request::{PartitionProduceData, TopicProduceData},
+    },
+    protocol::Request,
+};
 
 use crate::{
-    api::{table::TABLE, toy},
+    api::{policy::Policy, table::TABLE, toy},
     sim::{
         bench::Bench,
         connection::Gone,
+        member::text,
         wire::{self, Wire},
     },
 };
@@ -34,7 +59,7 @@ fn one_more_request_is_a_file_and_a_row() {
     assert!(bench.wait(ask_toy(open())).is_err(), "without a row the connection ends");
 
     let table = TABLE.with(toy::ROW);
-    bench.life.change_contexts(|context| context.with_table(table));
+    bench.life.change_contexts(|context| context.with(table, Policy::OPEN));
     let (range, directories) = bench.wait(ask_toy(open())).expect("answered");
     assert_eq!(range, Some((1, 4)));
     assert_eq!(directories, ["1 /toys/t", "2 /toys/t", "3 /toys/t", "4 /toys/t"]);
@@ -47,4 +72,113 @@ fn one_more_request_is_a_file_and_a_row() {
 
     let start = [0, ApiKey::DescribeLogDirs as u8, 0, 1];
     assert_eq!((table.memory_estimate(&start, 100), TABLE.memory_estimate(&start, 100)), (4096 + 300, 100));
+}
+
+/// The first line of an authorizer: whoever has not said who it is may do nothing.
+fn nobody_may() -> Policy {
+    Policy { may: |_, _, _, _| false }
+}
+
+/// The codes of what a request names, one after the other.
+async fn codes<R: Request>(
+    wire: &Wire,
+    version: i16,
+    request: R,
+    codes: impl Fn(&R::Response) -> Vec<i16>,
+) -> Vec<i16> {
+    codes(&wire.ask(version, &request).await.expect("answered"))
+}
+
+#[test]
+fn whoever_may_do_nothing_is_refused_by_every_request() {
+    let bench = Bench::start(6, 2);
+    bench.topic("t", 1);
+    bench.life.change_contexts(|context| context.with(&TABLE, nobody_may()));
+    let wire = Rc::new(Wire::open(&bench.life, 0).expect("it serves"));
+    bench.wait(async move {
+        let (name, group) = (|| TopicName(text("t")), || GroupId(text("g")));
+        let topic = 29;
+        let groups = 30;
+        let cluster = 31;
+
+        let partition = PartitionProduceData::default().with_records(Some(Bytes::new()));
+        let data = TopicProduceData::default().with_name(name()).with_partition_data(vec![partition]);
+        let request = ProduceRequest::default().with_acks(-1).with_topic_data(vec![data]);
+        let found = codes(&wire, 9, request, |it| vec![it.responses[0].partition_responses[0].error_code]);
+        assert_eq!(found.await, [topic]);
+        let asked = FetchTopic::default().with_topic(name()).with_partitions(vec![FetchPartition::default()]);
+        let request =
+            FetchRequest::default().with_topics(vec![asked]).with_replica_id((-1).into()).with_session_epoch(-1);
+        let found = codes(&wire, 12, request, |it| vec![it.responses[0].partitions[0].error_code]);
+        assert_eq!(found.await, [topic]);
+        let asked =
+            ListOffsetsTopic::default().with_name(name()).with_partitions(vec![ListOffsetsPartition::default()]);
+        let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![asked]);
+        assert_eq!(codes(&wire, 7, request, |it| vec![it.topics[0].partitions[0].error_code]).await, [topic]);
+        let asked = OffsetForLeaderTopic::default().with_topic(name()).with_partitions(vec![Default::default()]);
+        let request = OffsetForLeaderEpochRequest::default().with_topics(vec![asked]);
+        assert_eq!(codes(&wire, 4, request, |it| vec![it.topics[0].partitions[0].error_code]).await, [topic]);
+        let asked = DeleteRecordsTopic::default().with_name(name()).with_partitions(vec![Default::default()]);
+        let request = DeleteRecordsRequest::default().with_topics(vec![asked]);
+        assert_eq!(codes(&wire, 2, request, |it| vec![it.topics[0].partitions[0].error_code]).await, [topic]);
+
+        let asked = ["t", "new"].map(|name| MetadataRequestTopic::default().with_name(Some(TopicName(text(name)))));
+        let request = MetadataRequest::default().with_topics(Some(asked.to_vec()));
+        let found = codes(&wire, 9, request, |it| it.topics.iter().map(|topic| topic.error_code).collect());
+        assert_eq!(found.await, [topic, topic]);
+        let request = MetadataRequest::default().with_topics(None);
+        assert!(codes(&wire, 9, request, |it| vec![it.topics.len() as i16]).await == [0], "it sees none");
+        let request =
+            DescribeTopicPartitionsRequest::default().with_topics(vec![TopicRequest::default().with_name(name())]);
+        assert_eq!(codes(&wire, 0, request, |it| vec![it.topics[0].error_code]).await, [topic]);
+
+        let asked = CreatableTopic::default().with_name(TopicName(text("new"))).with_num_partitions(1);
+        let request = CreateTopicsRequest::default().with_topics(vec![asked.with_replication_factor(1)]);
+        assert_eq!(codes(&wire, 5, request, |it| vec![it.topics[0].error_code]).await, [topic]);
+        let request = DeleteTopicsRequest::default().with_topic_names(vec![name()]);
+        assert_eq!(codes(&wire, 5, request, |it| vec![it.responses[0].error_code]).await, [topic]);
+        let request = CreatePartitionsRequest::default()
+            .with_topics(vec![CreatePartitionsTopic::default().with_name(name()).with_count(3)]);
+        assert_eq!(codes(&wire, 3, request, |it| vec![it.results[0].error_code]).await, [topic]);
+        let resources = [(2, "t"), (4, "1")].map(|(kind, name)| {
+            DescribeConfigsResource::default().with_resource_type(kind).with_resource_name(text(name))
+        });
+        let request = DescribeConfigsRequest::default().with_resources(resources.to_vec());
+        let found = codes(&wire, 4, request, |it| it.results.iter().map(|result| result.error_code).collect());
+        assert_eq!(found.await, [topic, cluster]);
+        let resources = [(2, "t"), (4, "1")].map(|(kind, name)| {
+            AlterConfigsResource::default().with_resource_type(kind).with_resource_name(text(name))
+        });
+        let request = IncrementalAlterConfigsRequest::default().with_resources(resources.to_vec());
+        let found = codes(&wire, 1, request, |it| it.responses.iter().map(|result| result.error_code).collect());
+        assert_eq!(found.await, [topic, cluster]);
+        let request = InitProducerIdRequest::default().with_transactional_id(None).with_producer_id((-1).into());
+        assert_eq!(codes(&wire, 4, request, |it| vec![it.error_code]).await, [cluster]);
+
+        let request = FindCoordinatorRequest::default().with_coordinator_keys(vec![text("g")]);
+        assert_eq!(codes(&wire, 4, request, |it| vec![it.coordinators[0].error_code]).await, [groups]);
+        let request = JoinGroupRequest::default().with_group_id(group()).with_session_timeout_ms(10_000);
+        assert_eq!(codes(&wire, 5, request, |it| vec![it.error_code]).await, [groups]);
+        let request = SyncGroupRequest::default().with_group_id(group());
+        assert_eq!(codes(&wire, 3, request, |it| vec![it.error_code]).await, [groups]);
+        let request = HeartbeatRequest::default().with_group_id(group());
+        assert_eq!(codes(&wire, 4, request, |it| vec![it.error_code]).await, [groups]);
+        let request = LeaveGroupRequest::default().with_group_id(group());
+        assert_eq!(codes(&wire, 2, request, |it| vec![it.error_code]).await, [groups]);
+        let asked = OffsetCommitRequestTopic::default().with_name(name()).with_partitions(vec![Default::default()]);
+        let request = OffsetCommitRequest::default().with_group_id(group()).with_topics(vec![asked]);
+        assert_eq!(codes(&wire, 8, request, |it| vec![it.topics[0].partitions[0].error_code]).await, [groups]);
+        let asked = OffsetFetchRequestGroup::default().with_group_id(group()).with_topics(None);
+        let request = OffsetFetchRequest::default().with_groups(vec![asked]);
+        assert_eq!(codes(&wire, 8, request, |it| vec![it.groups[0].error_code]).await, [groups]);
+        let request = DescribeGroupsRequest::default().with_groups(vec![group()]);
+        assert_eq!(codes(&wire, 5, request, |it| vec![it.groups[0].error_code]).await, [groups]);
+        let request = DeleteGroupsRequest::default().with_groups_names(vec![group()]);
+        assert_eq!(codes(&wire, 2, request, |it| vec![it.results[0].error_code]).await, [groups]);
+        let request = DescribeClusterRequest::default().with_include_cluster_authorized_operations(true);
+        let found = codes(&wire, 0, request, |it| vec![it.error_code, it.cluster_authorized_operations as i16]);
+        assert_eq!(found.await, [0, 0], "nothing is allowed");
+    });
+    assert!(bench.router(1).image().topic("new").is_none());
+    assert_eq!(bench.router(1).image().topic("t").map(|topic| topic.partitions.len()), Some(1));
 }

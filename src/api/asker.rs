@@ -1,0 +1,69 @@
+//! Who asks, and what it takes: where every handler asks whether it may be answered.
+
+use std::rc::Rc;
+
+use crate::{
+    api::{
+        Session,
+        policy::{CLUSTER, Operation, Policy, Resource},
+    },
+    base::ErrorCode,
+};
+
+/// A topic, among the resources of DescribeConfigs and IncrementalAlterConfigs.
+pub(super) const TOPIC_CONFIGS: i8 = 2;
+
+/// A client in one of its requests.
+#[derive(Clone)]
+pub(super) struct Asker {
+    /// The client.
+    pub session: Rc<Session>,
+    /// What the request does with what it names.
+    pub operation: Operation,
+    /// What clients may do.
+    pub policy: Policy,
+}
+
+impl Asker {
+    /// Whether it may do with a resource what the request does.
+    pub fn may(&self, resource: Resource, name: &str) -> bool {
+        self.may_do(self.operation, resource, name)
+    }
+
+    /// Whether it may do something with a resource. Every question whether something is allowed is this one.
+    pub fn may_do(&self, operation: Operation, resource: Resource, name: &str) -> bool {
+        (self.policy.may)(&self.session, operation, resource, name)
+    }
+
+    /// # Errors
+    /// `TopicAuthorizationFailed` if it may not do with a topic what the request does.
+    pub fn topic(&self, name: &str) -> Result<(), ErrorCode> {
+        if self.may(Resource::Topic, name) { Ok(()) } else { Err(ErrorCode::TopicAuthorizationFailed) }
+    }
+
+    /// # Errors
+    /// `GroupAuthorizationFailed` if it may not do with a group what the request does.
+    pub fn group(&self, id: &str) -> Result<(), ErrorCode> {
+        if self.may(Resource::Group, id) { Ok(()) } else { Err(ErrorCode::GroupAuthorizationFailed) }
+    }
+
+    /// # Errors
+    /// `ClusterAuthorizationFailed` if it may not do with the cluster what the request does.
+    pub fn cluster(&self) -> Result<(), ErrorCode> {
+        if self.may(Resource::Cluster, CLUSTER) { Ok(()) } else { Err(ErrorCode::ClusterAuthorizationFailed) }
+    }
+
+    /// # Errors
+    /// `TopicAuthorizationFailed` or `ClusterAuthorizationFailed` if it may not do with the settings of a resource what the request
+    /// does. The types are those of DescribeConfigs; all but a topic's are the cluster's.
+    pub fn configs_of(&self, resource_type: i8, name: &str) -> Result<(), ErrorCode> {
+        if resource_type == TOPIC_CONFIGS { self.topic(name) } else { self.cluster() }
+    }
+
+    /// A client that may do everything.
+    #[cfg(test)]
+    pub fn anybody() -> Self {
+        let session = Session::new(std::net::IpAddr::from([127, 0, 0, 1]), 0, Default::default());
+        Self { session: Rc::new(session), operation: Operation::Describe, policy: Policy::OPEN }
+    }
+}
