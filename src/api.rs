@@ -46,7 +46,7 @@ mod view;
 #[cfg(test)]
 pub(crate) mod toy;
 
-use std::{cell::RefCell, future::Future, pin::Pin, rc::Rc};
+use std::{cell::RefCell, future::Future, pin::Pin, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use kafka_protocol::messages::ApiKey;
@@ -117,8 +117,9 @@ impl Context {
 /// What becomes of a request.
 #[derive(Debug)]
 pub enum Outcome {
-    /// An answer: length, head and body, in pieces that are sent as they lie.
-    Reply(Vec<Slice>),
+    /// An answer: length, head and body, in pieces that are sent as they lie. Nothing more is taken from the connection for so
+    /// long after it (KIP-219).
+    Reply(Vec<Slice>, Duration),
     /// No answer: Produce with `acks=0`.
     Nothing,
     /// The connection ends, for the reason given.

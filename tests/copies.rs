@@ -180,7 +180,7 @@ impl World {
             let outcome = pending.await;
             let answered = meter.read();
             match outcome {
-                Outcome::Reply(pieces) => (handed_over, answered, pieces),
+                Outcome::Reply(pieces, _) => (handed_over, answered, pieces),
                 Outcome::Nothing | Outcome::Close(_) => panic!("{outcome:?}"),
             }
         })

@@ -4,6 +4,8 @@
 //! range that helps. Produce is advertised from version 0 (KAFKA-18659).
 //! Differs from Kafka: advertises what is implemented; features only at the level that is in force.
 
+use std::time::Duration;
+
 use kafka_protocol::{
     messages::{
         ApiVersionsRequest, ApiVersionsResponse,
@@ -17,7 +19,7 @@ use crate::{
     api::{
         Context, Outcome,
         asker::Asker,
-        call::{Call, text},
+        call::{Call, text, throttled},
         table::Table,
     },
     base::{ErrorCode, Offset},
@@ -28,6 +30,8 @@ use crate::{
     },
 };
 
+throttled!(ApiVersionsResponse);
+
 pub(super) fn handle(context: &Context, asker: Asker, head: RequestHead) -> Outcome {
     if !head.api.supports(head.version) {
         return unsupported(head.correlation_id, head.api);
@@ -37,14 +41,14 @@ pub(super) fn handle(context: &Context, asker: Asker, head: RequestHead) -> Outc
         Err(why) => return Outcome::Close(why),
     };
     if call.version >= 3 && !is_named_well(&call.request) {
-        return call.reply(&ApiVersionsResponse::default().with_error_code(ErrorCode::InvalidRequest.code()));
+        return call.reply(ApiVersionsResponse::default().with_error_code(ErrorCode::InvalidRequest.code()));
     }
     if call.version >= 3 {
         let ApiVersionsRequest { client_software_name: name, client_software_version: version, .. } = &call.request;
         call.asker.session.runs(name, version);
         debug!(client = %call.asker.session.client_host.as_str(), identity = ?call.asker.session.identity(), "a client named its software");
     }
-    call.reply(&answer(context.table, &context.router.image(), context.router.image_offset(), call.version))
+    call.reply(answer(context.table, &context.router.image(), context.router.image_offset(), call.version))
 }
 
 /// The client does not know yet which versions there are: it gets an answer that it can read whatever it sent.
@@ -53,7 +57,7 @@ fn unsupported(correlation_id: i32, api: &Api) -> Outcome {
         .with_error_code(ErrorCode::UnsupportedVersion.code())
         .with_api_keys(vec![range(api)]);
     match frame::reply(correlation_id, 0, &answer) {
-        Ok(bytes) => Outcome::Reply(vec![bytes.into()]),
+        Ok(bytes) => Outcome::Reply(vec![bytes.into()], Duration::ZERO),
         Err(why) => Outcome::Close(why),
     }
 }
@@ -104,7 +108,7 @@ mod tests {
 
     fn bytes(outcome: Outcome) -> Vec<u8> {
         match outcome {
-            Outcome::Reply(pieces) => pieces.iter().flat_map(|piece| piece.to_vec()).collect(),
+            Outcome::Reply(pieces, _) => pieces.iter().flat_map(|piece| piece.to_vec()).collect(),
             Outcome::Nothing | Outcome::Close(_) => panic!("{outcome:?}"),
         }
     }

@@ -1,11 +1,11 @@
 //! Who asks, and what it takes: where every handler asks whether it may be answered.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 use crate::{
     api::{
         Session,
-        policy::{CLUSTER, Operation, Policy, Resource},
+        policy::{CLUSTER, Operation, Policy, Quota, Resource},
     },
     base::ErrorCode,
 };
@@ -20,6 +20,8 @@ pub(super) struct Asker {
     pub session: Rc<Session>,
     /// What the request does with what it names.
     pub operation: Operation,
+    /// What the request is counted as.
+    pub quota: Quota,
     /// What clients may do.
     pub policy: Policy,
 }
@@ -60,10 +62,15 @@ impl Asker {
         if resource_type == TOPIC_CONFIGS { self.topic(name) } else { self.cluster() }
     }
 
+    /// For how long the client is not read from after this request. Asked once a request, when it is answered.
+    pub fn throttle(&self) -> Duration {
+        (self.policy.throttle)(&self.session, self.quota)
+    }
+
     /// A client that may do everything.
     #[cfg(test)]
     pub fn anybody() -> Self {
         let session = Session::new(std::net::IpAddr::from([127, 0, 0, 1]), 0, Default::default());
-        Self { session: Rc::new(session), operation: Operation::Describe, policy: Policy::OPEN }
+        Self { session: Rc::new(session), operation: Operation::Describe, quota: Quota::Request, policy: Policy::OPEN }
     }
 }

@@ -1,5 +1,7 @@
 //! A decoded request with what is needed to answer it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 
@@ -48,9 +50,11 @@ fn decode_body<R: Decodable>(body: &mut Bytes, version: i16) -> Result<R, String
 
 impl<R> Call<R> {
     /// The answer, encoded.
-    pub fn reply<M: Encodable + HeaderVersion>(&self, message: &M) -> Outcome {
-        match frame::reply(self.correlation_id, self.version, message) {
-            Ok(bytes) => Outcome::Reply(vec![bytes.into()]),
+    pub fn reply<M: Encodable + HeaderVersion + Throttled>(&self, mut message: M) -> Outcome {
+        let mute = self.asker.throttle();
+        message.set_throttle_time_ms(throttle_time_ms(mute));
+        match frame::reply(self.correlation_id, self.version, &message) {
+            Ok(bytes) => Outcome::Reply(vec![bytes.into()], mute),
             Err(why) => Outcome::Close(format!("no {} v{} answer: {why}", self.api.name, self.version)),
         }
     }
@@ -70,6 +74,30 @@ impl<R> Call<R> {
         let Self { request, version, client_id, asker, api, correlation_id } = self;
         (request, Call { request: (), version, client_id, asker, api, correlation_id })
     }
+}
+
+/// An answer that tells for how long its client is throttled, in the versions that can.
+pub(super) trait Throttled {
+    /// In milliseconds.
+    fn set_throttle_time_ms(&mut self, throttle_time_ms: i32);
+}
+
+/// An answer with Kafka's field for it.
+macro_rules! throttled {
+    ($answer:ty) => {
+        impl $crate::api::call::Throttled for $answer {
+            fn set_throttle_time_ms(&mut self, throttle_time_ms: i32) {
+                self.throttle_time_ms = throttle_time_ms;
+            }
+        }
+    };
+}
+
+pub(super) use throttled;
+
+/// A time as answers tell it.
+pub(super) fn throttle_time_ms(time: Duration) -> i32 {
+    i32::try_from(time.as_millis()).unwrap_or(i32::MAX)
 }
 
 /// The code of an outcome on the wire: 0 is success.

@@ -7,10 +7,15 @@ use kafka_protocol::messages::{
 };
 
 use crate::{
-    api::{Context, Outcome, call::Call},
+    api::{
+        Context, Outcome,
+        call::{Call, throttled},
+    },
     base::ErrorCode,
     controller::asks::CreatePartitions,
 };
+
+throttled!(CreatePartitionsResponse);
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<CreatePartitionsRequest>) -> Outcome {
     let (mut request, call) = call.take();
@@ -25,5 +30,5 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<CreatePartitionsReq
         Err(error) => names.into_iter().map(|name| refused(name, error)).collect(),
     };
     results.extend(denied.into_iter().map(|topic| refused(topic.name, ErrorCode::TopicAuthorizationFailed)));
-    call.reply(&CreatePartitionsResponse::default().with_results(results))
+    call.reply(CreatePartitionsResponse::default().with_results(results))
 }

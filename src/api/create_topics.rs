@@ -9,10 +9,15 @@ use kafka_protocol::messages::{
 };
 
 use crate::{
-    api::{Context, Outcome, call::Call},
+    api::{
+        Context, Outcome,
+        call::{Call, throttled},
+    },
     base::ErrorCode,
     controller::asks::CreateTopics,
 };
+
+throttled!(CreateTopicsResponse);
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<CreateTopicsRequest>) -> Outcome {
     let (mut request, call) = call.take();
@@ -27,5 +32,5 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<CreateTopicsRequest
         Err(error) => names.into_iter().map(|name| refused(name, error)).collect(),
     };
     results.extend(denied.into_iter().map(|topic| refused(topic.name, ErrorCode::TopicAuthorizationFailed)));
-    call.reply(&CreateTopicsResponse::default().with_topics(results))
+    call.reply(CreateTopicsResponse::default().with_topics(results))
 }

@@ -7,10 +7,16 @@ use kafka_protocol::messages::{
 };
 
 use crate::{
-    api::{Context, Outcome, call::Call, groups},
+    api::{
+        Context, Outcome,
+        call::{Call, throttled},
+        groups,
+    },
     base::Set,
     group::asks::DeleteGroup,
 };
+
+throttled!(DeleteGroupsResponse);
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<DeleteGroupsRequest>) -> Outcome {
     let (request, call) = call.take();
@@ -24,5 +30,5 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<DeleteGroupsRequest
         let result = answer.unwrap_or_else(|error| DeletableGroupResult::default().with_error_code(error.code()));
         results.push(result.with_group_id(group_id));
     }
-    call.reply(&DeleteGroupsResponse::default().with_results(results))
+    call.reply(DeleteGroupsResponse::default().with_results(results))
 }

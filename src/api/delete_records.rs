@@ -9,11 +9,18 @@ use kafka_protocol::messages::{
 };
 
 use crate::{
-    api::{Context, Outcome, call::Call, scatter::Scatter, view::View},
+    api::{
+        Context, Outcome,
+        call::{Call, throttled},
+        scatter::Scatter,
+        view::View,
+    },
     base::{ErrorCode, PartitionKey},
     metadata::names,
     shard::{ListedOffset, OffsetsCall},
 };
+
+throttled!(DeleteRecordsResponse);
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<DeleteRecordsRequest>) -> Outcome {
     let (request, call) = call.take();
@@ -36,7 +43,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<DeleteRecordsReques
         Err(error) => answer.error_code = error.code(),
     };
     let answers = places.gather(deleted, |topic| &mut topic.partitions, fill);
-    call.reply(&DeleteRecordsResponse::default().with_topics(answers))
+    call.reply(DeleteRecordsResponse::default().with_topics(answers))
 }
 
 /// Records of internal topics and of topics that are only compacted stay.

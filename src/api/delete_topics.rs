@@ -9,18 +9,23 @@ use kafka_protocol::messages::{
 };
 
 use crate::{
-    api::{Context, Outcome, call::Call},
+    api::{
+        Context, Outcome,
+        call::{Call, throttled},
+    },
     base::{ErrorCode, TopicId},
     controller::asks::DeleteTopics,
     metadata::Topic,
 };
+
+throttled!(DeleteTopicsResponse);
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<DeleteTopicsRequest>) -> Outcome {
     let (mut request, call) = call.take();
     if !context.router.config().topics.delete {
         // KIP-322 gave this its own code in v3.
         let code = if call.version < 3 { ErrorCode::InvalidRequest } else { ErrorCode::TopicDeletionDisabled };
-        return call.reply(&refused(asked_of(&request), code));
+        return call.reply(refused(asked_of(&request), code));
     }
     let image = context.router.image();
     let view = call.view(&image);
@@ -42,7 +47,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<DeleteTopicsRequest
         Err(error) => refused(asked, error),
     };
     answer.responses.extend(denied);
-    call.reply(&answer)
+    call.reply(answer)
 }
 
 fn asked_of(request: &DeleteTopicsRequest) -> Vec<DeleteTopicState> {

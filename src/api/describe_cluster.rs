@@ -10,7 +10,7 @@ use kafka_protocol::messages::{
 use crate::{
     api::{
         Context, Outcome, brokers,
-        call::{Call, text},
+        call::{Call, text, throttled},
         operations,
     },
     base::ErrorCode,
@@ -19,10 +19,12 @@ use crate::{
 const BROKERS: i8 = 1;
 const CONTROLLERS: i8 = 2;
 
+throttled!(DescribeClusterResponse);
+
 pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeClusterRequest>) -> Outcome {
     if let Some((error, why)) = refused(call.request.endpoint_type) {
         return call.reply(
-            &DescribeClusterResponse::default().with_error_code(error.code()).with_error_message(Some(text(&why))),
+            DescribeClusterResponse::default().with_error_code(error.code()).with_error_message(Some(text(&why))),
         );
     }
     let brokers =
@@ -36,7 +38,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeClusterRequ
     let told = call.request.include_cluster_authorized_operations;
     let operations = if told { operations::cluster(&call.asker) } else { operations::UNASKED };
     call.reply(
-        &DescribeClusterResponse::default()
+        DescribeClusterResponse::default()
             .with_cluster_id(text(context.router.cluster_id()))
             .with_controller_id(brokers::controller(context))
             .with_brokers(brokers.collect())

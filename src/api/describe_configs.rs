@@ -14,7 +14,7 @@ use kafka_protocol::messages::{
 use crate::{
     api::{
         Context, Outcome,
-        call::{Call, text},
+        call::{Call, text, throttled},
         loggers, topics,
         view::View,
     },
@@ -35,6 +35,8 @@ mod resource {
 
 type Described = Result<Vec<DescribeConfigsResourceResult>, (ErrorCode, Option<String>)>;
 
+throttled!(DescribeConfigsResponse);
+
 pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeConfigsRequest>) -> Outcome {
     let (image, config) = (context.router.image(), context.router.config());
     let request = &call.request;
@@ -47,7 +49,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeConfigsRequ
         };
         result(asked, describe_resource(&config, context.router.bounds(), call.view(&image), &image, asked, &wanted))
     });
-    call.reply(&DescribeConfigsResponse::default().with_results(results.collect()))
+    call.reply(DescribeConfigsResponse::default().with_results(results.collect()))
 }
 
 fn describe_resource(

@@ -8,9 +8,15 @@ use kafka_protocol::messages::{
 };
 
 use crate::{
-    api::{Context, Outcome, call::Call, groups, operations},
+    api::{
+        Context, Outcome,
+        call::{Call, throttled},
+        groups, operations,
+    },
     group::asks::Describe,
 };
+
+throttled!(DescribeGroupsResponse);
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeGroupsRequest>) -> Outcome {
     let (request, call) = call.take();
@@ -22,5 +28,5 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeGroupsReque
         let operations = if told { operations::group(&call.asker, &group_id) } else { operations::UNASKED };
         described.push(group.with_group_id(group_id).with_authorized_operations(operations));
     }
-    call.reply(&DescribeGroupsResponse::default().with_groups(described))
+    call.reply(DescribeGroupsResponse::default().with_groups(described))
 }

@@ -12,7 +12,7 @@ use kafka_protocol::messages::{
 use crate::{
     api::{
         Context, Outcome,
-        call::{Call, text},
+        call::{Call, text, throttled},
         operations, topics,
         view::View,
     },
@@ -20,9 +20,11 @@ use crate::{
     metadata::{Topic, names},
 };
 
+throttled!(DescribeTopicPartitionsResponse);
+
 pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeTopicPartitionsRequest>) -> Outcome {
     let largest = context.router.config().requests.describe_partitions_max;
-    call.reply(&describe(call.view(&context.router.image()), &call.request, largest))
+    call.reply(describe(call.view(&context.router.image()), &call.request, largest))
 }
 
 /// Up to `largest` partitions of the topics asked for (none: all), by name, from the cursor on.

@@ -37,6 +37,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<FetchRequest>) -> O
         Err(error) => return reply.refuse(error),
     };
     let fetched = fetch(context, &call, &request, &session, reader).await;
+    reply.mute(call.asker.throttle());
     let answers: Vec<_> = fetched.iter().map(summary).collect();
     let random = context.io.rand.next_u64();
     let replied = context.sessions.borrow_mut().reply(&session, &answers, now_ms(context), random);

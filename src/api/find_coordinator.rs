@@ -17,7 +17,7 @@ use crate::{
     api::{
         Context, Outcome,
         brokers::{self, Broker},
-        call::{Call, text},
+        call::{Call, text, throttled},
     },
     base::ErrorCode,
     controller::asks::EnsureTopic,
@@ -37,6 +37,8 @@ type Refused = (ErrorCode, &'static str);
 const NOT_ALLOWED: &str = "Not authorized to access group";
 const NOT_AVAILABLE: &str = "The coordinator is not available.";
 
+throttled!(FindCoordinatorResponse);
+
 pub(super) async fn handle(context: &Rc<Context>, call: Call<FindCoordinatorRequest>) -> Outcome {
     let ready = match supported(call.request.key_type, call.version) {
         Ok(()) => ensure_offsets_topic(context).await,
@@ -49,10 +51,10 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<FindCoordinatorRequ
         brokers::coordinator(context, &image, call.asker.session.listener, key).map_err(|error| (error, NOT_AVAILABLE))
     };
     if call.version < 4 {
-        return call.reply(&single(found(&call.request.key)));
+        return call.reply(single(found(&call.request.key)));
     }
     let coordinators = call.request.coordinator_keys.iter().map(|key| coordinator(key.clone(), found(key)));
-    call.reply(&FindCoordinatorResponse::default().with_coordinators(coordinators.collect()))
+    call.reply(FindCoordinatorResponse::default().with_coordinators(coordinators.collect()))
 }
 
 fn supported(key_type: i8, version: i16) -> Result<(), Refused> {

@@ -8,10 +8,15 @@ use kafka_protocol::messages::{
 };
 
 use crate::{
-    api::{Context, Outcome, call::Call},
+    api::{
+        Context, Outcome,
+        call::{Call, throttled},
+    },
     base::ErrorCode,
     controller::asks::IncrementalAlterConfigs,
 };
+
+throttled!(IncrementalAlterConfigsResponse);
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<IncrementalAlterConfigsRequest>) -> Outcome {
     let (mut request, call) = call.take();
@@ -39,5 +44,5 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<IncrementalAlterCon
         Err(error) => names.into_iter().map(|name| refused(name, error)).collect(),
     };
     responses.append(&mut denied);
-    call.reply(&IncrementalAlterConfigsResponse::default().with_responses(responses))
+    call.reply(IncrementalAlterConfigsResponse::default().with_responses(responses))
 }

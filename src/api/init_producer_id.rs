@@ -8,16 +8,21 @@ use std::rc::Rc;
 use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId as WireProducer};
 
 use crate::{
-    api::{Context, Outcome, call::Call},
+    api::{
+        Context, Outcome,
+        call::{Call, throttled},
+    },
     base::{ErrorCode, ProducerId},
 };
+
+throttled!(InitProducerIdResponse);
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<InitProducerIdRequest>) -> Outcome {
     let allocated = match refused(&call.request).map_or_else(|| call.asker.cluster(), Err) {
         Ok(()) => context.router.next_producer_id().await,
         Err(error) => Err(error),
     };
-    call.reply(&answer(allocated))
+    call.reply(answer(allocated))
 }
 
 /// Whoever knows its id and epoch gets a new id all the same: without a transactional id there is nothing to resume.

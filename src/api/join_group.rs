@@ -10,10 +10,16 @@ use kafka_protocol::{
 };
 
 use crate::{
-    api::{Context, Outcome, call::Call, groups},
+    api::{
+        Context, Outcome,
+        call::{Call, throttled},
+        groups,
+    },
     base::ErrorCode,
     group::{Peer, asks::Join},
 };
+
+throttled!(JoinGroupResponse);
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<JoinGroupRequest>) -> Outcome {
     let (mut request, call) = call.take();
@@ -37,7 +43,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<JoinGroupRequest>) 
             _ => answer,
         }
     });
-    call.reply(&fit(answer, call.version))
+    call.reply(fit(answer, call.version))
 }
 
 /// Null as the protocol's name came with v7.

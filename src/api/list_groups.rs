@@ -8,10 +8,12 @@ use kafka_protocol::messages::{ListGroupsRequest, ListGroupsResponse};
 use crate::{
     api::{
         Context, Outcome,
-        call::{Call, code},
+        call::{Call, code, throttled},
     },
     group::asks::List,
 };
+
+throttled!(ListGroupsResponse);
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<ListGroupsRequest>) -> Outcome {
     let mut groups = Vec::new();
@@ -26,5 +28,5 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<ListGroupsRequest>)
     if call.asker.cluster().is_err() {
         groups.retain(|group| call.asker.group(&group.group_id).is_ok());
     }
-    call.reply(&ListGroupsResponse::default().with_error_code(code(error)).with_groups(groups))
+    call.reply(ListGroupsResponse::default().with_error_code(code(error)).with_groups(groups))
 }

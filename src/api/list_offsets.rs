@@ -11,7 +11,11 @@ use kafka_protocol::messages::{
 };
 
 use crate::{
-    api::{Context, Outcome, call::Call, scatter::Scatter},
+    api::{
+        Context, Outcome,
+        call::{Call, throttled},
+        scatter::Scatter,
+    },
     base::{ErrorCode, Set},
     partition::Isolation,
     shard::{ListedOffset, OffsetsCall},
@@ -19,6 +23,8 @@ use crate::{
 
 /// Timestamps below zero that stand for an offset, and the first version that may ask for them.
 const WORDS: [(i64, i16); 5] = [(-1, 1), (-2, 1), (-3, 7), (-4, 8), (-5, 9)];
+
+throttled!(ListOffsetsResponse);
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<ListOffsetsRequest>) -> Outcome {
     let (request, call) = call.take();
@@ -63,7 +69,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<ListOffsetsRequest>
         Err(error) => answer.error_code = error.code(),
     };
     let answers = places.gather(listed, |topic| &mut topic.partitions, fill);
-    call.reply(&ListOffsetsResponse::default().with_topics(answers))
+    call.reply(ListOffsetsResponse::default().with_topics(answers))
 }
 
 /// Partitions that the request names more than once. They are answered once, as INVALID_REQUEST.

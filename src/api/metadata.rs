@@ -19,7 +19,7 @@ use crate::{
         Context, Outcome,
         asker::Asker,
         brokers,
-        call::{Call, text},
+        call::{Call, text, throttled},
         operations,
         policy::{CLUSTER, Operation, Resource},
         topics,
@@ -33,6 +33,8 @@ use crate::{
 /// Topics in creation at one time because clients named them. More are answered as unknown, and asked for again.
 const CREATING_MAX: usize = 1000;
 
+throttled!(MetadataResponse);
+
 pub(super) async fn handle(context: &Rc<Context>, call: Call<MetadataRequest>) -> Outcome {
     let image = context.router.image();
     let view = call.view(&image);
@@ -41,7 +43,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<MetadataRequest>) -
         None => all(view),
         Some(named) if named.is_empty() && call.version == 0 => all(view),
         Some(named) => match refused_names(named, call.version) {
-            Some(refused) => return call.reply(&MetadataResponse::default().with_topics(refused)),
+            Some(refused) => return call.reply(MetadataResponse::default().with_topics(refused)),
             None => {
                 let (found, absent) = named_topics(view, named, may_create);
                 absent.into_iter().for_each(|name| create(context, name));
@@ -65,7 +67,7 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<MetadataRequest>) -
             .with_rack(broker.rack)
     });
     call.reply(
-        &MetadataResponse::default()
+        MetadataResponse::default()
             .with_brokers(brokers.collect())
             .with_cluster_id(Some(text(context.router.cluster_id())))
             .with_controller_id(brokers::controller(context))

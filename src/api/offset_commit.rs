@@ -11,25 +11,32 @@ use kafka_protocol::messages::{
 };
 
 use crate::{
-    api::{Context, Outcome, call::Call, groups, topics, view::View},
+    api::{
+        Context, Outcome,
+        call::{Call, throttled},
+        groups, topics,
+        view::View,
+    },
     base::{ErrorCode, Map},
     group::asks::Commit,
 };
 
+throttled!(OffsetCommitResponse);
+
 pub(super) async fn handle(context: &Rc<Context>, call: Call<OffsetCommitRequest>) -> Outcome {
     let (mut request, call) = call.take();
     if let Err(error) = call.asker.group(&request.group_id) {
-        return call.reply(&OffsetCommitResponse::default().with_topics(refused(request.topics, error)));
+        return call.reply(OffsetCommitResponse::default().with_topics(refused(request.topics, error)));
     }
     let (mut answers, known) = sort(call.view(&context.router.image()), std::mem::take(&mut request.topics));
     if known.is_empty() && !answers.is_empty() {
-        return call.reply(&OffsetCommitResponse::default().with_topics(answers));
+        return call.reply(OffsetCommitResponse::default().with_topics(answers));
     }
     request.topics = known;
     let group_id = request.group_id.clone();
     let committed = groups::ask(context, &call.asker, &group_id, Commit(request, call.version)).await;
     merge(&mut answers, committed.map(|answer| answer.topics));
-    call.reply(&OffsetCommitResponse::default().with_topics(answers))
+    call.reply(OffsetCommitResponse::default().with_topics(answers))
 }
 
 /// Every partition with the same error.

@@ -17,22 +17,29 @@ use kafka_protocol::{
 };
 
 use crate::{
-    api::{Context, Outcome, asker::Asker, call::Call, groups},
+    api::{
+        Context, Outcome,
+        asker::Asker,
+        call::{Call, throttled},
+        groups,
+    },
     group::asks::Fetch,
 };
+
+throttled!(OffsetFetchResponse);
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<OffsetFetchRequest>) -> Outcome {
     let (request, call) = call.take();
     if call.version < 8 {
         let asked = single(request);
         let topics = asked.topics.clone().unwrap_or_default();
-        return call.reply(&flat(fetch(context, &call.asker, asked).await, topics, call.version));
+        return call.reply(flat(fetch(context, &call.asker, asked).await, topics, call.version));
     }
     let mut groups = Vec::with_capacity(request.groups.len());
     for group in request.groups {
         groups.push(fetch(context, &call.asker, group).await);
     }
-    call.reply(&OffsetFetchResponse::default().with_groups(groups))
+    call.reply(OffsetFetchResponse::default().with_groups(groups))
 }
 
 async fn fetch(context: &Context, asker: &Asker, group: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {

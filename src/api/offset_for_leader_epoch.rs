@@ -9,10 +9,16 @@ use kafka_protocol::messages::{
 };
 
 use crate::{
-    api::{Context, Outcome, call::Call, scatter::Scatter},
+    api::{
+        Context, Outcome,
+        call::{Call, throttled},
+        scatter::Scatter,
+    },
     base::ErrorCode,
     shard::{ListedOffset, OffsetsCall},
 };
+
+throttled!(OffsetForLeaderEpochResponse);
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<OffsetForLeaderEpochRequest>) -> Outcome {
     let (request, call) = call.take();
@@ -38,5 +44,5 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<OffsetForLeaderEpoc
         Err(error) => answer.error_code = error.code(),
     };
     let answers = places.gather(found, |topic| &mut topic.partitions, fill);
-    call.reply(&OffsetForLeaderEpochResponse::default().with_topics(answers))
+    call.reply(OffsetForLeaderEpochResponse::default().with_topics(answers))
 }

@@ -1,4 +1,7 @@
-//! What a client may do. One function decides it for all handlers; today it allows everything.
+//! What a client may do, and how much of it. One function decides each for all handlers; today everything is allowed, and nobody is
+//! throttled.
+
+use std::time::Duration;
 
 use crate::api::Session;
 
@@ -41,14 +44,29 @@ pub(crate) enum Resource {
 /// The name of the one cluster there is.
 pub(crate) const CLUSTER: &str = "kafka-cluster";
 
+/// What a request is counted as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quota {
+    /// Bytes appended.
+    Produce,
+    /// Bytes read.
+    Fetch,
+    /// Changes of the metadata (KIP-599).
+    Mutation,
+    /// Time alone (KIP-124).
+    Request,
+}
+
 /// What clients may do. One a core.
 #[derive(Clone, Copy)]
 pub(crate) struct Policy {
     /// Whether a client may do this with the resource of that name.
     pub may: fn(&Session, Operation, Resource, &str) -> bool,
+    /// For how long a client that has just used so much is not read from.
+    pub throttle: fn(&Session, Quota) -> Duration,
 }
 
 impl Policy {
-    /// Everybody may do everything.
-    pub const OPEN: Self = Self { may: |_, _, _, _| true };
+    /// Everybody may do everything, as often as they like.
+    pub const OPEN: Self = Self { may: |_, _, _, _| true, throttle: |_, _| Duration::ZERO };
 }

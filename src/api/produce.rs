@@ -18,7 +18,7 @@ use kafka_protocol::messages::{
 use crate::{
     api::{
         Context, Outcome, Pending,
-        call::{Call, storage_error_for, text},
+        call::{Call, storage_error_for, text, throttled},
         topics,
         view::View,
     },
@@ -36,6 +36,8 @@ const TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
 /// So many bytes are validated before the core's other work gets its turn.
 const VALIDATED_BEFORE_YIELD: usize = 256 << 10;
+
+throttled!(ProduceResponse);
 
 /// First stage: validates every batch and hands it over. Second: waits until all are durable.
 pub(super) async fn begin(context: Rc<Context>, call: Call<ProduceRequest>, began: Instant) -> Pending {
@@ -72,7 +74,7 @@ pub(super) async fn begin(context: Rc<Context>, call: Call<ProduceRequest>, bega
         let outcome = if acks == 0 {
             without_answer(&topics)
         } else {
-            call.reply(&ProduceResponse::default().with_responses(topics))
+            call.reply(ProduceResponse::default().with_responses(topics))
         };
         context.counted(ApiKey::Produce, began, outcome)
     })

@@ -15,11 +15,15 @@ use kafka_protocol::messages::{
 
 use crate::{
     api::{
-        Context, Outcome, Pending, Session, api_versions, asker::Asker, call::Call, create_partitions, create_topics,
-        delete_groups, delete_records, delete_topics, describe_cluster, describe_configs, describe_groups,
-        describe_topic_partitions, fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id,
-        join_group, leave_group, list_groups, list_offsets, metadata, offset_commit, offset_fetch,
-        offset_for_leader_epoch, policy::Operation, produce, sync_group,
+        Context, Outcome, Pending, Session, api_versions,
+        asker::Asker,
+        call::Call,
+        create_partitions, create_topics, delete_groups, delete_records, delete_topics, describe_cluster,
+        describe_configs, describe_groups, describe_topic_partitions, fetch, find_coordinator, heartbeat,
+        incremental_alter_configs, init_producer_id, join_group, leave_group, list_groups, list_offsets, metadata,
+        offset_commit, offset_fetch, offset_for_leader_epoch,
+        policy::{Operation, Quota},
+        produce, sync_group,
     },
     protocol::{
         frame::{self, RequestHead},
@@ -47,6 +51,8 @@ pub(crate) struct Row {
     pub(super) api: Api,
     /// What it does with what it names: what a client must be allowed to do with each topic and group.
     pub(super) operation: Operation,
+    /// What it is counted as.
+    pub(super) quota: Quota,
     /// Memory that it takes while it is served, beyond record bytes of the log.
     pub(super) memory: Memory,
     pub(super) handler: Handler,
@@ -75,7 +81,7 @@ const SMALL: usize = 8 << 10;
 
 /// A request whose handler takes the decoded call and gives what becomes of it.
 macro_rules! alone {
-    ($key:ident, $request:ty, $flexible_from:expr, $shape:expr, $operation:ident, $memory:expr, $handle:path) => {
+    ($key:ident, $request:ty, $flexible_from:expr, $shape:expr, $operation:ident, $quota:ident, $memory:expr, $handle:path) => {
         $crate::api::table::Row {
             api: $crate::protocol::versions::Api::new::<$request>(
                 kafka_protocol::messages::ApiKey::$key,
@@ -84,6 +90,7 @@ macro_rules! alone {
                 $shape,
             ),
             operation: $crate::api::policy::Operation::$operation,
+            quota: $crate::api::policy::Quota::$quota,
             memory: $memory,
             handler: $crate::api::table::Handler::Alone(|context, asker, head| {
                 Box::pin(async move {
@@ -115,6 +122,7 @@ pub(crate) static TABLE: Table = Table {
             // librdkafka ties its use of compression to Produce v0 (KAFKA-18659), so 0 is advertised, and refused when it is sent.
             api: Api::new::<ProduceRequest>(ApiKey::Produce, "Produce", 9, &shapes::PRODUCE).advertised_from(0),
             operation: Operation::Write,
+            quota: Quota::Produce,
             memory: small(1),
             handler: Handler::Ordered(|context, asker, head| {
                 Box::pin(async move {
@@ -129,38 +137,77 @@ pub(crate) static TABLE: Table = Table {
                 })
             }),
         },
-        alone!(Fetch, FetchRequest, 12, &shapes::FETCH, Read, small(8), fetch::handle),
-        alone!(ListOffsets, ListOffsetsRequest, 6, &shapes::LIST_OFFSETS, Describe, small(16), list_offsets::handle),
-        alone!(Metadata, MetadataRequest, 9, &shapes::METADATA, Describe, listing(16), metadata::handle),
-        alone!(OffsetCommit, OffsetCommitRequest, 8, &shapes::OFFSET_COMMIT, Read, small(16), offset_commit::handle),
-        alone!(OffsetFetch, OffsetFetchRequest, 6, &shapes::OFFSET_FETCH, Describe, small(16), offset_fetch::handle),
+        alone!(Fetch, FetchRequest, 12, &shapes::FETCH, Read, Fetch, small(8), fetch::handle),
+        alone!(
+            ListOffsets,
+            ListOffsetsRequest,
+            6,
+            &shapes::LIST_OFFSETS,
+            Describe,
+            Request,
+            small(16),
+            list_offsets::handle
+        ),
+        alone!(Metadata, MetadataRequest, 9, &shapes::METADATA, Describe, Request, listing(16), metadata::handle),
+        alone!(
+            OffsetCommit,
+            OffsetCommitRequest,
+            8,
+            &shapes::OFFSET_COMMIT,
+            Read,
+            Request,
+            small(16),
+            offset_commit::handle
+        ),
+        alone!(
+            OffsetFetch,
+            OffsetFetchRequest,
+            6,
+            &shapes::OFFSET_FETCH,
+            Describe,
+            Request,
+            small(16),
+            offset_fetch::handle
+        ),
         alone!(
             FindCoordinator,
             FindCoordinatorRequest,
             3,
             &shapes::FIND_COORDINATOR,
             Describe,
+            Request,
             small(16),
             find_coordinator::handle
         ),
-        alone!(JoinGroup, JoinGroupRequest, 6, &shapes::JOIN_GROUP, Read, small(4), join_group::handle),
-        alone!(Heartbeat, HeartbeatRequest, 4, &shapes::HEARTBEAT, Read, small(2), heartbeat::handle),
-        alone!(LeaveGroup, LeaveGroupRequest, 4, &shapes::LEAVE_GROUP, Read, small(16), leave_group::handle),
-        alone!(SyncGroup, SyncGroupRequest, 4, &shapes::SYNC_GROUP, Read, small(4), sync_group::handle),
+        alone!(JoinGroup, JoinGroupRequest, 6, &shapes::JOIN_GROUP, Read, Request, small(4), join_group::handle),
+        alone!(Heartbeat, HeartbeatRequest, 4, &shapes::HEARTBEAT, Read, Request, small(2), heartbeat::handle),
+        alone!(LeaveGroup, LeaveGroupRequest, 4, &shapes::LEAVE_GROUP, Read, Request, small(16), leave_group::handle),
+        alone!(SyncGroup, SyncGroupRequest, 4, &shapes::SYNC_GROUP, Read, Request, small(4), sync_group::handle),
         alone!(
             DescribeGroups,
             DescribeGroupsRequest,
             5,
             &shapes::DESCRIBE_GROUPS,
             Describe,
+            Request,
             listing(16),
             describe_groups::handle
         ),
-        alone!(ListGroups, ListGroupsRequest, 3, &shapes::LIST_GROUPS, Describe, listing(16), list_groups::handle),
+        alone!(
+            ListGroups,
+            ListGroupsRequest,
+            3,
+            &shapes::LIST_GROUPS,
+            Describe,
+            Request,
+            listing(16),
+            list_groups::handle
+        ),
         Row {
             api: Api::new::<ApiVersionsRequest>(ApiKey::ApiVersions, "ApiVersions", 3, &shapes::API_VERSIONS),
             // Whoever connects may know what can be asked.
             operation: Operation::Describe,
+            quota: Quota::Request,
             memory: small(2),
             handler: Handler::Alone(|context, asker, head| {
                 Box::pin(async move {
@@ -176,16 +223,27 @@ pub(crate) static TABLE: Table = Table {
             5,
             &shapes::CREATE_TOPICS,
             Create,
+            Mutation,
             listing(32),
             create_topics::handle
         ),
-        alone!(DeleteTopics, DeleteTopicsRequest, 4, &shapes::DELETE_TOPICS, Delete, small(32), delete_topics::handle),
+        alone!(
+            DeleteTopics,
+            DeleteTopicsRequest,
+            4,
+            &shapes::DELETE_TOPICS,
+            Delete,
+            Mutation,
+            small(32),
+            delete_topics::handle
+        ),
         alone!(
             DeleteRecords,
             DeleteRecordsRequest,
             2,
             &shapes::DELETE_RECORDS,
             Delete,
+            Request,
             small(16),
             delete_records::handle
         ),
@@ -195,6 +253,7 @@ pub(crate) static TABLE: Table = Table {
             2,
             &shapes::INIT_PRODUCER_ID,
             IdempotentWrite,
+            Request,
             small(2),
             init_producer_id::handle
         ),
@@ -204,6 +263,7 @@ pub(crate) static TABLE: Table = Table {
             4,
             &shapes::OFFSET_FOR_LEADER_EPOCH,
             Describe,
+            Request,
             small(16),
             offset_for_leader_epoch::handle
         ),
@@ -213,6 +273,7 @@ pub(crate) static TABLE: Table = Table {
             4,
             &shapes::DESCRIBE_CONFIGS,
             DescribeConfigs,
+            Request,
             listing(32),
             describe_configs::handle
         ),
@@ -222,16 +283,27 @@ pub(crate) static TABLE: Table = Table {
             2,
             &shapes::CREATE_PARTITIONS,
             Alter,
+            Mutation,
             small(32),
             create_partitions::handle
         ),
-        alone!(DeleteGroups, DeleteGroupsRequest, 2, &shapes::DELETE_GROUPS, Delete, small(32), delete_groups::handle),
+        alone!(
+            DeleteGroups,
+            DeleteGroupsRequest,
+            2,
+            &shapes::DELETE_GROUPS,
+            Delete,
+            Request,
+            small(32),
+            delete_groups::handle
+        ),
         alone!(
             IncrementalAlterConfigs,
             IncrementalAlterConfigsRequest,
             1,
             &shapes::INCREMENTAL_ALTER_CONFIGS,
             AlterConfigs,
+            Request,
             small(32),
             incremental_alter_configs::handle
         ),
@@ -241,6 +313,7 @@ pub(crate) static TABLE: Table = Table {
             0,
             &shapes::DESCRIBE_CLUSTER,
             Describe,
+            Request,
             small(2),
             describe_cluster::handle
         ),
@@ -250,6 +323,7 @@ pub(crate) static TABLE: Table = Table {
             0,
             &shapes::DESCRIBE_TOPIC_PARTITIONS,
             Describe,
+            Request,
             listing(32),
             describe_topic_partitions::handle
         ),
@@ -275,7 +349,8 @@ impl Table {
             (Err(why), _) => return closing(why.to_string()),
             (Ok(_), None) => unreachable!("a head is read with its row's api"),
         };
-        let asker = Asker { session: session.clone(), operation: row.operation, policy: context.policy };
+        let asker =
+            Asker { session: session.clone(), operation: row.operation, quota: row.quota, policy: context.policy };
         match row.handler {
             Handler::Ordered(begin) => begin(context.clone(), asker, head).await,
             Handler::Alone(run) => run(context.clone(), asker, head),

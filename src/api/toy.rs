@@ -9,7 +9,7 @@ use kafka_protocol::messages::{
 use crate::{
     api::{
         Context, Outcome,
-        call::{Call, text},
+        call::{Call, text, throttled},
         table::{Memory, Row, alone},
     },
     protocol::guard::shapes::{Field, Kind, Shape},
@@ -28,12 +28,15 @@ static TOPIC: Shape = Shape {
     tags: &[],
 };
 
+throttled!(DescribeLogDirsResponse);
+
 pub(crate) static ROW: Row = alone!(
     DescribeLogDirs,
     DescribeLogDirsRequest,
     2,
     &SHAPE,
     Describe,
+    Request,
     Memory { fixed: 4096, frame_times: 3 },
     handle
 );
@@ -43,5 +46,5 @@ async fn handle(context: &Rc<Context>, call: Call<DescribeLogDirsRequest>) -> Ou
     let view = call.view(&image);
     let directory = |topic: &str| DescribeLogDirsResult::default().with_log_dir(text(&format!("/toys/{topic}")));
     let directories = view.topics().map(|topic| directory(&topic.name));
-    call.reply(&DescribeLogDirsResponse::default().with_results(directories.collect()))
+    call.reply(DescribeLogDirsResponse::default().with_results(directories.collect()))
 }

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     api::Identity,
-    io::Clock,
+    io::{Clock, Instant},
     metrics::{Counter, Metrics},
     shard::{Held, Leaving, ReplyMemory},
 };
@@ -48,6 +48,8 @@ pub(super) struct Connection {
     open_requests: Cell<usize>,
     /// Whether all open requests are ones that pipeline.
     all_pipeline: Cell<bool>,
+    /// Until then no request is begun: the client is throttled, and has its answer already (KIP-219).
+    muted_until: Cell<Option<Instant>>,
     state: Cell<State>,
     reader: Waiting,
     writer: Waiting,
@@ -164,6 +166,7 @@ impl Connection {
             in_flight: RefCell::default(),
             open_requests: Cell::new(0),
             all_pipeline: Cell::new(true),
+            muted_until: Cell::default(),
             state: Cell::new(State::Open),
             reader: Waiting::default(),
             writer: Waiting::default(),
@@ -379,6 +382,12 @@ impl Connection {
                 self.is_closed() || (in_turn && reads)
             })
             .await;
+        while let Some(until) = self.muted_until.take()
+            && !self.is_closed()
+        {
+            let over = self.clock.sleep(until.since(self.clock.now()));
+            futures_lite::future::or(over, self.reader.until(|| !self.is_open())).await;
+        }
         if self.is_closed() {
             return;
         }
@@ -429,7 +438,12 @@ impl Connection {
     fn take(&self, outcome: Outcome) -> bool {
         let mut outbox = self.outbox.borrow_mut();
         match outcome {
-            Outcome::Reply(pieces) => outbox.push(pieces),
+            Outcome::Reply(pieces, mute) => {
+                if !mute.is_zero() {
+                    self.muted_until.set(Some(self.clock.now() + mute));
+                }
+                outbox.push(pieces);
+            }
             Outcome::Nothing => {}
             Outcome::Close(reason) => {
                 self.ends(Counter::ClosedForRequest);

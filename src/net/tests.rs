@@ -56,10 +56,10 @@ impl Service for Echo {
             b'x' => Box::pin(async { Outcome::Close("told to".into()) }),
             b'n' => Box::pin(async { Outcome::Nothing }),
             b'k' => Box::pin(std::future::pending()),
-            b'b' => Box::pin(async { Outcome::Reply(big_reply()) }),
+            b'b' => Box::pin(async { Outcome::Reply(big_reply(), Duration::ZERO) }),
             b'l' => {
                 let begun = self.begun.get();
-                Box::pin(async move { Outcome::Reply(vec![begun.to_be_bytes().to_vec().into()]) })
+                Box::pin(async move { Outcome::Reply(vec![begun.to_be_bytes().to_vec().into()], Duration::ZERO) })
             }
             b'r' => {
                 self.released.set(true);
@@ -83,10 +83,14 @@ impl Service for Echo {
 }
 
 fn reply(frame: Bytes) -> Outcome {
+    // A client whose frame begins so is throttled.
+    let mute = if frame[0] == b'm' { MUTE } else { Duration::ZERO };
     let middle = frame.len() / 2;
     let length = Bytes::from((frame.len() as i32).to_be_bytes().to_vec());
-    Outcome::Reply([length, frame.slice(..middle), Bytes::new(), frame.slice(middle..)].map(Slice::from).into())
+    Outcome::Reply([length, frame.slice(..middle), Bytes::new(), frame.slice(middle..)].map(Slice::from).into(), mute)
 }
+
+const MUTE: Duration = Duration::from_secs(1);
 
 /// 4 MiB in a thousand pieces of uneven sizes.
 fn big_reply() -> Vec<Slice> {
@@ -235,6 +239,25 @@ fn what_does_not_pipeline_waits_for_its_predecessors() {
             assert_eq!(receive(&mut other), b"r-------");
             assert_eq!(receive(&mut client), b"w-parked");
             assert_eq!(receive(&mut client), b"e-behind");
+        },
+    );
+}
+
+#[test]
+fn a_muted_client_has_its_answer_at_once_and_the_next_one_later() {
+    with_echo(
+        settings(),
+        |_| {},
+        |connect| {
+            let mut client = connect();
+            let began = std::time::Instant::now();
+            send(&mut client, b"m-------");
+            assert_eq!(receive(&mut client), b"m-------");
+            let answered = began.elapsed();
+            send(&mut client, b"e-------");
+            assert_eq!(receive(&mut client), b"e-------");
+            assert!(began.elapsed() >= MUTE, "{:?}", began.elapsed());
+            assert!(answered < MUTE, "{answered:?}");
         },
     );
 }

@@ -436,7 +436,7 @@ mod tests {
             let length = frame.len() as i32 + 1;
             Box::pin(async move {
                 let head = [&length.to_be_bytes()[..], &[core]].concat();
-                Outcome::Reply(vec![head.into(), frame.into()])
+                Outcome::Reply(vec![head.into(), frame.into()], Duration::ZERO)
             })
         }
     }

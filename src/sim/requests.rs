@@ -1,6 +1,6 @@
 //! The table of requests as clients meet it.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use kafka_protocol::{
@@ -29,7 +29,12 @@ use kafka_protocol::{
 };
 
 use crate::{
-    api::{policy::Policy, table::TABLE, toy},
+    api::{
+        Session,
+        policy::{Policy, Quota},
+        table::TABLE,
+        toy,
+    },
     sim::{
         bench::Bench,
         connection::Gone,
@@ -76,7 +81,7 @@ fn one_more_request_is_a_file_and_a_row() {
 
 /// The first line of an authorizer: whoever has not said who it is may do nothing.
 fn nobody_may() -> Policy {
-    Policy { may: |_, _, _, _| false }
+    Policy { may: |_, _, _, _| false, ..Policy::OPEN }
 }
 
 /// The codes of what a request names, one after the other.
@@ -181,4 +186,39 @@ fn whoever_may_do_nothing_is_refused_by_every_request() {
     });
     assert!(bench.router(1).image().topic("new").is_none());
     assert_eq!(bench.router(1).image().topic("t").map(|topic| topic.partitions.len()), Some(1));
+}
+
+/// The first line of quotas: a time for each kind.
+fn throttled() -> Policy {
+    let throttle = |_: &Session, quota| match quota {
+        Quota::Produce => Duration::from_millis(1),
+        Quota::Fetch => Duration::from_millis(2),
+        Quota::Mutation => Duration::from_millis(3),
+        Quota::Request => Duration::from_millis(4),
+    };
+    Policy { throttle, ..Policy::OPEN }
+}
+
+#[test]
+fn every_answer_tells_how_long_its_client_is_throttled_in_versions_that_can() {
+    let bench = Bench::start(8, 2);
+    bench.life.change_contexts(|context| context.with(&TABLE, throttled()));
+    let wire = Rc::new(Wire::open(&bench.life, 0).expect("it serves"));
+    bench.wait(async move {
+        let asked = wire.ask(9, &ProduceRequest::default().with_acks(-1)).await.expect("answered");
+        assert_eq!(asked.throttle_time_ms, 1);
+        for (version, told) in [(4, 2), (12, 2), (17, 2)] {
+            let request = FetchRequest::default().with_replica_id((-1).into()).with_session_epoch(-1);
+            assert_eq!(wire.ask(version, &request).await.expect("answered").throttle_time_ms, told, "v{version}");
+        }
+        let asked = wire.ask(5, &CreateTopicsRequest::default()).await.expect("answered");
+        assert_eq!(asked.throttle_time_ms, 3);
+        for (version, told) in [(0, 0), (1, 4), (4, 4)] {
+            let request = HeartbeatRequest::default().with_group_id(GroupId(text("g")));
+            assert_eq!(wire.ask(version, &request).await.expect("answered").throttle_time_ms, told, "v{version}");
+        }
+        let named =
+            ApiVersionsRequest::default().with_client_software_name(text("x")).with_client_software_version(text("1"));
+        assert_eq!(wire.ask(3, &named).await.expect("answered").throttle_time_ms, 4);
+    });
 }

@@ -199,7 +199,7 @@ impl Open {
 async fn write(mut outcomes: QueueReceiver<(Pending, OneshotSender<Bytes>)>, open: Rc<Open>) {
     while let Some((pending, answer)) = outcomes.recv().await {
         match pending.await {
-            Outcome::Reply(pieces) => {
+            Outcome::Reply(pieces, _) => {
                 let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
                 let _ = answer.send(bytes.into());
             }

@@ -1,12 +1,14 @@
 //! The answer to a fetch, written around the records: they are not copied, and not even touched.
 
+use std::time::Duration;
+
 use bytes::{BufMut, BytesMut};
 use kafka_protocol::{messages::FetchResponse, protocol::HeaderVersion};
 
 use crate::{
     api::{
         Outcome,
-        call::{code, storage_error_for},
+        call::{code, storage_error_for, throttle_time_ms},
     },
     base::ErrorCode,
     io::Slice,
@@ -33,6 +35,8 @@ pub(super) struct Reply {
     /// Whether aborted transactions are listed: none so far, but then as an empty list, not as null.
     read_committed: bool,
     error: Option<ErrorCode>,
+    /// For how long the client is not read from.
+    mute: Duration,
     /// 0: no session.
     pub session_id: i32,
     /// The topics.
@@ -42,7 +46,20 @@ pub(super) struct Reply {
 impl Reply {
     /// An empty answer.
     pub fn new(correlation_id: i32, version: i16, read_committed: bool) -> Self {
-        Self { correlation_id, version, read_committed, error: None, session_id: 0, topics: Vec::new() }
+        Self {
+            correlation_id,
+            version,
+            read_committed,
+            error: None,
+            mute: Duration::ZERO,
+            session_id: 0,
+            topics: Vec::new(),
+        }
+    }
+
+    /// The client is not read from for so long.
+    pub fn mute(&mut self, time: Duration) {
+        self.mute = time;
     }
 
     /// The whole fetch is refused.
@@ -61,7 +78,7 @@ impl Reply {
             record_bytes: 0,
             flexible,
         };
-        out.head.put_i32(0); // throttle time
+        out.head.put_i32(throttle_time_ms(self.mute));
         if self.version >= 7 {
             out.head.put_i16(code(self.error));
             out.head.put_i32(self.session_id);
@@ -79,7 +96,7 @@ impl Reply {
             out.no_tags();
         }
         out.no_tags();
-        Outcome::Reply(out.finish())
+        Outcome::Reply(out.finish(), self.mute)
     }
 }
 
@@ -273,7 +290,7 @@ mod tests {
             let mut reply = Reply::new(41, version, read_committed);
             reply.session_id = 12;
             reply.topics = vec![topic("t", partitions()), topic("empty", vec![])];
-            let Outcome::Reply(pieces) = reply.encode() else { panic!("an answer") };
+            let Outcome::Reply(pieces, _) = reply.encode() else { panic!("an answer") };
             assert_eq!(pieces.len(), 2 + 3 + 1 + 1, "head, three slices, head, a slice, tail");
             let whole: Vec<u8> = pieces.iter().flat_map(|piece| piece.to_vec()).collect();
             assert_eq!(whole, codec(version, read_committed), "v{version} read_committed {read_committed}");
@@ -283,7 +300,8 @@ mod tests {
     #[test]
     fn a_refusal_has_no_topics() {
         let refusal = |version| {
-            let Outcome::Reply(pieces) = Reply::new(1, version, false).refuse(ErrorCode::FetchSessionIdNotFound) else {
+            let Outcome::Reply(pieces, _) = Reply::new(1, version, false).refuse(ErrorCode::FetchSessionIdNotFound)
+            else {
                 panic!("an answer")
             };
             pieces.iter().flat_map(|piece| piece.to_vec()).collect::<Vec<u8>>()
