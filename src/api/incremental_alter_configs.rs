@@ -39,7 +39,8 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<IncrementalAlterCon
             Err(error) => denied.push(refused(name, error)),
         }
     }
-    let mut responses = match context.router.control(IncrementalAlterConfigs(request, context.router.broker_id())).await {
+    let mut responses = match context.router.control(IncrementalAlterConfigs(request, context.router.broker_id())).await
+    {
         Ok(answer) => answer.responses,
         Err(error) => names.into_iter().map(|name| refused(name, error)).collect(),
     };

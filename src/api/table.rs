@@ -81,13 +81,12 @@ const SMALL: usize = 8 << 10;
 
 /// A request whose handler takes the decoded call and gives what becomes of it.
 macro_rules! alone {
-    ($key:ident, $request:ty, $flexible_from:expr, $shape:expr, $operation:ident, $quota:ident, $memory:expr, $handle:path) => {
+    ($key:ident, $request:ty, $schema:expr, $operation:ident, $quota:ident, $memory:expr, $handle:path) => {
         $crate::api::table::Row {
             api: $crate::protocol::versions::Api::new::<$request>(
                 kafka_protocol::messages::ApiKey::$key,
                 stringify!($key),
-                $flexible_from,
-                $shape,
+                $schema,
             ),
             operation: $crate::api::policy::Operation::$operation,
             quota: $crate::api::policy::Quota::$quota,
@@ -120,7 +119,7 @@ pub(crate) static TABLE: Table = Table {
     rows: &[
         Row {
             // librdkafka ties its use of compression to Produce v0 (KAFKA-18659), so 0 is advertised, and refused when it is sent.
-            api: Api::new::<ProduceRequest>(ApiKey::Produce, "Produce", 9, &shapes::PRODUCE).advertised_from(0),
+            api: Api::new::<ProduceRequest>(ApiKey::Produce, "Produce", &shapes::PRODUCE).advertised_from(0),
             operation: Operation::Write,
             quota: Quota::Produce,
             memory: small(1),
@@ -137,22 +136,20 @@ pub(crate) static TABLE: Table = Table {
                 })
             }),
         },
-        alone!(Fetch, FetchRequest, 12, &shapes::FETCH, Read, Fetch, small(8), fetch::handle),
+        alone!(Fetch, FetchRequest, &shapes::FETCH, Read, Fetch, small(8), fetch::handle),
         alone!(
             ListOffsets,
             ListOffsetsRequest,
-            6,
             &shapes::LIST_OFFSETS,
             Describe,
             Request,
             small(16),
             list_offsets::handle
         ),
-        alone!(Metadata, MetadataRequest, 9, &shapes::METADATA, Describe, Request, listing(16), metadata::handle),
+        alone!(Metadata, MetadataRequest, &shapes::METADATA, Describe, Request, listing(16), metadata::handle),
         alone!(
             OffsetCommit,
             OffsetCommitRequest,
-            8,
             &shapes::OFFSET_COMMIT,
             Read,
             Request,
@@ -162,7 +159,6 @@ pub(crate) static TABLE: Table = Table {
         alone!(
             OffsetFetch,
             OffsetFetchRequest,
-            6,
             &shapes::OFFSET_FETCH,
             Describe,
             Request,
@@ -172,21 +168,19 @@ pub(crate) static TABLE: Table = Table {
         alone!(
             FindCoordinator,
             FindCoordinatorRequest,
-            3,
             &shapes::FIND_COORDINATOR,
             Describe,
             Request,
             small(16),
             find_coordinator::handle
         ),
-        alone!(JoinGroup, JoinGroupRequest, 6, &shapes::JOIN_GROUP, Read, Request, small(4), join_group::handle),
-        alone!(Heartbeat, HeartbeatRequest, 4, &shapes::HEARTBEAT, Read, Request, small(2), heartbeat::handle),
-        alone!(LeaveGroup, LeaveGroupRequest, 4, &shapes::LEAVE_GROUP, Read, Request, small(16), leave_group::handle),
-        alone!(SyncGroup, SyncGroupRequest, 4, &shapes::SYNC_GROUP, Read, Request, small(4), sync_group::handle),
+        alone!(JoinGroup, JoinGroupRequest, &shapes::JOIN_GROUP, Read, Request, small(4), join_group::handle),
+        alone!(Heartbeat, HeartbeatRequest, &shapes::HEARTBEAT, Read, Request, small(2), heartbeat::handle),
+        alone!(LeaveGroup, LeaveGroupRequest, &shapes::LEAVE_GROUP, Read, Request, small(16), leave_group::handle),
+        alone!(SyncGroup, SyncGroupRequest, &shapes::SYNC_GROUP, Read, Request, small(4), sync_group::handle),
         alone!(
             DescribeGroups,
             DescribeGroupsRequest,
-            5,
             &shapes::DESCRIBE_GROUPS,
             Describe,
             Request,
@@ -196,7 +190,6 @@ pub(crate) static TABLE: Table = Table {
         alone!(
             ListGroups,
             ListGroupsRequest,
-            3,
             &shapes::LIST_GROUPS,
             Describe,
             Request,
@@ -204,7 +197,7 @@ pub(crate) static TABLE: Table = Table {
             list_groups::handle
         ),
         Row {
-            api: Api::new::<ApiVersionsRequest>(ApiKey::ApiVersions, "ApiVersions", 3, &shapes::API_VERSIONS),
+            api: Api::new::<ApiVersionsRequest>(ApiKey::ApiVersions, "ApiVersions", &shapes::API_VERSIONS),
             // Whoever connects may know what can be asked.
             operation: Operation::Describe,
             quota: Quota::Request,
@@ -220,7 +213,6 @@ pub(crate) static TABLE: Table = Table {
         alone!(
             CreateTopics,
             CreateTopicsRequest,
-            5,
             &shapes::CREATE_TOPICS,
             Create,
             Mutation,
@@ -230,7 +222,6 @@ pub(crate) static TABLE: Table = Table {
         alone!(
             DeleteTopics,
             DeleteTopicsRequest,
-            4,
             &shapes::DELETE_TOPICS,
             Delete,
             Mutation,
@@ -240,7 +231,6 @@ pub(crate) static TABLE: Table = Table {
         alone!(
             DeleteRecords,
             DeleteRecordsRequest,
-            2,
             &shapes::DELETE_RECORDS,
             Delete,
             Request,
@@ -250,7 +240,6 @@ pub(crate) static TABLE: Table = Table {
         alone!(
             InitProducerId,
             InitProducerIdRequest,
-            2,
             &shapes::INIT_PRODUCER_ID,
             IdempotentWrite,
             Request,
@@ -260,7 +249,6 @@ pub(crate) static TABLE: Table = Table {
         alone!(
             OffsetForLeaderEpoch,
             OffsetForLeaderEpochRequest,
-            4,
             &shapes::OFFSET_FOR_LEADER_EPOCH,
             Describe,
             Request,
@@ -270,7 +258,6 @@ pub(crate) static TABLE: Table = Table {
         alone!(
             DescribeConfigs,
             DescribeConfigsRequest,
-            4,
             &shapes::DESCRIBE_CONFIGS,
             DescribeConfigs,
             Request,
@@ -280,7 +267,6 @@ pub(crate) static TABLE: Table = Table {
         alone!(
             CreatePartitions,
             CreatePartitionsRequest,
-            2,
             &shapes::CREATE_PARTITIONS,
             Alter,
             Mutation,
@@ -290,7 +276,6 @@ pub(crate) static TABLE: Table = Table {
         alone!(
             DeleteGroups,
             DeleteGroupsRequest,
-            2,
             &shapes::DELETE_GROUPS,
             Delete,
             Request,
@@ -300,7 +285,6 @@ pub(crate) static TABLE: Table = Table {
         alone!(
             IncrementalAlterConfigs,
             IncrementalAlterConfigsRequest,
-            1,
             &shapes::INCREMENTAL_ALTER_CONFIGS,
             AlterConfigs,
             Request,
@@ -310,7 +294,6 @@ pub(crate) static TABLE: Table = Table {
         alone!(
             DescribeCluster,
             DescribeClusterRequest,
-            0,
             &shapes::DESCRIBE_CLUSTER,
             Describe,
             Request,
@@ -320,7 +303,6 @@ pub(crate) static TABLE: Table = Table {
         alone!(
             DescribeTopicPartitions,
             DescribeTopicPartitionsRequest,
-            0,
             &shapes::DESCRIBE_TOPIC_PARTITIONS,
             Describe,
             Request,

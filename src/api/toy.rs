@@ -12,20 +12,7 @@ use crate::{
         call::{Call, text, throttled},
         table::{Memory, Row, alone},
     },
-    protocol::guard::shapes::{Field, Kind, Shape},
-};
-
-static SHAPE: Shape = Shape {
-    fields: &[Field { kind: Kind::List(&Kind::Node(&TOPIC)), from: 0, until: i16::MAX, null_from: Some(0) }],
-    tags: &[],
-};
-
-static TOPIC: Shape = Shape {
-    fields: &[
-        Field { kind: Kind::Text, from: 0, until: i16::MAX, null_from: None },
-        Field { kind: Kind::List(&Kind::Fixed(4)), from: 0, until: i16::MAX, null_from: None },
-    ],
-    tags: &[],
+    protocol::guard::shapes,
 };
 
 throttled!(DescribeLogDirsResponse);
@@ -33,8 +20,7 @@ throttled!(DescribeLogDirsResponse);
 pub(crate) static ROW: Row = alone!(
     DescribeLogDirs,
     DescribeLogDirsRequest,
-    2,
-    &SHAPE,
+    &shapes::DESCRIBE_LOG_DIRS,
     Describe,
     Request,
     Memory { fixed: 4096, frame_times: 3 },

@@ -6,7 +6,7 @@
 
 use kafka_protocol::{messages::ApiKey, protocol::Message};
 
-use crate::protocol::guard::shapes::Shape;
+use crate::protocol::guard::shapes::{Schema, Shape};
 
 /// A request type and its versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,14 +30,10 @@ pub struct Api {
 impl Api {
     /// The request that the codec reads as `Request`.
     #[must_use]
-    pub const fn new<Request: Message>(
-        key: ApiKey,
-        name: &'static str,
-        flexible_from: i16,
-        shape: &'static Shape,
-    ) -> Self {
+    pub const fn new<Request: Message>(key: ApiKey, name: &'static str, schema: &'static Schema) -> Self {
         let (min, max) = (Request::VERSIONS.min, Request::VERSIONS.max);
-        Self { key, name, min, max, advertised_min: min, flexible_from, shape }
+        let Schema { flexible_from, shape } = schema;
+        Self { key, name, min, max, advertised_min: min, flexible_from: *flexible_from, shape }
     }
 
     /// The same, advertised from this version on.
