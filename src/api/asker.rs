@@ -14,7 +14,6 @@ use crate::{
 pub(super) const TOPIC_CONFIGS: i8 = 2;
 
 /// A client in one of its requests.
-#[derive(Clone)]
 pub(super) struct Asker {
     /// The client.
     pub session: Rc<Session>,
@@ -37,27 +36,35 @@ impl Asker {
         (self.policy.may)(&self.session, operation, resource, name)
     }
 
+    /// Refuses whoever may not do with a topic what the request does.
+    ///
     /// # Errors
-    /// `TopicAuthorizationFailed` if it may not do with a topic what the request does.
+    /// `TopicAuthorizationFailed`.
     pub fn topic(&self, name: &str) -> Result<(), ErrorCode> {
         if self.may(Resource::Topic, name) { Ok(()) } else { Err(ErrorCode::TopicAuthorizationFailed) }
     }
 
+    /// Refuses whoever may not do with a group what the request does.
+    ///
     /// # Errors
-    /// `GroupAuthorizationFailed` if it may not do with a group what the request does.
+    /// `GroupAuthorizationFailed`.
     pub fn group(&self, id: &str) -> Result<(), ErrorCode> {
         if self.may(Resource::Group, id) { Ok(()) } else { Err(ErrorCode::GroupAuthorizationFailed) }
     }
 
+    /// Refuses whoever may not do with the cluster what the request does.
+    ///
     /// # Errors
-    /// `ClusterAuthorizationFailed` if it may not do with the cluster what the request does.
+    /// `ClusterAuthorizationFailed`.
     pub fn cluster(&self) -> Result<(), ErrorCode> {
         if self.may(Resource::Cluster, CLUSTER) { Ok(()) } else { Err(ErrorCode::ClusterAuthorizationFailed) }
     }
 
+    /// Refuses whoever may not do with the settings of a resource what the request does. The types are those of DescribeConfigs; all
+    /// settings but a topic's are the cluster's.
+    ///
     /// # Errors
-    /// `TopicAuthorizationFailed` or `ClusterAuthorizationFailed` if it may not do with the settings of a resource what the request
-    /// does. The types are those of DescribeConfigs; all but a topic's are the cluster's.
+    /// `TopicAuthorizationFailed` or `ClusterAuthorizationFailed`.
     pub fn configs_of(&self, resource_type: i8, name: &str) -> Result<(), ErrorCode> {
         if resource_type == TOPIC_CONFIGS { self.topic(name) } else { self.cluster() }
     }

@@ -11,7 +11,7 @@ use kafka_protocol::protocol::StrBytes;
 use crate::api::placement::Placement;
 
 /// Whoever has not said who it is. Nobody can say so yet.
-const ANONYMOUS: StrBytes = StrBytes::from_static_str("User:ANONYMOUS");
+const ANONYMOUS: &str = "User:ANONYMOUS";
 
 /// Of each of the names that a client gives its software so many bytes are kept: a request has room for many more.
 const SOFTWARE_BYTES_MAX: usize = 64;
@@ -44,7 +44,7 @@ struct Software {
 
 impl Default for Identity {
     fn default() -> Self {
-        Self { principal: ANONYMOUS, software: None }
+        Self { principal: StrBytes::from_static_str(ANONYMOUS), software: None }
     }
 }
 

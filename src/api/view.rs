@@ -58,9 +58,9 @@ impl<'a> View<'a> {
     }
 
     /// All topics, by name.
-    pub fn topics(&self) -> impl Iterator<Item = &'a Topic> {
+    pub fn topics(&self) -> impl Iterator<Item = &'a Topic> + use<'a> {
         let asker = self.asker;
-        self.image.topics().map(AsRef::as_ref).filter(|topic| asker.may(Resource::Topic, &topic.name))
+        self.image.topics().map(|topic| &**topic).filter(move |topic| asker.may(Resource::Topic, &topic.name))
     }
 
     /// What the asker may do besides.
