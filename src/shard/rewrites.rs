@@ -213,10 +213,11 @@ mod tests {
         assert!(memory.try_take(1).is_none());
         let first = first.kept_by(Bytes::from_static(&[7; 20]));
         assert_eq!((memory.held(), &first[..]), (20, &[7; 20][..]));
-        let first = first.slice(5..);
+        let part = first.slice(5..);
+        drop(first);
         assert_eq!(memory.held(), 20, "all of it is there as long as a part of it is");
         assert!(block_on(poll_once(all.as_mut())).is_none());
-        drop(first);
+        drop(part);
         let whole = block_on(poll_once(all.as_mut())).expect("nobody holds any");
         assert_eq!(memory.held(), 100);
         assert!(block_on(poll_once(behind.as_mut())).is_none());
