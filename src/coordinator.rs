@@ -32,9 +32,6 @@ use crate::{
     replica::{Acks, Appended, Replica, built},
 };
 
-/// The topic whose partitions hold the groups' state.
-pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
-
 /// How much of the log is read at once while loading. In bytes.
 const LOAD_READ_BYTES: usize = 1024 * 1024;
 /// Records are cut into batches of about this size. In bytes.

@@ -11,13 +11,13 @@ use tracing::{debug, warn};
 use crate::{
     base::{BrokerId, ClusterId, ErrorCode, LeaderEpoch, Map, Offset, PartitionKey, TopicId},
     config::{BrokerConfig, TopicConfig},
-    coordinator::{Coordinator, GroupMemory, OFFSETS_TOPIC},
+    coordinator::{Coordinator, GroupMemory},
     io::{
         Io, Mesh,
         channel::{Notify, OneshotReceiver, OneshotSender, oneshot},
     },
     log::{CoreLog, METADATA_KEY},
-    metadata::{Image, Touched},
+    metadata::{Image, Touched, names::CONSUMER_OFFSETS},
     partition::{AssignedRole, Assignment, Partition, TopicRules},
     replica::Replica,
     shard::{
@@ -237,7 +237,7 @@ impl Core {
     pub(super) fn adopt(self: &Rc<Self>, topic: &str, replica: Rc<Replica>) {
         let key = replica.key();
         self.replicas.borrow_mut().insert(key, replica.clone());
-        if topic == OFFSETS_TOPIC {
+        if topic == CONSUMER_OFFSETS {
             let config = settings::group_config(&self.config.borrow());
             let core = Rc::downgrade(self);
             let topic_ids = Rc::new(move |name: &str| Some(core.upgrade()?.image.borrow().topic(name)?.id));
@@ -256,7 +256,7 @@ impl Core {
                 self.log.delete(key).await;
             }
         }
-        if &*topic.name == OFFSETS_TOPIC {
+        if &*topic.name == CONSUMER_OFFSETS {
             let coordinators = std::mem::take(&mut *self.coordinators.borrow_mut());
             coordinators.values().for_each(|coordinator| coordinator.deleted());
             return;

@@ -8,9 +8,8 @@ use crate::{
     base::{BrokerId, ErrorCode, Offset, PartitionKey, ProducerId, TopicId},
     config::BrokerConfig,
     controller::asks::{AllocateProducerIds, ControlAsk},
-    coordinator::OFFSETS_TOPIC,
     group::{self, GroupAnswer, GroupRequest, asks::GroupAsk},
-    metadata::Image,
+    metadata::{Image, names::CONSUMER_OFFSETS},
     replica::Fetched,
     shard::{
         call::{Answer, Call, FetchCall, ListedOffset, OffsetsCall, ProducePart},
@@ -124,7 +123,7 @@ impl Router {
     #[must_use]
     pub fn coordinator_of(&self, group_id: &str) -> Option<i32> {
         let image = self.image();
-        let topic = image.topic(OFFSETS_TOPIC)?;
+        let topic = image.topic(CONSUMER_OFFSETS)?;
         let partitions = topic.partitions.len() as i32;
         (partitions > 0).then(|| group::partition_of(group_id, partitions))
     }
@@ -138,7 +137,7 @@ impl Router {
     /// How many partitions `__consumer_offsets` has; 0 while nobody has needed it.
     #[must_use]
     pub fn coordinators(&self) -> i32 {
-        self.image().topic(OFFSETS_TOPIC).map_or(0, |topic| topic.partitions.len() as i32)
+        self.image().topic(CONSUMER_OFFSETS).map_or(0, |topic| topic.partitions.len() as i32)
     }
 
     /// Asks the group coordinator of the given partition of `__consumer_offsets`.
@@ -146,7 +145,7 @@ impl Router {
     /// # Errors
     /// `NotCoordinator` if that partition does not exist, `CoordinatorNotAvailable` if its log failed.
     pub async fn group<Ask: GroupAsk>(&self, partition: i32, ask: Ask) -> Result<Ask::Answer, ErrorCode> {
-        let Some(topic_id) = self.image().topic(OFFSETS_TOPIC).map(|topic| topic.id) else {
+        let Some(topic_id) = self.image().topic(CONSUMER_OFFSETS).map(|topic| topic.id) else {
             return Err(ErrorCode::CoordinatorNotAvailable);
         };
         let owner = self.core.owner(PartitionKey { topic_id, partition });

@@ -15,8 +15,7 @@ use kafka_protocol::messages::{
 
 use crate::{
     base::{ErrorCode, Offset, PartitionKey, TopicId},
-    coordinator::OFFSETS_TOPIC,
-    metadata::Image,
+    metadata::{Image, names::CONSUMER_OFFSETS},
     sim::{
         connection::Gone,
         consumer::{self, list_offset},
@@ -89,7 +88,7 @@ pub async fn run(world: World) {
 
 /// Topics as an image has them, but for the groups' own.
 pub fn topics_of(image: &Image) -> BTreeMap<String, Topic> {
-    let topics = image.topics().filter(|topic| &*topic.name != OFFSETS_TOPIC).map(|topic| {
+    let topics = image.topics().filter(|topic| &*topic.name != CONSUMER_OFFSETS).map(|topic| {
         let configs = image.topic_overrides(&topic.name).iter();
         let configs = configs.map(|(name, value)| (name.to_string(), value.to_string())).collect();
         (topic.name.to_string(), Topic { id: topic.id, partitions: topic.partitions.len() as i32, configs })
@@ -129,7 +128,7 @@ impl Admin {
         for topic in answer.topics {
             assert_eq!(topic.error_code, 0, "{}: {topic:?}", self.world.seed());
             let name = topic.name.expect("a topic has a name").to_string();
-            if name == OFFSETS_TOPIC {
+            if name == CONSUMER_OFFSETS {
                 continue;
             }
             let configs = self.configs_told(connection, &name).await?;

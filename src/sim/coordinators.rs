@@ -14,9 +14,9 @@ use super::{
 use crate::{
     base::{ErrorCode, PartitionKey},
     controller::asks::{DeleteTopics, EnsureTopic},
-    coordinator::OFFSETS_TOPIC,
     group::{GroupAnswer, GroupRequest},
     io::sim::{Failure, Faults, Operation, errno},
+    metadata::names::CONSUMER_OFFSETS,
     partition::Isolation,
     shard::OffsetsCall,
     sim::{
@@ -29,7 +29,7 @@ use crate::{
 async fn ask(connection: &Connection, group: &'static str, request: GroupRequest) -> Result<Option<GroupAnswer>, Gone> {
     let answer = connection.ask(move |router| async move {
         if router.coordinator_of(group).is_none() {
-            let _ = router.control(EnsureTopic(OFFSETS_TOPIC.to_owned())).await;
+            let _ = router.control(EnsureTopic(CONSUMER_OFFSETS.to_owned())).await;
         }
         match router.coordinator_of(group) {
             Some(partition) => router.group(partition, request).await.ok(),
@@ -166,7 +166,7 @@ fn the_log_stays_short_and_nothing_is_forgotten() {
     }
     let start_of = |bench: &Bench| {
         bench.ask(0, |router| async move {
-            let topic = router.image().topic(OFFSETS_TOPIC).expect("it was needed").id;
+            let topic = router.image().topic(CONSUMER_OFFSETS).expect("it was needed").id;
             let partition = router.coordinator_of(GROUP).expect("it was needed");
             let parts = vec![(PartitionKey { topic_id: topic, partition }, -1, -2)];
             router.offsets(OffsetsCall::List(parts, Isolation::ReadUncommitted)).await[0].expect("there").offset.0
@@ -195,7 +195,7 @@ fn whoever_waits_in_a_group_hears_that_its_coordinator_is_gone() {
     let Some(GroupAnswer::Join(second)) = join(&NOBODY) else { panic!("no coordinator") };
     let waits = ask_later(&connection, join_request(GROUP, &second.member_id));
     bench.sim.run_for(Duration::from_millis(5));
-    bench.delete(OFFSETS_TOPIC);
+    bench.delete(CONSUMER_OFFSETS);
     let begun = bench.sim.now();
     let answer = bench.wait(waits).expect("the broker lives");
     assert!(answer.is_none(), "{answer:?}");

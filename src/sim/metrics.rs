@@ -14,8 +14,8 @@ use crate::{
     api,
     base::{ErrorCode, PartitionKey, ProducerId, TopicId},
     controller::asks::EnsureTopic,
-    coordinator::OFFSETS_TOPIC,
     io::sim::Faults,
+    metadata::names::CONSUMER_OFFSETS,
     metrics::{Counter, Gauge, REQUEST_KEYS, Snapshot, Timer},
     protocol::compression::Compression,
     sim::{
@@ -163,7 +163,7 @@ fn what_coordinators_append_is_counted() {
     let bench = calm();
     let before = bench.metrics(0);
     let committed = bench.ask(0, |router| async move {
-        router.control(EnsureTopic(OFFSETS_TOPIC.to_owned())).await.expect("made");
+        router.control(EnsureTopic(CONSUMER_OFFSETS.to_owned())).await.expect("made");
         let partition = router.coordinator_of("g").expect("the topic is there");
         router.group(partition, commit_request("g", (&text(""), -1), 0, 5)).await
     });
