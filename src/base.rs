@@ -1,12 +1,14 @@
 //! The words every room shares: offsets, epochs, ids, errors, seeded containers.
 
 mod copies;
+mod effects;
 mod ids;
 mod loggers;
 mod numbers;
 mod seldom;
 
 pub use copies::{copied, copied_bytes};
+pub use effects::{Effects, RawRecord};
 pub use ids::{ClusterId, METADATA_TOPIC_ID, PartitionKey, TopicId};
 pub use loggers::{LOGGERS, ROOT_LOGGER};
 pub use numbers::{BrokerId, LeaderEpoch, Offset, ProducerEpoch, ProducerId};

@@ -1,12 +1,19 @@
-//! One driver for every state machine whose state is a partition: load, then active, until the log fails.
+//! One driver for every state machine whose state is a partition: load, then active, until the log fails or somebody else leads.
 //!
 //! A request is decided against current state; the records are appended; answers wait until everything the decision
-//! could have seen is durable. A failed append drops the machine, which is loaded again from the log.
+//! could have seen is durable, and so does what the machine wants done elsewhere ([`Effects::actions`]), which comes back as a
+//! request. A failed append drops the machine, which is loaded again from the log.
+//!
+//! [`Effects::actions`]: crate::base::Effects::actions
 
+mod groups;
 mod held;
 mod load;
+mod machine;
 mod memory;
 mod rewrite;
+#[cfg(test)]
+mod tests;
 
 use std::{
     cell::{Cell, RefCell},
@@ -17,22 +24,22 @@ use std::{
 };
 
 use bytes::Bytes;
-use kafka_protocol::protocol::StrBytes;
 use tracing::{error, warn};
 
 use crate::{
-    base::{ErrorCode, Map, Timestamp, TopicId},
-    group::{Effects, GroupAnswer, GroupConfig, GroupRequest, Groups},
+    base::{ErrorCode, LeaderEpoch, Map, RawRecord, Timestamp},
     io::{
         Instant, Io,
         channel::{Notify, OneshotReceiver, OneshotSender, oneshot},
     },
+    metadata::Image,
     metrics::Counter,
     protocol::batch::BatchBuilder,
-    replica::{Acks, Appended, Replica, built},
+    replica::{Acks, Appended, Local, Replica, built},
 };
 
-pub use memory::GroupMemory;
+pub use machine::{EffectsOf, Moment, StateMachine};
+pub use memory::MachineMemory;
 
 use held::Held;
 
@@ -44,47 +51,59 @@ const RELOAD_AFTER: Duration = Duration::from_secs(1);
 /// A coordinator that refuses for want of memory says so this often.
 const FULL_SAID_EVERY: Duration = Duration::from_secs(10);
 
-/// What a topic's name stands for now.
-pub type TopicIds = Rc<dyn Fn(&str) -> Option<TopicId>>;
+/// The cluster as this core knows it now. None: the core is gone.
+pub type ImageSource = Rc<dyn Fn() -> Option<Rc<Image>>>;
 
-/// Drives the groups of one partition of `__consumer_offsets`.
-pub struct Coordinator {
+/// Does what a machine wants done elsewhere, and gives the request that tells the machine of it.
+pub type Actor<M> = Rc<dyn Fn(<M as StateMachine>::Action) -> Local<<M as StateMachine>::Request>>;
+
+/// Who asked, by token.
+type Askers<M> = Map<u64, OneshotSender<Result<<M as StateMachine>::Answer, ErrorCode>>>;
+
+/// Drives the state machine of one partition, while this broker leads it. Lives on the partition's core.
+pub struct Coordinator<M: StateMachine> {
     io: Io,
     /// The same moment on both clocks.
     began: (Instant, Timestamp),
     replica: Rc<Replica>,
-    config: RefCell<GroupConfig>,
-    memory: Arc<GroupMemory>,
+    config: RefCell<M::Config>,
+    memory: Arc<MachineMemory>,
     /// What of it this machine has in the books.
     booked: Cell<usize>,
     full_said: Cell<Option<Instant>>,
-    topic_ids: TopicIds,
-    /// None while it is being loaded.
-    machine: RefCell<Option<Groups>>,
+    image: ImageSource,
+    actor: Actor<M>,
+    /// The newest leader epoch that was heard of.
+    leader_epoch: Cell<LeaderEpoch>,
+    /// Whether it is ours.
+    leads: Cell<bool>,
+    /// None while it is being loaded, and while somebody else leads.
+    machine: RefCell<Option<M>>,
     /// Counts the machines: what belongs to an earlier one is void.
     term: Cell<u64>,
-    loaded: Notify,
+    loading: Cell<bool>,
     /// The log could not be read the last time: nobody is kept waiting for it.
     unloadable: Cell<bool>,
     next_token: Cell<u64>,
-    tokens: RefCell<Map<u64, OneshotSender<Result<GroupAnswer, ErrorCode>>>>,
-    /// Decisions whose records are on their way to the disk, and the answers behind them, in order.
-    held: RefCell<VecDeque<Held>>,
+    askers: RefCell<Askers<M>>,
+    /// In the order of their records.
+    held: RefCell<VecDeque<Held<M>>>,
     releasing: Cell<bool>,
     rewriting: Cell<bool>,
-    /// The machine was dropped, and is to be loaded again once nothing is held any more.
-    reload: Cell<bool>,
+    /// Rings when a machine comes or goes, and when nothing is held or rewritten any more.
+    changed: Notify,
     timer: Notify,
 }
 
-impl Coordinator {
-    /// Starts to load the partition's groups. Requests that come meanwhile wait.
-    pub fn start(
+impl<M: StateMachine> Coordinator<M> {
+    /// A coordinator that does nothing until it is told to [`lead`](Self::lead).
+    pub fn new(
         io: Io,
         replica: Rc<Replica>,
-        config: GroupConfig,
-        memory: Arc<GroupMemory>,
-        topic_ids: TopicIds,
+        config: M::Config,
+        memory: Arc<MachineMemory>,
+        image: ImageSource,
+        actor: Actor<M>,
     ) -> Rc<Self> {
         let began = (io.clock.now(), io.clock.wall());
         let this = Rc::new(Self {
@@ -95,77 +114,102 @@ impl Coordinator {
             memory,
             booked: Cell::new(0),
             full_said: Cell::new(None),
-            topic_ids,
+            image,
+            actor,
+            leader_epoch: Cell::new(LeaderEpoch(-1)),
+            leads: Cell::new(false),
             machine: RefCell::default(),
             term: Cell::new(0),
-            loaded: Notify::new(),
+            loading: Cell::new(false),
             unloadable: Cell::new(false),
             next_token: Cell::new(0),
-            tokens: RefCell::default(),
+            askers: RefCell::default(),
             held: RefCell::default(),
             releasing: Cell::new(false),
             rewriting: Cell::new(false),
-            reload: Cell::new(false),
+            changed: Notify::new(),
             timer: Notify::new(),
         });
-        this.io.spawner.spawn(this.clone().load_until_it_works());
         this.io.spawner.spawn(this.clone().keep_time());
         this
+    }
+
+    /// This broker leads the partition in that epoch: its log is read, and requests that come meanwhile wait. If it led before,
+    /// the machine stays what it is, since nobody else has written to the log. Old news changes nothing.
+    pub fn lead(self: &Rc<Self>, epoch: LeaderEpoch) {
+        if epoch < self.leader_epoch.get() {
+            return;
+        }
+        self.leader_epoch.set(epoch);
+        if !self.leads.replace(true) {
+            self.unloadable.set(false);
+            self.load_later(Duration::ZERO);
+        }
+    }
+
+    /// Somebody else leads the partition in that epoch, or nobody: the machine is dropped, and everybody who waits is told to
+    /// look for the coordinator again. Old news changes nothing.
+    pub fn unload(&self, epoch: LeaderEpoch) {
+        if epoch <= self.leader_epoch.get() {
+            return;
+        }
+        self.leader_epoch.set(epoch);
+        self.leads.set(false);
+        self.drop_machine(ErrorCode::NotCoordinator);
+    }
+
+    /// The partition itself is gone: everybody who waits is told. Its replica knows already.
+    pub fn deleted(&self) {
+        assert!(self.replica.is_deleted(), "the replica is told first");
+        self.drop_machine(ErrorCode::NotCoordinator);
     }
 
     /// Decides a request. The answer comes when everything it depends on is durable; a join or sync may take long.
     ///
     /// # Errors
-    /// `NotCoordinator` once the partition is gone, `CoordinatorNotAvailable` if its log has failed.
-    pub async fn request(self: &Rc<Self>, request: GroupRequest) -> Result<GroupAnswer, ErrorCode> {
-        while self.machine.borrow().is_none() {
-            if self.replica.is_deleted() {
+    /// `NotCoordinator` if the partition is gone or led elsewhere, `CoordinatorNotAvailable` if its log has failed.
+    pub async fn request(self: &Rc<Self>, request: M::Request) -> Result<M::Answer, ErrorCode> {
+        loop {
+            let changed = self.changed.notified();
+            if self.replica.is_deleted() || !self.leads.get() {
                 return Err(ErrorCode::NotCoordinator);
+            }
+            if self.machine.borrow().is_some() {
+                break;
             }
             if self.unloadable.get() {
                 return Err(ErrorCode::CoordinatorNotAvailable);
             }
-            self.loaded.notified().await;
+            changed.await;
         }
-        let token = self.next_token.get();
-        self.next_token.set(token + 1);
         let (sender, receiver) = oneshot();
-        self.tokens.borrow_mut().insert(token, sender);
-        let random = self.io.rand.uuid();
-        self.decide(|machine, now| machine.request(token, request, now, random));
+        let token = self.next_token();
+        self.askers.borrow_mut().insert(token, sender);
+        self.decide(|machine, moment| machine.request(token, request, moment));
         let abandoned = Abandon { coordinator: self, token };
         let answer = receiver.await.unwrap_or(Err(ErrorCode::CoordinatorNotAvailable));
         drop(abandoned);
         answer
     }
 
-    /// Forgets what was committed for a deleted topic. While the log is being read this does nothing: the end of that looks
-    /// for topics that are gone.
+    /// Decides a request that nobody waits for. Without a machine nothing happens.
+    fn tell(self: &Rc<Self>, request: M::Request) {
+        let token = self.next_token();
+        self.decide(|machine, moment| machine.request(token, request, moment));
+    }
+
+    fn next_token(&self) -> u64 {
+        self.next_token.replace(self.next_token.get() + 1)
+    }
+
+    /// Forgets what belonged to a deleted topic. While the log is being read this does nothing: the end of that looks for
+    /// topics that are gone.
     pub fn topic_deleted(self: &Rc<Self>, name: &str) {
-        let name = StrBytes::from_string(name.to_owned());
-        self.decide(|machine, now| machine.topic_deleted(&name, now));
-    }
-
-    /// The partition itself is gone: everybody who waits is told. Its replica knows already.
-    pub fn deleted(&self) {
-        assert!(self.replica.is_deleted(), "the replica is told first");
-        self.term.set(self.term.get() + 1);
-        self.machine.borrow_mut().take();
-        self.book();
-        self.refuse_all(ErrorCode::NotCoordinator);
-        self.loaded.notify_all();
-        self.timer.notify_all();
-    }
-
-    fn refuse_all(&self, error: ErrorCode) {
-        let tokens = std::mem::take(&mut *self.tokens.borrow_mut());
-        for (_, asker) in tokens {
-            let _ = asker.send(Err(error));
-        }
+        self.decide(|machine, moment| machine.topic_deleted(name, moment));
     }
 
     /// Settings changed while the broker runs.
-    pub fn configure(&self, config: GroupConfig) {
+    pub fn configure(&self, config: M::Config) {
         if let Some(machine) = self.machine.borrow_mut().as_mut() {
             machine.configure(config.clone());
         }
@@ -180,32 +224,30 @@ impl Coordinator {
     }
 
     /// Runs a decision on the machine, appends its records and holds its answers back until they are durable.
-    fn decide(self: &Rc<Self>, decision: impl FnOnce(&mut Groups, Timestamp) -> Effects) {
+    fn decide(self: &Rc<Self>, decision: impl FnOnce(&mut M, &Moment<'_>) -> EffectsOf<M>) {
         let now = self.now();
-        let (effects, full) = {
+        let mut effects = {
             let mut machine = self.machine.borrow_mut();
-            let Some(machine) = machine.as_mut() else { return };
-            machine.bound(machine.held_bytes() + self.memory.room());
-            (decision(machine, now), machine.take_full())
+            let (Some(machine), Some(image)) = (machine.as_mut(), (self.image)()) else { return };
+            let bytes_max = machine.held_bytes() + self.memory.room();
+            let moment = Moment { now, random: self.io.rand.uuid(), image: &image, bytes_max };
+            decision(machine, &moment)
         };
         self.book();
-        if full {
+        if effects.full {
             self.say_full();
         }
         self.timer.notify_all();
-        let appends = self.append(&effects.records, now);
-        if appends.is_empty() && effects.answers.is_empty() {
-            return;
-        }
-        self.held.borrow_mut().push_back(Held { term: self.term.get(), appends, answers: effects.answers });
-        self.release_some();
-        if !effects.records.is_empty() {
+        let records = std::mem::take(&mut effects.records);
+        let appends = self.append(&records, now);
+        self.hold(effects, appends);
+        if !records.is_empty() {
             self.rewrite_if_long(now);
         }
     }
 
     fn book(&self) {
-        let held = self.machine.borrow().as_ref().map_or(0, Groups::held_bytes);
+        let held = self.machine.borrow().as_ref().map_or(0, M::held_bytes);
         self.memory.book(self.booked.replace(held), held);
     }
 
@@ -218,14 +260,15 @@ impl Coordinator {
         let (held, bytes_max) = (self.memory.held_bytes(), self.memory.bytes_max);
         warn!(
             partition = %self.replica.key(),
+            machine = M::NAME,
             held,
             bytes_max,
-            "groups hold as much memory as they may: what adds to it is answered COORDINATOR_NOT_AVAILABLE; \
+            "coordinators hold as much memory as they may: what adds to it is answered COORDINATOR_NOT_AVAILABLE; \
              give the broker more with memory.bytes or --memory"
         );
     }
 
-    fn append(&self, records: &[Record], now: Timestamp) -> Vec<OneshotReceiver<Appended>> {
+    fn append(&self, records: &[RawRecord], now: Timestamp) -> Vec<OneshotReceiver<Appended>> {
         let mut appends = Vec::new();
         let mut batch = BatchBuilder::new();
         let mut bytes = 0;
@@ -245,29 +288,37 @@ impl Coordinator {
         appends
     }
 
-    /// The log refused a record that the machine already counts on: the machine is dropped and loaded again.
+    /// The log refused a record that the machine already counts on: the machine is dropped, to be loaded again.
     fn fail(&self, error: ErrorCode) {
-        error!(partition = %self.replica.key(), ?error, "group coordinator lost an append; loading its log again");
+        error!(partition = %self.replica.key(), machine = M::NAME, ?error, "coordinator lost an append; loading its log again");
+        self.drop_machine(ErrorCode::CoordinatorNotAvailable);
+    }
+
+    fn drop_machine(&self, error: ErrorCode) {
         self.term.set(self.term.get() + 1);
         self.machine.borrow_mut().take();
         self.book();
-        self.refuse_all(ErrorCode::CoordinatorNotAvailable);
-        self.reload.set(true);
+        let askers = std::mem::take(&mut *self.askers.borrow_mut());
+        for (_, asker) in askers {
+            let _ = asker.send(Err(error));
+        }
+        self.changed.notify_all();
+        self.timer.notify_all();
     }
 
     /// Calls the machine when one of its deadlines has come.
     async fn keep_time(self: Rc<Self>) {
         while !self.replica.is_deleted() {
-            let deadline = self.machine.borrow().as_ref().and_then(Groups::next_deadline);
+            let deadline = self.machine.borrow().as_ref().and_then(M::next_deadline);
             match deadline {
                 None => self.timer.notified().await,
                 Some(deadline) => {
                     let wait = deadline.saturating_sub(self.now()).max(0) as u64;
                     let expired = self.io.clock.sleep(Duration::from_millis(wait));
                     futures_lite::future::or(expired, self.timer.notified()).await;
-                    let due = self.machine.borrow().as_ref().and_then(Groups::next_deadline);
+                    let due = self.machine.borrow().as_ref().and_then(M::next_deadline);
                     if due.is_some_and(|due| due <= self.now()) {
-                        self.decide(Groups::tick);
+                        self.decide(M::tick);
                     }
                 }
             }
@@ -275,17 +326,15 @@ impl Coordinator {
     }
 }
 
-type Record = (Bytes, Option<Bytes>);
-
 /// A request whose connection went away is taken out of the machine.
-struct Abandon<'a> {
-    coordinator: &'a Rc<Coordinator>,
+struct Abandon<'a, M: StateMachine> {
+    coordinator: &'a Rc<Coordinator<M>>,
     token: u64,
 }
 
-impl Drop for Abandon<'_> {
+impl<M: StateMachine> Drop for Abandon<'_, M> {
     fn drop(&mut self) {
-        let waiting = self.coordinator.tokens.borrow_mut().remove(&self.token).is_some();
+        let waiting = self.coordinator.askers.borrow_mut().remove(&self.token).is_some();
         if waiting && let Some(machine) = self.coordinator.machine.borrow_mut().as_mut() {
             machine.abandon(self.token);
         }

@@ -25,9 +25,11 @@ mod sync;
 #[cfg(test)]
 mod walk;
 
+use std::convert::Infallible;
+
 use kafka_protocol::protocol::StrBytes;
 
-use crate::{base::ErrorCode, protocol::offsets_records::RawRecord};
+use crate::base::{self, ErrorCode};
 
 pub use asks::{GroupAnswer, GroupRequest};
 pub use machine::Groups;
@@ -104,14 +106,8 @@ pub fn without_coordinator(request: &GroupRequest, config: &GroupConfig) -> Erro
     found.unwrap_or(ErrorCode::NotCoordinator)
 }
 
-/// What follows from a request or from time. The machine has already taken the records in.
-#[derive(Clone, Debug, Default)]
-pub struct Effects {
-    /// To append in this order; several batches will do.
-    pub records: Vec<RawRecord>,
-    /// To send, by token, once every record so far is durable.
-    pub answers: Vec<(u64, GroupAnswer)>,
-}
+/// What follows from a request or from time. Groups have nothing done elsewhere.
+pub type Effects = base::Effects<GroupAnswer, Infallible>;
 
 /// The partition of `__consumer_offsets` that keeps a group: Java's `hashCode` of the id, as in Kafka.
 ///

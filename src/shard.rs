@@ -2,6 +2,7 @@
 
 mod call;
 mod control;
+mod coordinators;
 mod core;
 mod fetch;
 mod housekeeping;

@@ -129,7 +129,7 @@ impl World {
     fn start(settings: LogSettings) -> Self {
         let sim = Simulation::new(11);
         let config = config::load(None, &[]).expect("the defaults").config;
-        let group_memory = ringtail::coordinator::GroupMemory::new(1 << 20);
+        let group_memory = ringtail::coordinator::MachineMemory::new(1 << 20);
         let rewrite_memory = ringtail::shard::RewriteMemory::new(1 << 20);
         let broker = Broker { id: BrokerId(1), cluster_id: "simulated".into(), group_memory, rewrite_memory };
         let seeds = sim.block_on(0, 0, move |io| async move {

@@ -1,24 +1,38 @@
-//! Answers that wait until what they depend on is durable.
+//! Answers and actions that wait until what they depend on is durable.
 
 use std::rc::Rc;
 
 use crate::{
     base::ErrorCode,
-    coordinator::{Coordinator, RELOAD_AFTER},
-    group::GroupAnswer,
+    coordinator::{
+        Coordinator, RELOAD_AFTER,
+        machine::{EffectsOf, StateMachine},
+    },
     io::channel::OneshotReceiver,
     replica::Appended,
 };
 
-pub(super) struct Held {
-    pub term: u64,
-    pub appends: Vec<OneshotReceiver<Appended>>,
-    pub answers: Vec<(u64, GroupAnswer)>,
+/// A decision whose records are on their way to the disk.
+pub(super) struct Held<M: StateMachine> {
+    term: u64,
+    appends: Vec<OneshotReceiver<Appended>>,
+    answers: Vec<(u64, M::Answer)>,
+    actions: Vec<M::Action>,
 }
 
-impl Coordinator {
-    /// Sends what may go. Answers without records go at once if nothing is before them.
-    pub(super) fn release_some(self: &Rc<Self>) {
+impl<M: StateMachine> Coordinator<M> {
+    /// Lets a decision take effect once its records, and those of all decisions before it, are durable.
+    pub(super) fn hold(self: &Rc<Self>, effects: EffectsOf<M>, appends: Vec<OneshotReceiver<Appended>>) {
+        let (answers, actions) = (effects.answers, effects.actions);
+        if appends.is_empty() && answers.is_empty() && actions.is_empty() {
+            return;
+        }
+        self.held.borrow_mut().push_back(Held { term: self.term.get(), appends, answers, actions });
+        self.release_some();
+    }
+
+    /// Lets go what may. A decision without records goes at once if nothing is before it.
+    fn release_some(self: &Rc<Self>) {
         if self.releasing.get() {
             return;
         }
@@ -31,7 +45,7 @@ impl Coordinator {
                 }
             };
             let Some(next) = next else { break };
-            self.send(next.answers);
+            self.take_effect(next.answers, next.actions);
         }
         if !self.held.borrow().is_empty() {
             self.releasing.set(true);
@@ -46,29 +60,44 @@ impl Coordinator {
                 let appended = append.await.unwrap_or(Err(ErrorCode::KafkaStorageError));
                 if let (Err(error), true) = (appended, next.term == self.term.get()) {
                     self.fail(error);
+                    self.load_later(RELOAD_AFTER);
                 }
             }
             if next.term == self.term.get() {
-                self.send(next.answers);
+                self.take_effect(next.answers, next.actions);
             }
         }
         self.releasing.set(false);
-        // Only now: what the lost machine had appended behind the failure is in the log by now, or never will be.
-        if self.reload.take() {
-            self.io.clock.sleep(RELOAD_AFTER).await;
-            while self.rewriting.get() {
-                self.io.clock.sleep(RELOAD_AFTER).await;
-            }
-            self.load_until_it_works().await;
-        }
+        self.changed.notify_all();
     }
 
-    fn send(&self, answers: Vec<(u64, GroupAnswer)>) {
+    fn take_effect(self: &Rc<Self>, answers: Vec<(u64, M::Answer)>, actions: Vec<M::Action>) {
         for (token, answer) in answers {
-            let asker = self.tokens.borrow_mut().remove(&token);
+            let asker = self.askers.borrow_mut().remove(&token);
             if let Some(asker) = asker {
                 let _ = asker.send(Ok(answer));
             }
+        }
+        for action in actions {
+            self.io.spawner.spawn(self.clone().act(action, self.term.get()));
+        }
+    }
+
+    /// Has an action done, and tells the machine what it came to. Once the machine is gone, nothing more is done of it.
+    async fn act(self: Rc<Self>, action: M::Action, term: u64) {
+        let over = async {
+            loop {
+                let changed = self.changed.notified();
+                if self.term.get() != term {
+                    return None;
+                }
+                changed.await;
+            }
+        };
+        let done = (self.actor)(action);
+        let outcome = futures_lite::future::or(over, async { Some(done.await) }).await;
+        if let Some(request) = outcome {
+            self.tell(request);
         }
     }
 }

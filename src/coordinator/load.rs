@@ -1,13 +1,12 @@
 //! Reading the log into a machine.
 
-use std::{fmt, rc::Rc};
+use std::{fmt, rc::Rc, time::Duration};
 
 use tracing::{debug, error, warn};
 
 use crate::{
     base::Offset,
-    coordinator::{Coordinator, RELOAD_AFTER},
-    group::Groups,
+    coordinator::{Coordinator, RELOAD_AFTER, machine::StateMachine},
     log::LogError,
     protocol::batch::{self, Records},
 };
@@ -21,58 +20,80 @@ enum LoadError {
     Log(LogError),
     /// What lies at the offset is not a batch of records.
     Malformed(Offset),
+    /// The machine is not wanted any more, or another one is.
+    Over,
 }
 
 impl fmt::Display for LoadError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Log(error) => error.fmt(out),
-            Self::Malformed(offset) => write!(out, "what lies at offset {offset} is not a group's record"),
+            Self::Malformed(offset) => write!(out, "what lies at offset {offset} is not a batch of records"),
+            Self::Over => out.write_str("not wanted any more"),
         }
     }
 }
 
-impl Coordinator {
-    pub(super) async fn load_until_it_works(self: Rc<Self>) {
-        while !self.replica.is_deleted() {
+impl<M: StateMachine> Coordinator<M> {
+    /// Loads the machine after a while, unless that is under way.
+    pub(super) fn load_later(self: &Rc<Self>, wait: Duration) {
+        if self.loading.replace(true) {
+            return;
+        }
+        let this = self.clone();
+        self.io.spawner.spawn(async move {
+            if !wait.is_zero() {
+                this.io.clock.sleep(wait).await;
+            }
+            this.load_until_it_works().await;
+            this.loading.set(false);
+            this.changed.notify_all();
+            this.timer.notify_all();
+        });
+    }
+
+    async fn load_until_it_works(self: &Rc<Self>) {
+        while self.leads.get() && !self.replica.is_deleted() {
             match self.load().await {
                 Ok(records) => {
-                    debug!(partition = %self.replica.key(), records, "group coordinator loaded");
+                    debug!(partition = %self.replica.key(), machine = M::NAME, records, "coordinator loaded");
                     self.unloadable.set(false);
-                    break;
+                    return;
                 }
+                Err(LoadError::Over) => {}
                 Err(error) => {
                     if !self.unloadable.replace(true) {
-                        error!(partition = %self.replica.key(), %error, "group coordinator could not read its log");
+                        let machine = M::NAME;
+                        error!(partition = %self.replica.key(), machine, %error, "coordinator could not read its log");
                     }
-                    self.loaded.notify_all();
+                    self.changed.notify_all();
                     // An offline partition comes back with the next start.
                     if self.replica.log().is_offline() {
-                        break;
+                        return;
                     }
                     self.io.clock.sleep(RELOAD_AFTER).await;
                 }
             }
         }
-        self.loaded.notify_all();
-        self.timer.notify_all();
     }
 
     /// Replays the log into a fresh machine. Gives the number of records.
     async fn load(self: &Rc<Self>) -> Result<u64, LoadError> {
-        // What is known of an offline partition is not all that there is.
-        if let Some(error) = self.replica.log().offline() {
-            return Err(LoadError::Log(error));
-        }
-        let mut machine = Groups::new(self.config.borrow().clone());
-        let mut next = self.replica.inspect(crate::partition::Partition::log_start_offset);
+        let term = self.term.get();
+        let wanted = || if self.is_wanted(term) { Ok(()) } else { Err(LoadError::Over) };
+        // What an earlier machine has appended is in the log after this, or never will be.
+        self.quiet().await;
+        wanted()?;
+        let mut machine = M::new(self.config.borrow().clone());
+        let (mut next, end) =
+            self.replica.inspect(|partition| (partition.log_start_offset(), partition.log_end_offset()));
         let mut records = 0;
-        loop {
-            let upto = self.replica.high_watermark();
-            if next >= upto {
-                break;
-            }
-            let read = self.replica.read(next, LOAD_READ_BYTES, upto, true).await.map_err(LoadError::Log)?;
+        while next < end {
+            let upto = self.committed_behind(next).await;
+            wanted()?;
+            let read = self.replica.read(next, LOAD_READ_BYTES, upto?, true).await;
+            wanted()?;
+            let read = read.map_err(LoadError::Log)?;
             let before = next;
             // A batch may lie across two slices.
             let bytes = read.slices.iter().flat_map(|slice| slice.iter().copied()).collect::<Vec<u8>>();
@@ -83,7 +104,8 @@ impl Coordinator {
                     if let Some(key) = record.key {
                         records += 1;
                         if machine.replay(key, record.value).is_err() {
-                            warn!(partition = %self.replica.key(), offset = %next, "a record of no group is passed over");
+                            let (partition, offset, machine) = (self.replica.key(), next, M::NAME);
+                            warn!(%partition, %offset, machine, "a record that cannot be read is passed over");
                         }
                     }
                 }
@@ -93,11 +115,50 @@ impl Coordinator {
                 return Err(LoadError::Malformed(next));
             }
             self.io.clock.yield_now().await;
+            wanted()?;
         }
+        // What is known of an offline partition is not all that there is.
+        if let Some(error) = self.replica.log().offline() {
+            return Err(LoadError::Log(error));
+        }
+        // They may have changed meanwhile.
+        machine.configure(self.config.borrow().clone());
         *self.machine.borrow_mut() = Some(machine);
-        self.decide(Groups::loaded);
-        let topic_ids = self.topic_ids.clone();
-        self.decide(|machine, now| machine.forget_deleted(now, |name| topic_ids(name).map(|id| id.0)));
+        self.decide(M::loaded);
         Ok(records)
+    }
+
+    fn is_wanted(&self, term: u64) -> bool {
+        self.leads.get() && self.term.get() == term && !self.replica.is_deleted()
+    }
+
+    /// Waits until nothing is on its way to the log.
+    async fn quiet(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if !self.releasing.get() && !self.rewriting.get() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until a record behind `offset` is committed, or nobody wants it any more. Gives how far one may read.
+    async fn committed_behind(&self, offset: Offset) -> Result<Offset, LoadError> {
+        let term = self.term.get();
+        let watch = self.replica.watch(&self.changed);
+        let upto = loop {
+            let changed = self.changed.notified();
+            let upto = self.replica.high_watermark();
+            if let Some(error) = self.replica.log().offline() {
+                break Err(LoadError::Log(error));
+            }
+            if upto > offset || !self.is_wanted(term) {
+                break Ok(upto);
+            }
+            changed.await;
+        };
+        self.replica.unwatch(watch);
+        upto
     }
 }

@@ -5,15 +5,16 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// What the groups of a broker may hold in memory, all its coordinators together, and what they hold. One for all cores.
+/// What the state machines of a kind may hold in memory, all coordinators of a broker together, and what they hold. One for
+/// all cores.
 #[derive(Debug)]
-pub struct GroupMemory {
+pub struct MachineMemory {
     pub(super) bytes_max: usize,
     held: AtomicUsize,
 }
 
-impl GroupMemory {
-    /// Groups may hold so many bytes.
+impl MachineMemory {
+    /// They may hold so many bytes.
     #[must_use]
     pub fn new(bytes_max: usize) -> Arc<Self> {
         Arc::new(Self { bytes_max, held: AtomicUsize::new(0) })

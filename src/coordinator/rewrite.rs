@@ -5,21 +5,24 @@ use std::rc::Rc;
 use bytes::Bytes;
 use tracing::{error, info};
 
-use crate::{base::Timestamp, coordinator::Coordinator, group::Groups};
+use crate::{
+    base::Timestamp,
+    coordinator::{Coordinator, machine::StateMachine},
+};
 
 /// The log is rewritten when it is larger than this and than [`REWRITE_RATIO`] times its live state. In bytes; less in
 /// tests, so that simulated brokers get there.
 const REWRITE_BYTES: u64 = if cfg!(test) { 16 * 1024 } else { 4 * 1024 * 1024 };
 const REWRITE_RATIO: u64 = 8;
 
-impl Coordinator {
+impl<M: StateMachine> Coordinator<M> {
     /// Until a cleaner exists the log is kept short by writing the live state again and giving up what was before.
     pub(super) fn rewrite_if_long(self: &Rc<Self>, now: Timestamp) {
         let size = self.replica.log().size_bytes();
         if self.rewriting.get() || size < REWRITE_BYTES {
             return;
         }
-        let live = self.machine.borrow().as_ref().map(Groups::snapshot).unwrap_or_default();
+        let live = self.machine.borrow().as_ref().map(StateMachine::snapshot).unwrap_or_default();
         let live_bytes: usize = live.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Bytes::len)).sum();
         if size < REWRITE_RATIO * live_bytes as u64 {
             return;
@@ -30,7 +33,7 @@ impl Coordinator {
         }
         self.rewriting.set(true);
         let appends = self.append(&live, now);
-        let this = self.clone();
+        let (this, term) = (self.clone(), self.term.get());
         self.io.spawner.spawn(async move {
             let mut start = upto;
             let mut whole = true;
@@ -41,13 +44,17 @@ impl Coordinator {
                     Some(Err(_)) | None => whole = false,
                 }
             }
-            if whole {
+            // Whoever does not lead any more has nothing to say about the log.
+            if whole && this.term.get() == term {
                 match this.replica.delete_records(start.0).await {
-                    Ok(start) => info!(partition = %this.replica.key(), %start, "group log rewritten"),
-                    Err(error) => error!(partition = %this.replica.key(), ?error, "group log could not be shortened"),
+                    Ok(start) => info!(partition = %this.replica.key(), %start, "coordinator's log rewritten"),
+                    Err(error) => {
+                        error!(partition = %this.replica.key(), ?error, "coordinator's log could not be shortened")
+                    }
                 }
             }
             this.rewriting.set(false);
+            this.changed.notify_all();
         });
     }
 }

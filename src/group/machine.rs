@@ -21,9 +21,10 @@ use super::{
     sync,
 };
 use crate::{
-    base::{ErrorCode, Set, Timestamp},
+    base::{ErrorCode, RawRecord, Set, Timestamp},
+    metadata::Image,
     protocol::{
-        offsets_records::{self, GroupValue, Key, OffsetValue, RawRecord},
+        offsets_records::{self, GroupValue, Key, OffsetValue},
         primitives::{Malformed, STRING_BYTES_MAX},
     },
 };
@@ -43,8 +44,6 @@ pub struct Groups {
     deadlines: BTreeSet<(Timestamp, StrBytes)>,
     parked: Set<u64>,
     bytes: usize,
-    /// Something was refused for want of memory since the driver asked last.
-    full: bool,
     next_expiry: Option<Timestamp>,
     /// The group behind which an expiry that is under way goes on.
     expiry_from: Option<StrBytes>,
@@ -60,7 +59,6 @@ impl Groups {
             deadlines: BTreeSet::new(),
             parked: Set::default(),
             bytes: 0,
-            full: false,
             next_expiry: None,
             expiry_from: None,
         }
@@ -74,11 +72,6 @@ impl Groups {
     /// What this machine may hold from now on. The bound is the broker's, so it moves with what other machines hold.
     pub fn bound(&mut self, bytes_max: usize) {
         self.config.bytes_max = bytes_max;
-    }
-
-    /// Whether something was refused for want of memory since this was asked last.
-    pub fn take_full(&mut self) -> bool {
-        std::mem::take(&mut self.full)
     }
 
     /// How many requests are parked.
@@ -138,7 +131,7 @@ impl Groups {
             return refusal(error);
         }
         if !self.has_room_for_member(&request, &peer) {
-            self.full = true;
+            effects.full = true;
             return refusal(FULL);
         }
         if !self.groups.contains_key(&id) {
@@ -146,7 +139,7 @@ impl Groups {
             if !request.member_id.is_empty() {
                 return refusal(ErrorCode::UnknownMemberId);
             }
-            if !self.create_group(&id) {
+            if !self.create_group(&id, effects) {
                 return refusal(FULL);
             }
         }
@@ -171,12 +164,12 @@ impl Groups {
     }
 
     /// Makes sure that a group is there. False if there is no memory for it.
-    fn create_group(&mut self, id: &StrBytes) -> bool {
+    fn create_group(&mut self, id: &StrBytes, effects: &mut Effects) -> bool {
         if self.groups.contains_key(id) {
             return true;
         }
         if self.room() < Group::bytes_of_empty(id) {
-            self.full = true;
+            effects.full = true;
             return false;
         }
         self.insert_group(id);
@@ -248,7 +241,7 @@ impl Groups {
         }
         // A commit without a generation makes the group, for those who only keep offsets here.
         let unmanaged = request.generation_id_or_member_epoch < 0;
-        if unmanaged && !self.create_group(id) {
+        if unmanaged && !self.create_group(id, effects) {
             return offsets::commit_refusal(request, FULL);
         }
         let room = self.room();
@@ -283,8 +276,7 @@ impl Groups {
         let group = self.groups.get_mut(id)?;
         let bytes_before = group.bytes();
         let woken_before = group.wakes_at;
-        let mut step =
-            Step { config: &self.config, now, random, effects, parked: &mut self.parked, full: &mut self.full };
+        let mut step = Step { config: &self.config, now, random, effects, parked: &mut self.parked };
         let result = act(group, &mut step);
         if group.wakes_at.is_some_and(|deadline| deadline <= now) {
             group.tick(&mut step);
@@ -391,13 +383,12 @@ impl Groups {
         effects
     }
 
-    /// Forgets what was committed for topics that are gone, or gone and made again under another id: their deletion may have
-    /// been told to nobody, while the log was being read or just before the process ended. `topic_id` is what a name stands
-    /// for now.
-    pub fn forget_deleted(&mut self, now: Timestamp, topic_id: impl Fn(&str) -> Option<Uuid>) -> Effects {
+    /// Forgets what was committed for topics that are gone from the image, or gone and made again under another id: their
+    /// deletion may have been told to nobody, while the log was being read or just before the process ended.
+    pub fn forget_deleted(&mut self, now: Timestamp, image: &Image) -> Effects {
         let mut effects = Effects::default();
-        let is_gone = |name: &StrBytes, value: &OffsetValue| match topic_id(name) {
-            Some(id) => !offsets::same_topic(value.topic_id, id),
+        let is_gone = |name: &StrBytes, value: &OffsetValue| match image.topic(name) {
+            Some(topic) => !offsets::same_topic(value.topic_id, topic.id.0),
             None => true,
         };
         let mut gone: Vec<(StrBytes, StrBytes, i32)> = Vec::new();

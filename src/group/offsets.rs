@@ -133,7 +133,7 @@ impl Group {
         let known = self.offsets.get(&topic.0).and_then(|partitions| partitions.get(&partition));
         let growth = offset_bytes(&value).saturating_sub(known.map_or(0, offset_bytes)) + TOPIC_BYTES + topic.len();
         if known.is_none() && self.offsets_bytes + growth > bytes_max {
-            *step.full = true;
+            step.effects.full = true;
             return Err(FULL);
         }
         step.record(offsets_records::offset_key(&self.group_id, topic, partition), Some(value.write()));

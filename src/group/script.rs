@@ -30,9 +30,9 @@ use uuid::Uuid;
 
 use super::{Effects, GroupAnswer, GroupConfig, GroupRequest, Groups, Peer};
 use crate::{
-    base::{ErrorCode, Timestamp},
+    base::{ErrorCode, RawRecord, Timestamp},
     protocol::{
-        offsets_records::{self, GroupValue, Key, OffsetValue, RawRecord},
+        offsets_records::{self, GroupValue, Key, OffsetValue},
         primitives::Writer,
     },
 };

@@ -103,8 +103,6 @@ pub(super) struct Step<'a> {
     pub effects: &'a mut Effects,
     /// Tokens of parked requests that somebody still waits for.
     pub parked: &'a mut Set<u64>,
-    /// Set when something is refused for want of memory.
-    pub full: &'a mut bool,
 }
 
 impl Step<'_> {

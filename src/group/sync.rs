@@ -90,7 +90,7 @@ impl Group {
             return self.prepare_rebalance(step);
         }
         if growth > room {
-            *step.full = true;
+            step.effects.full = true;
             self.take_back_assignments(FULL, step);
             return self.prepare_rebalance(step);
         }

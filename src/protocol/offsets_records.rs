@@ -11,9 +11,6 @@ use uuid::Uuid;
 use super::primitives::{Malformed, Reader, Writer};
 use crate::base::{LeaderEpoch, Offset, Timestamp};
 
-/// The bytes of a record's key, and of its value unless it is a tombstone.
-pub type RawRecord = (Bytes, Option<Bytes>);
-
 const LEGACY_OFFSET_KEY: i16 = 0;
 const OFFSET_KEY: i16 = 1;
 const GROUP_KEY: i16 = 2;

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     api,
     base::{BrokerId, TopicId},
-    coordinator::GroupMemory,
+    coordinator::MachineMemory,
     log::{self, LogSettings, StopReport},
     net,
     protocol::metadata_records::BrokerEndpoint,
@@ -165,7 +165,7 @@ fn broker(identity: &Identity) -> Broker {
     Broker {
         id: BrokerId(identity.meta.node_id),
         cluster_id: identity.meta.cluster_id.clone(),
-        group_memory: GroupMemory::new(group_bytes_max),
+        group_memory: MachineMemory::new(group_bytes_max),
         rewrite_memory: RewriteMemory::new((identity.memory_bytes / 32 * REWRITES_32NDS) as usize),
     }
 }

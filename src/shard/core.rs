@@ -11,18 +11,19 @@ use tracing::{debug, warn};
 use crate::{
     base::{BrokerId, ClusterId, ErrorCode, LeaderEpoch, Map, Offset, PartitionKey, TopicId},
     config::{BrokerConfig, TopicConfig},
-    coordinator::{Coordinator, GroupMemory},
+    coordinator::MachineMemory,
     io::{
         Io, Mesh,
         channel::{Notify, OneshotReceiver, OneshotSender, oneshot},
     },
     log::{CoreLog, METADATA_KEY},
-    metadata::{Image, Touched, names::CONSUMER_OFFSETS},
+    metadata::{Image, Touched},
     partition::{AssignedRole, Assignment, Partition, TopicRules},
     replica::Replica,
     shard::{
         call::{Answer, Call, Delta, Message},
         control::Driver,
+        coordinators::{AnyCoordinator, Kind},
         replies::ReplyMemory,
         rewrites::RewriteMemory,
         router::Bounds,
@@ -41,7 +42,7 @@ pub struct Broker {
     /// From `meta.properties`.
     pub cluster_id: ClusterId,
     /// What the groups of all its coordinators hold in memory, and may.
-    pub group_memory: Arc<GroupMemory>,
+    pub group_memory: Arc<MachineMemory>,
     /// What batches that are made anew may take, until they are stored.
     pub rewrite_memory: Arc<RewriteMemory>,
 }
@@ -69,7 +70,7 @@ pub struct Core {
     /// The offset in the metadata log of the last record in the image.
     pub(super) image_offset: Cell<Offset>,
     pub(super) replicas: RefCell<Map<PartitionKey, Rc<Replica>>>,
-    pub(super) coordinators: RefCell<Map<i32, Rc<Coordinator>>>,
+    pub(super) coordinators: RefCell<Map<(Kind, i32), AnyCoordinator>>,
     /// On the core of the metadata log only.
     pub(super) driver: RefCell<Option<Rc<Driver>>>,
     /// Questions of this core that other cores have not answered yet.
@@ -185,7 +186,10 @@ impl Core {
         }
         for some in delta.touched.partitions.chunks(PARTITIONS_A_TURN) {
             // A topic that came and went in one change has no partition any more.
-            some.iter().filter(|key| delta.image.partition(**key).is_some()).for_each(|key| self.reassign(*key));
+            some.iter().filter(|key| delta.image.partition(**key).is_some()).for_each(|key| {
+                self.reassign(*key);
+                self.follow_leadership(*key);
+            });
             if some.len() == PARTITIONS_A_TURN {
                 self.io.clock.yield_now().await;
             }
@@ -237,14 +241,7 @@ impl Core {
     pub(super) fn adopt(self: &Rc<Self>, topic: &str, replica: Rc<Replica>) {
         let key = replica.key();
         self.replicas.borrow_mut().insert(key, replica.clone());
-        if topic == CONSUMER_OFFSETS {
-            let config = settings::group_config(&self.config.borrow());
-            let core = Rc::downgrade(self);
-            let topic_ids = Rc::new(move |name: &str| Some(core.upgrade()?.image.borrow().topic(name)?.id));
-            let memory = self.broker.group_memory.clone();
-            let coordinator = Coordinator::start(self.io.clone(), replica, config, memory, topic_ids);
-            self.coordinators.borrow_mut().insert(key.partition, coordinator);
-        }
+        self.coordinate(topic, &replica);
     }
 
     async fn remove_topic(&self, before: &Image, topic_id: TopicId) {
@@ -256,15 +253,7 @@ impl Core {
                 self.log.delete(key).await;
             }
         }
-        if &*topic.name == CONSUMER_OFFSETS {
-            let coordinators = std::mem::take(&mut *self.coordinators.borrow_mut());
-            coordinators.values().for_each(|coordinator| coordinator.deleted());
-            return;
-        }
-        let coordinators: Vec<_> = self.coordinators.borrow().values().cloned().collect();
-        for coordinator in coordinators {
-            coordinator.topic_deleted(&topic.name);
-        }
+        self.topic_deleted(&topic.name);
     }
 
     /// Dynamic settings act at once.
@@ -273,9 +262,7 @@ impl Core {
             let config = dynamic(&self.statics, &self.image.borrow());
             *self.config.borrow_mut() = config.clone();
             self.views.borrow_mut().clear();
-            for coordinator in self.coordinators.borrow().values() {
-                coordinator.configure(settings::group_config(&config));
-            }
+            self.configure_coordinators(&config);
             let all: Vec<PartitionKey> = self.replicas.borrow().keys().copied().collect();
             return self.reconfigure_logs(all).await;
         }

@@ -8,7 +8,7 @@ use crate::{
     base::{BrokerId, ErrorCode, Offset, PartitionKey, ProducerId, TopicId},
     config::BrokerConfig,
     controller::asks::{AllocateProducerIds, ControlAsk},
-    group::{self, GroupAnswer, GroupRequest, asks::GroupAsk},
+    group::{self, GroupRequest, asks::GroupAsk},
     metadata::{Image, names::CONSUMER_OFFSETS},
     replica::Fetched,
     shard::{
@@ -213,15 +213,5 @@ impl Router {
     /// Waits on this core's clock.
     pub async fn sleep(&self, time: Duration) {
         self.core.io.clock.sleep(time).await;
-    }
-}
-
-impl Core {
-    pub(super) async fn group_here(&self, partition: i32, request: GroupRequest) -> Result<GroupAnswer, ErrorCode> {
-        let coordinator = self.coordinators.borrow().get(&partition).cloned();
-        match coordinator {
-            Some(coordinator) => coordinator.request(request).await,
-            None => Err(ErrorCode::NotCoordinator),
-        }
     }
 }

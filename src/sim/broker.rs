@@ -13,7 +13,7 @@ use crate::{
     api,
     base::{BrokerId, PartitionKey},
     config::{self, BrokerConfig},
-    coordinator::GroupMemory,
+    coordinator::MachineMemory,
     io::{Io, channel::Notify, sim::Simulation},
     log::{LogSettings, StopReport, finish_clean_stop, put_ballast},
     protocol::metadata_records::BrokerEndpoint,
@@ -115,7 +115,7 @@ impl Life {
     }
 
     async fn recover(self: Rc<Self>, io: &Io, settings: &Settings) -> Result<(), String> {
-        let group_memory = GroupMemory::new(settings.group_bytes_max);
+        let group_memory = MachineMemory::new(settings.group_bytes_max);
         let rewrite_memory = RewriteMemory::new(settings.rewrite_bytes_max);
         let broker = Broker { id: BrokerId(1), cluster_id: "simulated".into(), group_memory, rewrite_memory };
         let directory = Path::new(DIRECTORY);

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::{
     base::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionKey, TopicId},
     controller::asks::EnsureTopic,
-    coordinator::GroupMemory,
+    coordinator::MachineMemory,
     io::{
         channel::{Notify, OneshotReceiver, oneshot},
         sim::{Faults, Simulation},
@@ -161,7 +161,7 @@ impl Bed {
         let seeds = sim.block_on(NODE, 0, |io| async move {
             let Settings { config, log, group_bytes_max, rewrite_bytes_max } = Settings::small();
             let rewrite_memory = RewriteMemory::new(rewrite_bytes_max);
-            let group_memory = GroupMemory::new(group_bytes_max);
+            let group_memory = MachineMemory::new(group_bytes_max);
             let broker = Broker { id: BrokerId(1), cluster_id: "simulated".into(), group_memory, rewrite_memory };
             recover(&io, &broker, &config, Path::new(DIRECTORY), &log, CORES).await.expect("an empty directory").0
         });
