@@ -30,18 +30,18 @@ use crate::{
     base::{ErrorCode, LeaderEpoch, Map, RawRecord, Timestamp},
     io::{
         Instant, Io,
-        channel::{Notify, OneshotReceiver, OneshotSender, oneshot},
+        channel::{Notify, OneshotSender, oneshot},
     },
     metadata::Image,
     metrics::Counter,
     protocol::batch::BatchBuilder,
-    replica::{Acks, Appended, Local, Replica, built},
+    replica::{Acks, Local, Replica, built},
 };
 
 pub use machine::{EffectsOf, Moment, StateMachine};
 pub use memory::MachineMemory;
 
-use held::Held;
+use held::{Appends, Held};
 
 /// Records are cut into batches of about this size. In bytes.
 const BATCH_BYTES: usize = 512 * 1024;
@@ -90,6 +90,10 @@ pub struct Coordinator<M: StateMachine> {
     held: RefCell<VecDeque<Held<M>>>,
     releasing: Cell<bool>,
     rewriting: Cell<bool>,
+    /// How long the log is from its start on, as far as it is durable. Its first segment may begin long before that.
+    log_bytes: Cell<u64>,
+    /// How long it may get before one looks whether to write it anew.
+    rewrite_at: Cell<u64>,
     /// Rings when a machine comes or goes, and when nothing is held or rewritten any more.
     changed: Notify,
     timer: Notify,
@@ -127,6 +131,8 @@ impl<M: StateMachine> Coordinator<M> {
             held: RefCell::default(),
             releasing: Cell::new(false),
             rewriting: Cell::new(false),
+            log_bytes: Cell::new(0),
+            rewrite_at: Cell::new(rewrite::REWRITE_BYTES),
             changed: Notify::new(),
             timer: Notify::new(),
         });
@@ -174,7 +180,7 @@ impl<M: StateMachine> Coordinator<M> {
             if self.replica.is_deleted() || !self.leads.get() {
                 return Err(ErrorCode::NotCoordinator);
             }
-            if self.machine.borrow().is_some() {
+            if self.machine.borrow().is_some() && !self.must_rest() {
                 break;
             }
             if self.unloadable.get() {
@@ -241,9 +247,6 @@ impl<M: StateMachine> Coordinator<M> {
         let records = std::mem::take(&mut effects.records);
         let appends = self.append(&records, now);
         self.hold(effects, appends);
-        if !records.is_empty() {
-            self.rewrite_if_long(now);
-        }
     }
 
     fn book(&self) {
@@ -268,23 +271,27 @@ impl<M: StateMachine> Coordinator<M> {
         );
     }
 
-    fn append(&self, records: &[RawRecord], now: Timestamp) -> Vec<OneshotReceiver<Appended>> {
-        let mut appends = Vec::new();
+    fn append(&self, records: &[RawRecord], now: Timestamp) -> Appends {
+        let mut appends = Appends::default();
+        let mut append = |batch| {
+            let batch = built(batch);
+            appends.bytes += batch.bytes.len() as u64;
+            appends.pending.push(self.replica.append(batch, Acks::All));
+        };
         let mut batch = BatchBuilder::new();
         let mut bytes = 0;
         for (key, value) in records {
             batch.push(now, Some(key), value.as_deref());
             bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
             if bytes >= BATCH_BYTES {
-                let full = std::mem::take(&mut batch);
-                appends.push(self.replica.append(built(full), Acks::All));
+                append(std::mem::take(&mut batch));
                 bytes = 0;
             }
         }
         if bytes > 0 {
-            appends.push(self.replica.append(built(batch), Acks::All));
+            append(batch);
         }
-        self.io.metrics.add(Counter::CoordinatorAppends, appends.len() as u64);
+        self.io.metrics.add(Counter::CoordinatorAppends, appends.pending.len() as u64);
         appends
     }
 

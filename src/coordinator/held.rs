@@ -12,19 +12,27 @@ use crate::{
     replica::Appended,
 };
 
+/// Records on their way to the log.
+#[derive(Default)]
+pub(super) struct Appends {
+    pub pending: Vec<OneshotReceiver<Appended>>,
+    /// What they add to the log, in batches.
+    pub bytes: u64,
+}
+
 /// A decision whose records are on their way to the disk.
 pub(super) struct Held<M: StateMachine> {
     term: u64,
-    appends: Vec<OneshotReceiver<Appended>>,
+    appends: Appends,
     answers: Vec<(u64, M::Answer)>,
     actions: Vec<M::Action>,
 }
 
 impl<M: StateMachine> Coordinator<M> {
     /// Lets a decision take effect once its records, and those of all decisions before it, are durable.
-    pub(super) fn hold(self: &Rc<Self>, effects: EffectsOf<M>, appends: Vec<OneshotReceiver<Appended>>) {
+    pub(super) fn hold(self: &Rc<Self>, effects: EffectsOf<M>, appends: Appends) {
         let (answers, actions) = (effects.answers, effects.actions);
-        if appends.is_empty() && answers.is_empty() && actions.is_empty() {
+        if appends.pending.is_empty() && answers.is_empty() && actions.is_empty() {
             return;
         }
         self.held.borrow_mut().push_back(Held { term: self.term.get(), appends, answers, actions });
@@ -40,7 +48,7 @@ impl<M: StateMachine> Coordinator<M> {
             let next = {
                 let mut held = self.held.borrow_mut();
                 match held.front() {
-                    Some(first) if first.appends.is_empty() => held.pop_front(),
+                    Some(first) if first.appends.pending.is_empty() => held.pop_front(),
                     Some(_) | None => None,
                 }
             };
@@ -56,7 +64,7 @@ impl<M: StateMachine> Coordinator<M> {
     async fn release(self: Rc<Self>) {
         loop {
             let Some(next) = self.held.borrow_mut().pop_front() else { break };
-            for append in next.appends {
+            for append in next.appends.pending {
                 let appended = append.await.unwrap_or(Err(ErrorCode::KafkaStorageError));
                 if let (Err(error), true) = (appended, next.term == self.term.get()) {
                     self.fail(error);
@@ -64,10 +72,12 @@ impl<M: StateMachine> Coordinator<M> {
                 }
             }
             if next.term == self.term.get() {
+                self.log_bytes.set(self.log_bytes.get() + next.appends.bytes);
                 self.take_effect(next.answers, next.actions);
             }
         }
         self.releasing.set(false);
+        self.rewrite_if_long();
         self.changed.notify_all();
     }
 

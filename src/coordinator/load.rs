@@ -87,7 +87,7 @@ impl<M: StateMachine> Coordinator<M> {
         let mut machine = M::new(self.config.borrow().clone());
         let (mut next, end) =
             self.replica.inspect(|partition| (partition.log_start_offset(), partition.log_end_offset()));
-        let mut records = 0;
+        let (mut records, mut log_bytes) = (0, 0);
         while next < end {
             let upto = self.committed_behind(next).await;
             wanted()?;
@@ -110,6 +110,7 @@ impl<M: StateMachine> Coordinator<M> {
                     }
                 }
                 next = batch.header.last_offset().plus(1);
+                log_bytes += batch.bytes.len() as u64;
             }
             if next == before {
                 return Err(LoadError::Malformed(next));
@@ -124,6 +125,7 @@ impl<M: StateMachine> Coordinator<M> {
         // They may have changed meanwhile.
         machine.configure(self.config.borrow().clone());
         *self.machine.borrow_mut() = Some(machine);
+        self.log_bytes.set(log_bytes);
         self.decide(M::loaded);
         Ok(records)
     }

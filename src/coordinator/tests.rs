@@ -242,10 +242,28 @@ fn the_log_is_written_anew_before_it_gets_long() {
     sim.run_for(Duration::from_secs(1));
     let start = life.replica.inspect(Partition::log_start_offset);
     assert!(start > Offset::ZERO, "nothing was given up");
+    let written = life.replica.inspect(Partition::log_end_offset);
+    assert!(written < Offset(640), "three records of live state were written again and again: {written}");
     sim.power_cut(0);
     let life = Life::begin(&sim, 0, 2);
     assert_eq!((life.total("a"), life.total("b")), (Ok(300), Ok(300)));
     assert_eq!(life.announced(), ["a"], "what is owed is in the new log as well");
+}
+
+#[test]
+fn a_log_that_is_never_idle_is_written_anew_as_well() {
+    let sim = Simulation::new(9);
+    let life = Life::begin(&sim, 0, 1);
+    let mut before = life.begin_ask(Request::Add { name: "a".to_owned(), number: 1, padding: 0 });
+    sim.run_for(Duration::from_micros(10));
+    for _ in 0..800 {
+        let next = life.begin_ask(Request::Add { name: "a".to_owned(), number: 1, padding: 0 });
+        // By now the next one is on its way.
+        let answer = sim.block_on(0, 0, |_| before);
+        assert!(matches!(answer, Some(Ok(_))), "{answer:?}");
+        before = next;
+    }
+    assert!(life.replica.inspect(Partition::log_start_offset) > Offset(400));
 }
 
 #[test]
