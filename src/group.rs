@@ -10,18 +10,13 @@
 
 mod admin;
 pub mod asks;
+mod classic;
 mod expiry;
-mod join;
 mod machine;
-mod member;
 mod offsets;
-mod rebalance;
 #[cfg(test)]
 mod script;
-mod session;
 mod state;
-mod subscription;
-mod sync;
 #[cfg(test)]
 mod walk;
 
@@ -33,6 +28,8 @@ use crate::base::{self, ErrorCode};
 
 pub use asks::{GroupAnswer, GroupRequest};
 pub use machine::Groups;
+
+use classic::{join, sync};
 
 /// The settings of a machine. `Default` has Kafka's defaults.
 #[derive(Clone, Debug)]

@@ -14,11 +14,13 @@ use uuid::Uuid;
 
 use super::{
     Effects, GroupAnswer, GroupConfig, GroupRequest, Peer, admin,
-    join::{self, Join},
-    member::MEMBER_BYTES,
-    offsets, owned, session,
+    classic::{
+        join::{self, Join},
+        member::{MEMBER_BYTES, Member},
+        session, sync,
+    },
+    offsets, owned,
     state::{Group, Step},
-    sync,
 };
 use crate::{
     base::{ErrorCode, RawRecord, Set, Timestamp},
@@ -155,7 +157,7 @@ impl Groups {
         let protocols: usize = request.protocols.iter().map(|one| one.name.len() + 2 * one.metadata.len() + 64).sum();
         let growth = MEMBER_BYTES + protocols + 4 * peer.client_id.len();
         let member = self.groups.get(&request.group_id.0).and_then(|group| group.members.get(&request.member_id));
-        let known = member.map_or(0, super::member::Member::bytes);
+        let known = member.map_or(0, Member::bytes);
         self.bytes + growth.saturating_sub(known) <= self.config.bytes_max
     }
 

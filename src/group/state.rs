@@ -7,7 +7,10 @@ use indexmap::IndexMap;
 use kafka_protocol::{messages::join_group_request::JoinGroupRequestProtocol, protocol::StrBytes};
 use uuid::Uuid;
 
-use super::{Effects, GroupAnswer, GroupConfig, member::Member, subscription};
+use super::{
+    Effects, GroupAnswer, GroupConfig,
+    classic::{member::Member, subscription},
+};
 use crate::{
     base::{ErrorCode, Map, Set, Timestamp},
     protocol::offsets_records::{self, GroupValue, OffsetValue},

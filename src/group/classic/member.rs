@@ -3,18 +3,17 @@
 use bytes::Bytes;
 use kafka_protocol::{messages::join_group_request::JoinGroupRequestProtocol, protocol::StrBytes};
 
-use super::owned;
-use crate::{base::Timestamp, protocol::offsets_records::MemberValue};
+use crate::{base::Timestamp, group::owned, protocol::offsets_records::MemberValue};
 
 /// A JoinGroup that waits for its answer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ParkedJoin {
+pub(in crate::group) struct ParkedJoin {
     pub token: u64,
     pub version: i16,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Member {
+pub(in crate::group) struct Member {
     pub member_id: StrBytes,
     pub group_instance_id: Option<StrBytes>,
     pub client_id: StrBytes,
@@ -108,8 +107,8 @@ impl Member {
 /// What a protocol weighs beside its name and metadata.
 const PROTOCOL_BYTES: usize = 2 * size_of::<Bytes>();
 /// What a member weighs beside its names and data: twice, as the tables it lies in are half empty.
-pub(super) const MEMBER_BYTES: usize = 2 * size_of::<Member>();
+pub(in crate::group) const MEMBER_BYTES: usize = 2 * size_of::<Member>();
 
-pub(super) fn owned_protocols(protocols: &[JoinGroupRequestProtocol]) -> Vec<(StrBytes, Bytes)> {
+pub(in crate::group) fn owned_protocols(protocols: &[JoinGroupRequestProtocol]) -> Vec<(StrBytes, Bytes)> {
     protocols.iter().map(|one| (owned(&one.name), Bytes::copy_from_slice(&one.metadata))).collect()
 }

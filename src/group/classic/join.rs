@@ -6,13 +6,19 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::{
-    GroupAnswer, GroupConfig, Peer,
-    member::{Member, ParkedJoin, owned_protocols},
-    owned,
-    state::{Group, State, Step},
+use crate::{
+    base::ErrorCode,
+    group::{
+        GroupAnswer, GroupConfig, Peer,
+        classic::{
+            member::{Member, ParkedJoin, owned_protocols},
+            sync,
+        },
+        owned,
+        state::{Group, State, Step},
+    },
+    protocol::primitives::STRING_BYTES_MAX,
 };
-use crate::{base::ErrorCode, protocol::primitives::STRING_BYTES_MAX};
 
 /// How long a member that has not been in a generation yet may wait, in milliseconds. It does not know its id and cannot send
 /// heartbeats, and its connection says nothing while the request is parked.
@@ -27,7 +33,7 @@ const MEMBER_ID_FIRST_VERSION: i16 = 4;
 const SKIP_ASSIGNMENT_VERSION: i16 = 9;
 
 /// What can be said about a JoinGroup without looking at its group.
-pub(super) fn check(request: &JoinGroupRequest, config: &GroupConfig) -> Result<(), ErrorCode> {
+pub(in crate::group) fn check(request: &JoinGroupRequest, config: &GroupConfig) -> Result<(), ErrorCode> {
     let strings = request.protocols.iter().map(|one| &one.name).chain(&request.group_instance_id);
     if request.group_id.is_empty() || request.group_id.len() > STRING_BYTES_MAX {
         return Err(ErrorCode::InvalidGroupId);
@@ -45,7 +51,7 @@ pub(super) fn check(request: &JoinGroupRequest, config: &GroupConfig) -> Result<
     Ok(())
 }
 
-pub(super) fn refusal(member_id: StrBytes, error: ErrorCode, version: i16) -> GroupAnswer {
+pub(in crate::group) fn refusal(member_id: StrBytes, error: ErrorCode, version: i16) -> GroupAnswer {
     GroupAnswer::Join(
         JoinGroupResponse::default()
             .with_error_code(error.code())
@@ -57,7 +63,7 @@ pub(super) fn refusal(member_id: StrBytes, error: ErrorCode, version: i16) -> Gr
 }
 
 /// A JoinGroup that passed [`check`].
-pub(super) struct Join {
+pub(in crate::group) struct Join {
     pub token: u64,
     pub request: JoinGroupRequest,
     pub peer: Peer,
@@ -79,7 +85,7 @@ impl Join {
 }
 
 impl Group {
-    pub(super) fn join(&mut self, join: &Join, step: &mut Step<'_>) {
+    pub(in crate::group) fn join(&mut self, join: &Join, step: &mut Step<'_>) {
         let member_id = join.request.member_id.clone();
         if member_id.is_empty() && self.pending_members.len() >= PENDING_MEMBERS_MAX {
             return join.refuse(member_id, ErrorCode::GroupMaxSizeReached, step);
@@ -157,7 +163,7 @@ impl Group {
     }
 
     /// The answer that tells a member of the current generation.
-    pub(super) fn joined(&self, member_id: StrBytes, leader: StrBytes) -> JoinGroupResponse {
+    pub(in crate::group) fn joined(&self, member_id: StrBytes, leader: StrBytes) -> JoinGroupResponse {
         JoinGroupResponse::default()
             .with_generation_id(self.generation)
             .with_protocol_type(self.protocol_type.clone())
@@ -167,7 +173,7 @@ impl Group {
     }
 
     /// What the leader is told about all members.
-    pub(super) fn joined_members(&self) -> Vec<JoinGroupResponseMember> {
+    pub(in crate::group) fn joined_members(&self) -> Vec<JoinGroupResponseMember> {
         let protocol_name = self.protocol_name.clone().unwrap_or_default();
         self.members
             .values()
@@ -282,7 +288,7 @@ impl Group {
             step.answer_parked(parked.token, answer);
         }
         if let Some(token) = member.syncing.take() {
-            step.answer_parked(token, super::sync::refusal(ErrorCode::FencedInstanceId));
+            step.answer_parked(token, sync::refusal(ErrorCode::FencedInstanceId));
         }
     }
 }
@@ -496,7 +502,7 @@ mod tests {
     /// With a code that clients ask again after, not one that ends them.
     #[test]
     fn groups_that_would_not_fit_in_memory_are_refused() {
-        let one = crate::group::state::Group::bytes_of_empty("g") + crate::group::member::MEMBER_BYTES + 400;
+        let one = crate::group::state::Group::bytes_of_empty("g") + crate::group::classic::member::MEMBER_BYTES + 400;
         check_with(
             GroupConfig { bytes_max: one, ..GroupConfig::default() },
             "join a v3; join b v3 group=h; commit b t/0=1 group=h gen=-1; commit - t/0=1 group=k",

@@ -6,22 +6,24 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::{
-    GroupAnswer,
-    machine::FULL,
-    state::{Group, State, Step},
+use crate::{
+    base::{ErrorCode, Map},
+    group::{
+        GroupAnswer,
+        machine::FULL,
+        state::{Group, State, Step},
+    },
 };
-use crate::base::{ErrorCode, Map};
 
 /// From this version on the client says which protocol it takes the group to have (KIP-559).
 const PROTOCOL_VERSION: i16 = 5;
 
-pub(super) fn refusal(error: ErrorCode) -> GroupAnswer {
+pub(in crate::group) fn refusal(error: ErrorCode) -> GroupAnswer {
     GroupAnswer::Sync(SyncGroupResponse::default().with_error_code(error.code()))
 }
 
 /// What can be said about a SyncGroup without looking at its group.
-pub(super) fn check(request: &SyncGroupRequest, version: i16) -> Result<(), ErrorCode> {
+pub(in crate::group) fn check(request: &SyncGroupRequest, version: i16) -> Result<(), ErrorCode> {
     let named = request.protocol_type.is_some() && request.protocol_name.is_some();
     if version >= PROTOCOL_VERSION && !named {
         return Err(ErrorCode::InconsistentGroupProtocol);
@@ -34,7 +36,7 @@ pub(super) fn check(request: &SyncGroupRequest, version: i16) -> Result<(), Erro
 
 impl Group {
     /// `room` is what the machine may still hold.
-    pub(super) fn sync(&mut self, token: u64, request: &SyncGroupRequest, room: usize, step: &mut Step<'_>) {
+    pub(in crate::group) fn sync(&mut self, token: u64, request: &SyncGroupRequest, room: usize, step: &mut Step<'_>) {
         if let Err(error) = self.check_sync(request) {
             return step.answer(token, refusal(error));
         }

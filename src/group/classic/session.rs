@@ -8,25 +8,27 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::{
-    GroupAnswer,
-    state::{Group, JoinTimer, State, Step},
+use crate::{
+    base::ErrorCode,
+    group::{
+        GroupAnswer,
+        state::{Group, JoinTimer, State, Step},
+    },
 };
-use crate::base::ErrorCode;
 
 /// From this version on LeaveGroup takes several members (KIP-345).
 const LEAVE_BATCH_VERSION: i16 = 3;
 
-pub(super) fn heartbeat_answer(error: Option<ErrorCode>) -> GroupAnswer {
+pub(in crate::group) fn heartbeat_answer(error: Option<ErrorCode>) -> GroupAnswer {
     GroupAnswer::Heartbeat(HeartbeatResponse::default().with_error_code(error.map_or(0, |error| error.code())))
 }
 
-pub(super) fn leave_refusal(error: ErrorCode) -> GroupAnswer {
+pub(in crate::group) fn leave_refusal(error: ErrorCode) -> GroupAnswer {
     GroupAnswer::Leave(LeaveGroupResponse::default().with_error_code(error.code()))
 }
 
 /// What a group that is not there answers: it knows none of the members.
-pub(super) fn leave_nothing(request: &LeaveGroupRequest, version: i16) -> GroupAnswer {
+pub(in crate::group) fn leave_nothing(request: &LeaveGroupRequest, version: i16) -> GroupAnswer {
     leave_answer(request, version, |_| ErrorCode::UnknownMemberId.code())
 }
 
@@ -58,7 +60,7 @@ struct Left {
 }
 
 impl Group {
-    pub(super) fn heartbeat(&mut self, request: &HeartbeatRequest, step: &Step<'_>) -> Option<ErrorCode> {
+    pub(in crate::group) fn heartbeat(&mut self, request: &HeartbeatRequest, step: &Step<'_>) -> Option<ErrorCode> {
         if let Err(error) = self.check_member(&request.member_id, request.group_instance_id.as_ref()) {
             return Some(error);
         }
@@ -73,7 +75,12 @@ impl Group {
         }
     }
 
-    pub(super) fn leave(&mut self, request: &LeaveGroupRequest, version: i16, step: &mut Step<'_>) -> GroupAnswer {
+    pub(in crate::group) fn leave(
+        &mut self,
+        request: &LeaveGroupRequest,
+        version: i16,
+        step: &mut Step<'_>,
+    ) -> GroupAnswer {
         let mut left = Left::default();
         let answer = leave_answer(request, version, |identity| self.leave_one(identity, &mut left, step));
         if left.members > 0 {
@@ -111,7 +118,7 @@ impl Group {
     }
 
     /// Does what is due, until nothing is. Afterwards `wakes_at` is exact.
-    pub(super) fn tick(&mut self, step: &mut Step<'_>) {
+    pub(in crate::group) fn tick(&mut self, step: &mut Step<'_>) {
         /// Each round fires a timer or ends a session; only the initial delay fires twice at the same time, if it is 0.
         const ROUNDS_MAX: usize = 8;
         for _ in 0..ROUNDS_MAX {

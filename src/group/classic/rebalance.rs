@@ -3,17 +3,18 @@
 use bytes::Bytes;
 use kafka_protocol::protocol::StrBytes;
 
-use super::{
-    GroupAnswer, join,
-    member::Member,
-    state::{Group, JoinTimer, Members, State, Step},
-    sync,
+use crate::{
+    base::ErrorCode,
+    group::{
+        GroupAnswer,
+        classic::{join, member::Member, sync},
+        state::{Group, JoinTimer, Members, State, Step},
+    },
 };
-use crate::base::ErrorCode;
 
 impl Group {
     /// Something about the members changed.
-    pub(super) fn rebalance_or_complete_join(&mut self, step: &mut Step<'_>) {
+    pub(in crate::group) fn rebalance_or_complete_join(&mut self, step: &mut Step<'_>) {
         match self.state {
             State::Empty | State::CompletingRebalance | State::Stable => self.prepare_rebalance(step),
             State::PreparingRebalance { .. } => self.maybe_complete_join(step),
@@ -21,7 +22,7 @@ impl Group {
     }
 
     /// Asks all members to join again.
-    pub(super) fn prepare_rebalance(&mut self, step: &mut Step<'_>) {
+    pub(in crate::group) fn prepare_rebalance(&mut self, step: &mut Step<'_>) {
         if self.state == State::CompletingRebalance {
             self.take_back_assignments(ErrorCode::RebalanceInProgress, step);
         }
@@ -46,14 +47,14 @@ impl Group {
     }
 
     /// Ends the wait if nobody is missing. The initial delay is waited out in any case.
-    pub(super) fn maybe_complete_join(&mut self, step: &mut Step<'_>) {
+    pub(in crate::group) fn maybe_complete_join(&mut self, step: &mut Step<'_>) {
         if self.state == (State::PreparingRebalance { initial: false }) && self.all_joined() {
             self.complete_join(step);
         }
     }
 
     /// The wait for members is over.
-    pub(super) fn join_timer_due(&mut self, timer: JoinTimer, step: &mut Step<'_>) {
+    pub(in crate::group) fn join_timer_due(&mut self, timer: JoinTimer, step: &mut Step<'_>) {
         match timer {
             JoinTimer::Initial { delay_ms, remaining_ms, .. } if self.new_member_added && remaining_ms > 0 => {
                 self.new_member_added = false;
@@ -129,7 +130,7 @@ impl Group {
     }
 
     /// Members that joined and never sent SyncGroup hold up the group no longer.
-    pub(super) fn sync_timer_due(&mut self, step: &mut Step<'_>) {
+    pub(in crate::group) fn sync_timer_due(&mut self, step: &mut Step<'_>) {
         self.sync_deadline = None;
         let late: Vec<StrBytes> =
             self.members.values().filter(|member| member.pending_sync).map(|member| member.member_id.clone()).collect();
@@ -143,7 +144,7 @@ impl Group {
     }
 
     /// Answers what a removed member still waits for.
-    pub(super) fn dismiss(&self, member: Member, error: ErrorCode, step: &mut Step<'_>) {
+    pub(in crate::group) fn dismiss(&self, member: Member, error: ErrorCode, step: &mut Step<'_>) {
         if let Some(parked) = member.joining {
             step.answer_parked(parked.token, join::refusal(StrBytes::new(), error, parked.version));
         }
@@ -153,7 +154,7 @@ impl Group {
     }
 
     /// Clears all assignments, and sends away whoever waits for one.
-    pub(super) fn take_back_assignments(&mut self, error: ErrorCode, step: &mut Step<'_>) {
+    pub(in crate::group) fn take_back_assignments(&mut self, error: ErrorCode, step: &mut Step<'_>) {
         let ids: Vec<StrBytes> = self.members.keys().cloned().collect();
         for member_id in ids {
             let member = &mut self.members[&member_id];

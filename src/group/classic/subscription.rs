@@ -5,14 +5,16 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use kafka_protocol::protocol::StrBytes;
 
-use super::owned;
-use crate::protocol::primitives::{Malformed, Reader};
+use crate::{
+    group::owned,
+    protocol::primitives::{Malformed, Reader},
+};
 
 /// Topics that a group's subscription is remembered for. Beyond it the group counts as subscribed to everything, which is safe.
 const SUBSCRIBED_MAX: usize = 10_000;
 
 /// The topics of all members, or None if one of them sent something else.
-pub(super) fn topics(metadata: impl Iterator<Item = Bytes>) -> Option<BTreeSet<StrBytes>> {
+pub(in crate::group) fn topics(metadata: impl Iterator<Item = Bytes>) -> Option<BTreeSet<StrBytes>> {
     let mut topics = BTreeSet::new();
     for bytes in metadata {
         read(&bytes, &mut topics).ok()?;

@@ -1,0 +1,8 @@
+//! The membership of a classic group: members join, the leader assigns, all fetch their part.
+
+pub(super) mod join;
+pub(super) mod member;
+mod rebalance;
+pub(super) mod session;
+pub(super) mod subscription;
+pub(super) mod sync;
