@@ -12,7 +12,8 @@ use kafka_protocol::{
 
 use super::{
     GroupAnswer,
-    state::{Group, State, Step},
+    classic::state::{Classic, State},
+    state::{Group, Membership, Step},
 };
 use crate::base::ErrorCode;
 
@@ -36,8 +37,8 @@ pub(super) fn deleted(group_id: GroupId, error: Option<ErrorCode>) -> GroupAnswe
     GroupAnswer::DeleteGroup(DeletableGroupResult::default().with_group_id(group_id).with_error_code(code))
 }
 
-impl Group {
-    pub(super) fn describe(&self) -> GroupAnswer {
+impl Classic {
+    fn describe(&self) -> DescribedGroup {
         let protocol_name = self.protocol_name.as_ref().filter(|_| self.state == State::Stable);
         let members = self.members.values().map(|member| {
             DescribedGroupMember::default()
@@ -48,14 +49,37 @@ impl Group {
                 .with_member_metadata(protocol_name.map(|name| member.metadata(name)).unwrap_or_default())
                 .with_member_assignment(member.assignment.clone())
         });
-        GroupAnswer::Describe(
-            DescribedGroup::default()
-                .with_group_id(GroupId(self.group_id.clone()))
-                .with_group_state(StrBytes::from_static_str(self.state.name()))
-                .with_protocol_type(self.protocol_type.clone().unwrap_or_default())
-                .with_protocol_data(protocol_name.cloned().unwrap_or_default())
-                .with_members(members.collect()),
-        )
+        DescribedGroup::default()
+            .with_protocol_type(self.protocol_type.clone().unwrap_or_default())
+            .with_protocol_data(protocol_name.cloned().unwrap_or_default())
+            .with_members(members.collect())
+    }
+}
+
+impl Membership {
+    fn state(&self) -> State {
+        match self {
+            Self::Empty => State::Empty,
+            Self::Classic(classic) => classic.state,
+        }
+    }
+
+    fn protocol_type(&self) -> Option<&StrBytes> {
+        match self {
+            Self::Empty => None,
+            Self::Classic(classic) => classic.protocol_type.as_ref(),
+        }
+    }
+}
+
+impl Group {
+    pub(super) fn describe(&self) -> GroupAnswer {
+        let described = match &self.membership {
+            Membership::Empty => DescribedGroup::default(),
+            Membership::Classic(classic) => classic.describe(),
+        };
+        let state = StrBytes::from_static_str(self.membership.state().name());
+        GroupAnswer::Describe(described.with_group_id(GroupId(self.group_id.clone())).with_group_state(state))
     }
 
     /// The group's line in a list, unless the filters take it out.
@@ -63,18 +87,19 @@ impl Group {
         let takes = |filter: &[StrBytes], name: &str| {
             filter.is_empty() || filter.iter().any(|one| one.eq_ignore_ascii_case(name))
         };
-        (takes(states, self.state.name()) && takes(types, GROUP_TYPE)).then(|| {
+        let state = self.membership.state().name();
+        (takes(states, state) && takes(types, GROUP_TYPE)).then(|| {
             ListedGroup::default()
                 .with_group_id(GroupId(self.group_id.clone()))
-                .with_protocol_type(self.protocol_type.clone().unwrap_or_default())
-                .with_group_state(StrBytes::from_static_str(self.state.name()))
+                .with_protocol_type(self.membership.protocol_type().cloned().unwrap_or_default())
+                .with_group_state(StrBytes::from_static_str(state))
                 .with_group_type(StrBytes::from_static_str(GROUP_TYPE))
         })
     }
 
     /// Deletes the group with its offsets, if nobody is in it.
     pub(super) fn delete_if_empty(&mut self, step: &mut Step<'_>) -> Option<ErrorCode> {
-        if self.state != State::Empty {
+        if self.membership.state() != State::Empty {
             return Some(ErrorCode::NonEmptyGroup);
         }
         self.delete(step);

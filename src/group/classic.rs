@@ -4,5 +4,8 @@ pub(super) mod join;
 pub(super) mod member;
 mod rebalance;
 pub(super) mod session;
-pub(super) mod subscription;
+pub(super) mod state;
+mod subscription;
 pub(super) mod sync;
+
+pub(super) use state::Classic;

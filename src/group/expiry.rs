@@ -1,19 +1,17 @@
 //! Offsets expire when nobody has used them for long, and groups when nothing is left of them (KIP-211).
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::ops::Bound;
 
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::{
     Effects,
+    classic::state::{Classic, State},
     machine::Groups,
-    state::{Group, State, Step},
+    state::{Group, Membership, Step},
 };
-use crate::{
-    base::Timestamp,
-    protocol::offsets_records::{self, OffsetValue},
-};
+use crate::{base::Timestamp, protocol::offsets_records::OffsetValue};
 
 /// Groups and offsets that one step looks at; the next step goes on there, so that no step takes long.
 const SCANNED_MAX: usize = 10_000;
@@ -27,11 +25,10 @@ enum Since {
     Empty(Option<Timestamp>),
 }
 
-impl Group {
-    /// From when the retention of this group's offsets counts; None if they do not expire now.
+impl Classic {
     fn retention_since(&self) -> Option<Since> {
         match (&self.protocol_type, self.state) {
-            // A group that only keeps offsets here.
+            // Nobody was ever in it.
             (None, State::Empty) => Some(Since::Commit),
             (Some(_), State::Empty) => Some(Since::Empty(self.state_timestamp)),
             // What a group no longer reads expires, if we can tell what it reads.
@@ -42,9 +39,34 @@ impl Group {
         }
     }
 
+    /// Whether nobody is in it, or was told to come back.
+    fn is_deserted(&self) -> bool {
+        self.state == State::Empty && self.pending_members.is_empty()
+    }
+}
+
+impl Membership {
+    /// From when the retention of the group's offsets counts; None if they do not expire now.
+    fn retention_since(&self) -> Option<Since> {
+        match self {
+            // A group that only keeps offsets here.
+            Self::Empty => Some(Since::Commit),
+            Self::Classic(classic) => classic.retention_since(),
+        }
+    }
+
+    fn is_deserted(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Classic(classic) => classic.is_deserted(),
+        }
+    }
+}
+
+impl Group {
     /// Deletes offsets that have expired. Whether none is left that could matter.
     fn expire_offsets(&mut self, step: &mut Step<'_>) -> bool {
-        let Some(since) = self.retention_since() else { return false };
+        let Some(since) = self.membership.retention_since() else { return false };
         let retention_ms = step.config.offsets_retention_ms;
         let expired = |value: &OffsetValue| {
             if let Some(expire_timestamp) = value.expire_timestamp {
@@ -59,32 +81,18 @@ impl Group {
         let due: Vec<(StrBytes, i32)> = self
             .offsets
             .iter()
-            .filter(|(topic, _)| !self.is_subscribed(topic))
-            .flat_map(|(topic, partitions)| partitions.iter().map(move |(index, value)| (topic, index, value)))
-            .filter(|(_, _, value)| expired(value))
-            .map(|(topic, index, _)| (topic.clone(), *index))
+            .filter(|(topic, _, value)| !self.membership.is_subscribed(topic) && expired(value))
+            .map(|(topic, partition, _)| (topic.clone(), partition))
             .collect();
-        for (topic, index) in due {
-            self.delete_offset(&topic, index, step);
+        for (topic, partition) in due {
+            self.offsets.forget(&topic, partition, step);
         }
         self.offsets.is_empty()
     }
 
-    /// Appends the tombstones of a group and of all that it has, and forgets it.
-    pub(super) fn delete(&mut self, step: &mut Step<'_>) {
-        let topics: Vec<StrBytes> = self.offsets.keys().cloned().collect();
-        for topic in topics {
-            self.delete_topic(&topic, step);
-        }
-        if self.written.is_some() {
-            step.record(offsets_records::group_key(&self.group_id), None);
-        }
-        self.forget();
-    }
-
     fn expire(&mut self, step: &mut Step<'_>) {
         let nothing_left = self.expire_offsets(step);
-        if nothing_left && self.state == State::Empty && self.pending_members.is_empty() {
+        if nothing_left && self.membership.is_deserted() {
             self.delete(step);
         }
     }
@@ -105,7 +113,7 @@ impl Groups {
             .range::<StrBytes, _>((lower, Bound::Unbounded))
             .take_while(|(_, group)| {
                 let go_on = scanned < SCANNED_MAX;
-                scanned += 1 + group.offsets.values().map(BTreeMap::len).sum::<usize>();
+                scanned += 1 + group.offsets.count();
                 go_on
             })
             .map(|(id, _)| id.clone())

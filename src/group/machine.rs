@@ -20,7 +20,7 @@ use super::{
         session, sync,
     },
     offsets, owned,
-    state::{Group, Step},
+    state::{Change, Group, Step},
 };
 use crate::{
     base::{ErrorCode, RawRecord, Set, Timestamp},
@@ -101,7 +101,7 @@ impl Groups {
             GroupRequest::Fetch(request) => Some(
                 self.groups
                     .get(&request.group_id.0)
-                    .map_or_else(|| offsets::fetch_nothing(&request), |group| group.fetch(&request)),
+                    .map_or_else(|| offsets::fetch_nothing(&request), |group| group.offsets.fetch(&request)),
             ),
             GroupRequest::Describe(group_id, version) => Some(
                 self.groups
@@ -147,8 +147,9 @@ impl Groups {
         }
         let join = Join { token, request, peer };
         self.with_group(&id, now, random, effects, |group, step| {
-            group.join(&join, step);
-            group.weigh();
+            let classic = group.classic_or_new();
+            classic.join(&join, step);
+            classic.weigh();
         });
         None
     }
@@ -156,7 +157,8 @@ impl Groups {
     fn has_room_for_member(&self, request: &JoinGroupRequest, peer: &Peer) -> bool {
         let protocols: usize = request.protocols.iter().map(|one| one.name.len() + 2 * one.metadata.len() + 64).sum();
         let growth = MEMBER_BYTES + protocols + 4 * peer.client_id.len();
-        let member = self.groups.get(&request.group_id.0).and_then(|group| group.members.get(&request.member_id));
+        let group = self.groups.get(&request.group_id.0);
+        let member = group.and_then(|group| group.classic()?.members.get(&request.member_id));
         let known = member.map_or(0, Member::bytes);
         self.bytes + growth.saturating_sub(known) <= self.config.bytes_max
     }
@@ -179,7 +181,12 @@ impl Groups {
     }
 
     fn insert_group(&mut self, id: &StrBytes) -> &mut Group {
-        self.groups.entry(owned(id)).or_insert_with(|| Group::new(owned(id)))
+        if !self.groups.contains_key(id) {
+            let group = Group::new(owned(id));
+            self.bytes += group.bytes();
+            self.groups.insert(group.group_id.clone(), group);
+        }
+        self.groups.get_mut(id).expect("there since the lines above")
     }
 
     fn sync(
@@ -195,19 +202,22 @@ impl Groups {
         }
         let room = self.room();
         let known = self.with_group(&request.group_id.0, now, Uuid::nil(), effects, |group, step| {
-            group.sync(token, request, room, step);
-            group.weigh();
+            let classic = group.classic_mut()?;
+            classic.sync(token, request, room, step);
+            classic.weigh();
+            Some(())
         });
-        if known.is_none() { Some(sync::refusal(ErrorCode::UnknownMemberId)) } else { None }
+        if known.flatten().is_none() { Some(sync::refusal(ErrorCode::UnknownMemberId)) } else { None }
     }
 
     fn heartbeat(&mut self, request: &HeartbeatRequest, now: Timestamp, effects: &mut Effects) -> GroupAnswer {
         if request.group_id.is_empty() {
             return session::heartbeat_answer(Some(ErrorCode::InvalidGroupId));
         }
-        let error = self
-            .with_group(&request.group_id.0, now, Uuid::nil(), effects, |group, step| group.heartbeat(request, step));
-        session::heartbeat_answer(error.unwrap_or(Some(ErrorCode::UnknownMemberId)))
+        let error = self.with_group(&request.group_id.0, now, Uuid::nil(), effects, |group, step| {
+            group.classic_mut().map(|classic| classic.heartbeat(request, step))
+        });
+        session::heartbeat_answer(error.flatten().unwrap_or(Some(ErrorCode::UnknownMemberId)))
     }
 
     fn leave(
@@ -221,11 +231,12 @@ impl Groups {
             return session::leave_refusal(ErrorCode::InvalidGroupId);
         }
         let answer = self.with_group(&request.group_id.0, now, Uuid::nil(), effects, |group, step| {
-            let answer = group.leave(request, version, step);
-            group.weigh();
-            answer
+            let classic = group.classic_mut()?;
+            let answer = classic.leave(request, version, step);
+            classic.weigh();
+            Some(answer)
         });
-        answer.unwrap_or_else(|| session::leave_nothing(request, version))
+        answer.flatten().unwrap_or_else(|| session::leave_nothing(request, version))
     }
 
     fn commit(
@@ -277,12 +288,13 @@ impl Groups {
     ) -> Option<T> {
         let group = self.groups.get_mut(id)?;
         let bytes_before = group.bytes();
-        let woken_before = group.wakes_at;
-        let mut step = Step { config: &self.config, now, random, effects, parked: &mut self.parked };
+        let woken_before = group.wakes_at();
+        let mut step = Step { group_id: id, config: &self.config, now, random, effects, parked: &mut self.parked };
         let result = act(group, &mut step);
-        if group.wakes_at.is_some_and(|deadline| deadline <= now) {
+        if group.wakes_at().is_some_and(|deadline| deadline <= now) {
             group.tick(&mut step);
         }
+        group.settle();
         self.book(id, bytes_before, woken_before);
         Some(result)
     }
@@ -291,7 +303,7 @@ impl Groups {
         let Some(group) = self.groups.get(id) else { return };
         let void = group.is_void();
         let (group_id, bytes) = (group.group_id.clone(), if void { 0 } else { group.bytes() });
-        let wakes_at = group.wakes_at.filter(|_| !void);
+        let wakes_at = group.wakes_at().filter(|_| !void);
         self.bytes = self.bytes + bytes - bytes_before;
         if wakes_at != woken_before {
             if let Some(deadline) = woken_before {
@@ -340,18 +352,14 @@ impl Groups {
                 (group, Change::Offset { topic, partition, value })
             }
             (Key::Group { group }, Some(value)) => {
-                (group, Change::Group { value: GroupValue::read(value)?, bytes: Bytes::copy_from_slice(value) })
+                (group, Change::Classic(Some((GroupValue::read(value)?, Bytes::copy_from_slice(value)))))
             }
-            (Key::Group { group }, None) => (group, Change::NoGroup),
+            (Key::Group { group }, None) => (group, Change::Classic(None)),
         };
         let group = self.insert_group(&id);
-        let (bytes_before, woken_before) = (group.bytes(), group.wakes_at);
-        match change {
-            Change::Offset { topic, partition, value: Some(value) } => group.put_offset(&topic, partition, value),
-            Change::Offset { topic, partition, value: None } => drop(group.remove_offset(&topic, partition)),
-            Change::Group { value, bytes } => group.restore(value, bytes),
-            Change::NoGroup => group.forget(),
-        }
+        let (bytes_before, woken_before) = (group.bytes(), group.wakes_at());
+        group.replay(change);
+        group.settle();
         self.book(&id, bytes_before, woken_before);
         Ok(())
     }
@@ -362,11 +370,8 @@ impl Groups {
         let ids: Vec<StrBytes> = self.groups.keys().cloned().collect();
         for id in &ids {
             self.with_group(id, now, Uuid::nil(), &mut effects, |group, step| {
-                let members: Vec<StrBytes> = group.members.keys().cloned().collect();
-                members.iter().for_each(|member_id| group.touch(member_id, now));
-                // The bound may have shrunk: whoever does not get in again has to go.
-                if group.members.len() > step.config.size_max {
-                    group.prepare_rebalance(step);
+                if let Some(classic) = group.classic_mut() {
+                    classic.loaded(step);
                 }
             });
         }
@@ -377,10 +382,10 @@ impl Groups {
     /// A topic is gone: so are its offsets.
     pub fn topic_deleted(&mut self, name: &StrBytes, now: Timestamp) -> Effects {
         let mut effects = Effects::default();
-        let concerned = self.groups.iter().filter(|(_, group)| group.offsets.contains_key(name));
+        let concerned = self.groups.iter().filter(|(_, group)| group.offsets.are_of(name));
         let ids: Vec<StrBytes> = concerned.map(|(id, _)| id.clone()).collect();
         for id in &ids {
-            self.with_group(id, now, Uuid::nil(), &mut effects, |group, step| group.delete_topic(name, step));
+            self.with_group(id, now, Uuid::nil(), &mut effects, |group, step| group.offsets.forget_topic(name, step));
         }
         effects
     }
@@ -395,14 +400,12 @@ impl Groups {
         };
         let mut gone: Vec<(StrBytes, StrBytes, i32)> = Vec::new();
         for (id, group) in &self.groups {
-            for (name, partitions) in &group.offsets {
-                let of_topic = partitions.iter().filter(|(_, value)| is_gone(name, value));
-                gone.extend(of_topic.map(|(partition, _)| (id.clone(), name.clone(), *partition)));
-            }
+            let of_gone = group.offsets.iter().filter(|(name, _, value)| is_gone(name, value));
+            gone.extend(of_gone.map(|(name, partition, _)| (id.clone(), name.clone(), partition)));
         }
         for (id, name, partition) in gone {
             self.with_group(&id, now, Uuid::nil(), &mut effects, |group, step| {
-                group.delete_offset(&name, partition, step);
+                group.offsets.forget(&name, partition, step);
             });
         }
         effects
@@ -420,26 +423,6 @@ impl Groups {
     }
 }
 
-/// What a record changes.
-enum Change {
-    Offset { topic: StrBytes, partition: i32, value: Option<OffsetValue> },
-    Group { value: GroupValue, bytes: Bytes },
-    NoGroup,
-}
-
-impl Group {
-    /// What of the group is durable.
-    fn records(&self) -> Vec<RawRecord> {
-        let group = self.written.iter().map(|value| (offsets_records::group_key(&self.group_id), Some(value.clone())));
-        let offsets = self.offsets.iter().flat_map(|(topic, partitions)| {
-            partitions.iter().map(move |(index, value)| {
-                (offsets_records::offset_key(&self.group_id, topic, *index), Some(value.write()))
-            })
-        });
-        group.chain(offsets).collect()
-    }
-}
-
 #[cfg(test)]
 impl Groups {
     /// Holds the books against what they count.
@@ -448,67 +431,23 @@ impl Groups {
         let mut bytes = 0;
         for (id, group) in &self.groups {
             assert!(!group.is_void(), "{hint}: {id} is void");
-            deadlines.extend(group.wakes_at.map(|deadline| (deadline, id.clone())));
+            deadlines.extend(group.wakes_at().map(|deadline| (deadline, id.clone())));
             bytes += group.bytes();
             let mut again = Group::new(id.clone());
-            for (topic, partitions) in &group.offsets {
-                for (index, value) in partitions {
-                    again.put_offset(topic, *index, value.clone());
-                }
+            for (topic, partition, value) in group.offsets.iter() {
+                again.offsets.replay(topic, partition, Some(value.clone()));
             }
-            assert_eq!(again.offsets_bytes, group.offsets_bytes, "{hint}: {id}");
-            assert!(group.wakes_at <= group.earliest_deadline() || group.earliest_deadline().is_none(), "{hint}: {id}");
-            assert!(group.wakes_at.is_some() || group.earliest_deadline().is_none(), "{hint}: {id}");
-            group.check(hint);
+            assert_eq!(again.offsets.bytes(), group.offsets.bytes(), "{hint}: {id}");
+            if let Some(classic) = group.classic() {
+                assert!(!classic.is_void(), "{hint}: {id} has a membership of nobody");
+                classic.check(&format!("{hint}: {id}"));
+            }
         }
         assert_eq!(deadlines, self.deadlines, "{hint}");
         assert_eq!(bytes, self.bytes, "{hint}");
-        let waiting = self.groups.values().flat_map(|group| group.members.values());
+        let waiting = self.groups.values().filter_map(Group::classic).flat_map(|classic| classic.members.values());
         let waiting: usize =
             waiting.map(|one| usize::from(one.joining.is_some()) + usize::from(one.syncing.is_some())).sum();
         assert!(self.parked.len() <= waiting, "{hint}: {} parked, {waiting} members wait", self.parked.len());
-    }
-}
-
-#[cfg(test)]
-impl Group {
-    fn check(&self, hint: &str) {
-        use super::state::State;
-
-        let durable = matches!(self.state, State::Stable | State::Empty);
-        if let Some(written) = self.written.as_ref().filter(|_| durable) {
-            let read = GroupValue::read(written).expect("our own record");
-            let mut again = Self::new(self.group_id.clone());
-            again.restore(read, written.clone());
-            assert_eq!(again.state, self.state, "{hint}");
-            assert_eq!(again.generation, self.generation, "{hint}");
-            assert_eq!(again.protocol_type, self.protocol_type, "{hint}");
-            assert_eq!(again.protocol_name, self.protocol_name, "{hint}");
-            assert_eq!(again.leader, self.leader, "{hint}");
-            assert_eq!(again.static_members, self.static_members, "{hint}");
-            assert_eq!(again.subscribed, self.subscribed, "{hint}");
-            let values = |group: &Self| -> Vec<_> {
-                group.members.values().map(|member| member.value(group.protocol_name.as_ref())).collect()
-            };
-            assert_eq!(values(&again), values(self), "{hint}");
-        }
-        assert_eq!(
-            self.state == State::Empty,
-            self.members.is_empty() && !matches!(self.state, State::PreparingRebalance { .. }),
-            "{hint}"
-        );
-        assert!(self.leader.as_ref().is_none_or(|leader| self.members.contains_key(leader)), "{hint}");
-        let statics = self.members.values().filter(|member| member.group_instance_id.is_some()).count();
-        assert_eq!(statics, self.static_members.len(), "{hint}");
-        // Nobody may wait in a state that answers nobody.
-        let joining = self.members.values().any(|member| member.joining.is_some());
-        assert!(
-            !joining || matches!(self.state, State::PreparingRebalance { .. }),
-            "{hint}: joining in {:?}",
-            self.state
-        );
-        let syncing = self.members.values().any(|member| member.syncing.is_some());
-        assert!(!syncing || self.state == State::CompletingRebalance, "{hint}: syncing in {:?}", self.state);
-        assert_eq!(self.join_timer.is_some(), matches!(self.state, State::PreparingRebalance { .. }), "{hint}");
     }
 }

@@ -19,10 +19,10 @@ use super::{
     GroupAnswer, GroupConfig,
     machine::FULL,
     owned,
-    state::{Group, State, Step},
+    state::{Group, Membership, Step},
 };
 use crate::{
-    base::{ErrorCode, LeaderEpoch, Offset},
+    base::{ErrorCode, LeaderEpoch, Offset, RawRecord},
     protocol::{
         offsets_records::{self, OffsetValue},
         primitives::STRING_BYTES_MAX,
@@ -58,65 +58,113 @@ fn commit_answer(
 
 /// What a group that is not there answers: nothing was committed.
 pub(super) fn fetch_nothing(request: &OffsetFetchRequestGroup) -> GroupAnswer {
-    Group::new(StrBytes::new()).fetch(request)
+    Offsets::default().fetch(request)
 }
 
 pub(super) fn delete_refusal(error: ErrorCode) -> GroupAnswer {
     GroupAnswer::OffsetDelete(OffsetDeleteResponse::default().with_error_code(error.code()))
 }
 
-impl Group {
-    /// `room` is what the machine may still hold.
-    pub(super) fn commit(&mut self, request: &OffsetCommitRequest, room: usize, step: &mut Step<'_>) -> GroupAnswer {
-        if let Err(error) = self.check_commit(request) {
-            return commit_refusal(request, error);
+/// What a group committed, by topic and partition. Changes only by [`Self::replay`].
+#[derive(Clone, Debug, Default)]
+pub(super) struct Offsets {
+    topics: BTreeMap<StrBytes, BTreeMap<i32, OffsetValue>>,
+    bytes: usize,
+}
+
+impl Offsets {
+    /// Takes in an offset, or that it is forgotten.
+    pub fn replay(&mut self, topic: &StrBytes, partition: i32, value: Option<OffsetValue>) {
+        match value {
+            Some(value) => self.put(topic, partition, value),
+            None => self.remove(topic, partition),
         }
-        // A commit is a sign of life.
-        if matches!(self.state, State::Stable | State::PreparingRebalance { .. }) {
-            self.touch(&request.member_id, step.now);
+    }
+
+    fn put(&mut self, topic: &StrBytes, partition: i32, value: OffsetValue) {
+        if !self.topics.contains_key(topic) {
+            self.bytes += TOPIC_BYTES + topic.len();
+            self.topics.insert(owned(topic), BTreeMap::new());
         }
-        let expire_timestamp = (request.retention_time_ms != DEFAULT_RETENTION_MS)
-            .then(|| step.now.saturating_add(request.retention_time_ms).max(0));
-        let ids: BTreeMap<StrBytes, Uuid> =
-            request.topics.iter().map(|topic| (topic.name.0.clone(), topic.topic_id)).collect();
-        let bytes_max = self.offsets_bytes + room;
-        commit_answer(request, |topic, partition| {
-            let metadata = partition.committed_metadata.clone().unwrap_or_default();
-            let value = OffsetValue {
-                offset: Offset(partition.committed_offset),
-                leader_epoch: (partition.committed_leader_epoch >= 0)
-                    .then_some(LeaderEpoch(partition.committed_leader_epoch)),
-                metadata: owned(&metadata),
-                commit_timestamp: step.now,
-                expire_timestamp,
-                topic_id: ids.get(&topic.0).copied().unwrap_or_default(),
-            };
-            let result = self.commit_one(topic, partition.partition_index, value, bytes_max, step);
-            result.err().map_or(0, |error| error.code())
+        let partitions = self.topics.get_mut(topic).expect("there since the line above");
+        self.bytes += offset_bytes(&value);
+        if let Some(earlier) = partitions.insert(partition, value) {
+            self.bytes -= offset_bytes(&earlier);
+        }
+    }
+
+    fn remove(&mut self, topic: &StrBytes, partition: i32) {
+        let Some(partitions) = self.topics.get_mut(topic) else { return };
+        self.bytes -= partitions.remove(&partition).as_ref().map_or(0, offset_bytes);
+        if partitions.is_empty() {
+            self.topics.remove(topic);
+            self.bytes -= TOPIC_BYTES + topic.len();
+        }
+    }
+
+    /// Decides on an offset: appends its record and takes it in.
+    fn decide(&mut self, topic: &StrBytes, partition: i32, value: Option<OffsetValue>, step: &mut Step<'_>) {
+        let key = offsets_records::offset_key(step.group_id, topic, partition);
+        step.record(key, value.as_ref().map(OffsetValue::write));
+        self.replay(topic, partition, value);
+    }
+
+    fn find(&self, topic: &StrBytes, partition: i32) -> Option<&OffsetValue> {
+        self.topics.get(topic)?.get(&partition)
+    }
+
+    /// All of them, by topic and partition.
+    pub fn iter(&self) -> impl Iterator<Item = (&StrBytes, i32, &OffsetValue)> {
+        let topics = self.topics.iter();
+        topics.flat_map(|(topic, all)| all.iter().map(move |(partition, value)| (topic, *partition, value)))
+    }
+
+    pub fn count(&self) -> usize {
+        self.topics.values().map(BTreeMap::len).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.topics.is_empty()
+    }
+
+    pub fn are_of(&self, topic: &StrBytes) -> bool {
+        self.topics.contains_key(topic)
+    }
+
+    /// What they hold in memory.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn records(&self, group_id: &str) -> impl Iterator<Item = RawRecord> {
+        self.iter().map(move |(topic, partition, value)| {
+            (offsets_records::offset_key(group_id, topic, partition), Some(value.write()))
         })
     }
 
-    fn check_commit(&self, request: &OffsetCommitRequest) -> Result<(), ErrorCode> {
-        let generation = request.generation_id_or_member_epoch;
-        // An administrator, or a consumer that assigns its partitions itself.
-        if generation < 0 && self.state == State::Empty {
-            return Ok(());
-        }
-        if generation < 0 && request.member_id.is_empty() && request.group_instance_id.is_none() {
-            return Err(ErrorCode::UnknownMemberId);
-        }
-        self.check_member(&request.member_id, request.group_instance_id.as_ref())?;
-        if generation != self.generation {
-            return Err(ErrorCode::IllegalGeneration);
-        }
-        match self.state {
-            // The member knows the generation and not yet its part of it.
-            State::CompletingRebalance => Err(ErrorCode::RebalanceInProgress),
-            State::Empty | State::PreparingRebalance { .. } | State::Stable => Ok(()),
+    /// Forgets an offset, if there is one.
+    pub fn forget(&mut self, topic: &StrBytes, partition: i32, step: &mut Step<'_>) {
+        if self.find(topic, partition).is_some() {
+            self.decide(topic, partition, None, step);
         }
     }
 
-    fn commit_one(
+    /// Forgets all offsets of a topic.
+    pub fn forget_topic(&mut self, topic: &StrBytes, step: &mut Step<'_>) {
+        let partitions: Vec<i32> = self.topics.get(topic).into_iter().flat_map(BTreeMap::keys).copied().collect();
+        for partition in partitions {
+            self.forget(topic, partition, step);
+        }
+    }
+
+    pub fn forget_all(&mut self, step: &mut Step<'_>) {
+        let topics: Vec<StrBytes> = self.topics.keys().cloned().collect();
+        for topic in topics {
+            self.forget_topic(&topic, step);
+        }
+    }
+
+    fn commit(
         &mut self,
         topic: &TopicName,
         partition: i32,
@@ -130,65 +178,23 @@ impl Group {
         if !metadata_fits(&value.metadata, step.config) {
             return Err(ErrorCode::OffsetMetadataTooLarge);
         }
-        let known = self.offsets.get(&topic.0).and_then(|partitions| partitions.get(&partition));
+        let known = self.find(&topic.0, partition);
         let growth = offset_bytes(&value).saturating_sub(known.map_or(0, offset_bytes)) + TOPIC_BYTES + topic.len();
-        if known.is_none() && self.offsets_bytes + growth > bytes_max {
+        if known.is_none() && self.bytes + growth > bytes_max {
             step.effects.full = true;
             return Err(FULL);
         }
-        step.record(offsets_records::offset_key(&self.group_id, topic, partition), Some(value.write()));
-        self.put_offset(&topic.0, partition, value);
+        self.decide(&topic.0, partition, Some(value), step);
         Ok(())
     }
 
-    /// Takes an offset in, from a commit or from the log.
-    pub(super) fn put_offset(&mut self, topic: &StrBytes, partition: i32, value: OffsetValue) {
-        if !self.offsets.contains_key(topic) {
-            self.offsets_bytes += TOPIC_BYTES + topic.len();
-            self.offsets.insert(owned(topic), BTreeMap::new());
-        }
-        let partitions = self.offsets.get_mut(topic).expect("there since the line above");
-        self.offsets_bytes += offset_bytes(&value);
-        if let Some(earlier) = partitions.insert(partition, value) {
-            self.offsets_bytes -= offset_bytes(&earlier);
-        }
-    }
-
-    /// Forgets an offset. Whether there was one.
-    pub(super) fn remove_offset(&mut self, topic: &StrBytes, partition: i32) -> bool {
-        let Some(partitions) = self.offsets.get_mut(topic) else { return false };
-        let removed = partitions.remove(&partition);
-        self.offsets_bytes -= removed.as_ref().map_or(0, offset_bytes);
-        if partitions.is_empty() {
-            self.offsets.remove(topic);
-            self.offsets_bytes -= TOPIC_BYTES + topic.len();
-        }
-        removed.is_some()
-    }
-
-    /// Forgets an offset and appends its tombstone.
-    pub(super) fn delete_offset(&mut self, topic: &StrBytes, partition: i32, step: &mut Step<'_>) {
-        if self.remove_offset(topic, partition) {
-            step.record(offsets_records::offset_key(&self.group_id, topic, partition), None);
-        }
-    }
-
-    /// Forgets all offsets of a topic.
-    pub(super) fn delete_topic(&mut self, topic: &StrBytes, step: &mut Step<'_>) {
-        let partitions: Vec<i32> = self.offsets.get(topic).into_iter().flat_map(BTreeMap::keys).copied().collect();
-        for partition in partitions {
-            self.delete_offset(topic, partition, step);
-        }
-    }
-
-    pub(super) fn fetch(&self, request: &OffsetFetchRequestGroup) -> GroupAnswer {
+    pub fn fetch(&self, request: &OffsetFetchRequestGroup) -> GroupAnswer {
         let topics = match &request.topics {
             Some(topics) => topics
                 .iter()
                 .map(|topic| {
-                    let known = self.offsets.get(&topic.name.0);
                     let partitions = topic.partition_indexes.iter().map(|index| {
-                        let value = known.and_then(|partitions| partitions.get(index));
+                        let value = self.find(&topic.name.0, *index);
                         fetched(*index, value.filter(|value| same_topic(value.topic_id, topic.topic_id)))
                     });
                     OffsetFetchResponseTopics::default()
@@ -198,7 +204,7 @@ impl Group {
                 })
                 .collect(),
             None => self
-                .offsets
+                .topics
                 .iter()
                 .map(|(topic, partitions)| {
                     let partitions = partitions.iter().map(|(index, value)| fetched(*index, Some(value)));
@@ -211,20 +217,80 @@ impl Group {
         let group_id = request.group_id.clone();
         GroupAnswer::Fetch(OffsetFetchResponseGroup::default().with_group_id(group_id).with_topics(topics))
     }
+}
+
+impl Membership {
+    /// Whether somebody may commit.
+    fn check_commit(&self, request: &OffsetCommitRequest) -> Result<(), ErrorCode> {
+        match self {
+            // An administrator, or a consumer that assigns its partitions itself.
+            Self::Empty if request.generation_id_or_member_epoch < 0 => Ok(()),
+            Self::Empty => Err(ErrorCode::UnknownMemberId),
+            Self::Classic(classic) => classic.check_commit(request),
+        }
+    }
+
+    /// Whether the group reads the topic, or may do so for all that we know.
+    pub fn is_subscribed(&self, topic: &StrBytes) -> bool {
+        match self {
+            Self::Empty => false,
+            Self::Classic(classic) => classic.is_subscribed(topic),
+        }
+    }
+
+    /// Whether it can be told which offsets members still need.
+    fn tells_subscriptions(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Classic(classic) => classic.tells_subscriptions(),
+        }
+    }
+}
+
+impl Group {
+    /// `room` is what the machine may still hold.
+    pub(super) fn commit(&mut self, request: &OffsetCommitRequest, room: usize, step: &mut Step<'_>) -> GroupAnswer {
+        if let Err(error) = self.membership.check_commit(request) {
+            return commit_refusal(request, error);
+        }
+        match &mut self.membership {
+            Membership::Empty => {}
+            Membership::Classic(classic) => classic.committed(&request.member_id, step.now),
+        }
+        let expire_timestamp = (request.retention_time_ms != DEFAULT_RETENTION_MS)
+            .then(|| step.now.saturating_add(request.retention_time_ms).max(0));
+        let ids: BTreeMap<StrBytes, Uuid> =
+            request.topics.iter().map(|topic| (topic.name.0.clone(), topic.topic_id)).collect();
+        let bytes_max = self.offsets.bytes() + room;
+        commit_answer(request, |topic, partition| {
+            let metadata = partition.committed_metadata.clone().unwrap_or_default();
+            let value = OffsetValue {
+                offset: Offset(partition.committed_offset),
+                leader_epoch: (partition.committed_leader_epoch >= 0)
+                    .then_some(LeaderEpoch(partition.committed_leader_epoch)),
+                metadata: owned(&metadata),
+                commit_timestamp: step.now,
+                expire_timestamp,
+                topic_id: ids.get(&topic.0).copied().unwrap_or_default(),
+            };
+            let result = self.offsets.commit(topic, partition.partition_index, value, bytes_max, step);
+            result.err().map_or(0, |error| error.code())
+        })
+    }
 
     pub(super) fn delete_offsets(&mut self, request: &OffsetDeleteRequest, step: &mut Step<'_>) -> GroupAnswer {
-        if self.state != State::Empty && !self.uses_consumer_protocol() {
+        if !self.membership.tells_subscriptions() {
             return delete_refusal(ErrorCode::NonEmptyGroup);
         }
         let topics = request.topics.iter().map(|topic| {
-            let subscribed = self.is_subscribed(&topic.name.0);
+            let subscribed = self.membership.is_subscribed(&topic.name.0);
             let partitions = topic.partitions.iter().map(|partition| {
                 let index = partition.partition_index;
                 let answer = OffsetDeleteResponsePartition::default().with_partition_index(index);
                 if subscribed {
                     return answer.with_error_code(ErrorCode::GroupSubscribedToTopic.code());
                 }
-                self.delete_offset(&topic.name.0, index, step);
+                self.offsets.forget(&topic.name.0, index, step);
                 answer
             });
             OffsetDeleteResponseTopic::default().with_name(topic.name.clone()).with_partitions(partitions.collect())
@@ -269,6 +335,7 @@ mod tests {
     use crate::group::{
         GroupConfig,
         script::{check, check_with},
+        state::Group,
     };
 
     #[test]
@@ -328,6 +395,25 @@ mod tests {
                 19000 + g:t/0=2
                 19000 a: commit ok
                 28000 a: heartbeat RebalanceInProgress
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_group_that_only_keeps_offsets_counts_itself() {
+        check_with(
+            GroupConfig { bytes_max: 2 * (Group::bytes_of_empty("g") + 500), ..GroupConfig::default() },
+            "commit - t/0=1 group=a; commit - t/0=1 group=b; commit - t/0=1 group=c; delete group=a; commit - t/0=1 group=c",
+            expect![[r#"
+                0 + a:t/0=1
+                0 -: commit ok
+                0 + b:t/0=1
+                0 -: commit ok
+                0 -: commit CoordinatorNotAvailable
+                0 - a:t/0
+                0 delete: ok
+                0 + c:t/0=1
+                0 -: commit ok
             "#]],
         );
     }

@@ -1,105 +1,44 @@
-//! A group: its state, its members, and the arithmetic over them.
-
-use std::collections::{BTreeMap, BTreeSet};
+//! A group: what it has committed, and who is in it.
 
 use bytes::Bytes;
-use indexmap::IndexMap;
-use kafka_protocol::{messages::join_group_request::JoinGroupRequestProtocol, protocol::StrBytes};
+use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use super::{
-    Effects, GroupAnswer, GroupConfig,
-    classic::{member::Member, subscription},
-};
+use super::{Effects, GroupAnswer, GroupConfig, classic::Classic, offsets::Offsets};
 use crate::{
-    base::{ErrorCode, Map, Set, Timestamp},
+    base::{RawRecord, Set, Timestamp},
     protocol::offsets_records::{self, GroupValue, OffsetValue},
 };
 
-/// Kafka's generation of a group without members that has never had any.
-const FIRST_GENERATION: i32 = 0;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    Empty,
-    /// Waiting for members to join. `initial`: the group had none, and only time ends the wait.
-    PreparingRebalance {
-        initial: bool,
-    },
-    /// Waiting for the leader's assignment.
-    CompletingRebalance,
-    Stable,
-}
-
-impl State {
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Empty => "Empty",
-            Self::PreparingRebalance { .. } => "PreparingRebalance",
-            Self::CompletingRebalance => "CompletingRebalance",
-            Self::Stable => "Stable",
-        }
-    }
-}
-
-/// When to end the wait for members to join.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum JoinTimer {
-    /// A first rebalance waits in steps, as long as new members come and the longest rebalance time-out is not used up.
-    Initial {
-        deadline: Timestamp,
-        delay_ms: i64,
-        remaining_ms: i64,
-    },
-    Rebalance {
-        deadline: Timestamp,
-    },
-}
-
-impl JoinTimer {
-    pub const fn deadline(self) -> Timestamp {
-        match self {
-            Self::Initial { deadline, .. } | Self::Rebalance { deadline } => deadline,
-        }
-    }
-}
-
-pub(super) type Members = IndexMap<StrBytes, Member, foldhash::fast::FixedState>;
-
+/// A group. Changes only by [`Self::replay`], but for what dies with the machine: who waits, and for how long.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
     pub group_id: StrBytes,
-    pub state: State,
-    pub state_timestamp: Option<Timestamp>,
-    pub generation: i32,
-    pub protocol_type: Option<StrBytes>,
-    pub protocol_name: Option<StrBytes>,
-    pub leader: Option<StrBytes>,
-    /// By member id, in the order of joining.
-    pub members: Members,
-    /// Member ids of static members, by instance id.
-    pub static_members: Map<StrBytes, StrBytes>,
-    /// Member ids that were given out and have not joined yet, with the time at which they lapse (KIP-394).
-    pub pending_members: BTreeMap<StrBytes, Timestamp>,
-    /// A member came since the initial delay last began.
-    pub new_member_added: bool,
-    pub join_timer: Option<JoinTimer>,
-    /// When members that have not sent SyncGroup are removed.
-    pub sync_deadline: Option<Timestamp>,
-    /// The topics of all members; None if the group is no consumer group, has no protocol, or is not readable.
-    pub subscribed: Option<BTreeSet<StrBytes>>,
-    /// By topic and partition.
-    pub offsets: BTreeMap<StrBytes, BTreeMap<i32, OffsetValue>>,
-    pub offsets_bytes: usize,
-    /// The value of the group's last record: what a restart would find.
-    pub written: Option<Bytes>,
-    pub membership_bytes: usize,
-    /// The earliest deadline since the last look, or an earlier time: sessions move on without telling.
-    pub wakes_at: Option<Timestamp>,
+    pub offsets: Offsets,
+    pub membership: Membership,
+}
+
+/// Who is in a group, by the protocol that the members speak.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Membership {
+    /// Nobody, and nothing of earlier members is remembered: the group only keeps offsets.
+    #[default]
+    Empty,
+    /// Members that speak JoinGroup and SyncGroup, or what they left.
+    Classic(Box<Classic>),
+}
+
+/// What a record changes in its group.
+pub(super) enum Change {
+    /// An offset that was committed; None: forgotten.
+    Offset { topic: StrBytes, partition: i32, value: Option<OffsetValue> },
+    /// The classic group that there is from now on, and the same as it was written; None: there is none.
+    Classic(Option<(GroupValue, Bytes)>),
 }
 
 /// What one step of the machine may use, and where its consequences go.
 pub(super) struct Step<'a> {
+    pub group_id: &'a str,
     pub config: &'a GroupConfig,
     pub now: Timestamp,
     pub random: Uuid,
@@ -124,6 +63,7 @@ impl Step<'_> {
         }
     }
 
+    /// Appends a record. Whoever does so replays it.
     pub fn record(&mut self, key: Bytes, value: Option<Bytes>) {
         self.effects.records.push((key, value));
     }
@@ -131,245 +71,86 @@ impl Step<'_> {
 
 impl Group {
     pub fn new(group_id: StrBytes) -> Self {
-        Self {
-            group_id,
-            state: State::Empty,
-            state_timestamp: None,
-            generation: FIRST_GENERATION,
-            protocol_type: None,
-            protocol_name: None,
-            leader: None,
-            members: Members::default(),
-            static_members: Map::default(),
-            pending_members: BTreeMap::new(),
-            new_member_added: false,
-            join_timer: None,
-            sync_deadline: None,
-            subscribed: None,
-            offsets: BTreeMap::new(),
-            offsets_bytes: 0,
-            written: None,
-            membership_bytes: 0,
-            wakes_at: None,
+        Self { group_id, offsets: Offsets::default(), membership: Membership::Empty }
+    }
+
+    /// Takes in a record, of the log or of a decision.
+    pub fn replay(&mut self, change: Change) {
+        match change {
+            Change::Offset { topic, partition, value } => self.offsets.replay(&topic, partition, value),
+            Change::Classic(Some((value, bytes))) => self.classic_or_new().replay(value, bytes),
+            Change::Classic(None) => self.membership = Membership::Empty,
         }
     }
 
-    /// Takes the place of whatever was known of the group, except its offsets.
-    pub fn restore(&mut self, value: GroupValue, bytes: Bytes) {
-        let offsets = std::mem::take(&mut self.offsets);
-        let offsets_bytes = self.offsets_bytes;
-        *self = Self::new(self.group_id.clone());
-        self.offsets = offsets;
-        self.offsets_bytes = offsets_bytes;
-        self.state = if value.members.is_empty() { State::Empty } else { State::Stable };
-        self.state_timestamp = value.state_timestamp;
-        self.generation = value.generation.max(FIRST_GENERATION);
-        self.protocol_type = (!value.protocol_type.is_empty()).then_some(value.protocol_type);
-        self.protocol_name = value.protocol_name;
-        for value in value.members {
-            let member = Member::restored(value, self.protocol_name.as_ref());
-            // We never write a member or an instance twice, but the disk may say what it likes.
-            let instance_known =
-                member.group_instance_id.as_ref().is_some_and(|id| self.static_members.contains_key(id));
-            if instance_known || self.members.contains_key(&member.member_id) {
-                continue;
-            }
-            if let Some(instance) = &member.group_instance_id {
-                self.static_members.insert(instance.clone(), member.member_id.clone());
-            }
-            self.members.insert(member.member_id.clone(), member);
+    /// The classic group, if it is one.
+    pub fn classic(&self) -> Option<&Classic> {
+        match &self.membership {
+            Membership::Classic(classic) => Some(classic),
+            Membership::Empty => None,
         }
-        // A leader that is no member would never be heard of, and nobody else could lead.
-        self.leader = value.leader.filter(|leader| self.members.contains_key(leader)).or_else(|| self.first_member());
-        self.written = Some(bytes);
-        self.subscribe();
-        self.weigh();
     }
 
-    /// Forgets the group, except its offsets.
-    pub fn forget(&mut self) {
-        let mut bare = Self::new(self.group_id.clone());
-        bare.offsets = std::mem::take(&mut self.offsets);
-        bare.offsets_bytes = self.offsets_bytes;
-        *self = bare;
+    pub fn classic_mut(&mut self) -> Option<&mut Classic> {
+        match &mut self.membership {
+            Membership::Classic(classic) => Some(classic),
+            Membership::Empty => None,
+        }
     }
 
-    /// Whether there is nothing to remember.
+    /// The classic group, which this one is from now on.
+    pub fn classic_or_new(&mut self) -> &mut Classic {
+        if let Membership::Empty = self.membership {
+            self.membership = Membership::Classic(Box::default());
+        }
+        self.classic_mut().expect("it is one since the lines above")
+    }
+
+    /// Forgets a membership that neither a record nor anybody who comes back knows of.
+    pub fn settle(&mut self) {
+        if self.classic().is_some_and(Classic::is_void) {
+            self.membership = Membership::Empty;
+        }
+    }
+
+    /// Whether there is nothing to remember. Of a settled group.
     pub fn is_void(&self) -> bool {
-        self.state == State::Empty
-            && self.written.is_none()
-            && self.offsets.is_empty()
-            && self.pending_members.is_empty()
+        matches!(self.membership, Membership::Empty) && self.offsets.is_empty()
     }
 
-    /// Appends the group as it is now; from here on a restart finds it so.
-    pub fn write(&mut self, step: &mut Step<'_>) {
-        let value = self.value();
-        let bytes = value.write();
-        step.record(offsets_records::group_key(&self.group_id), Some(bytes.clone()));
-        self.written = Some(bytes);
-        self.subscribe();
-    }
-
-    fn value(&self) -> GroupValue {
-        GroupValue {
-            protocol_type: self.protocol_type.clone().unwrap_or_default(),
-            generation: self.generation,
-            protocol_name: self.protocol_name.clone(),
-            leader: self.leader.clone(),
-            state_timestamp: self.state_timestamp,
-            members: self.members.values().map(|member| member.value(self.protocol_name.as_ref())).collect(),
+    /// Does what is due in it.
+    pub fn tick(&mut self, step: &mut Step<'_>) {
+        match &mut self.membership {
+            Membership::Empty => {}
+            Membership::Classic(classic) => classic.tick(step),
         }
     }
 
-    /// How long the group's record would be with these assignments in it, within a few bytes.
-    pub fn record_bytes(&self, assignments_bytes: usize) -> usize {
-        let members: usize = self
-            .members
-            .values()
-            .map(|member| {
-                let subscription = self.protocol_name.as_ref().map_or(0, |name| member.metadata(name).len());
-                let instance = member.group_instance_id.as_ref().map_or(0, |id| id.len());
-                32 + member.member_id.len()
-                    + instance
-                    + member.client_id.len()
-                    + member.client_host.len()
-                    + subscription
-            })
-            .sum();
-        256 + 2 * self.group_id.len() + members + assignments_bytes
-    }
-
-    /// Whether the group's record with the assignments that stand can be appended.
-    pub fn fits_record(&self, config: &GroupConfig) -> bool {
-        self.record_bytes(self.assignments_bytes()) <= config.record_bytes_max
-    }
-
-    pub fn assignments_bytes(&self) -> usize {
-        self.members.values().map(|member| member.assignment.len()).sum()
-    }
-
-    pub fn enter(&mut self, state: State, now: Timestamp) {
-        self.state = state;
-        self.state_timestamp = Some(now);
-    }
-
-    pub fn is_leader(&self, member_id: &StrBytes) -> bool {
-        self.leader.as_ref() == Some(member_id)
-    }
-
-    pub fn first_member(&self) -> Option<StrBytes> {
-        self.members.keys().next().cloned()
-    }
-
-    /// How long a rebalance waits: as long as the most patient member asked for.
-    pub fn rebalance_timeout_ms(&self) -> i64 {
-        self.members.values().map(|member| i64::from(member.rebalance_timeout_ms.max(0))).max().unwrap_or(0)
-    }
-
-    pub fn joining_count(&self) -> usize {
-        self.members.values().filter(|member| member.joining.is_some()).count()
-    }
-
-    pub fn all_joined(&self) -> bool {
-        self.pending_members.is_empty() && self.members.values().all(|member| member.joining.is_some())
-    }
-
-    /// Checks that the member exists and that no newer instance has taken its place.
-    pub fn check_member(&self, member_id: &StrBytes, instance: Option<&StrBytes>) -> Result<(), ErrorCode> {
-        if let Some(instance) = instance {
-            let known = self.static_members.get(instance).ok_or(ErrorCode::UnknownMemberId)?;
-            if known != member_id {
-                return Err(ErrorCode::FencedInstanceId);
-            }
-        }
-        if self.members.contains_key(member_id) { Ok(()) } else { Err(ErrorCode::UnknownMemberId) }
-    }
-
-    /// Whether a member with these protocols can live with those who are there.
-    pub fn supports(&self, protocol_type: &StrBytes, protocols: &[JoinGroupRequestProtocol]) -> bool {
-        if self.state == State::Empty {
-            return !protocol_type.is_empty() && !protocols.is_empty();
-        }
-        self.protocol_type.as_ref() == Some(protocol_type)
-            && protocols.iter().any(|one| self.members.values().all(|member| member.supports(&one.name)))
-    }
-
-    /// The protocol that most members like best among those that all support. None if there is none.
-    /// Between equals, the one whose first voter joined first.
-    pub fn select_protocol(&self) -> Option<StrBytes> {
-        let common = |name: &StrBytes| self.members.values().all(|member| member.supports(name));
-        let first = self.members.values().next()?;
-        let candidates: Vec<&StrBytes> =
-            first.protocols.iter().map(|(name, _)| name).filter(|name| common(name)).collect();
-        let mut votes: IndexMap<&StrBytes, usize, foldhash::fast::FixedState> = IndexMap::default();
-        for member in self.members.values() {
-            if let Some((name, _)) = member.protocols.iter().find(|(name, _)| candidates.contains(&name)) {
-                *votes.entry(name).or_default() += 1;
-            }
-        }
-        let most = *votes.values().max()?;
-        votes.into_iter().find(|(_, count)| *count == most).map(|(name, _)| name.clone())
-    }
-
-    /// Takes a member out. Answers nothing: that is up to the caller.
-    pub fn remove_member(&mut self, member_id: &StrBytes) -> Option<Member> {
-        self.pending_members.remove(member_id);
-        let member = self.members.shift_remove(member_id)?;
-        if let Some(instance) = &member.group_instance_id {
-            self.static_members.remove(instance);
-        }
-        if self.is_leader(member_id) {
-            self.leader = self.first_member();
-        }
-        Some(member)
-    }
-
-    /// Starts the member's session anew.
-    pub fn touch(&mut self, member_id: &StrBytes, now: Timestamp) {
-        if let Some(member) = self.members.get_mut(member_id) {
-            let deadline = now + i64::from(member.session_timeout_ms);
-            member.session_deadline = Some(deadline);
-            self.wake_at(deadline);
+    /// When to look at it next: the earliest deadline, or an earlier time.
+    pub fn wakes_at(&self) -> Option<Timestamp> {
+        match &self.membership {
+            Membership::Empty => None,
+            Membership::Classic(classic) => classic.wakes_at,
         }
     }
 
-    pub fn wake_at(&mut self, deadline: Timestamp) {
-        self.wakes_at = Some(self.wakes_at.map_or(deadline, |earlier| earlier.min(deadline)));
+    /// Forgets everything, and appends the tombstones.
+    pub fn delete(&mut self, step: &mut Step<'_>) {
+        self.offsets.forget_all(step);
+        if self.classic().is_some_and(Classic::is_written) {
+            step.record(offsets_records::group_key(step.group_id), None);
+        }
+        self.replay(Change::Classic(None));
     }
 
-    /// The earliest deadline of all.
-    pub fn earliest_deadline(&self) -> Option<Timestamp> {
-        let sessions = self.members.values().filter_map(|member| member.session_deadline);
-        let pending = self.pending_members.values().copied();
-        let timers = self.join_timer.map(JoinTimer::deadline).into_iter().chain(self.sync_deadline);
-        sessions.chain(pending).chain(timers).min()
-    }
-
-    pub fn uses_consumer_protocol(&self) -> bool {
-        self.protocol_type.as_deref() == Some("consumer")
-    }
-
-    /// Reads out of the members' metadata which topics the group is subscribed to.
-    pub fn subscribe(&mut self) {
-        self.subscribed = match &self.protocol_name {
-            _ if !self.uses_consumer_protocol() => None,
-            _ if self.members.is_empty() => Some(BTreeSet::new()),
-            Some(name) => subscription::topics(self.members.values().map(|member| member.metadata(name))),
-            None => None,
+    /// What of the group is durable.
+    pub fn records(&self) -> impl Iterator<Item = RawRecord> {
+        let written = match &self.membership {
+            Membership::Empty => None,
+            Membership::Classic(classic) => classic.written.clone(),
         };
-    }
-
-    /// Whether the group reads the topic, or may do so for all that we know.
-    pub fn is_subscribed(&self, topic: &StrBytes) -> bool {
-        self.subscribed.as_ref().map_or(self.uses_consumer_protocol(), |topics| topics.contains(topic))
-    }
-
-    /// Sums up what the membership holds in memory.
-    pub fn weigh(&mut self) {
-        let members: usize = self.members.values().map(Member::bytes).sum();
-        let pending: usize = self.pending_members.keys().map(|id| 2 * id.len() + 64).sum();
-        self.membership_bytes = Self::bytes_of_empty(&self.group_id) + members + pending;
+        let group = written.map(|value| (offsets_records::group_key(&self.group_id), Some(value)));
+        group.into_iter().chain(self.offsets.records(&self.group_id))
     }
 
     /// What a group of this name weighs while it has neither members nor offsets.
@@ -377,10 +158,14 @@ impl Group {
         GROUP_BYTES + 4 * id.len()
     }
 
-    pub const fn bytes(&self) -> usize {
-        self.membership_bytes + self.offsets_bytes
+    pub fn bytes(&self) -> usize {
+        let members = match &self.membership {
+            Membership::Empty => 0,
+            Membership::Classic(classic) => classic.bytes,
+        };
+        Self::bytes_of_empty(&self.group_id) + members + self.offsets.bytes()
     }
 }
 
-/// What a group weighs without members and offsets.
-const GROUP_BYTES: usize = size_of::<Group>() + 128;
+/// What a group weighs without members and offsets, whatever its membership.
+const GROUP_BYTES: usize = size_of::<Group>() + size_of::<Classic>() + 128;

@@ -12,10 +12,11 @@ use crate::{
         GroupAnswer, GroupConfig, Peer,
         classic::{
             member::{Member, ParkedJoin, owned_protocols},
+            state::{Classic, State},
             sync,
         },
         owned,
-        state::{Group, State, Step},
+        state::Step,
     },
     protocol::primitives::STRING_BYTES_MAX,
 };
@@ -84,7 +85,7 @@ impl Join {
     }
 }
 
-impl Group {
+impl Classic {
     pub(in crate::group) fn join(&mut self, join: &Join, step: &mut Step<'_>) {
         let member_id = join.request.member_id.clone();
         if member_id.is_empty() && self.pending_members.len() >= PENDING_MEMBERS_MAX {
@@ -251,8 +252,9 @@ impl Group {
         self.update_member(join, &new, step);
         self.touch(&new, step.now);
         match self.state {
-            State::Stable if self.select_protocol() == self.protocol_name && self.fits_record(step.config) => {
-                self.write(step);
+            State::Stable if self.select_protocol() == self.protocol_name && self.fits_record(step) => {
+                let value = self.value();
+                self.decide(value, step);
                 self.admit_static_member(join, &new, leader_before, step);
             }
             // Its old id may already be on its way to the leader, and the assignment that comes back would miss the new one.

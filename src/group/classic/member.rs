@@ -12,7 +12,7 @@ pub(in crate::group) struct ParkedJoin {
     pub version: i16,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(in crate::group) struct Member {
     pub member_id: StrBytes,
     pub group_instance_id: Option<StrBytes>,
@@ -35,22 +35,22 @@ pub(in crate::group) struct Member {
 }
 
 impl Member {
-    pub fn restored(value: MemberValue, protocol_name: Option<&StrBytes>) -> Self {
-        Self {
-            member_id: value.member_id,
-            group_instance_id: value.group_instance_id,
-            client_id: value.client_id,
-            client_host: value.client_host,
-            rebalance_timeout_ms: value.rebalance_timeout_ms,
-            session_timeout_ms: value.session_timeout_ms,
-            protocols: protocol_name.map(|name| (name.clone(), value.subscription)).into_iter().collect(),
-            assignment: value.assignment,
-            joining: None,
-            syncing: None,
-            is_new: false,
-            pending_sync: false,
-            session_deadline: None,
+    /// The member that a record speaks of, and what else was known of it.
+    pub fn replayed(known: Option<Self>, value: MemberValue, protocol_name: Option<&StrBytes>) -> Self {
+        let mut member = known.unwrap_or_default();
+        member.member_id = value.member_id;
+        member.group_instance_id = value.group_instance_id;
+        member.client_id = value.client_id;
+        member.client_host = value.client_host;
+        member.rebalance_timeout_ms = value.rebalance_timeout_ms;
+        member.session_timeout_ms = value.session_timeout_ms;
+        member.assignment = value.assignment;
+        let offered =
+            |name: &StrBytes| member.protocols.iter().any(|one| one.0 == *name && one.1 == value.subscription);
+        if !protocol_name.is_some_and(offered) {
+            member.protocols = protocol_name.map(|name| (name.clone(), value.subscription)).into_iter().collect();
         }
+        member
     }
 
     /// The member as a record holds it, with its metadata for the chosen protocol.

@@ -7,12 +7,18 @@ use crate::{
     base::ErrorCode,
     group::{
         GroupAnswer,
-        classic::{join, member::Member, sync},
-        state::{Group, JoinTimer, Members, State, Step},
+        classic::{
+            join,
+            member::Member,
+            state::{Classic, JoinTimer, Members, State},
+            sync,
+        },
+        state::Step,
     },
+    protocol::offsets_records::GroupValue,
 };
 
-impl Group {
+impl Classic {
     /// Something about the members changed.
     pub(in crate::group) fn rebalance_or_complete_join(&mut self, step: &mut Step<'_>) {
         match self.state {
@@ -101,13 +107,13 @@ impl Group {
 
     fn begin_generation(&mut self, step: &mut Step<'_>) {
         // Kafka's generations are positive; a client takes -1 for none.
-        self.generation = self.generation.checked_add(1).unwrap_or(1);
+        let generation = self.generation.checked_add(1).unwrap_or(1);
         if self.members.is_empty() {
-            self.protocol_name = None;
-            self.leader = None;
-            self.enter(State::Empty, step.now);
-            return self.write(step);
+            let state_timestamp = Some(step.now);
+            let value = GroupValue { generation, protocol_name: None, leader: None, state_timestamp, ..self.value() };
+            return self.decide(value, step);
         }
+        self.generation = generation;
         self.protocol_name = self.select_protocol();
         self.subscribe();
         self.enter(State::CompletingRebalance, step.now);

@@ -12,7 +12,8 @@ use crate::{
     base::ErrorCode,
     group::{
         GroupAnswer,
-        state::{Group, JoinTimer, State, Step},
+        classic::state::{Classic, JoinTimer, State},
+        state::Step,
     },
 };
 
@@ -59,7 +60,7 @@ struct Left {
     pending: usize,
 }
 
-impl Group {
+impl Classic {
     pub(in crate::group) fn heartbeat(&mut self, request: &HeartbeatRequest, step: &Step<'_>) -> Option<ErrorCode> {
         if let Err(error) = self.check_member(&request.member_id, request.group_instance_id.as_ref()) {
             return Some(error);

@@ -10,8 +10,9 @@ use crate::{
     base::{ErrorCode, Map},
     group::{
         GroupAnswer,
+        classic::state::{Classic, State},
         machine::FULL,
-        state::{Group, State, Step},
+        state::Step,
     },
 };
 
@@ -34,7 +35,7 @@ pub(in crate::group) fn check(request: &SyncGroupRequest, version: i16) -> Resul
     Ok(())
 }
 
-impl Group {
+impl Classic {
     /// `room` is what the machine may still hold.
     pub(in crate::group) fn sync(&mut self, token: u64, request: &SyncGroupRequest, room: usize, step: &mut Step<'_>) {
         if let Err(error) = self.check_sync(request) {
@@ -86,7 +87,7 @@ impl Group {
         let bytes = self.members.keys().filter_map(|id| assignments.get(id)).map(|one| one.len()).sum();
         // Each is held twice: in its member and in the group's record.
         let growth = 2 * usize::saturating_sub(bytes, self.assignments_bytes());
-        if self.record_bytes(bytes) > step.config.record_bytes_max {
+        if self.record_bytes(step.group_id, bytes) > step.config.record_bytes_max {
             // Kafka's answer to an append that is refused as too large.
             self.take_back_assignments(ErrorCode::UnknownServerError, step);
             return self.prepare_rebalance(step);
@@ -96,11 +97,13 @@ impl Group {
             self.take_back_assignments(FULL, step);
             return self.prepare_rebalance(step);
         }
-        for (id, member) in &mut self.members {
-            member.assignment = assignments.get(id).map(|bytes| Bytes::copy_from_slice(bytes)).unwrap_or_default();
+        let mut value = self.value();
+        value.state_timestamp = Some(step.now);
+        for member in &mut value.members {
+            let assignment = assignments.get(&member.member_id);
+            member.assignment = assignment.map(|bytes| Bytes::copy_from_slice(bytes)).unwrap_or_default();
         }
-        self.enter(State::Stable, step.now);
-        self.write(step);
+        self.decide(value, step);
         let ids: Vec<StrBytes> = self.members.keys().cloned().collect();
         for member_id in ids {
             let assignment = self.members[&member_id].assignment.clone();
