@@ -123,11 +123,10 @@ MUTATIONS = [
     ("store-twice", "a batch that is there already is stored again", BROKER, "src/partition/append.rs",
      "            if let Some(original) = self.state.producers.duplicate_of(info) {\n",
      f"            if let Some(original) = self.state.producers.duplicate_of(info).filter(|_| !{is_('store-twice')}) {{\n"),
-    ("answer-undurable-commit", "a group's answer does not wait for its records", BROKER, "src/coordinator.rs",
-     "        self.held.borrow_mut().push_back(Held { term: self.term.get(), appends, answers: effects.answers });\n",
-     f"        let mut effects = effects;\n"
-     f"        if {is_('answer-undurable-commit')} {{ self.send(std::mem::take(&mut effects.answers)); }}\n"
-     "        self.held.borrow_mut().push_back(Held { term: self.term.get(), appends, answers: effects.answers });\n"),
+    ("answer-undurable-commit", "a group's answer does not wait for its records", BROKER, "src/coordinator/held.rs",
+     "        let (answers, actions) = (effects.answers, effects.actions);\n",
+     "        let (mut answers, actions) = (effects.answers, effects.actions);\n"
+     f"        if {is_('answer-undurable-commit')} {{ self.take_effect(std::mem::take(&mut answers), Vec::new()); }}\n"),
 ]
 
 
