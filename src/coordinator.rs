@@ -27,7 +27,7 @@ use bytes::Bytes;
 use tracing::{error, warn};
 
 use crate::{
-    base::{ErrorCode, LeaderEpoch, Map, RawRecord, Timestamp},
+    base::{ErrorCode, LeaderEpoch, Map, RawRecord, Seldom, Timestamp},
     io::{
         Instant, Io,
         channel::{Notify, OneshotSender, oneshot},
@@ -48,9 +48,6 @@ const BATCH_BYTES: usize = 512 * 1024;
 /// How long a machine that failed stays away before it is loaded again.
 const RELOAD_AFTER: Duration = Duration::from_secs(1);
 
-/// A coordinator that refuses for want of memory says so this often.
-const FULL_SAID_EVERY: Duration = Duration::from_secs(10);
-
 /// The cluster as this core knows it now. None: the core is gone.
 pub type ImageSource = Rc<dyn Fn() -> Option<Rc<Image>>>;
 
@@ -70,7 +67,7 @@ pub struct Coordinator<M: StateMachine> {
     memory: Arc<MachineMemory>,
     /// What of it this machine has in the books.
     booked: Cell<usize>,
-    full_said: Cell<Option<Instant>>,
+    full_said: Seldom,
     image: ImageSource,
     actor: Actor<M>,
     /// The newest leader epoch that was heard of.
@@ -117,7 +114,7 @@ impl<M: StateMachine> Coordinator<M> {
             config: RefCell::new(config),
             memory,
             booked: Cell::new(0),
-            full_said: Cell::new(None),
+            full_said: Seldom::default(),
             image,
             actor,
             leader_epoch: Cell::new(LeaderEpoch(-1)),
@@ -255,17 +252,15 @@ impl<M: StateMachine> Coordinator<M> {
     }
 
     fn say_full(&self) {
-        let now = self.io.clock.now();
-        if self.full_said.get().is_some_and(|said| now.since(said) < FULL_SAID_EVERY) {
-            return;
-        }
-        self.full_said.set(Some(now));
+        let running = self.io.clock.now().since(self.began.0);
+        let Some(left_out) = self.full_said.due(running) else { return };
         let (held, bytes_max) = (self.memory.held_bytes(), self.memory.bytes_max);
         warn!(
             partition = %self.replica.key(),
             machine = M::NAME,
             held,
             bytes_max,
+            left_out,
             "coordinators hold as much memory as they may: what adds to it is answered COORDINATOR_NOT_AVAILABLE; \
              give the broker more with memory.bytes or --memory"
         );

@@ -1,10 +1,10 @@
-//! Classic consumer groups and committed offsets: one machine per partition of `__consumer_offsets`.
+//! Groups: committed offsets, and members that share topics; one machine per partition of `__consumer_offsets`.
 //!
 //! A request is decided against the current state and gives [`Effects`]: records to append, and answers to send once those
 //! records are durable. JoinGroup and SyncGroup are parked inside and answered by a later request or by time. Time and
-//! randomness are arguments. What is durable (a group as of its last generation, and the offsets) can be rebuilt by
-//! [`Groups::replay`]; who waits for what is soft and dies with the machine. If an append fails, the driver drops the machine,
-//! fails every request that it has not answered, and loads a new one.
+//! randomness are arguments. A group is its offsets and a membership. What is durable of them (the offsets, and the members as of
+//! the last generation) changes by replaying records alone, those of the log and those of a decision; who waits for what dies with
+//! the machine. If an append fails, the driver drops the machine, fails every request that it has not answered, and loads a new one.
 //!
 //! KIP-134 initial delay · KIP-211 offset expiry · KIP-345 static members · KIP-394 member ids first · KIP-814 skipped assignment
 
@@ -73,7 +73,7 @@ impl Default for GroupConfig {
 
 /// Who sent a JoinGroup.
 #[derive(Clone, Debug)]
-pub struct Peer {
+pub struct Joiner {
     /// `client.id` of the request's header; empty if there was none.
     pub client_id: StrBytes,
     /// The client's address, written as Kafka does: `/127.0.0.1`.
@@ -132,10 +132,10 @@ mod tests {
     #[test]
     fn what_can_be_said_without_a_coordinator() {
         let id = |id: &'static str| GroupId(StrBytes::from_static_str(id));
-        let peer = Peer { client_id: StrBytes::new(), client_host: StrBytes::new(), version: 9 };
+        let joiner = Joiner { client_id: StrBytes::new(), client_host: StrBytes::new(), version: 9 };
         let join = |group, session| {
             let request = JoinGroupRequest::default().with_group_id(id(group)).with_session_timeout_ms(session);
-            GroupRequest::Join(request, peer.clone())
+            GroupRequest::Join(request, joiner.clone())
         };
         let sync = |group, version| GroupRequest::Sync(SyncGroupRequest::default().with_group_id(id(group)), version);
         let beat = |group| GroupRequest::Heartbeat(HeartbeatRequest::default().with_group_id(id(group)));

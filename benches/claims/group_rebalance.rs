@@ -8,7 +8,7 @@ use kafka_protocol::{
     },
     protocol::StrBytes,
 };
-use ringtail::group::{GroupAnswer, GroupConfig, GroupRequest, Groups, Peer};
+use ringtail::group::{GroupAnswer, GroupConfig, GroupRequest, Groups, Joiner};
 use uuid::Uuid;
 
 use crate::case::Case;
@@ -29,8 +29,8 @@ fn rebalance(members: u64) -> usize {
     for token in 0..members {
         let random = Uuid::from_u128(u128::from(token));
         // v3 lets a new member in at once; from v4 on it has to come twice (KIP-394).
-        let peer = Peer { client_id: text("app"), client_host: text("/127.0.0.1"), version: 3 };
-        drop(groups.request(token, GroupRequest::Join(join(), peer), 0, random));
+        let joiner = Joiner { client_id: text("app"), client_host: text("/127.0.0.1"), version: 3 };
+        drop(groups.request(token, GroupRequest::Join(join(), joiner), 0, random));
     }
     let mut joined = Vec::new();
     // The initial delay grows while members come; its end answers everybody.

@@ -16,7 +16,7 @@ use crate::{
         groups,
     },
     base::ErrorCode,
-    group::{Peer, asks::Join},
+    group::{Joiner, asks::Join},
 };
 
 throttled!(JoinGroupResponse);
@@ -27,13 +27,13 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<JoinGroupRequest>) 
         // Before KIP-62 one time-out served for both.
         request.rebalance_timeout_ms = request.session_timeout_ms;
     }
-    let peer = Peer {
+    let joiner = Joiner {
         client_id: call.client_id.clone(),
         client_host: call.asker.session.client_host.clone(),
         version: call.version,
     };
     let (group_id, member_id) = (request.group_id.clone(), request.member_id.clone());
-    let answer = groups::ask(context, &call.asker, &group_id, Join(request, peer)).await;
+    let answer = groups::ask(context, &call.asker, &group_id, Join(request, joiner)).await;
     let answer = answer.unwrap_or_else(|error| {
         let answer =
             JoinGroupResponse::default().with_error_code(error.code()).with_generation_id(-1).with_protocol_name(None);

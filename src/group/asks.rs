@@ -12,7 +12,7 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use crate::group::Peer;
+use crate::group::Joiner;
 
 /// A question to a group's coordinator, with the type of its answer.
 pub trait GroupAsk {
@@ -62,7 +62,7 @@ macro_rules! asks {
 
 asks! {
     /// JoinGroup. Parked until the rebalance is complete.
-    Join(request: JoinGroupRequest, peer: Peer) -> JoinGroupResponse;
+    Join(request: JoinGroupRequest, joiner: Joiner) -> JoinGroupResponse;
     /// SyncGroup. Parked until the leader has sent the assignment.
     Sync(request: SyncGroupRequest, version: i16) -> SyncGroupResponse;
     /// Heartbeat.

@@ -13,7 +13,7 @@ use kafka_protocol::{
 use uuid::Uuid;
 
 use super::{
-    Effects, GroupAnswer, GroupConfig, GroupRequest, Peer, admin,
+    Effects, GroupAnswer, GroupConfig, GroupRequest, Joiner, admin,
     classic::{
         join::{self, Join},
         member::{MEMBER_BYTES, Member},
@@ -93,7 +93,7 @@ impl Groups {
     pub fn request(&mut self, token: u64, request: GroupRequest, now: Timestamp, random: Uuid) -> Effects {
         let mut effects = Effects::default();
         let answer = match request {
-            GroupRequest::Join(request, peer) => self.join(token, request, peer, now, random, &mut effects),
+            GroupRequest::Join(request, joiner) => self.join(token, request, joiner, now, random, &mut effects),
             GroupRequest::Sync(request, version) => self.sync(token, &request, version, now, &mut effects),
             GroupRequest::Heartbeat(request) => Some(self.heartbeat(&request, now, &mut effects)),
             GroupRequest::Leave(request, version) => Some(self.leave(&request, version, now, &mut effects)),
@@ -122,17 +122,17 @@ impl Groups {
         &mut self,
         token: u64,
         request: JoinGroupRequest,
-        peer: Peer,
+        joiner: Joiner,
         now: Timestamp,
         random: Uuid,
         effects: &mut Effects,
     ) -> Option<GroupAnswer> {
         let id = request.group_id.0.clone();
-        let refusal = |error| Some(join::refusal(request.member_id.clone(), error, peer.version));
+        let refusal = |error| Some(join::refusal(request.member_id.clone(), error, joiner.version));
         if let Err(error) = join::check(&request, &self.config) {
             return refusal(error);
         }
-        if !self.has_room_for_member(&request, &peer) {
+        if !self.has_room_for_member(&request, &joiner) {
             effects.full = true;
             return refusal(FULL);
         }
@@ -145,7 +145,7 @@ impl Groups {
                 return refusal(FULL);
             }
         }
-        let join = Join { token, request, peer };
+        let join = Join { token, request, joiner };
         self.with_group(&id, now, random, effects, |group, step| {
             let classic = group.classic_or_new();
             classic.join(&join, step);
@@ -154,9 +154,9 @@ impl Groups {
         None
     }
 
-    fn has_room_for_member(&self, request: &JoinGroupRequest, peer: &Peer) -> bool {
+    fn has_room_for_member(&self, request: &JoinGroupRequest, joiner: &Joiner) -> bool {
         let protocols: usize = request.protocols.iter().map(|one| one.name.len() + 2 * one.metadata.len() + 64).sum();
-        let growth = MEMBER_BYTES + protocols + 4 * peer.client_id.len();
+        let growth = MEMBER_BYTES + protocols + 4 * joiner.client_id.len();
         let group = self.groups.get(&request.group_id.0);
         let member = group.and_then(|group| group.classic()?.members.get(&request.member_id));
         let known = member.map_or(0, Member::bytes);

@@ -28,7 +28,7 @@ use kafka_protocol::{
 };
 use uuid::Uuid;
 
-use super::{Effects, GroupAnswer, GroupConfig, GroupRequest, Groups, Peer};
+use super::{Effects, GroupAnswer, GroupConfig, GroupRequest, Groups, Joiner};
 use crate::{
     base::{ErrorCode, RawRecord, Timestamp},
     protocol::{
@@ -205,8 +205,8 @@ impl Bench {
             .with_group_instance_id(args.find("static").map(text))
             .with_protocol_type(text(args.find("type").unwrap_or("consumer")))
             .with_protocols(protocols.collect());
-        let peer = Peer { client_id: text(who), client_host: text("/h"), version: args.version(9) };
-        self.ask(who, GroupRequest::Join(request, peer));
+        let joiner = Joiner { client_id: text(who), client_host: text("/h"), version: args.version(9) };
+        self.ask(who, GroupRequest::Join(request, joiner));
     }
 
     fn sync(&mut self, args: &Args<'_>) {

@@ -18,7 +18,7 @@ use kafka_protocol::{
 
 use crate::{
     base::ErrorCode,
-    group::{GroupAnswer, GroupRequest, Peer},
+    group::{GroupAnswer, GroupRequest, Joiner},
     sim::{connection::Gone, wire::Wire, world::World},
 };
 
@@ -155,7 +155,7 @@ pub fn join_request(group: &'static str, id: &StrBytes) -> GroupRequest {
         .with_member_id(id.clone())
         .with_protocol_type(text("consumer"))
         .with_protocols(vec![protocol]);
-    GroupRequest::Join(request, Peer { client_id: text("c"), client_host: text("/h"), version: 9 })
+    GroupRequest::Join(request, Joiner { client_id: text("c"), client_host: text("/h"), version: 9 })
 }
 
 pub fn commit_request(group: &str, member: (&StrBytes, i32), index: i32, offset: i64) -> GroupRequest {

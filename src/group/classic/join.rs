@@ -9,7 +9,7 @@ use kafka_protocol::{
 use crate::{
     base::ErrorCode,
     group::{
-        GroupAnswer, GroupConfig, Peer,
+        GroupAnswer, GroupConfig, Joiner,
         classic::{
             member::{Member, ParkedJoin, owned_protocols},
             state::{Classic, State},
@@ -67,21 +67,21 @@ pub(in crate::group) fn refusal(member_id: StrBytes, error: ErrorCode, version: 
 pub(in crate::group) struct Join {
     pub token: u64,
     pub request: JoinGroupRequest,
-    pub peer: Peer,
+    pub joiner: Joiner,
 }
 
 impl Join {
     fn refuse(&self, member_id: StrBytes, error: ErrorCode, step: &mut Step<'_>) {
-        step.answer(self.token, refusal(member_id, error, self.peer.version));
+        step.answer(self.token, refusal(member_id, error, self.joiner.version));
     }
 
     const fn parked(&self) -> ParkedJoin {
-        ParkedJoin { token: self.token, version: self.peer.version }
+        ParkedJoin { token: self.token, version: self.joiner.version }
     }
 
     fn rebalance_timeout_ms(&self) -> i32 {
         // Version 0 had no such field.
-        if self.peer.version == 0 { self.request.session_timeout_ms } else { self.request.rebalance_timeout_ms }
+        if self.joiner.version == 0 { self.request.session_timeout_ms } else { self.request.rebalance_timeout_ms }
     }
 }
 
@@ -118,10 +118,10 @@ impl Classic {
 
     fn join_anew(&mut self, join: &Join, step: &mut Step<'_>) {
         let instance = join.request.group_instance_id.as_ref();
-        let member_id = new_member_id(instance.unwrap_or(&join.peer.client_id), step);
+        let member_id = new_member_id(instance.unwrap_or(&join.joiner.client_id), step);
         match instance.and_then(|instance| self.static_members.get(instance).cloned()) {
             Some(old_member_id) => self.replace_static_member(join, &old_member_id, member_id, step),
-            None if instance.is_none() && join.peer.version >= MEMBER_ID_FIRST_VERSION => {
+            None if instance.is_none() && join.joiner.version >= MEMBER_ID_FIRST_VERSION => {
                 let deadline = step.now + i64::from(join.request.session_timeout_ms);
                 self.pending_members.insert(member_id.clone(), deadline);
                 self.wake_at(deadline);
@@ -203,8 +203,8 @@ impl Classic {
         let member = Member {
             member_id: member_id.clone(),
             group_instance_id,
-            client_id: owned(&join.peer.client_id),
-            client_host: owned(&join.peer.client_host),
+            client_id: owned(&join.joiner.client_id),
+            client_host: owned(&join.joiner.client_host),
             rebalance_timeout_ms: join.rebalance_timeout_ms(),
             session_timeout_ms: join.request.session_timeout_ms,
             protocols: owned_protocols(&join.request.protocols),
@@ -266,7 +266,7 @@ impl Classic {
 
     /// Tells a static member, without a rebalance, that it is back in its generation.
     fn admit_static_member(&mut self, join: &Join, member_id: &StrBytes, leader_before: StrBytes, step: &mut Step<'_>) {
-        let answer = if join.peer.version >= SKIP_ASSIGNMENT_VERSION {
+        let answer = if join.joiner.version >= SKIP_ASSIGNMENT_VERSION {
             let leads = self.is_leader(member_id);
             let members = if leads { self.joined_members() } else { Vec::new() };
             let leader = self.leader.clone().unwrap_or_default();
