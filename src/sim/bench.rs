@@ -69,7 +69,11 @@ impl Bench {
         ask: impl FnOnce(Router) -> F + 'static,
     ) -> T {
         let connection = self.connect(core);
-        self.wait(async move { connection.ask(ask).await.expect("the broker lives") })
+        let life = self.life.clone();
+        self.wait(async move {
+            let answer = connection.ask(ask).await;
+            answer.unwrap_or_else(|_| panic!("the broker has ended: {:?}", life.fatal.borrow()))
+        })
     }
 
     /// Runs until the future is done.
