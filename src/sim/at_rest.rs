@@ -246,9 +246,15 @@ impl Judge<'_> {
         assert!(named, "{}: refused without a word of it: {why}", self.hint());
     }
 
+    /// A process that ends is as a start that is refused.
+    fn ended(&self, life: &Life) {
+        let why = life.fatal.borrow();
+        self.refused(why.as_ref().unwrap_or_else(|| panic!("{}: it ended without a reason", self.hint())));
+    }
+
     fn served(&self, bench: Bench) {
         for key in self.world.model.keys() {
-            let image = bench.router(0).image();
+            let Some(image) = bench.life.router(0).map(|router| router.image()) else { return self.ended(&bench.life) };
             if image.partition(key).is_none() {
                 let gone = self.world.model.is_deleted(key) || self.is_beyond_knowing();
                 assert!(gone, "{}: {key} is gone", self.hint());
@@ -257,6 +263,7 @@ impl Judge<'_> {
             let name = self.world.model.name_of(key.topic_id).expect("a topic has a name");
             match bench.records(key) {
                 Ok((start, records)) => self.compare(key, start, &records),
+                Err(_) if bench.life.ended.get() => return self.ended(&bench.life),
                 Err(ErrorCode::OffsetOutOfRange) if self.world.model.with(key, |it| it.retention) => {}
                 Err(error) => assert!(self.concerns(&name, key), "{}: {key} is offline: {error:?}", self.hint()),
             }

@@ -76,6 +76,16 @@ impl Bench {
         })
     }
 
+    /// The same of a broker that may end meanwhile.
+    fn try_ask<T: 'static, F: Future<Output = T> + 'static>(
+        &self,
+        ask: impl FnOnce(Router) -> F + 'static,
+    ) -> Result<T, ErrorCode> {
+        let connection = Connection::open(&self.life, 0).ok_or(ErrorCode::NetworkException)?;
+        let answer = self.wait(async move { connection.ask(ask).await });
+        answer.map_err(|_| ErrorCode::NetworkException)
+    }
+
     /// Runs until the future is done.
     pub fn wait<T: 'static>(&self, future: impl Future<Output = T> + 'static) -> T {
         self.sim.block_on(CLIENTS, 0, |_| future)
@@ -114,16 +124,17 @@ impl Bench {
 
     /// Where a partition begins, and all its records.
     /// # Errors
-    /// What it answers instead.
+    /// What it answers instead; `NetworkException` if the broker ends.
     pub fn records(&self, key: PartitionKey) -> Result<(Offset, Vec<(Offset, Value)>), ErrorCode> {
         let offset_of = |timestamp| {
             let asked = OffsetsCall::List(vec![(key, -1, timestamp)], Isolation::ReadUncommitted);
-            Ok::<_, ErrorCode>(self.ask(0, |router| async move { router.offsets(asked).await })[0]?.offset)
+            Ok::<_, ErrorCode>(self.try_ask(|router| async move { router.offsets(asked).await })?[0]?.offset)
         };
         let (start, end) = (offset_of(-2)?, offset_of(-1)?);
         let (mut from, mut found) = (start, Vec::new());
         while from < end {
-            let fetched = self.fetch(0, call(&[(key, from.0)], 1, Duration::ZERO)).pop().expect("one answer");
+            let wanted = call(&[(key, from.0)], 1, Duration::ZERO);
+            let fetched = self.try_ask(|router| async move { router.fetch(wanted).await })?.pop().expect("one answer");
             if let Some(error) = fetched.error {
                 return Err(error);
             }
