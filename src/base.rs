@@ -9,7 +9,7 @@ mod seldom;
 
 pub use copies::{copied, copied_bytes};
 pub use effects::{Effects, RawRecord};
-pub use ids::{ClusterId, METADATA_TOPIC_ID, PartitionKey, TopicId};
+pub use ids::{ClusterId, METADATA_KEY, METADATA_TOPIC, METADATA_TOPIC_ID, PartitionKey, TopicId};
 pub use loggers::{LOGGERS, ROOT_LOGGER};
 pub use numbers::{BrokerId, LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 pub use seldom::Seldom;

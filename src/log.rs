@@ -28,6 +28,7 @@ mod memory;
 mod names;
 mod offline;
 mod pace;
+mod partition_directory;
 mod partition_log;
 mod reader;
 mod recovery;
@@ -48,7 +49,7 @@ pub use check::{CheckReport, Finding, Start, check};
 pub use clean_stop::{StopReport, finish_clean_stop};
 pub use core::{CoreLog, CoreSeed, Fatal, RestoredPartition, StateSource};
 pub use partition_log::{Log, Reservation};
-pub use recovery::{METADATA_KEY, METADATA_TOPIC, Recovered, RecoveryReport, recover};
+pub use recovery::{Recovered, RecoveryReport, recover};
 pub use settings::{
     Durability, KnownPartitions, LivePartitions, LogConfig, LogError, LogSettings, LogUsage, MetadataLog, Read,
     RecoverError,

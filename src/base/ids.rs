@@ -9,8 +9,14 @@ use uuid::Uuid;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicId(pub Uuid);
 
-/// Kafka's fixed id of `__cluster_metadata`.
+/// The name of the topic that holds the metadata itself. It is in no image.
+pub const METADATA_TOPIC: &str = "__cluster_metadata";
+
+/// Kafka's fixed id of that topic.
 pub const METADATA_TOPIC_ID: TopicId = TopicId(Uuid::from_u128(1));
+
+/// Its only partition, whose directory is `__cluster_metadata-0`.
+pub const METADATA_KEY: PartitionKey = PartitionKey { topic_id: METADATA_TOPIC_ID, partition: 0 };
 
 impl TopicId {
     /// The id that stands for "none" on the wire.

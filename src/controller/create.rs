@@ -11,9 +11,9 @@ use kafka_protocol::messages::{
 use uuid::Uuid;
 
 use super::{ApiError, Controller, PARTITIONS_PER_REQUEST_MAX, repeated};
-use crate::base::{BrokerId, ErrorCode, TopicId};
+use crate::base::{BrokerId, ErrorCode, METADATA_TOPIC, TopicId};
 use crate::config::{Overrides, describe};
-use crate::metadata::names::{self, CLUSTER_METADATA, CONSUMER_OFFSETS};
+use crate::metadata::names::{self, CONSUMER_OFFSETS};
 use crate::protocol::metadata_records::{ConfigRecord, MetadataRecord, TOPIC_RESOURCE};
 
 /// A topic as it was decided.
@@ -152,8 +152,8 @@ impl Controller {
         random: &mut dyn FnMut() -> Uuid,
     ) -> Result<Plan, ApiError> {
         let name = topic.name.as_str();
-        if name == CLUSTER_METADATA {
-            let message = format!("Creation of internal topic {CLUSTER_METADATA} is prohibited.");
+        if name == METADATA_TOPIC {
+            let message = format!("Creation of internal topic {METADATA_TOPIC} is prohibited.");
             return Err(ApiError::new(ErrorCode::InvalidRequest, message));
         }
         names::check(name).map_err(|message| ApiError::new(ErrorCode::InvalidTopicException, message))?;
@@ -383,7 +383,7 @@ mod tests {
             &["a 42 p=-1 r=-1 Duplicate topic name.", "b 0 p=1 r=1"],
         );
         check(
-            vec![topic(CLUSTER_METADATA, 1, 1)],
+            vec![topic(METADATA_TOPIC, 1, 1)],
             &["__cluster_metadata 42 p=-1 r=-1 Creation of internal topic __cluster_metadata is prohibited."],
         );
     }

@@ -14,17 +14,17 @@ use std::{
 use segment::Expected;
 
 use crate::{
-    base::{Map, Offset, PartitionKey},
+    base::{METADATA_KEY, METADATA_TOPIC, Map, Offset, PartitionKey},
     io::{DirEntry, Io, Slice},
     log::{
         checkpoint::Manifest,
         clean_stop::refuse_touched,
-        directory,
         image::LogImage,
         journal::{block, entry::Entry},
         names::{is_partition_directory, is_stray_directory, is_temporary},
+        partition_directory,
         recovery::{
-            METADATA_KEY, METADATA_TOPIC, failed,
+            failed,
             journals::Journals,
             rescues::Rescues,
             state_files::{read_checkpoints, read_manifest},
@@ -256,7 +256,7 @@ impl<'a> Found<'a> {
         }
         self.segments(image, topic, &Start::Offline(partition), report).await;
         let path = self.path(topic, image.key.partition);
-        if image.has_directory && !directory::belongs_to(self.io, &path, image.key.topic_id).await {
+        if image.has_directory && !partition_directory::belongs_to(self.io, &path, image.key.topic_id).await {
             let what = format!("{} does not name the topic's id", path.join("partition.metadata").display());
             report.goes_on(what, "nobody reads it while the topic lives");
         }
@@ -274,8 +274,9 @@ impl<'a> Found<'a> {
             if is_stray_directory(&entry.name) {
                 report.notes.push(format!("{} was set aside; look into it, then remove it", path.display()));
             } else if is_partition_directory(&entry.name) && !live.contains(&entry.name) {
-                let deleted =
-                    directory::topic_of(self.io, &path).await.is_some_and(|topic_id| known.deleted.contains(&topic_id));
+                let deleted = partition_directory::topic_of(self.io, &path)
+                    .await
+                    .is_some_and(|topic_id| known.deleted.contains(&topic_id));
                 let how = if deleted {
                     "was deleted; a start removes it"
                 } else {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    base::Offset,
+    base::{METADATA_TOPIC, Offset},
     io::{FileLeft, Io, Left},
     log::{
         bulk,
@@ -19,6 +19,7 @@ use crate::{
         directory::{self, CLEAN_SHUTDOWN},
         journal::block::Incarnation,
         names::MANIFEST,
+        partition_directory,
         partition_log::{Busy, Log},
         segment::file_name,
         settings::{LogError, RecoverError},
@@ -160,7 +161,7 @@ fn export(core: &Core, log: &Log) -> Vec<FileLeft> {
     if let Some(mut index) = active.index.clone() {
         let (timestamp, offset) = active.largest;
         index.finish((timestamp, offset.since(base).max(0) as u32));
-        files.extend(directory::index_files(log, base, &index));
+        files.extend(partition_directory::index_files(log, base, &index));
     }
     drop(state);
     let source = core.state_source.borrow().clone();
@@ -203,7 +204,7 @@ pub async fn finish_clean_stop(io: &Io, directory: &Path, reports: &[StopReport]
 /// `0`, the number of lines, and a line for each partition. Kafka lists only logs that have started above zero in the
 /// file of log starts; more do no harm.
 fn offset_checkpoint(reports: &[StopReport], value: Value) -> String {
-    let metadata = |it: &&Stopped| it.topic != "__cluster_metadata";
+    let metadata = |it: &&Stopped| it.topic != METADATA_TOPIC;
     let partitions: Vec<&Stopped> = reports.iter().flat_map(|report| &report.partitions).filter(metadata).collect();
     let mut text = format!("0\n{}\n", partitions.len());
     for it in partitions {

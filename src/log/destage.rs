@@ -13,12 +13,12 @@ use crate::{
         checkpoint::{self, CheckpointHead},
         chunk::Chunk,
         core::Core,
-        directory,
         image::LogImage,
         index::SegmentIndex,
         names::checkpoint_name,
         offline,
         pace::Pace,
+        partition_directory,
         partition_log::Log,
         segment::file_name,
         settings::{BLOCK_BYTES, LogError},
@@ -426,7 +426,7 @@ async fn finish_segment(
     let sum = index.as_ref().map(|index| SegmentIndex::sum(&index.offset_file(), &index.time_file()));
     if let Some(index) = index {
         let left = core.files.patiently(async || {
-            let files = directory::index_files(log, base, &index).into();
+            let files = partition_directory::index_files(log, base, &index).into();
             core.io.disk.leave_files(files).await.map_err(|(_, error)| error)
         });
         left.await.map_err(|error| log_error(log, base, &error))?;

@@ -8,7 +8,7 @@
 use std::{collections::hash_map::Entry, io, rc::Rc};
 
 use crate::{
-    base::{Map, PartitionKey},
+    base::{METADATA_KEY, Map, PartitionKey},
     io::is_full,
     log::{
         core::Core,
@@ -16,7 +16,7 @@ use crate::{
         image::LogImage,
         journal::block::placed_entries,
         partition_log::Log,
-        recovery::{METADATA_KEY, empty_image},
+        recovery::empty_image,
         rescue::{Rescue, RescueMark, RescueWriter},
         segment::file_name,
         settings::LogError,

@@ -24,7 +24,7 @@ use set_aside::{rename_dropped, set_aside};
 use state_files::{read_checkpoints, read_manifest};
 
 use crate::{
-    base::{METADATA_TOPIC_ID, Map, PartitionKey, Set, TopicId},
+    base::{METADATA_KEY, METADATA_TOPIC, Map, PartitionKey, Set, TopicId},
     io::{DirEntry, Instant, Io, is_full},
     log::{
         ballast,
@@ -44,12 +44,6 @@ use crate::{
     },
     partition::PartitionState,
 };
-
-/// The name of the metadata log's topic; its directory is `__cluster_metadata-0`.
-pub const METADATA_TOPIC: &str = "__cluster_metadata";
-
-/// The metadata log's partition.
-pub const METADATA_KEY: PartitionKey = PartitionKey { topic_id: METADATA_TOPIC_ID, partition: 0 };
 
 /// Of the checkpoint that a life begins with.
 const FIRST_GENERATION: u64 = 1;

@@ -11,8 +11,8 @@ use crate::{
     io::Io,
     log::{
         core::{Core, CoreLog},
-        directory,
         names::rescue_name,
+        partition_directory,
         partition_log::Log,
         segment::{Segment, deleted_directory_name, file_name},
         settings::LogError,
@@ -115,7 +115,7 @@ impl CoreLog {
         log.at_rest().await;
         remove_rescue(core, key).await;
         let path = log.directory();
-        if !log.state().has_directory && !directory::belongs_to(&core.io, &path, key.topic_id).await {
+        if !log.state().has_directory && !partition_directory::belongs_to(&core.io, &path, key.topic_id).await {
             return;
         }
         let name = deleted_directory_name(log.name(), key.partition, key.topic_id.0.as_u128());

@@ -6,9 +6,6 @@ pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 /// The topic that holds the offsets of groups.
 pub const CONSUMER_OFFSETS: &str = "__consumer_offsets";
 
-/// The topic that holds the metadata itself. It is in no image.
-pub const CLUSTER_METADATA: &str = "__cluster_metadata";
-
 /// Whether clients should treat the topic as one of the cluster's own, as Kafka's metadata answers say.
 #[must_use]
 pub fn is_internal(name: &str) -> bool {

@@ -12,13 +12,13 @@ use tracing::warn;
 use uuid::Uuid;
 
 use crate::{
-    base::{ErrorCode, LeaderEpoch, Offset, PartitionKey},
+    base::{ErrorCode, LeaderEpoch, METADATA_KEY, METADATA_TOPIC, Offset, PartitionKey},
     config::BrokerConfig,
     controller::{BrokerRegistration, Controller, new_leader_epoch, partitions_led},
     io::{Io, MeshSeed, mesh},
     log::{
-        self, CheckReport, CoreLog, Fatal, Finding, KnownPartitions, LivePartitions, LogError, LogSettings,
-        METADATA_KEY, METADATA_TOPIC, MetadataLog, RecoverError, RecoveryReport, RestoredPartition, StopReport,
+        self, CheckReport, CoreLog, Fatal, Finding, KnownPartitions, LivePartitions, LogError, LogSettings, MetadataLog,
+        RecoverError, RecoveryReport, RestoredPartition, StopReport,
     },
     metadata::{Image, Inconsistent},
     partition::{Assignment, Partition, PartitionState},

@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, path::Path};
 
 use crate::{
-    base::{Map, Offset, PartitionKey},
+    base::{METADATA_KEY, Map, Offset, PartitionKey},
     io::Io,
-    log::{check::CheckReport, image::LogImage, recovery::METADATA_KEY, segment::file_name, settings::LivePartitions},
+    log::{check::CheckReport, image::LogImage, segment::file_name, settings::LivePartitions},
     partition::PartitionState,
 };
 

@@ -4,14 +4,13 @@ use std::rc::Rc;
 
 use super::{Log, State, in_blocks};
 use crate::{
-    base::Offset,
+    base::{METADATA_KEY, Offset},
     io::is_full,
     log::{
         core::Core,
         destage::{give_up_ballast, log_error},
         journal::Journal,
         memory::Memory,
-        recovery::METADATA_KEY,
         segment::{Segment, file_name, grown},
         settings::LogError,
     },

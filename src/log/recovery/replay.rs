@@ -2,11 +2,9 @@
 
 use std::{cell::RefCell, path::Path, rc::Rc, sync::Arc};
 
-use super::{
-    METADATA_KEY, METADATA_TOPIC, empty_image, empty_state, failed, journals::Journals, no_fatal, rescues::Rescues,
-};
+use super::{empty_image, empty_state, failed, journals::Journals, no_fatal, rescues::Rescues};
 use crate::{
-    base::{Map, Offset, PartitionKey, Set, Timestamp, TopicId},
+    base::{METADATA_KEY, METADATA_TOPIC, Map, Offset, PartitionKey, Set, Timestamp, TopicId},
     io::{Io, Slice, join_all},
     log::{
         bulk::write_many,

@@ -10,9 +10,9 @@ use crate::{
     base::{PartitionKey, Set, TopicId},
     io::Io,
     log::{
-        directory,
         image::LogImage,
         names::{is_partition_directory, is_stray_directory},
+        partition_directory,
         recovery::failed,
         segment::{deleted_directory_name, directory_name, stray_directory_name},
         settings::{LivePartitions, RecoverError},
@@ -32,7 +32,7 @@ pub async fn rename_dropped(
     for image in dropped.iter().filter(|image| image.has_directory) {
         let PartitionKey { topic_id, partition } = image.key;
         let name = directory_name(&image.name, partition);
-        if !directory::belongs_to(io, &directory.join(&name), topic_id).await {
+        if !partition_directory::belongs_to(io, &directory.join(&name), topic_id).await {
             // Renamed before the crash already, or a newer topic's.
             continue;
         }
@@ -57,7 +57,7 @@ pub async fn set_aside(
         if is_stray_directory(&entry.name) {
             strays.push(directory.join(entry.name));
         } else if is_partition_directory(&entry.name) && !live.contains(&entry.name) {
-            let topic_id = directory::topic_of(io, &directory.join(&entry.name)).await;
+            let topic_id = partition_directory::topic_of(io, &directory.join(&entry.name)).await;
             match rename(io, directory, &entry.name, topic_id, deleted).await {
                 Ok(Some(path)) => strays.push(path),
                 Ok(None) => {}

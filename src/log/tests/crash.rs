@@ -8,8 +8,9 @@ use super::{
     story::{Life, NODE, Shared, config, is_full},
 };
 use crate::{
+    base::METADATA_KEY,
     io::sim::{Failure, Faults, Operation, Simulation, errno},
-    log::{Durability, LogConfig, METADATA_KEY},
+    log::{Durability, LogConfig},
 };
 
 /// Schedules of one run; `RINGTAIL_SEEDS` changes it, `RINGTAIL_SEED` replays one.

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::{
-    base::{LeaderEpoch, Offset, PartitionKey, ProducerEpoch, ProducerId, Set, Timestamp, TopicId},
+    base::{LeaderEpoch, METADATA_KEY, Offset, PartitionKey, ProducerEpoch, ProducerId, Set, Timestamp, TopicId},
     io::Rand,
-    log::{Durability, KnownPartitions, LogConfig, METADATA_KEY},
+    log::{Durability, KnownPartitions, LogConfig},
     partition::{AppendPlan, Assignment, Partition, PartitionState},
     protocol::batch::{BatchBuilder, BatchHeader, BatchInfo, stamp},
 };

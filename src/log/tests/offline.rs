@@ -9,7 +9,7 @@ use std::{
 
 use super::{DIRECTORY, Rig, batch, bytes_of, key, story::settings};
 use crate::{
-    base::{Offset, PartitionKey},
+    base::{METADATA_KEY, Offset, PartitionKey},
     io::{
         Either, Io, either,
         sim::{Failure, Faults, Operation, Simulation, errno},
@@ -528,7 +528,7 @@ fn a_metadata_log_whose_files_fail_ends_the_process_with_the_reason() {
     let disk = sim.clone();
     sim.block_on(0, 0, move |io| async move {
         let rig = Rig::open(&io, &settings(), &both()).await.unwrap();
-        let log = rig.core_log.log(crate::log::METADATA_KEY).unwrap();
+        let log = rig.core_log.log(METADATA_KEY).unwrap();
         rig.append_durably(&log, &numbered(0, 0)).await.unwrap();
         let faults = Faults { write_error_one_in: 1, files_named: "__cluster_metadata-0/", ..Faults::default() };
         disk.set_faults(0, faults);

@@ -9,14 +9,14 @@ use std::{
 
 use super::{DIRECTORY, Rig, batch, bytes_of, key, live, story::settings};
 use crate::{
-    base::Offset,
+    base::{METADATA_KEY, Offset},
     io::{
         Io,
         sim::{Failure, Faults, Operation, Simulation, errno},
     },
     log::{
-        Durability, KnownPartitions, LogConfig, LogSettings, METADATA_KEY, RecoverError, checkpoint::Checkpoint,
-        finish_clean_stop, journal::block::BlockHeader, names::life_of_checkpoint, recover,
+        Durability, KnownPartitions, LogConfig, LogSettings, RecoverError, checkpoint::Checkpoint, finish_clean_stop,
+        journal::block::BlockHeader, names::life_of_checkpoint, recover,
     },
     protocol::batch::{batches, crc_ok},
 };

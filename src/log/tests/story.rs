@@ -9,11 +9,11 @@ use std::{
 
 use super::model::Model;
 use crate::{
-    base::{Offset, PartitionKey},
+    base::{METADATA_KEY, Offset, PartitionKey},
     io::{Io, sim::Simulation},
     log::{
-        CoreLog, CoreSeed, Durability, Log, LogConfig, LogError, LogSettings, METADATA_KEY, MetadataLog, RecoverError,
-        StopReport, core::joined, finish_clean_stop, recover, settings::Read,
+        CoreLog, CoreSeed, Durability, Log, LogConfig, LogError, LogSettings, MetadataLog, RecoverError, StopReport,
+        core::joined, finish_clean_stop, recover, settings::Read,
     },
 };
 
