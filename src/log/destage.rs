@@ -151,6 +151,7 @@ async fn finish_round(
     core.gate.sync(&core.io).await.map_err(RoundError::Disk)?;
     write_checkpoint(core, first_sequence).await?;
     core.covered.set(first_sequence);
+    offline::checkpointed(core, first_sequence);
     core.journal.ring.free_below(first_sequence);
     core.memory.freed.notify_all();
     Ok(())

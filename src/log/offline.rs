@@ -112,6 +112,12 @@ pub async fn rescue_failed(core: &Rc<Core>, first_sequence: u64) -> Result<u64, 
     Ok(first)
 }
 
+/// The journal's blocks below `first` are not there any more. Who failed while the checkpoint was on its way has in its segments
+/// what they had of it.
+pub fn checkpointed(core: &Core, first: u64) {
+    core.failed.borrow_mut().iter_mut().for_each(|it| it.covered = it.covered.max(first));
+}
+
 /// Notes that the rescue file of a partition has what the journal has below `first`.
 fn covered(core: &Core, log: &Rc<Log>, first: u64, mark: Option<RescueMark>) {
     let mut failed = core.failed.borrow_mut();

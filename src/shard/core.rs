@@ -9,14 +9,14 @@ use std::{
 use tracing::{debug, warn};
 
 use crate::{
-    base::{BrokerId, ClusterId, ErrorCode, LeaderEpoch, Map, Offset, PartitionKey, TopicId},
+    base::{BrokerId, ClusterId, ErrorCode, LeaderEpoch, METADATA_KEY, Map, Offset, PartitionKey, TopicId},
     config::{BrokerConfig, TopicConfig},
     coordinator::MachineMemory,
     io::{
         Io, Mesh,
         channel::{Notify, OneshotReceiver, OneshotSender, oneshot},
     },
-    log::{CoreLog, METADATA_KEY},
+    log::CoreLog,
     metadata::{Image, Touched},
     partition::{AssignedRole, Assignment, Partition, TopicRules},
     replica::Replica,

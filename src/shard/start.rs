@@ -17,8 +17,8 @@ use crate::{
     controller::{BrokerRegistration, Controller, new_leader_epoch, partitions_led},
     io::{Io, MeshSeed, mesh},
     log::{
-        self, CheckReport, CoreLog, Fatal, Finding, KnownPartitions, LivePartitions, LogError, LogSettings, MetadataLog,
-        RecoverError, RecoveryReport, RestoredPartition, StopReport,
+        self, CheckReport, CoreLog, Fatal, Finding, KnownPartitions, LivePartitions, LogError, LogSettings,
+        MetadataLog, RecoverError, RecoveryReport, RestoredPartition, StopReport,
     },
     metadata::{Image, Inconsistent},
     partition::{Assignment, Partition, PartitionState},
