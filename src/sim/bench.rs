@@ -86,16 +86,6 @@ impl Bench {
         answer.map_err(|_| ErrorCode::NetworkException)
     }
 
-    /// The same of a broker that may end meanwhile.
-    fn try_ask<T: 'static, F: Future<Output = T> + 'static>(
-        &self,
-        ask: impl FnOnce(Router) -> F + 'static,
-    ) -> Result<T, ErrorCode> {
-        let connection = Connection::open(&self.life, 0).ok_or(ErrorCode::NetworkException)?;
-        let answer = self.wait(async move { connection.ask(ask).await });
-        answer.map_err(|_| ErrorCode::NetworkException)
-    }
-
     /// Runs until the future is done.
     pub fn wait<T: 'static>(&self, future: impl Future<Output = T> + 'static) -> T {
         self.sim.block_on(CLIENTS, 0, |_| future)
