@@ -75,6 +75,7 @@ levels!(
     "ringtail::io",
     "ringtail::log",
     "ringtail::metadata",
+    "ringtail::metrics",
     "ringtail::net",
     "ringtail::partition",
     "ringtail::protocol",

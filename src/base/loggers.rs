@@ -1,7 +1,7 @@
 //! The loggers that clients see as settings of a broker (KIP-412): one for each room, and the root of them all.
 
 /// Their names, in order: what `RINGTAIL_LOG` calls them.
-pub const LOGGERS: [&str; 17] = [
+pub const LOGGERS: [&str; 18] = [
     "ringtail::api",
     "ringtail::cli",
     "ringtail::config",
@@ -11,6 +11,7 @@ pub const LOGGERS: [&str; 17] = [
     "ringtail::io",
     "ringtail::log",
     "ringtail::metadata",
+    "ringtail::metrics",
     "ringtail::net",
     "ringtail::partition",
     "ringtail::protocol",
