@@ -20,6 +20,14 @@ use crate::{
 };
 
 const METADATA: &str = "__cluster_metadata-0";
+/// Kafka's files in the data directory that are replaced as a whole.
+const REPLACED: [&str; 5] = [
+    "meta.properties",
+    ".kafka_cleanshutdown",
+    "recovery-point-offset-checkpoint",
+    "log-start-offset-checkpoint",
+    "replication-offset-checkpoint",
+];
 /// Within this everything has landed that a killed process had on its way.
 const LANDED: Duration = Duration::from_millis(200);
 /// Steps within which a start on a damaged directory ends, one way or the other.
@@ -60,7 +68,10 @@ fn name_of(path: &Path) -> String {
 /// Files in the data directory that the broker makes and removes for itself.
 fn is_ours(name: &str) -> bool {
     let suffixes = [".journal", ".checkpoint", ".rescue", ".tmp"];
-    name.starts_with("ringtail-") && (name == "ringtail-ballast" || suffixes.iter().any(|it| name.ends_with(it)))
+    let ours = name == "ringtail-ballast" || suffixes.iter().any(|it| name.ends_with(it));
+    // What a crash has left of one that was about to be replaced.
+    let torn = name.strip_suffix(".tmp").is_some_and(|name| REPLACED.contains(&name));
+    (name.starts_with("ringtail-") && ours) || torn
 }
 
 fn is_replacing(name: &str, to: &Path) -> bool {
@@ -242,7 +253,11 @@ impl Judge<'_> {
 
     fn refused(&self, why: &str) {
         let directory = self.path.parent().map(name_of).filter(|it| it != DIRECTORY);
-        let named = why.contains(&name_of(self.path)) || directory.is_some_and(|it| why.contains(&it));
+        let name = name_of(self.path);
+        // The files of a core's journal are one chain: where one is missing, it is the next one that does not fit.
+        let of_core = name.strip_suffix(".journal").and_then(|name| name.rsplit_once('-')).map(|(core, _)| core);
+        let is_chain = of_core.is_some_and(|core| why.contains(&format!("{core}-")) && why.contains(".journal"));
+        let named = why.contains(&name) || is_chain || directory.is_some_and(|it| why.contains(&it));
         assert!(named, "{}: refused without a word of it: {why}", self.hint());
     }
 

@@ -244,7 +244,9 @@ impl Life {
     fn goes_on_after(&self, log: &Log, error: &LogError) -> bool {
         let LogError::Io { path, .. } = error else { panic!("{}: {error}", self.context(log.key())) };
         let of_journal = path == DIRECTORY;
-        let is_known = self.shared.disk_fails.get() && (of_journal || log.is_offline());
+        // It may have been deleted since.
+        let is_deleted = self.model.with(log.key(), |_| ()).is_none();
+        let is_known = self.shared.disk_fails.get() && (of_journal || is_deleted || log.is_offline());
         assert!(is_known, "{}: {error}", self.context(log.key()));
         of_journal
     }
