@@ -1,7 +1,7 @@
 //! Starting, and failing to start: one line that says what is wrong, and an exit code.
 
 use std::{
-    fs,
+    fs, thread,
     time::{Duration, Instant},
 };
 
@@ -68,7 +68,13 @@ fn journal_and_segments_are_written_with_direct_io() {
                 _ if path.contains("journal") => "journal",
                 _ => continue,
             };
-            assert!(flags & O_DIRECT != 0, "{path} is open without O_DIRECT: {flags:o}");
+            if flags & O_DIRECT == 0 {
+                // glommio opens a file and sets the flag afterwards: it may be missing for a moment, and not for longer.
+                thread::sleep(Duration::from_millis(200));
+                let still = open_files(broker.pid()).into_iter().any(|open| open == (path.clone(), flags));
+                assert!(!still, "{path} is open without O_DIRECT: {flags:o}");
+                continue;
+            }
             kinds.insert(kind);
         }
         assert!(Instant::now() < deadline, "only saw {kinds:?} among {:?}", open_files(broker.pid()));
