@@ -15,7 +15,7 @@ use crate::{
         classic::{member::Member, subscription},
         state::Step,
     },
-    protocol::offsets_records::{self, GroupValue},
+    protocol::offsets_records::{self, GroupValue, MemberValue},
 };
 
 /// Kafka's generation of a group without members that has never had any.
@@ -130,9 +130,39 @@ impl Classic {
         self.generation = value.generation.max(FIRST_GENERATION);
         self.protocol_type = (!value.protocol_type.is_empty()).then_some(value.protocol_type);
         self.protocol_name = value.protocol_name;
+        if self.are_members(&value.members) {
+            for (member, value) in self.members.values_mut().zip(value.members) {
+                *member = Member::replayed(Some(std::mem::take(member)), value, self.protocol_name.as_ref());
+            }
+        } else {
+            self.replay_members(value.members);
+        }
+        // A leader that is no member would never be heard of, and nobody else could lead.
+        self.leader = value.leader.filter(|leader| self.members.contains_key(leader)).or_else(|| self.first_member());
+        self.written = Some(bytes);
+        self.subscribe();
+        self.weigh();
+    }
+
+    /// Whether a record has the members that are known, each under its instance, in their order: mostly nobody has come or
+    /// gone, and nobody needs to be found anew.
+    fn are_members(&self, values: &[MemberValue]) -> bool {
+        let is = |member: &Member, value: &MemberValue| {
+            let instance = value.group_instance_id.as_ref();
+            member.member_id == value.member_id
+                && member.group_instance_id.as_ref() == instance
+                && instance.is_none_or(|instance| self.static_members.get(instance) == Some(&value.member_id))
+        };
+        let instances = values.iter().filter(|value| value.group_instance_id.is_some()).count();
+        self.members.len() == values.len()
+            && self.static_members.len() == instances
+            && self.members.values().zip(values).all(|(member, value)| is(member, value))
+    }
+
+    fn replay_members(&mut self, values: Vec<MemberValue>) {
         let mut before = std::mem::take(&mut self.members);
         self.static_members.clear();
-        for value in value.members {
+        for value in values {
             // We never write a member or an instance twice, but the disk may say what it likes.
             let instance_known =
                 value.group_instance_id.as_ref().is_some_and(|id| self.static_members.contains_key(id));
@@ -146,11 +176,6 @@ impl Classic {
             }
             self.members.insert(member.member_id.clone(), member);
         }
-        // A leader that is no member would never be heard of, and nobody else could lead.
-        self.leader = value.leader.filter(|leader| self.members.contains_key(leader)).or_else(|| self.first_member());
-        self.written = Some(bytes);
-        self.subscribe();
-        self.weigh();
     }
 
     /// Decides what the group is from here on, also after a restart: appends its record and takes it in.
