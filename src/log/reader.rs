@@ -256,7 +256,8 @@ impl Log {
         expected: Expected,
     ) -> Result<(Head, Option<Extent>), LogError> {
         let extent = self.extent(base, position, HEAD_BYTES as u32).await?;
-        let here = &extent.bytes[(position - extent.position) as usize..];
+        // A file that is shorter than what was written to it has nothing here.
+        let here = extent.bytes.get((position - extent.position) as usize..).unwrap_or_default();
         let head = if here.len() >= HEAD_BYTES {
             Head::parse(here)
         } else {

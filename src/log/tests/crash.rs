@@ -161,3 +161,11 @@ fn one_seed_gives_one_run() {
         assert_eq!(schedule(seed), schedule(seed), "seed {seed}");
     }
 }
+
+/// A reader once looked for a batch behind what its segment's file had, and panicked.
+#[test]
+fn nothing_acknowledged_is_lost_where_a_reader_meets_the_end_of_a_file() {
+    for seed in [2395, 2969, 3509, 3619, 3899, 4249] {
+        schedule(seed);
+    }
+}
