@@ -174,6 +174,11 @@ impl Replica {
                 let Some(bytes) = this.waiting.borrow().front().map(|next| next.batch.bytes.len()) else { break };
                 let room = this.log.reserve(bytes).await;
                 let Some(next) = this.waiting.borrow_mut().pop_front() else { break };
+                if next.batch.bytes.len() != bytes {
+                    // Whoever it was for was refused meanwhile.
+                    this.waiting.borrow_mut().push_front(next);
+                    continue;
+                }
                 match room {
                     Ok(room) => this.append_reserved(room, &next.batch, next.acks, next.answer),
                     Err(error) => {

@@ -31,10 +31,19 @@ fn follows(epoch: i32) -> Assignment {
 
 /// A replica in a directory of its own, whose flushes are followed as a core does it.
 async fn open(io: &Io, directory: &str, assignment: &Assignment) -> Rc<Replica> {
+    open_with(io, directory, assignment, LogSettings::default().dirty_max_bytes).await
+}
+
+async fn open_with(io: &Io, directory: &str, assignment: &Assignment, dirty_max_bytes: usize) -> Rc<Replica> {
     let mut live = LivePartitions::default();
     live.insert(key(), ("t".to_owned(), LogConfig::default()));
     let known = KnownPartitions::from(live);
-    let settings = LogSettings { journal_start_bytes: 1 << 20, journal_file_bytes: 1 << 19, ..LogSettings::default() };
+    let settings = LogSettings {
+        journal_start_bytes: 1 << 20,
+        journal_file_bytes: 1 << 19,
+        dirty_max_bytes,
+        ..LogSettings::default()
+    };
     let mut recovered = recover(io, Path::new(directory), &settings, 1, |_| Ok(known)).await.unwrap();
     let fatal = Rc::new(|reason| panic!("{reason}"));
     let (core_log, restored) = CoreLog::start(io, recovered.cores.remove(0), fatal).await.unwrap();
@@ -45,6 +54,8 @@ async fn open(io: &Io, directory: &str, assignment: &Assignment) -> Rc<Replica> 
         None => (core_log.create(key(), "t", LogConfig::default()), PartitionState::default()),
     };
     let replica = Replica::new(io.clone(), log, Partition::restored(key(), assignment, state));
+    let source = replica.clone();
+    core_log.set_state_source(Rc::new(move |_| Some(source.inspect(Partition::state))));
     let flushed = replica.clone();
     io.spawner.spawn(async move {
         loop {
@@ -205,5 +216,25 @@ fn a_follower_that_was_killed_has_what_it_said_it_had() {
         pull(&leader, &follower, 0).await;
         pull(&leader, &follower, 0).await;
         assert_eq!((leader.high_watermark(), follower.high_watermark()), (Offset(10), Offset(10)));
+    });
+}
+
+/// An append that waits for memory goes with leadership, and what it waited for must not be taken for the next one's.
+#[test]
+fn room_that_comes_for_an_append_that_was_refused_is_nobody_elses() {
+    Simulation::new(5).block_on(0, 0, |io| async move {
+        let replica = open_with(&io, "leader", &leads(0, &[]), 100_000).await;
+        let of = |bytes: usize| values(&["x".repeat(bytes).as_str()]);
+        let first = replica.append(of(80_000), Acks::All);
+        let mut waits = replica.append(of(30_000), Acks::All);
+        // It asks for its room.
+        io.clock.yield_now().await;
+        assert_eq!(replica.waiting.borrow().len(), 1);
+        replica.assign(&follows(1));
+        assert_eq!(waits.try_recv(), Some(Err(ErrorCode::NotLeaderOrFollower)));
+        replica.assign(&leads(2, &[]));
+        let larger = replica.append(of(60_000), Acks::All);
+        assert_eq!(first.await, Some(Err(ErrorCode::NotLeaderOrFollower)));
+        assert_eq!(larger.await.unwrap().unwrap().base_offset, Offset(1));
     });
 }
