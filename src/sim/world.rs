@@ -122,10 +122,12 @@ impl World {
         }
     }
 
-    /// The same of a partition's records: where they fit, a partition that refuses them with the disk is offline.
+    /// The same of a partition's records: where they fit, a partition that refuses them with the disk is offline, or was
+    /// until its topic was deleted.
     pub fn partition_may_refuse(&self, life: &Life, key: PartitionKey, error: ErrorCode) -> bool {
         let is_disk = error == ErrorCode::KafkaStorageError;
-        self.may_refuse(error) && (!is_disk || self.disk_is_small.get() || life.is_offline(key))
+        self.may_refuse(error)
+            && (!is_disk || self.disk_is_small.get() || life.is_offline(key) || self.model.is_deleted(key))
     }
 
     /// True once in `chance` times.
