@@ -27,7 +27,7 @@ use crate::{
             failed,
             journals::Journals,
             rescues::Rescues,
-            state_files::{read_checkpoints, read_manifest},
+            state_files::{read_checkpoints, read_manifest, refuse_directories},
         },
         segment::{directory_name, file_name},
         settings::{KnownPartitions, MetadataLog, RecoverError},
@@ -140,6 +140,7 @@ struct Found<'a> {
 
 impl<'a> Found<'a> {
     async fn read(io: &'a Io, directory: &'a Path, entries: &[DirEntry]) -> Result<Option<Self>, RecoverError> {
+        refuse_directories(directory, entries)?;
         let Some(manifest) = read_manifest(io, directory, entries).await? else { return Ok(None) };
         refuse_touched(io, directory, &manifest).await?;
         let mut journals = Journals::open(io, directory, entries, JOURNAL_KEPT_BYTES).await?;

@@ -16,6 +16,8 @@ mod write;
 
 pub use write::write_checkpoint;
 
+use std::path::PathBuf;
+
 use crate::log::{
     image::LogImage,
     journal::block::Incarnation,
@@ -84,6 +86,8 @@ pub struct Checkpoint {
     /// Replay begins with this block: what came before is in the segments.
     pub first_sequence: u64,
     pub images: Vec<LogImage>,
+    /// A later one that is damaged, if this one stands in for it.
+    pub in_place_of: Option<PathBuf>,
 }
 
 impl Checkpoint {
@@ -96,7 +100,7 @@ impl Checkpoint {
         if !input.0.is_empty() {
             return Err(Unreadable::Damaged);
         }
-        Ok(Self { incarnation, core, generation, first_sequence, images })
+        Ok(Self { incarnation, core, generation, first_sequence, images, in_place_of: None })
     }
 }
 

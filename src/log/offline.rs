@@ -8,7 +8,7 @@
 use std::{collections::hash_map::Entry, io, rc::Rc};
 
 use crate::{
-    base::{METADATA_KEY, Map, PartitionKey},
+    base::{METADATA_KEY, METADATA_TOPIC, Map, PartitionKey},
     io::is_full,
     log::{
         core::Core,
@@ -81,7 +81,9 @@ pub async fn rescue_failed(core: &Rc<Core>, first_sequence: u64) -> Result<u64, 
             failed.retain(|it| it.log.state().dead != Some(LogError::Deleted));
             if let Some(metadata) = failed.iter().find(|it| it.log.key() == METADATA_KEY) {
                 let why = metadata.log.state().dead.as_ref().map(LogError::to_string).unwrap_or_default();
-                return Err(RoundError::Disk(io::Error::other(format!("the metadata log has failed: {why}"))));
+                return Err(RoundError::Disk(io::Error::other(format!(
+                    "the metadata log has failed: {METADATA_TOPIC}-0/{why}"
+                ))));
             }
             let waiting = failed.iter().filter(|it| it.covered < it.upto.min(first)).take(TOGETHER_MAX);
             let waiting: Vec<&Failed> = waiting.collect();

@@ -21,7 +21,7 @@ use journals::Journals;
 use replay::Replay;
 use rescues::Rescues;
 use set_aside::{rename_dropped, set_aside};
-use state_files::{read_checkpoints, read_manifest};
+use state_files::{read_checkpoints, read_manifest, refuse_directories};
 
 use crate::{
     base::{METADATA_KEY, METADATA_TOPIC, Map, PartitionKey, Set, TopicId},
@@ -102,6 +102,7 @@ pub async fn recover(
     let gate = Arc::new(SyncGate::open(io, directory).await.map_err(at)?);
     let mut phase = Phase::begin(io);
     let entries = io.disk.read_dir(directory).await.map_err(at)?;
+    refuse_directories(directory, &entries)?;
     let manifest = read_manifest(io, directory, &entries).await?;
     if let Some(manifest) = &manifest {
         refuse_touched(io, directory, manifest).await?;
@@ -244,8 +245,8 @@ async fn clean_up(
     journals: &Journals,
     entries: &[DirEntry],
 ) -> Result<(), RecoverError> {
-    for file in journals.files.iter().filter(|file| file.core >= cores || file.old) {
-        io.disk.remove_file(&file.path).await.map_err(|error| failed(&file.path, &error))?;
+    for path in journals.superseded(cores) {
+        io.disk.remove_file(path).await.map_err(|error| failed(path, &error))?;
     }
     remove_leftovers(io, directory, incarnation, entries).await?;
     let deleted: Vec<PathBuf> = io

@@ -133,7 +133,7 @@ impl fmt::Display for LogError {
             Self::Full => out.write_str("no room on the disk"),
             Self::Io { path, message } => write!(out, "{path}: {message}"),
             Self::Corrupt { segment, position } => {
-                write!(out, "segment {segment} is corrupt at position {position}")
+                write!(out, "{:020}.log is corrupt at position {position}", segment.0)
             }
             Self::OffsetOutOfRange => out.write_str("offset out of range"),
             Self::Deleted => out.write_str("the partition was deleted"),
@@ -160,6 +160,8 @@ pub enum RecoverError {
         path: String,
         /// Where the damaged block should begin.
         position: u64,
+        /// A damaged checkpoint of the same core, behind which the block may not have counted any more.
+        checkpoint: Option<String>,
     },
     /// A part of a journal cannot be read, and a block that counts may lie there.
     JournalUnreadable {
@@ -233,11 +235,17 @@ impl fmt::Display for RecoverError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io { path, message } => write!(out, "{path}: {message}"),
-            Self::JournalCorrupt { path, position } => write!(
-                out,
-                "{path}: the journal block at {position} is damaged but later ones are intact, so acknowledged \
-                 records would be lost; restore the file from a copy, or move the data directory away"
-            ),
+            Self::JournalCorrupt { path, position, checkpoint } => {
+                write!(
+                    out,
+                    "{path}: the journal block at {position} is damaged but later ones are intact, so acknowledged \
+                     records would be lost; restore the file from a copy, or move the data directory away"
+                )?;
+                match checkpoint {
+                    Some(path) => write!(out, "; {path} is damaged too: without it the block may not be needed"),
+                    None => Ok(()),
+                }
+            }
             Self::JournalUnreadable { path, position } => write!(
                 out,
                 "{path}: the disk cannot read it at {position}, where acknowledged records may lie; copy the data directory \

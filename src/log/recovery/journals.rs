@@ -39,6 +39,8 @@ pub struct JournalFile {
     pub size: u64,
     /// Of a name that is not used any more.
     pub old: bool,
+    /// Whether it begins as a journal does: any file may have a name that is not used any more.
+    is_journal: bool,
     pub path: PathBuf,
     file: File,
     /// The file's blocks that count, one behind the other without what pads them, if they were kept.
@@ -107,7 +109,9 @@ impl Journals {
             let file = io.disk.open(&path, OpenOptions::default()).await.map_err(|error| failed(&path, &error))?;
             lock(io, &file, &path).await?;
             let (core, number, old) = (name.core, name.number, name.old);
-            files.push(JournalFile { core, number, size: entry.len, old, path, file, kept: None });
+            let is_journal =
+                !old || begins_with_a_block(&file, entry.len).await.map_err(|error| failed(&path, &error))?;
+            files.push(JournalFile { core, number, size: entry.len, old, is_journal, path, file, kept: None });
         }
         Ok(Self {
             files,
@@ -164,6 +168,10 @@ impl Journals {
             let chained = self.chain(found.blocks, checkpoint.first_sequence, &found.ends);
             let log = match (chained, found.unreadable.first()) {
                 (Err(_), Some(place)) => return Err(self.unreadable(*place)),
+                (Err(RecoverError::JournalCorrupt { path, position, .. }), None) => {
+                    let damaged = checkpoint.in_place_of.as_ref().map(|path| path.display().to_string());
+                    return Err(RecoverError::JournalCorrupt { path, position, checkpoint: damaged });
+                }
                 (chained, _) => chained?,
             };
             if !found.unreadable.is_empty() {
@@ -241,7 +249,7 @@ impl Journals {
         for entry in block::entries(block) {
             let Ok(entry) = entry else {
                 let path = self.files[file].path.display().to_string();
-                return Err(RecoverError::JournalCorrupt { path, position });
+                return Err(RecoverError::JournalCorrupt { path, position, checkpoint: None });
             };
             has_metadata |= entry.key().topic_id == METADATA_TOPIC_ID;
             self.note_entry(entry, |_, key, offset| starts.push((sequence, key, offset)));
@@ -315,7 +323,13 @@ impl Journals {
 
     fn corrupt(&self, place: Place) -> RecoverError {
         let path = self.files[place.file].path.display().to_string();
-        RecoverError::JournalCorrupt { path, position: place.position }
+        RecoverError::JournalCorrupt { path, position: place.position, checkpoint: None }
+    }
+
+    /// Journals that the new life does not need: of cores that it has not, and of names that it does not use.
+    pub fn superseded(&self, cores: usize) -> impl Iterator<Item = &Path> {
+        let superseded = self.files.iter().filter(move |it| it.is_journal && (it.old || it.core >= cores));
+        superseded.map(|it| it.path.as_path())
     }
 
     pub fn cores(&self) -> usize {
@@ -359,6 +373,11 @@ impl Journals {
         *self.window.borrow_mut() = Some(Window { file: at.file, position: at.position, bytes });
         Ok(found)
     }
+}
+
+async fn begins_with_a_block(file: &File, size: u64) -> std::io::Result<bool> {
+    let length = size.min(BLOCK_BYTES as u64) as usize;
+    Ok(BlockHeader::peek(&file.read(0, length).await?).is_ok())
 }
 
 /// Where a block should begin that is missing between one that ends at `before` and a later one.
@@ -426,8 +445,14 @@ mod tests {
             io.disk.write_file(&directory.join("ringtail-0-0.journal"), &bytes, true).await.unwrap();
             let entries = io.disk.read_dir(directory).await.unwrap();
             let mut journals = Journals::open(&io, directory, &entries, 1 << 20).await.unwrap();
-            let checkpoint =
-                Checkpoint { incarnation: LIFE, core: 0, generation: 1, first_sequence: 0, images: Vec::new() };
+            let checkpoint = Checkpoint {
+                incarnation: LIFE,
+                core: 0,
+                generation: 1,
+                first_sequence: 0,
+                images: Vec::new(),
+                in_place_of: None,
+            };
             journals.scan(&io, &LIFE, &[checkpoint]).await.unwrap();
             assert_eq!(journals.block_count(), 1);
             assert_eq!(journals.starts.get(&key()), Some(&Offset(5)));

@@ -10,7 +10,7 @@ use crate::{
     log::{
         checkpoint::{Checkpoint, Manifest},
         names::{
-            MANIFEST, checkpoint_name, is_partition_directory, life_of_checkpoint, old_checkpoint_name,
+            MANIFEST, checkpoint_name, is_partition_directory, is_temporary, life_of_checkpoint, old_checkpoint_name,
             parse_journal_name, parse_rescue_name,
         },
         recovery::failed,
@@ -36,6 +36,15 @@ pub async fn read_manifest(io: &Io, directory: &Path, entries: &[DirEntry]) -> R
         Ok(manifest) => Ok(Some(manifest)),
         Err(Unreadable::Newer(version)) => Err(RecoverError::Newer { path, version }),
         Err(Unreadable::Damaged) => Err(RecoverError::ManifestCorrupt { path }),
+    }
+}
+
+/// # Errors
+/// A directory has a name by way of which files are replaced, so none of that name can be.
+pub fn refuse_directories(directory: &Path, entries: &[DirEntry]) -> Result<(), RecoverError> {
+    match entries.iter().find(|entry| entry.is_dir && is_temporary(&entry.name)) {
+        Some(entry) => Err(failed(&directory.join(&entry.name), &std::io::ErrorKind::IsADirectory.into())),
+        None => Ok(()),
     }
 }
 
@@ -158,7 +167,15 @@ impl Files<'_> {
     async fn newest(&self, at_least: u64) -> Result<Checkpoint, RecoverError> {
         let newest = match (self.read(0).await?, self.read(1).await?) {
             (Slot::Found(even), Slot::Found(odd)) => newer(even, odd),
-            (Slot::Found(found), _) | (_, Slot::Found(found)) => found,
+            (Slot::Found(found), other) | (other, Slot::Found(found)) => {
+                let is_damaged = matches!(other, Slot::Damaged);
+                let in_place_of = is_damaged.then(|| self.path(found.generation + 1));
+                Checkpoint { in_place_of, ..found }
+            }
+            (Slot::Damaged, Slot::Damaged) => {
+                let [even, odd] = [0, 1].map(|generation| self.path(generation).display().to_string());
+                return Err(RecoverError::CheckpointCorrupt { path: format!("{even}, like {odd},") });
+            }
             (Slot::Damaged, _) => return Err(self.corrupt(0)),
             (Slot::Absent, _) => return Err(self.corrupt(1)),
         };

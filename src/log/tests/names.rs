@@ -151,6 +151,29 @@ fn files_under_their_old_names_are_read_and_not_used_again() {
 }
 
 #[test]
+fn a_file_that_merely_has_the_old_name_of_a_journal_stays() {
+    let sim = Simulation::new(24);
+    let contents: [&[u8]; 2] = [b"", b"somebody's"];
+    for (number, bytes) in contents.into_iter().enumerate() {
+        let path = Path::new(DIRECTORY).join(format!("ringtail-journal-0-{number}"));
+        sim.block_on(0, 0, |io| async move {
+            let known = one_live(key(1), "t", &LogConfig::default());
+            drop(Rig::open(&io, &settings(), &known).await.unwrap());
+            io.disk.write_file(&path, bytes, true).await.unwrap();
+            io.disk.sync_dir(Path::new(DIRECTORY)).await.unwrap();
+        });
+        sim.power_cut(0);
+        let path = Path::new(DIRECTORY).join(format!("ringtail-journal-0-{number}"));
+        sim.block_on(0, 0, |io| async move {
+            let known = one_live(key(1), "t", &LogConfig::default());
+            drop(Rig::open(&io, &settings(), &known).await.unwrap());
+            assert_eq!(io.disk.read_file(&path).await.unwrap()[..], *bytes);
+        });
+        sim.power_cut(0);
+    }
+}
+
+#[test]
 fn a_deletion_leaves_the_directory_of_another_topic_of_that_name() {
     let sim = Simulation::new(23);
     sim.block_on(0, 0, |io| async move {

@@ -538,3 +538,23 @@ fn a_metadata_log_whose_files_fail_ends_the_process_with_the_reason() {
         assert!(fatal.contains("__cluster_metadata-0"), "{fatal}");
     });
 }
+
+#[test]
+fn a_metadata_log_that_is_not_what_was_written_ends_the_process_with_file_and_place() {
+    let sim = Simulation::new(9);
+    let disk = sim.clone();
+    sim.block_on(0, 0, move |io| async move {
+        let rig = Rig::open(&io, &settings(), &both()).await.unwrap();
+        let log = rig.core_log.log(METADATA_KEY).unwrap();
+        for number in 0..2 {
+            rig.append_durably(&log, &numbered(0, number)).await.unwrap();
+            rig.core_log.checkpoint().await.unwrap();
+        }
+        disk.overwrite(0, &Path::new(DIRECTORY).join("__cluster_metadata-0/00000000000000000000.log"), 70, b"rot");
+        log.forget_memory();
+        assert!(log.read(Offset(0), 1 << 20, Offset(2), true).await.is_err());
+        io.clock.sleep(Duration::from_secs(2)).await;
+        let fatal = rig.fatal.borrow().clone().expect("nobody knows what there is without it");
+        assert!(fatal.contains("__cluster_metadata-0/00000000000000000000.log is corrupt at position 0"), "{fatal}");
+    });
+}

@@ -165,6 +165,46 @@ fn after_a_clean_stop_no_older_checkpoint_stands_in_for_the_last_one() {
     }
 }
 
+#[test]
+fn a_damaged_checkpoint_is_named_where_the_one_before_it_does_not_lead_on() {
+    let sim = Simulation::new(25);
+    let ([newer, older], (journal, last, _)) = sim.block_on(0, 0, |io| async move {
+        let rig = written(&io).await;
+        let paths = checkpoints(&io).await;
+        drop(rig);
+        (paths, last_block(&io).await)
+    });
+    sim.power_cut(0);
+    let names = |refused: &str, paths: &[&Path]| {
+        paths.iter().for_each(|path| assert!(refused.contains(path.to_str().unwrap()), "{path:?}: {refused}"));
+    };
+    sim.overwrite(0, &journal, last - 4096 + 100, b"another life");
+    sim.overwrite(0, &newer, 60, b"rot");
+    sim.stop(0);
+    let refused = opened(&sim, one_topic()).unwrap_err();
+    assert!(matches!(refused, RecoverError::JournalCorrupt { .. }), "{refused:?}");
+    names(&refused.to_string(), &[&journal, &newer]);
+    sim.overwrite(0, &older, 60, b"rot");
+    sim.stop(0);
+    names(&opened(&sim, one_topic()).unwrap_err().to_string(), &[&newer, &older]);
+}
+
+#[test]
+fn a_directory_where_a_file_is_written_before_it_takes_its_place_is_named() {
+    for name in ["ringtail-manifest.tmp", "meta.properties.tmp"] {
+        let sim = Simulation::new(26);
+        let path = Path::new(DIRECTORY).join(name);
+        let made = path.clone();
+        sim.block_on(0, 0, |io| async move {
+            drop(written(&io).await);
+            io.disk.create_dir_all(&made).await.unwrap();
+        });
+        sim.stop(0);
+        let refused = opened(&sim, one_topic()).unwrap_err().to_string();
+        assert!(refused.contains(path.to_str().unwrap()), "{refused}");
+    }
+}
+
 /// How many sound batches the first segment of a directory has.
 async fn batches_in(io: &Io, name: &str) -> usize {
     let path = Path::new(DIRECTORY).join(name).join("00000000000000000000.log");
@@ -352,7 +392,7 @@ fn damage_to_the_last_block_of_a_journal_that_was_quiet_is_seen() {
         });
         // A statement is durable, and so is what it is about.
         sim.power_cut(0);
-        let corrupt = RecoverError::JournalCorrupt { path: path.display().to_string(), position: at };
+        let corrupt = RecoverError::JournalCorrupt { path: path.display().to_string(), position: at, checkpoint: None };
         let journal = path.clone();
         let good = sim.block_on(0, 0, |io| async move { io.disk.read_file(&journal).await.unwrap() });
         sim.stop(0);
