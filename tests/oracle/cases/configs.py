@@ -37,6 +37,12 @@ def described(t, label, kind, name, keys=None, synonyms=True, documentation=Fals
             t.note(f"{label}: {config['Name']}", shown)
 
 
+def settled(t, kind, name, key, **wanted):
+    """Kafka's brokers learn of settings a moment after a change of them was answered."""
+    t.until(f"{key} of {name}", lambda answer: wanted.items() <= answer["Results"][0]["Configs"][0].items(), "DescribeConfigs", 4,
+            Resources=[{"ResourceType": kind, "ResourceName": name, "ConfigurationKeys": [key]}])
+
+
 @case()
 def topic_configs(t):
     name = t.topic("one")
@@ -51,12 +57,14 @@ def topic_configs(t):
     alter(t, "validate only", TOPIC, name, ("max.message.bytes", SET, "6000"), only=True)
     alter(t, "append", TOPIC, name, ("cleanup.policy", APPEND, "compact"))
     alter(t, "append again", TOPIC, name, ("cleanup.policy", APPEND, "compact"))
+    settled(t, TOPIC, name, "cleanup.policy", Value="delete,compact")
     described(t, "after append", TOPIC, name, TOPIC_KEYS)
     # What is there twice counts once.
     twice = t.topic("twice")
     t.create(twice, configs={"cleanup.policy": "delete, compact,delete"})
     described(t, "a policy twice", TOPIC, twice, ["cleanup.policy"])
     alter(t, "subtract", TOPIC, name, ("cleanup.policy", SUBTRACT, "delete"))
+    settled(t, TOPIC, name, "cleanup.policy", Value="compact")
     described(t, "after subtract", TOPIC, name, TOPIC_KEYS)
     alter(t, "subtract the rest", TOPIC, name, ("cleanup.policy", SUBTRACT, "compact"))
     alter(t, "delete what is not set", TOPIC, name, ("flush.ms", DELETE, None))
@@ -85,30 +93,24 @@ def topic_configs(t):
     t.ask("no change", "IncrementalAlterConfigs", Resources=[{"ResourceType": TOPIC, "ResourceName": name, "Configs": []}])
 
 
-def settled(t, source):
-    """Kafka's brokers learn of their settings a moment after the answer."""
-    t.until("settings", lambda answer: answer["Results"][0]["Configs"][0]["ConfigSource"] == source, "DescribeConfigs", 4, Resources=[
-        {"ResourceType": BROKER, "ResourceName": "1", "ConfigurationKeys": ["log.retention.ms"]}])
-
-
 @case()
 def broker_configs(t):
     described(t, "at first", BROKER, "1", BROKER_KEYS)
     described(t, "cluster", BROKER, "", BROKER_KEYS)
     described(t, "documented", BROKER, "1", ["log.retention.hours"], documentation=True)
     alter(t, "cluster-wide", BROKER, "", ("log.retention.ms", SET, "90000000"), ("message.max.bytes", SET, "900000"))
-    settled(t, 3)
+    settled(t, BROKER, "1", "log.retention.ms", ConfigSource=3)
     described(t, "after cluster-wide", BROKER, "1", BROKER_KEYS)
     described(t, "cluster after cluster-wide", BROKER, "", BROKER_KEYS)
     alter(t, "one broker", BROKER, "1", ("log.retention.ms", SET, "80000000"))
-    settled(t, 2)
+    settled(t, BROKER, "1", "log.retention.ms", ConfigSource=2)
     described(t, "after one broker", BROKER, "1", BROKER_KEYS)
     name = t.topic("synonyms")
     t.create(name, configs={"retention.ms": "5"})
     described(t, "topic's synonyms", TOPIC, name, ["retention.ms", "max.message.bytes"])
     alter(t, "back", BROKER, "", ("log.retention.ms", DELETE, None), ("message.max.bytes", DELETE, None))
     alter(t, "back again", BROKER, "1", ("log.retention.ms", DELETE, None))
-    settled(t, 5)
+    settled(t, BROKER, "1", "log.retention.ms", ConfigSource=5)
     described(t, "at last", BROKER, "1", BROKER_KEYS)
     for label, broker, key, value in (
         ("read-only key", "1", "log.dirs", "/tmp/x"), ("read-only key of all", "", "node.id", "3"), ("unknown key", "", "no.such.key", "3"),
