@@ -3,13 +3,13 @@
 use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream as StdStream, ToSocketAddrs},
-    os::fd::OwnedFd,
     rc::Rc,
     sync::Arc,
     time::Instant,
 };
 
 use glommio::net::AcceptedTcpStream;
+use socket2::Socket;
 use tracing::warn;
 
 use super::{
@@ -62,7 +62,7 @@ impl fmt::Display for Endpoint {
 
 /// One listener's sockets. Bound, so that the port is known and ours; nobody can connect before [`Listener::open`].
 pub struct Listener {
-    sockets: Vec<OwnedFd>,
+    sockets: Vec<Socket>,
     addresses: Vec<SocketAddr>,
 }
 
@@ -138,7 +138,7 @@ impl Listener {
         unreachable!("the loop ends with its last attempt")
     }
 
-    fn of(sockets: Vec<OwnedFd>) -> io::Result<Self> {
+    fn of(sockets: Vec<Socket>) -> io::Result<Self> {
         let addresses = sockets.iter().map(socket::local_address).collect::<io::Result<_>>()?;
         Ok(Self { sockets, addresses })
     }
@@ -159,7 +159,7 @@ impl Listener {
     /// # Errors  `AddrInUse` if somebody else opened the same port since it was bound.
     pub fn open(self, endpoint: &Endpoint) -> Result<OpenListener, BindError> {
         for socket in &self.sockets {
-            socket::listen(socket, BACKLOG).map_err(|error| BindError { endpoint: endpoint.clone(), error })?;
+            socket.listen(BACKLOG).map_err(|error| BindError { endpoint: endpoint.clone(), error })?;
         }
         Ok(OpenListener(self.sockets))
     }
@@ -171,7 +171,7 @@ fn has_no_ipv6(error: &io::Error) -> bool {
 }
 
 /// Sockets that clients can connect to, to be accepted from on one core.
-pub struct OpenListener(Vec<OwnedFd>);
+pub struct OpenListener(Vec<Socket>);
 
 /// A connection on its way to its core. Closes itself if it does not arrive.
 pub struct Accepted {
@@ -226,7 +226,7 @@ impl Acceptor {
 }
 
 async fn accept_all(
-    socket: OwnedFd,
+    socket: Socket,
     listener: usize,
     limits: Arc<ConnectionLimits>,
     metrics: Rc<Metrics>,
