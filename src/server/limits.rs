@@ -2,25 +2,17 @@
 
 #![allow(unsafe_code)]
 
-use std::{ffi::c_int, io, mem};
+use std::ffi::c_int;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Raises the number of files that may be open to the hard limit and returns it; `None` is "no limit".
-/// # Errors  whatever the system says.
-pub fn raise_open_files() -> io::Result<Option<u64>> {
-    // SAFETY: rlimit is plain data.
-    let mut limit: libc::rlimit = unsafe { mem::zeroed() };
-    // SAFETY: `limit` is writable for the call.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    if limit.rlim_cur != limit.rlim_max {
-        let raised = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
-        // SAFETY: `raised` is readable for the call. Refused in some sandboxes: then the old limit holds.
-        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) } == 0 {
-            limit = raised;
-        }
-    }
-    Ok((limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur))
+#[must_use]
+pub fn raise_open_files() -> Option<u64> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // Refused in some sandboxes: then the old limit holds.
+    let raised = current != maximum && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
+    if raised { maximum } else { current }
 }
 
 /// Of the broker's memory, the part above which the allocator does not keep what was freed.

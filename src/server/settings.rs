@@ -44,8 +44,6 @@ const CONNECTION_BYTES: u64 = 8 << 10;
 
 /// Below this many open files a line says so.
 const OPEN_FILES_FEW: u64 = 4096;
-/// Every system allows as many.
-const OPEN_FILES_GUESSED: u64 = 1024;
 /// Open segment files of the whole broker, if so many may be open twice.
 const SEGMENT_FILES_MAX: u64 = 2000;
 
@@ -123,13 +121,7 @@ impl Machine {
         limits::keep_no_large_memory(memory_bytes);
         probe::io_uring().map_err(|unusable| unusable.to_string())?;
         let io_memory = probe::io_memory(plan.0.len()).map_err(|unusable| unusable.to_string())?;
-        let open_files = match limits::raise_open_files() {
-            Ok(files) => files.unwrap_or(u64::MAX),
-            Err(error) => {
-                warn!(%error, "cannot read the limit of open files");
-                OPEN_FILES_GUESSED
-            }
-        };
+        let open_files = limits::raise_open_files().unwrap_or(u64::MAX);
         if open_files < OPEN_FILES_FEW {
             warn!(files = open_files, "few files may be open; raise the limit (ulimit -n)");
         }

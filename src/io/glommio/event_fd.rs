@@ -1,10 +1,10 @@
 //! The bell that wakes a parked executor: an eventfd that it reads through its own ring.
 #![allow(unsafe_code)]
 
-use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 
 use ::glommio::io::BufferedFile;
+use rustix::event::EventfdFlags;
 
 /// A bell that any thread may ring.
 pub struct EventFd(OwnedFd);
@@ -16,19 +16,13 @@ impl EventFd {
     #[must_use]
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
-        // SAFETY: a plain system call without pointers.
-        let descriptor = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-        assert!(descriptor >= 0, "an eventfd for the mesh: {}", io::Error::last_os_error());
-        // SAFETY: the descriptor is new and nobody else's.
-        Self(unsafe { OwnedFd::from_raw_fd(descriptor) })
+        Self(rustix::event::eventfd(0, EventfdFlags::CLOEXEC).expect("an eventfd for the mesh"))
     }
 
     /// Rings. Never blocks: the counter holds 2^64 - 2 rings.
     pub fn ring(&self) {
-        let one = 1u64.to_ne_bytes();
-        // SAFETY: eight readable bytes and an open descriptor.
-        let written = unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
-        assert!(written == 8, "a bell rings: {}", io::Error::last_os_error());
+        let written = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+        assert!(written == Ok(8), "a bell rings: {written:?}");
     }
 
     /// The listening side, on the core whose bell it is.

@@ -3,11 +3,15 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::mem::{ManuallyDrop, MaybeUninit};
+use std::mem::ManuallyDrop;
 use std::ops::Range;
-use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::fd::{FromRawFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+
+use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit};
 
 use crate::io::{PieceWrite, SharedBuffer};
 
@@ -16,10 +20,6 @@ const TMPFS: i64 = 0x0102_1994;
 
 /// The kernel's limit of the parts of one write.
 const PIECES_MAX: usize = 1024;
-
-fn checked(result: libc::c_int) -> io::Result<()> {
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
 
 /// The file behind a descriptor that somebody else keeps open for as long as the result is used, and closes.
 fn borrowed(descriptor: RawFd) -> ManuallyDrop<fs::File> {
@@ -112,49 +112,37 @@ pub(super) fn sync(descriptor: RawFd) -> io::Result<()> {
 
 /// Takes space and makes the file longer. A file system without `fallocate` only gets the length.
 pub(super) fn allocate(descriptor: RawFd, from: u64, length: u64) -> io::Result<()> {
-    let (Ok(start), Ok(count)) = (i64::try_from(from), i64::try_from(length)) else {
+    let Some(end) = from.checked_add(length).filter(|end| i64::try_from(*end).is_ok()) else {
         return Err(ErrorKind::FileTooLarge.into());
     };
-    // SAFETY: a plain system call without pointers.
-    match checked(unsafe { libc::fallocate(descriptor, 0, start, count) }) {
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-            if self::length(descriptor)? < from + length {
-                truncate(descriptor, from + length)?;
+    match rustix::fs::fallocate(&*borrowed(descriptor), FallocateFlags::empty(), from, length) {
+        Err(Errno::OPNOTSUPP) => {
+            if self::length(descriptor)? < end {
+                truncate(descriptor, end)?;
             }
             Ok(())
         }
-        result => result,
+        result => Ok(result?),
     }
 }
 
 pub(super) fn lock(descriptor: RawFd) -> io::Result<()> {
-    // SAFETY: a plain system call without pointers.
-    checked(unsafe { libc::flock(descriptor, libc::LOCK_EX | libc::LOCK_NB) })
+    Ok(rustix::fs::flock(&*borrowed(descriptor), FlockOperation::NonBlockingLockExclusive)?)
 }
 
 /// Makes durable what was written to the file system of an open directory.
 pub(super) fn sync_filesystem(directory: &fs::File) -> io::Result<()> {
-    // SAFETY: a plain system call on a descriptor that is open.
-    checked(unsafe { libc::syncfs(directory.as_raw_fd()) })
+    Ok(rustix::fs::syncfs(directory)?)
 }
 
 pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
-    let directory = fs::File::open(path)?;
-    let mut figures = MaybeUninit::<libc::statvfs>::uninit();
-    // SAFETY: the descriptor is open and the pointer leads to room for the answer.
-    checked(unsafe { libc::fstatvfs(directory.as_raw_fd(), figures.as_mut_ptr()) })?;
-    // SAFETY: the call has succeeded and so has filled it in.
-    let figures = unsafe { figures.assume_init() };
+    let figures = rustix::fs::statvfs(path)?;
     Ok(figures.f_bavail.saturating_mul(figures.f_frsize))
 }
 
 /// Whether a file lies in memory only.
 pub(super) fn is_tmpfs(descriptor: RawFd) -> io::Result<bool> {
-    let mut figures = MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: the descriptor is open and the pointer leads to room for the answer.
-    checked(unsafe { libc::fstatfs(descriptor, figures.as_mut_ptr()) })?;
-    // SAFETY: the call has succeeded and so has filled it in.
-    Ok(unsafe { figures.assume_init() }.f_type == TMPFS)
+    Ok(rustix::fs::fstatfs(&*borrowed(descriptor))?.f_type == TMPFS)
 }
 
 /// Asks the kernel for a ring and closes it again.
@@ -174,13 +162,9 @@ pub(super) fn try_ring() -> io::Result<()> {
 
 /// The soft limit of locked memory in bytes, after raising it to the hard one; `None` is unlimited.
 pub(super) fn raise_memlock() -> io::Result<Option<u64>> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the pointer leads to room for the answer.
-    checked(unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) })?;
-    if limit.rlim_cur != limit.rlim_max {
-        let raised = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
-        // SAFETY: the pointer leads to the new limit.
-        checked(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const raised) })?;
+    let Rlimit { current, maximum } = rustix::process::getrlimit(Resource::Memlock);
+    if current != maximum {
+        rustix::process::setrlimit(Resource::Memlock, Rlimit { current: maximum, maximum })?;
     }
-    Ok((limit.rlim_max != libc::RLIM_INFINITY).then_some(limit.rlim_max))
+    Ok(maximum)
 }
