@@ -256,26 +256,10 @@ pub fn nearest<'a>(name: &str, keys: impl Iterator<Item = &'a Key>) -> Option<&'
     if name.len() > 100 {
         return None;
     }
-    keys.map(|key| (distance(name, key.name), key.name))
+    keys.map(|key| (strsim::levenshtein(name, key.name), key.name))
         .filter(|(distance, _)| *distance <= distance_max)
         .min()
         .map(|(_, name)| name)
-}
-
-/// Letters to insert, remove or replace until one text is the other.
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (index, letter) in left.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = index + 1;
-        for (column, other) in right.iter().enumerate() {
-            let replaced = diagonal + usize::from(letter != *other);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(row[column] + 1).min(diagonal + 1);
-        }
-    }
-    row[right.len()]
 }
 
 #[cfg(test)]
