@@ -58,16 +58,9 @@ impl fmt::Display for Note {
 }
 
 /// Why the broker cannot start with these settings: one line that names place, key, value and what is allowed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
 pub struct ConfigError(pub String);
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for ConfigError {}
 
 /// Where each setting was made, for error messages.
 #[derive(Clone, Debug, Default)]

@@ -1,18 +1,11 @@
 //! From text to value, with Kafka's rules and Kafka's words.
 
-use std::fmt;
-
 use super::keys::{Allowed, Key, Kind};
 
 /// Why a value is not taken, in Kafka's words.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
 pub struct Invalid(pub String);
-
-impl fmt::Display for Invalid {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.0)
-    }
-}
 
 /// Longest value that is taken, in bytes: Kafka's bound of a string.
 pub const VALUE_BYTES_MAX: usize = i16::MAX as usize;

@@ -1,6 +1,6 @@
 //! What a log is told from outside: limits of a core, settings of a partition, and what can go wrong.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use crate::{
     base::{Map, Offset, PartitionKey, Set, TopicId},
@@ -101,11 +101,13 @@ impl Default for LogSettings {
 }
 
 /// Why a log cannot do what it was asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {
     /// No room on the disk. Reads go on; appends may succeed later.
+    #[error("no room on the disk")]
     Full,
     /// The partition is offline: its files cannot be read or written.
+    #[error("{path}: {message}")]
     Io {
         /// The file.
         path: String,
@@ -113,6 +115,7 @@ pub enum LogError {
         message: String,
     },
     /// Bytes on disk are not what was written there.
+    #[error("{:020}.log is corrupt at position {position}", .segment.0)]
     Corrupt {
         /// The base offset of the segment.
         segment: Offset,
@@ -120,34 +123,21 @@ pub enum LogError {
         position: u64,
     },
     /// The offset is below the log's start or beyond its end.
+    #[error("offset out of range")]
     OffsetOutOfRange,
     /// The partition was deleted meanwhile.
+    #[error("the partition was deleted")]
     Deleted,
     /// The broker is stopping.
+    #[error("the broker is stopping")]
     Stopping,
 }
 
-impl fmt::Display for LogError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Full => out.write_str("no room on the disk"),
-            Self::Io { path, message } => write!(out, "{path}: {message}"),
-            Self::Corrupt { segment, position } => {
-                write!(out, "{:020}.log is corrupt at position {position}", segment.0)
-            }
-            Self::OffsetOutOfRange => out.write_str("offset out of range"),
-            Self::Deleted => out.write_str("the partition was deleted"),
-            Self::Stopping => out.write_str("the broker is stopping"),
-        }
-    }
-}
-
-impl std::error::Error for LogError {}
-
 /// Why a data directory cannot be opened. Each says what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecoverError {
     /// A file operation failed.
+    #[error("{path}: {message}")]
     Io {
         /// The file or directory.
         path: String,
@@ -155,6 +145,11 @@ pub enum RecoverError {
         message: String,
     },
     /// A block of a journal is damaged although valid ones follow it: acknowledged records would be lost.
+    #[error(
+        "{path}: the journal block at {position} is damaged but later ones are intact, so acknowledged \
+             records would be lost; restore the file from a copy, or move the data directory away{}",
+        if_damaged_too(.checkpoint)
+    )]
     JournalCorrupt {
         /// The journal file.
         path: String,
@@ -164,6 +159,10 @@ pub enum RecoverError {
         checkpoint: Option<String>,
     },
     /// A part of a journal cannot be read, and a block that counts may lie there.
+    #[error(
+        "{path}: the disk cannot read it at {position}, where acknowledged records may lie; copy the data directory \
+             to another disk as long as it can be read, or restore the file from a copy"
+    )]
     JournalUnreadable {
         /// The journal file.
         path: String,
@@ -171,11 +170,19 @@ pub enum RecoverError {
         position: u64,
     },
     /// A checkpoint that nothing can stand in for is not there, or is not what was written.
+    #[error(
+        "{path} is missing or damaged, and no other checkpoint can stand in for it; restore it from a copy, or move \
+             the data directory away"
+    )]
     CheckpointCorrupt {
         /// The checkpoint.
         path: String,
     },
     /// A later Ringtail wrote a file.
+    #[error(
+        "{path} was written by a newer Ringtail (version {version} of its format); start that one, or move the data \
+             directory away"
+    )]
     Newer {
         /// The file.
         path: String,
@@ -183,11 +190,16 @@ pub enum RecoverError {
         version: u8,
     },
     /// The manifest cannot be read.
+    #[error("{path} is damaged; restore it from a copy, or move the data directory away")]
     ManifestCorrupt {
         /// The manifest.
         path: String,
     },
     /// There is no manifest, but what only a life with one can have left.
+    #[error(
+        "{path} is missing, but {found} is there, and without the one nobody knows what of the other counts; restore \
+             it from a copy, or move the data directory away (nothing was changed)"
+    )]
     ManifestMissing {
         /// The manifest.
         path: String,
@@ -195,6 +207,10 @@ pub enum RecoverError {
         found: String,
     },
     /// Bytes of a file are not what was written there, and nothing can stand in for them.
+    #[error(
+        "{path} is damaged at position {position}; restore it from a copy, or move the data directory away (nothing \
+             was removed)"
+    )]
     Damaged {
         /// The file.
         path: String,
@@ -202,6 +218,10 @@ pub enum RecoverError {
         position: u64,
     },
     /// The mark of our own clean stop is not in the directory any more.
+    #[error(
+        "{path} is not the one that Ringtail left: Apache Kafka has written to the directory since; choose another \
+             one with log.dirs, or, if you know that it has not, write {mark} to that file"
+    )]
     TouchedByKafka {
         /// The file that has it.
         path: String,
@@ -209,13 +229,19 @@ pub enum RecoverError {
         mark: String,
     },
     /// Another process still holds a journal.
+    #[error("{path} is held by another process; stop the other broker first")]
     Busy {
         /// The journal file.
         path: String,
     },
     /// The metadata log cannot be understood, so nobody knows which partitions live.
+    #[error("{0}; restore __cluster_metadata-0 from a copy, or move the data directory away")]
     Metadata(String),
     /// What a checkpoint says of a partition's producers and epochs cannot be read.
+    #[error(
+        "partition {key}: {error} (in its checkpoint); start the Ringtail that wrote it, or restore the checkpoint \
+             from a copy"
+    )]
     State {
         /// The partition.
         key: PartitionKey,
@@ -223,6 +249,7 @@ pub enum RecoverError {
         error: StateError,
     },
     /// A partition's checkpoint or journal entries contradict its files.
+    #[error("partition {key}: {error}; look after the file, restore it from a copy, or move the data directory away")]
     Partition {
         /// The partition.
         key: PartitionKey,
@@ -231,72 +258,10 @@ pub enum RecoverError {
     },
 }
 
-impl fmt::Display for RecoverError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io { path, message } => write!(out, "{path}: {message}"),
-            Self::JournalCorrupt { path, position, checkpoint } => {
-                write!(
-                    out,
-                    "{path}: the journal block at {position} is damaged but later ones are intact, so acknowledged \
-                     records would be lost; restore the file from a copy, or move the data directory away"
-                )?;
-                match checkpoint {
-                    Some(path) => write!(out, "; {path} is damaged too: without it the block may not be needed"),
-                    None => Ok(()),
-                }
-            }
-            Self::JournalUnreadable { path, position } => write!(
-                out,
-                "{path}: the disk cannot read it at {position}, where acknowledged records may lie; copy the data directory \
-                 to another disk as long as it can be read, or restore the file from a copy"
-            ),
-            Self::CheckpointCorrupt { path } => write!(
-                out,
-                "{path} is missing or damaged, and no other checkpoint can stand in for it; restore it from a copy, or move \
-                 the data directory away"
-            ),
-            Self::Newer { path, version } => write!(
-                out,
-                "{path} was written by a newer Ringtail (version {version} of its format); start that one, or move the data \
-                 directory away"
-            ),
-            Self::ManifestCorrupt { path } => {
-                write!(out, "{path} is damaged; restore it from a copy, or move the data directory away")
-            }
-            Self::ManifestMissing { path, found } => write!(
-                out,
-                "{path} is missing, but {found} is there, and without the one nobody knows what of the other counts; restore \
-                 it from a copy, or move the data directory away (nothing was changed)"
-            ),
-            Self::Damaged { path, position } => write!(
-                out,
-                "{path} is damaged at position {position}; restore it from a copy, or move the data directory away (nothing \
-                 was removed)"
-            ),
-            Self::TouchedByKafka { path, mark } => write!(
-                out,
-                "{path} is not the one that Ringtail left: Apache Kafka has written to the directory since; choose another \
-                 one with log.dirs, or, if you know that it has not, write {mark} to that file"
-            ),
-            Self::Busy { path } => write!(out, "{path} is held by another process; stop the other broker first"),
-            Self::Metadata(why) => {
-                write!(out, "{why}; restore __cluster_metadata-0 from a copy, or move the data directory away")
-            }
-            Self::State { key, error } => write!(
-                out,
-                "partition {key}: {error} (in its checkpoint); start the Ringtail that wrote it, or restore the checkpoint \
-                 from a copy"
-            ),
-            Self::Partition { key, error } => write!(
-                out,
-                "partition {key}: {error}; look after the file, restore it from a copy, or move the data directory away"
-            ),
-        }
-    }
+fn if_damaged_too(checkpoint: &Option<String>) -> String {
+    let words = |path| format!("; {path} is damaged too: with it the block may not be needed");
+    checkpoint.as_ref().map(words).unwrap_or_default()
 }
-
-impl std::error::Error for RecoverError {}
 
 /// The metadata log as it was found: whole batches, each summed, without a gap.
 #[derive(Clone, Debug, Default)]

@@ -1,6 +1,6 @@
 //! The image of the cluster that its records leave behind.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use imbl::OrdMap;
 use uuid::Uuid;
@@ -68,16 +68,9 @@ pub struct PartitionRegistration {
 }
 
 /// A record that does not fit the image: the metadata log is damaged, or was not applied in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
 pub struct Inconsistent(pub String);
-
-impl fmt::Display for Inconsistent {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Inconsistent {}
 
 static NO_OVERRIDES: Overrides = Overrides::new();
 

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    fmt,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -32,27 +31,17 @@ pub struct Ticket {
 }
 
 /// Why a connection is not accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// `max.connections` is reached, or what memory and open files allow.
+    #[error(
+        "{0} connections are open, all that there may be (max.connections, --memory or the open files allow no \
+             more; see the line at the start)"
+    )]
     Connections(usize),
     /// `max.connections.per.ip` is reached.
+    #[error("{0} connections from this address are open, all that max.connections.per.ip allows")]
     PerAddress(usize),
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Connections(open) => write!(
-                out,
-                "{open} connections are open, all that there may be (max.connections, --memory or the open files allow no \
-                 more; see the line at the start)"
-            ),
-            Self::PerAddress(open) => {
-                write!(out, "{open} connections from this address are open, all that max.connections.per.ip allows")
-            }
-        }
-    }
 }
 
 impl ConnectionLimits {

@@ -19,26 +19,15 @@ pub struct PartitionState {
 }
 
 /// Why bytes are no [`PartitionState`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
     /// They are not what was written.
+    #[error("not a partition's state")]
     Damaged,
     /// They are in this version of the format, which is newer than ours.
+    #[error("a partition's state in version {0}, which is newer than this one")]
     Newer(u8),
 }
-
-impl std::fmt::Display for StateError {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Damaged => out.write_str("not a partition's state"),
-            Self::Newer(version) => {
-                write!(out, "a partition's state in version {version}, which is newer than this one")
-            }
-        }
-    }
-}
-
-impl std::error::Error for StateError {}
 
 /// What is written. Version 1 had no byte for it: it begins with the highest byte of an offset, which is zero. A new
 /// field takes the next number; what an older one lacks is read as absent.

@@ -3,8 +3,6 @@
 //! A frame is a 4-byte big-endian length and as many bytes. Here it comes without the length and leaves with it.
 //! The codec's own head decoder panics on frames below four bytes, so heads are read by hand.
 
-use std::fmt;
-
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::{
     messages::{ApiKey, ResponseHeader},
@@ -38,24 +36,17 @@ pub struct RequestHead {
 }
 
 /// Why a frame cannot be a request. The connection is closed: Kafka has no answer for it either.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// No implemented request has this key.
+    #[error("unknown api key {0}")]
     UnknownKey(i16),
     /// The key is known, the version is not.
+    #[error("unsupported version {1} of {name}", name = .0.name)]
     UnsupportedVersion(&'static Api, i16),
     /// The head ends early or lies about its lengths.
+    #[error("malformed request head: {0}")]
     Malformed(Malformed),
-}
-
-impl fmt::Display for FrameError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::UnknownKey(key) => write!(out, "unknown api key {key}"),
-            Self::UnsupportedVersion(api, version) => write!(out, "unsupported version {version} of {}", api.name),
-            Self::Malformed(why) => write!(out, "malformed request head: {why}"),
-        }
-    }
 }
 
 /// Key and version of a frame of which at least the first four bytes are there.

@@ -7,7 +7,7 @@
 
 pub mod shapes;
 
-use std::{fmt, ops::Range};
+use std::ops::Range;
 
 use self::shapes::{Field, Kind, Shape};
 use crate::protocol::versions::Api;
@@ -20,36 +20,29 @@ pub const ELEMENTS_MAX: usize = 1 << 18;
 pub const ELEMENT_BYTES_MAX: usize = 192;
 
 /// Why a request is not what its key and version say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// A field passes the end of the frame.
+    #[error("it ends early")]
     Truncated,
     /// A length is below its minimum, or null where null is not allowed.
+    #[error("bad length")]
     Length,
     /// An array claims more elements than the rest of the frame can hold.
+    #[error("an array longer than the frame")]
     Count,
     /// More than [`ELEMENTS_MAX`] elements.
+    #[error("too many elements")]
     TooMany,
     /// A variable-length number with more than 32 bits.
+    #[error("bad variable-length number")]
     Varint,
     /// A tagged field whose size is not its content's, or a tag that this version does not have.
+    #[error("bad tagged field")]
     Tag,
     /// Text is not UTF-8.
+    #[error("text is not utf-8")]
     Utf8,
-}
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Truncated => "it ends early",
-            Self::Length => "bad length",
-            Self::Count => "an array longer than the frame",
-            Self::TooMany => "too many elements",
-            Self::Varint => "bad variable-length number",
-            Self::Tag => "bad tagged field",
-            Self::Utf8 => "text is not utf-8",
-        })
-    }
 }
 
 /// Walks the body of a request. Returns how many bytes it takes; bytes after it are ignored, as Kafka ignores them.

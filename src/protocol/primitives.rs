@@ -6,8 +6,6 @@
 mod reader;
 mod writer;
 
-use std::fmt;
-
 pub use reader::Reader;
 pub use writer::Writer;
 
@@ -15,9 +13,10 @@ pub use writer::Writer;
 pub const STRING_BYTES_MAX: usize = i16::MAX as usize;
 
 /// Why bytes do not mean anything. None of these is ever a panic: the bytes came from a network or a disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// A field needs `wanted` bytes and only `left` are there.
+    #[error("a field of {wanted} bytes where {left} are left")]
     Truncated {
         /// Bytes the field needs.
         wanted: usize,
@@ -25,10 +24,13 @@ pub enum Malformed {
         left: usize,
     },
     /// A length below zero where null is not allowed, or below -1 where it is; also a compact null.
+    #[error("impossible length {0}")]
     Length(i64),
     /// A string longer than [`STRING_BYTES_MAX`].
+    #[error("a string of {0} bytes")]
     LongString(usize),
     /// More array elements than the bytes that are left could hold.
+    #[error("{count} array elements in {left} bytes")]
     Count {
         /// Elements announced.
         count: usize,
@@ -36,34 +38,21 @@ pub enum Malformed {
         left: usize,
     },
     /// A varint that does not fit its type.
+    #[error("a varint that is too long")]
     Varint,
     /// A string that is not UTF-8.
+    #[error("a string that is not UTF-8")]
     Utf8,
     /// Tags that do not ascend, or a tagged field that does not fill its declared size.
+    #[error("tagged field {0} out of order or of the wrong size")]
     Tags(u32),
     /// Bytes behind the last field.
+    #[error("{0} bytes behind the last field")]
     Trailing(usize),
     /// A version of a struct that is not known here.
+    #[error("unknown version {0}")]
     Version(i16),
 }
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Truncated { wanted, left } => write!(out, "a field of {wanted} bytes where {left} are left"),
-            Self::Length(length) => write!(out, "impossible length {length}"),
-            Self::LongString(length) => write!(out, "a string of {length} bytes"),
-            Self::Count { count, left } => write!(out, "{count} array elements in {left} bytes"),
-            Self::Varint => out.write_str("a varint that is too long"),
-            Self::Utf8 => out.write_str("a string that is not UTF-8"),
-            Self::Tags(tag) => write!(out, "tagged field {tag} out of order or of the wrong size"),
-            Self::Trailing(left) => write!(out, "{left} bytes behind the last field"),
-            Self::Version(version) => write!(out, "unknown version {version}"),
-        }
-    }
-}
-
-impl std::error::Error for Malformed {}
 
 #[cfg(test)]
 mod tests {
