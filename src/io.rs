@@ -24,7 +24,7 @@ pub use self::{
     failure::{is_full, is_passing},
     file_write::{FileLeft, FileWrite, Left, Mark, PieceWrite},
     memory::{ALIGNMENT, Buffer, Pinned, SharedBuffer, Slice, Tail, align_up},
-    mesh::{Expecting, Mesh, MeshSeed, mesh, mesh_bytes},
+    mesh::{Mesh, MeshSeed, mesh, mesh_bytes},
     rand::Rand,
     spawner::{JoinHandle, Spawner},
     together::{Either, either, join_all},

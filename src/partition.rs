@@ -6,7 +6,6 @@ mod append;
 mod codec;
 mod epochs;
 mod fetch;
-pub mod fetch_limits;
 pub mod fetch_session;
 mod follow;
 mod producers;

@@ -1,4 +1,4 @@
-//! Waiting within one core: [`oneshot`], [`queue`], [`Notify`], [`Watch`], [`Semaphore`]. Nothing here is `Send`.
+//! Waiting within one core: [`oneshot`], [`queue`], [`Notify`], [`Semaphore`]. Nothing here is `Send`.
 
 mod notify;
 mod oneshot;
@@ -6,7 +6,7 @@ mod queue;
 mod semaphore;
 
 pub use self::{
-    notify::{Notified, Notify, Watch},
+    notify::{Notified, Notify},
     oneshot::{OneshotReceiver, OneshotSender, oneshot},
     queue::{QueueReceiver, QueueSender, TrySendError, queue},
     semaphore::{Acquire, Permit, Semaphore},

@@ -1,14 +1,13 @@
 //! Messages between the cores of one process: a bounded queue for each pair, and a bell for a core that sleeps.
 //!
-//! A core that is awake finds messages without a system call. One that waits for the answer of another core may look
-//! for up to 30 µs before it sleeps ([`Mesh::expecting`]); a parked core costs about 35 µs to wake.
+//! A core that is awake finds messages without a system call; a parked core costs about 35 µs to wake.
 
 mod pair;
 
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    future::{Future, poll_fn},
+    future::Future,
     pin::Pin,
     rc::Rc,
     sync::{
@@ -16,7 +15,6 @@ use std::{
         atomic::{AtomicBool, Ordering, fence},
     },
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
 use self::pair::{Own, Receiver, Sender, Timed, pair};
@@ -40,9 +38,6 @@ fn slots(cores: usize) -> usize {
 pub fn mesh_bytes<M>(cores: usize) -> usize {
     cores * cores.saturating_sub(1) * slots(cores) * size_of::<Timed<M>>()
 }
-
-/// How long a core that expects an answer looks for it before it sleeps.
-const SPIN: Duration = Duration::from_micros(30);
 
 /// Messages taken from one core before the next core's are looked at.
 const FAIR_MESSAGES: usize = 32;
@@ -138,8 +133,6 @@ impl<M: Send + 'static> MeshSeed<M> {
             next_turn: Cell::new(0),
             next_from: Cell::new(0),
             taken: Cell::new(0),
-            expecting: Cell::new(0),
-            awake_until: Cell::new(Instant(0)),
         };
         let mesh = Mesh { local: Rc::new(local) };
         mesh.attend_bell(io);
@@ -161,8 +154,6 @@ struct Local<M> {
     next_turn: Cell<u64>,
     next_from: Cell<usize>,
     taken: Cell<usize>,
-    expecting: Cell<usize>,
-    awake_until: Cell<Instant>,
 }
 
 impl<M> Local<M> {
@@ -295,23 +286,6 @@ impl<M: Send + 'static> Mesh<M> {
             if let Some(message) = self.try_recv() {
                 return message;
             }
-            if self.local.expecting.get() > 0 && self.local.clock.now() < self.local.awake_until.get() {
-                // Gives way to the other tasks and looks again: twenty times faster than being woken.
-                let mut yielded = false;
-                poll_fn(|context| {
-                    if std::mem::replace(&mut yielded, true) {
-                        return Poll::Ready(());
-                    }
-                    context.waker().wake_by_ref();
-                    Poll::Pending
-                })
-                .await;
-                // In the simulator time must pass, or spinning would never end.
-                if let Some(clock) = self.local.clock.simulated() {
-                    clock.yield_now().await;
-                }
-                continue;
-            }
             Parked { mesh: self, arrival: None }.await;
         }
     }
@@ -333,9 +307,6 @@ impl<M: Send + 'static> Mesh<M> {
                 self.local.inboxes[from].ring();
             }
             self.remember_turn(from);
-            if self.local.expecting.get() > 0 {
-                self.local.awake_until.set(self.local.clock.now() + SPIN);
-            }
             return message;
         }
         None
@@ -350,20 +321,6 @@ impl<M: Send + 'static> Mesh<M> {
             self.local.next_from.set(from);
             self.local.taken.set(taken);
         }
-    }
-
-    /// Says that an answer from another core is on its way: while the guard lives, the receiver looks for messages for
-    /// up to 30 µs after this call and after each message, before the core sleeps.
-    #[must_use]
-    pub fn expecting(&self) -> Expecting<M> {
-        self.local.expecting.set(self.local.expecting.get() + 1);
-        self.local.awake_until.set(self.local.clock.now() + SPIN);
-        // A receiver that is parked starts to look.
-        let receiver = self.local.receiver.borrow_mut().take();
-        if let Some(receiver) = receiver {
-            receiver.wake();
-        }
-        Expecting { local: self.local.clone() }
     }
 
     /// Starts the task that hears this core's bell. It ends with the executor.
@@ -395,17 +352,6 @@ impl<M: Send + 'static> Mesh<M> {
     }
 }
 
-/// While it lives, its core looks for messages before it sleeps; see [`Mesh::expecting`].
-pub struct Expecting<M> {
-    local: Rc<Local<M>>,
-}
-
-impl<M> Drop for Expecting<M> {
-    fn drop(&mut self) {
-        self.local.expecting.set(self.local.expecting.get() - 1);
-    }
-}
-
 /// The receiver, asleep: announces it, looks once more, waits for the bell.
 struct Parked<'a, M> {
     mesh: &'a Mesh<M>,
@@ -424,7 +370,7 @@ impl<M: Send + 'static> Future for Parked<'_, M> {
         let now = local.clock.now();
         let arrivals = (0..local.inboxes.len()).filter_map(|from| local.arrival(from));
         let awake = match arrivals.min() {
-            None => local.expecting.get() > 0 && now < local.awake_until.get(),
+            None => false,
             Some(arrival) if arrival <= now => true,
             Some(arrival) => {
                 let clock = local.clock.simulated().expect("only the simulator delays messages");

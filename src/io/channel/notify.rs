@@ -1,7 +1,7 @@
 //! Tell all who wait that something changed.
 
 use std::{
-    cell::{Cell, Ref, RefCell},
+    cell::{Cell, RefCell},
     collections::BTreeMap,
     future::Future,
     pin::Pin,
@@ -82,59 +82,6 @@ impl Drop for Notified {
     }
 }
 
-struct Watched<T> {
-    value: RefCell<T>,
-    bell: Notify,
-}
-
-/// A value that can be waited for. Cheap to clone; all clones are the same value.
-pub struct Watch<T>(Rc<Watched<T>>);
-
-impl<T> Clone for Watch<T> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<T> Watch<T> {
-    /// A watched value.
-    #[must_use]
-    pub fn new(value: T) -> Self {
-        Self(Rc::new(Watched { value: RefCell::new(value), bell: Notify::new() }))
-    }
-
-    /// Sets the value and wakes all who wait.
-    pub fn set(&self, value: T) {
-        let old = self.0.value.replace(value);
-        drop(old);
-        self.0.bell.notify_all();
-    }
-
-    /// Looks at the value. Not to be held across an `.await`.
-    #[must_use]
-    pub fn borrow(&self) -> Ref<'_, T> {
-        self.0.value.borrow()
-    }
-
-    /// Resolves at the next [`set`](Self::set) after this call.
-    #[must_use]
-    pub fn changed(&self) -> Notified {
-        self.0.bell.notified()
-    }
-
-    /// Waits until `accept` finds what it looks for in the value.
-    pub async fn wait_for<R>(&self, mut accept: impl FnMut(&T) -> Option<R>) -> R {
-        loop {
-            let changed = self.changed();
-            let found = accept(&self.borrow());
-            if let Some(found) = found {
-                return found;
-            }
-            changed.await;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use futures_lite::future::{block_on, poll_once};
@@ -155,16 +102,5 @@ mod tests {
         assert!(block_on(poll_once(&mut late)).is_none());
         drop(late);
         assert_eq!(bell.waiting(), 0, "who gives up leaves nothing behind");
-    }
-
-    #[test]
-    fn a_watch_is_waited_for() {
-        let watch = Watch::new(1);
-        let mut found = Box::pin(watch.wait_for(|value| (*value > 2).then_some(*value)));
-        assert!(block_on(poll_once(&mut found)).is_none());
-        watch.set(2);
-        assert!(block_on(poll_once(&mut found)).is_none());
-        watch.set(3);
-        assert_eq!(block_on(found), 3);
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 struct State {
-    total: Cell<usize>,
+    total: usize,
     available: Cell<usize>,
     waiting: RefCell<VecDeque<Rc<Waiter>>>,
 }
@@ -30,25 +30,7 @@ impl Semaphore {
     /// A budget of `total`.
     #[must_use]
     pub fn new(total: usize) -> Self {
-        Self(Rc::new(State { total: Cell::new(total), available: Cell::new(total), waiting: RefCell::default() }))
-    }
-
-    /// What is free now.
-    #[must_use]
-    pub fn available(&self) -> usize {
-        self.0.available.get()
-    }
-
-    /// The whole budget.
-    #[must_use]
-    pub fn total(&self) -> usize {
-        self.0.total.get()
-    }
-
-    /// How many wait.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.0.waiting.borrow().len()
+        Self(Rc::new(State { total, available: Cell::new(total), waiting: RefCell::default() }))
     }
 
     /// Takes `amount` at once, if it is free and nobody waits.
@@ -65,14 +47,8 @@ impl Semaphore {
     /// # Panics
     /// If `amount` is more than the whole budget: it would wait for ever, so callers cut it down first.
     pub fn acquire(&self, amount: usize) -> Acquire {
-        assert!(amount <= self.total(), "asked for {amount} of a budget of {}", self.total());
+        assert!(amount <= self.0.total, "asked for {amount} of a budget of {}", self.0.total);
         Acquire { state: self.0.clone(), amount, waiter: None, done: false }
-    }
-
-    /// Makes the budget larger.
-    pub fn grow(&self, amount: usize) {
-        self.0.total.set(self.0.total.get() + amount);
-        self.0.release(amount);
     }
 }
 
@@ -159,43 +135,9 @@ pub struct Permit {
     amount: usize,
 }
 
-impl Permit {
-    /// How much this permit holds.
-    #[must_use]
-    pub fn amount(&self) -> usize {
-        self.amount
-    }
-
-    /// Cuts `amount` off into a permit of its own.
-    /// # Panics
-    /// If the permit holds less.
-    #[must_use]
-    pub fn split(&mut self, amount: usize) -> Self {
-        self.amount = self.amount.checked_sub(amount).expect("a permit is split within what it holds");
-        Self { state: self.state.clone(), amount }
-    }
-
-    /// Joins another permit of the same budget to this one.
-    /// # Panics
-    /// If the permits are of different budgets.
-    pub fn merge(&mut self, mut other: Self) {
-        assert!(Rc::ptr_eq(&self.state, &other.state), "permits of one budget");
-        self.amount += std::mem::take(&mut other.amount);
-    }
-
-    /// Gives all but `amount` back.
-    pub fn shrink_to(&mut self, amount: usize) {
-        if amount < self.amount {
-            drop(self.split(self.amount - amount));
-        }
-    }
-}
-
 impl Drop for Permit {
     fn drop(&mut self) {
-        if self.amount > 0 {
-            self.state.release(self.amount);
-        }
+        self.state.release(self.amount);
     }
 }
 
@@ -205,26 +147,30 @@ mod tests {
 
     use super::*;
 
+    /// What would be had at once.
+    fn available(budget: &Semaphore) -> usize {
+        (1..=budget.0.total).rev().find(|amount| block_on(poll_once(budget.acquire(*amount))).is_some()).unwrap_or(0)
+    }
+
     #[test]
     fn first_come_first_served_even_if_the_second_would_fit() {
         let budget = Semaphore::new(10);
-        let held = budget.try_acquire(8).unwrap();
+        let held = block_on(budget.acquire(8));
         let mut large = budget.acquire(5);
         assert!(block_on(poll_once(&mut large)).is_none());
         let mut small = budget.acquire(1);
         assert!(block_on(poll_once(&mut small)).is_none());
-        assert!(budget.try_acquire(1).is_none());
         drop(held);
-        let (large, small) = (block_on(large), block_on(small));
-        assert_eq!((large.amount(), small.amount(), budget.available()), (5, 1, 4));
-        drop((large, small));
-        assert_eq!(budget.available(), 10);
+        let both = (block_on(large), block_on(small));
+        assert_eq!(available(&budget), 4);
+        drop(both);
+        assert_eq!(available(&budget), 10);
     }
 
     #[test]
     fn who_gives_up_blocks_nobody_and_keeps_nothing() {
         let budget = Semaphore::new(4);
-        let held = budget.try_acquire(2).unwrap();
+        let held = block_on(budget.acquire(2));
         let mut large = budget.acquire(4);
         let mut small = budget.acquire(1);
         assert!(block_on(poll_once(&mut large)).is_none());
@@ -236,19 +182,6 @@ mod tests {
         assert!(block_on(poll_once(&mut granted)).is_none());
         drop(held);
         drop(granted);
-        assert_eq!(budget.available(), 4, "granted, never polled again, given back");
-    }
-
-    #[test]
-    fn permits_split_merge_and_shrink() {
-        let budget = Semaphore::new(10);
-        let mut permit = budget.try_acquire(10).unwrap();
-        let part = permit.split(3);
-        permit.shrink_to(4);
-        assert_eq!(budget.available(), 3);
-        permit.merge(part);
-        assert_eq!((permit.amount(), budget.available()), (7, 3));
-        drop(permit);
-        assert_eq!(budget.available(), 10);
+        assert_eq!(available(&budget), 4, "granted, never polled again, given back");
     }
 }

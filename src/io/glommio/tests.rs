@@ -246,7 +246,6 @@ async fn ask_around(io: Io, mesh: Mesh<(usize, u64)>, rounds: u64) -> u64 {
     let mut sum = 0;
     for round in 0..rounds {
         for other in (0..cores).filter(|other| *other != core) {
-            let _looking = (round % 2 == 0).then(|| mesh.expecting());
             mesh.send(other, (core, round * 2)).await;
             sum += arrived.recv().await.unwrap();
         }
