@@ -19,9 +19,8 @@ mod values;
 pub use self::{
     broker::BrokerConfig,
     keys::{Effect, Key, Kind, Update},
-    layers::{Layers, Overrides, Resolved, Source, Statics, Synonym},
-    listeners::{Listener, SecurityProtocol},
+    layers::{Layers, Overrides, Statics, Synonym},
+    listeners::Listener,
     load::{ConfigError, Loaded, Note, load},
-    properties::{Property, parse as parse_properties},
-    topic::{CleanupPolicy, CompressionType, Durability, TimestampType, TopicConfig},
+    topic::{CompressionType, Durability, TimestampType, TopicConfig},
 };

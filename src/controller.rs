@@ -17,7 +17,7 @@ mod start;
 
 use kafka_protocol::protocol::StrBytes;
 
-pub use self::start::{BrokerRegistration, METADATA_VERSION, METADATA_VERSION_MIN, new_leader_epoch, partitions_led};
+pub use self::start::{BrokerRegistration, new_leader_epoch, partitions_led};
 use crate::{
     base::{BrokerId, ErrorCode, ProducerId},
     config::{BrokerConfig, Layers},

@@ -17,14 +17,14 @@ use self::role::Role;
 pub use self::{
     append::AppendPlan,
     epochs::EpochCache,
-    fetch::{FetchPartition, FetchPlan, FetchRefusal, Isolation, Reader},
+    fetch::{FetchPartition, FetchRefusal, Isolation, Reader},
     follow::FollowRefusal,
-    producers::{PRODUCERS_MAX, Producers},
+    producers::Producers,
     role::{AssignedRole, Assignment},
     state::{PartitionState, StateError},
     validate::{
-        CompressionPolicy, RECORD_ERRORS_MAX, REWRITTEN_BYTES_MAX, Refusal, SCANNED_BYTES_MAX, TopicRules, ValidBatch,
-        rewriting_bytes, validate,
+        CompressionPolicy, REWRITTEN_BYTES_MAX, Refusal, SCANNED_BYTES_MAX, TopicRules, ValidBatch, rewriting_bytes,
+        validate,
     },
 };
 use crate::base::{ErrorCode, LeaderEpoch, Offset, PartitionKey, Timestamp};

@@ -18,8 +18,8 @@ use std::{
 
 use tracing::error;
 
+pub use self::unanswered::Acks;
 use self::unanswered::Unanswered;
-pub use self::{follow::FollowError, unanswered::Acks};
 use crate::{
     base::{ErrorCode, LeaderEpoch, Offset, PartitionKey, Timestamp},
     io::{

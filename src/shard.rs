@@ -16,14 +16,13 @@ mod router;
 mod settings;
 mod start;
 
-pub use call::{
-    Answer, AnyAnswer, AnyControlAsk, Call, FetchCall, ListedOffset, Message, OffsetsCall, ProducePart, mesh_bytes,
+pub use self::{
+    call::{FetchCall, ListedOffset, OffsetsCall, ProducePart, mesh_bytes},
+    core::Broker,
+    replies::{Held, Leaving, ReplyMemory},
+    rewrites::{RewriteMemory, Rewriting},
+    router::{Bounds, Router},
+    start::{CoreSeed, Registration, Started, check, recover, start},
 };
-pub use core::{Broker, Core, TopicView};
-pub use produce::ProducePending;
-pub use replies::{Held, Leaving, ReplyMemory};
-pub use rewrites::{RewriteMemory, Rewriting};
-pub use router::{Bounds, Router};
 #[cfg(test)]
-pub(crate) use start::start_with;
-pub use start::{CoreSeed, Registration, StartError, Started, check, recover, start};
+pub use self::{core::TopicView, start::start_with};

@@ -76,12 +76,6 @@ impl Groups {
         self.config.bytes_max = bytes_max;
     }
 
-    /// How many requests are parked.
-    #[must_use]
-    pub fn parked(&self) -> usize {
-        self.parked.len()
-    }
-
     /// About how many bytes the groups hold.
     #[must_use]
     pub const fn held_bytes(&self) -> usize {

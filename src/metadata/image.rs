@@ -91,12 +91,6 @@ impl Image {
         self.names.values().map(|id| &self.topics[id])
     }
 
-    /// The topics from a name on, by name: what `DescribeTopicPartitions` pages through.
-    pub fn topics_from(&self, name: &str) -> impl Iterator<Item = &Arc<Topic>> {
-        let bounds = (std::ops::Bound::Included(name), std::ops::Bound::Unbounded);
-        self.names.range::<_, str>(bounds).map(|(_, id)| &self.topics[id])
-    }
-
     /// How many topics there are.
     #[must_use]
     pub fn topic_count(&self) -> usize {

@@ -180,7 +180,5 @@ mod tests {
             topics.iter().map(|topic| topic.name.to_string()).collect()
         };
         assert_eq!(names(image.topics().collect()), ["a", "b", "c"]);
-        assert_eq!(names(image.topics_from("aa").collect()), ["b", "c"]);
-        assert_eq!(names(image.topics_from("b").collect()), ["b", "c"]);
     }
 }

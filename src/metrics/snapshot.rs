@@ -55,12 +55,14 @@ impl Snapshot {
     }
 
     /// How many requests of this key there were, and how many of them ended their connection.
+    #[cfg(test)]
     #[must_use]
     pub fn requests(&self, key: i16) -> (u64, u64) {
         self.requests.get(&key).map_or((0, 0), |requests| (requests.times.count(), requests.closed))
     }
 
     /// How long requests of this key took; `None` if there were none.
+    #[cfg(test)]
     #[must_use]
     pub fn request_times(&self, key: i16) -> Option<&Times> {
         Some(&self.requests.get(&key)?.times)

@@ -81,8 +81,8 @@ mod tests {
     use crate::{
         base::{BrokerId, PartitionKey, ProducerEpoch, ProducerId, TopicId},
         partition::{
-            AssignedRole, Assignment, FetchPartition, FetchPlan, FetchRefusal, Isolation, PartitionState, Reader,
-            StateError,
+            AssignedRole, Assignment, FetchPartition, FetchRefusal, Isolation, PartitionState, Reader, StateError,
+            fetch::FetchPlan,
         },
         protocol::{
             batch::{BatchInfo, TimestampType, sequence_after},

@@ -45,14 +45,6 @@ pub struct FetchPlan {
     pub upto: Offset,
 }
 
-impl FetchPlan {
-    /// Whether there is nothing to send yet.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.from >= self.upto
-    }
-}
-
 /// Why nothing is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FetchRefusal {

@@ -184,12 +184,14 @@ impl FetchSessions {
     }
 
     /// Sessions there are.
+    #[cfg(test)]
     #[must_use]
     pub fn len(&self) -> usize {
         self.sessions.len()
     }
 
     /// Whether there is none.
+    #[cfg(test)]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()

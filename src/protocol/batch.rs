@@ -12,15 +12,14 @@ mod walk;
 
 pub use self::{
     builder::BatchBuilder,
-    header::{
-        BATCH_LENGTH_MIN, BatchHeader, CRC_START, HEADER_BYTES, LENGTH_END, MAGIC, TimestampType, crc_ok, seal,
-        set_timestamp, stamp,
-    },
-    info::{BatchInfo, SEQUENCE_NONE, sequence_after},
+    header::{BatchHeader, HEADER_BYTES, LENGTH_END, MAGIC, TimestampType, crc_ok, seal, set_timestamp},
+    info::{BatchInfo, SEQUENCE_NONE},
     rebuild::Rebuild,
-    records::{Feed, Header, Headers, Record, RecordShape, Records, SliceFeed, next_shape, write_record},
-    walk::{BatchView, Batches, batches},
+    records::{Feed, Header, RecordShape, Records, SliceFeed, next_shape},
+    walk::{BatchView, batches},
 };
+#[cfg(test)]
+pub use self::{header::stamp, info::sequence_after, records::write_record};
 use crate::base::ErrorCode;
 
 /// What can be wrong with the bytes of a batch.

@@ -137,6 +137,7 @@ fn failure(error: &io::Error, limit: usize) -> BatchError {
 
 /// Decompresses all of `bytes`.
 /// # Errors  `BadRecord` for what does not decompress, `TooLarge` if it would take more than `limit` bytes.
+#[cfg(test)]
 pub fn decompress(codec: Compression, bytes: &[u8], limit: usize) -> Result<Vec<u8>, BatchError> {
     let mut out = Vec::new();
     // One byte more than allowed tells too large from just right.

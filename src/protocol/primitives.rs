@@ -67,19 +67,11 @@ mod tests {
         writer.i16(-2);
         writer.u16(65_535);
         writer.i32(i32::MIN);
-        writer.u32(u32::MAX);
         writer.i64(i64::MIN);
-        writer.f64(1.5);
         writer.bool(true);
         writer.uuid(Uuid::from_u128(7));
         for value in [0, 127, 128, 16_383, 16_384, u32::MAX] {
             writer.uvarint(value);
-        }
-        for value in [0, -1, 1, i32::MIN, i32::MAX] {
-            writer.varint(value);
-        }
-        for value in [0, -1, 1, i64::MIN, i64::MAX] {
-            writer.varlong(value);
         }
         writer.string("zug");
         writer.nullable_string(None);
@@ -90,8 +82,6 @@ mod tests {
         writer.nullable_bytes(None);
         writer.compact_bytes(&[9; 200]);
         writer.compact_nullable_bytes(None);
-        writer.record_bytes(Some(b"value"));
-        writer.record_bytes(None);
         writer.array_count(2);
         writer.compact_array_count(2);
         writer.nullable_array_count(None);
@@ -105,19 +95,11 @@ mod tests {
         assert_eq!(reader.i16(), Ok(-2));
         assert_eq!(reader.u16(), Ok(65_535));
         assert_eq!(reader.i32(), Ok(i32::MIN));
-        assert_eq!(reader.u32(), Ok(u32::MAX));
         assert_eq!(reader.i64(), Ok(i64::MIN));
-        assert_eq!(reader.f64(), Ok(1.5));
         assert_eq!(reader.bool(), Ok(true));
         assert_eq!(reader.uuid(), Ok(Uuid::from_u128(7)));
         for value in [0, 127, 128, 16_383, 16_384, u32::MAX] {
             assert_eq!(reader.uvarint(), Ok(value));
-        }
-        for value in [0, -1, 1, i32::MIN, i32::MAX] {
-            assert_eq!(reader.varint(), Ok(value));
-        }
-        for value in [0, -1, 1, i64::MIN, i64::MAX] {
-            assert_eq!(reader.varlong(), Ok(value));
         }
         assert_eq!(reader.string(), Ok("zug"));
         assert_eq!(reader.nullable_string(), Ok(None));
@@ -128,8 +110,6 @@ mod tests {
         assert_eq!(reader.nullable_bytes(), Ok(None));
         assert_eq!(reader.compact_bytes(), Ok(&[9; 200][..]));
         assert_eq!(reader.compact_nullable_bytes(), Ok(None));
-        assert_eq!(reader.record_bytes(), Ok(Some(&b"value"[..])));
-        assert_eq!(reader.record_bytes(), Ok(None));
         assert_eq!(reader.array_count(1), Ok(2));
         assert_eq!(reader.compact_array_count(1), Ok(2));
         assert_eq!(reader.nullable_array_count(1), Ok(None));
@@ -170,9 +150,8 @@ mod tests {
         assert_eq!(forged(&[0, 3, 65], |r| r.string().map(drop)), Malformed::Truncated { wanted: 3, left: 1 });
         assert_eq!(forged(&[0, 1, 0xff], |r| r.string().map(drop)), Malformed::Utf8);
         assert_eq!(forged(&[0xff; 5], |r| r.uvarint().map(drop)), Malformed::Varint);
-        assert_eq!(forged(&[0xff; 10], |r| r.varlong().map(drop)), Malformed::Varint);
+        assert_eq!(forged(&[0xff, 0xff, 0xff, 0xff, 0x1f], |r| r.uvarint().map(drop)), Malformed::Varint);
         assert_eq!(forged(&[0x81, 0x80, 0x02], |r| r.compact_string().map(drop)), Malformed::LongString(32_768));
-        assert_eq!(forged(&[3], |r| r.record_bytes().map(drop)), Malformed::Length(-2));
         // Tags must ascend, and a field must lie within what is left.
         assert_eq!(forged(&[2, 1, 0, 1, 0], |r| r.skip_tagged_fields()), Malformed::Tags(1));
         assert_eq!(forged(&[1, 0, 9, 1], |r| r.skip_tagged_fields()), Malformed::Truncated { wanted: 9, left: 1 });

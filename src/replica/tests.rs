@@ -4,7 +4,7 @@ use std::{path::Path, rc::Rc};
 
 use bytes::{Bytes, BytesMut};
 
-use super::*;
+use super::{follow::FollowError, *};
 use crate::{
     base::{BrokerId, LeaderEpoch, TopicId},
     io::{Io, sim::Simulation},

@@ -70,6 +70,7 @@ impl RewriteMemory {
     }
 
     /// Bytes that are taken now.
+    #[cfg(test)]
     #[must_use]
     pub fn held(&self) -> usize {
         self.line().held

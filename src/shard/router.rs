@@ -1,6 +1,6 @@
 //! The way from a request to the cores that can answer it. One per core.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc};
 
 use tracing::error;
 
@@ -208,10 +208,5 @@ impl Router {
     #[cfg(test)]
     pub fn watches(&self) -> usize {
         self.core.replicas.borrow().values().map(|replica| replica.watches()).sum()
-    }
-
-    /// Waits on this core's clock.
-    pub async fn sleep(&self, time: Duration) {
-        self.core.io.clock.sleep(time).await;
     }
 }

@@ -201,7 +201,7 @@ pub async fn start(io: Io, seed: CoreSeed, fatal: Fatal) -> Result<Started, Star
 }
 
 /// [`start`], with a quorum of the caller's on the core of the metadata log.
-pub(crate) async fn start_with(
+pub async fn start_with(
     io: Io,
     seed: CoreSeed,
     fatal: Fatal,

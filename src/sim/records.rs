@@ -89,7 +89,7 @@ fn parse(bytes: &[u8], hint: &str, see: impl Fn(Value, Timestamp)) -> Vec<(Offse
     let mut end = 0;
     for batch in batch::batches(bytes) {
         let batch = batch.unwrap_or_else(|error| panic!("{hint}: not a batch: {error:?}"));
-        end = batch.position + batch.bytes.len();
+        end += batch.bytes.len();
         assert!(batch::crc_ok(batch.bytes), "{hint}: a batch at {} is damaged", batch.header.base_offset);
         let info = batch::BatchInfo::of(&batch.header);
         let body = &batch.bytes[batch::HEADER_BYTES..];

@@ -330,8 +330,12 @@ fn no_bit_of_the_metadata_log_may_be_wrong() {
     });
     sim.power_cut(0);
     let without_epochs = |mut bytes: Vec<u8>| {
-        let starts: Vec<usize> = batches(&bytes).flatten().map(|batch| batch.position).collect();
-        starts.into_iter().for_each(|start| bytes[start + 12..start + 16].fill(0));
+        let lengths: Vec<usize> = batches(&bytes).flatten().map(|batch| batch.bytes.len()).collect();
+        let mut start = 0;
+        for length in lengths {
+            bytes[start + 12..start + 16].fill(0);
+            start += length;
+        }
         bytes
     };
     let (mut refused, length) = (0, bytes.len());

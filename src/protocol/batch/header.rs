@@ -26,7 +26,6 @@ const CODEC_BITS: i16 = 0x07;
 const LOG_APPEND_TIME_BIT: i16 = 0x08;
 const TRANSACTIONAL_BIT: i16 = 0x10;
 const CONTROL_BIT: i16 = 0x20;
-const DELETE_HORIZON_BIT: i16 = 0x40;
 
 /// Whose clock a batch's timestamps come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,12 +137,6 @@ impl BatchHeader {
         self.attributes & CONTROL_BIT != 0
     }
 
-    /// Whether the base timestamp is a delete horizon (KIP-534).
-    #[must_use]
-    pub fn has_delete_horizon(&self) -> bool {
-        self.attributes & DELETE_HORIZON_BIT != 0
-    }
-
     /// Whether an idempotent producer wrote the batch.
     #[must_use]
     pub fn has_producer(&self) -> bool {
@@ -196,6 +189,7 @@ pub fn crc_ok(batch: &[u8]) -> bool {
 ///
 /// # Panics
 /// If `batch` is shorter than a header: the caller has parsed it.
+#[cfg(test)]
 pub fn stamp(batch: &mut [u8], base_offset: Offset, leader_epoch: LeaderEpoch) {
     assert!(batch.len() >= HEADER_BYTES, "only a parsed batch is stamped");
     batch[..8].copy_from_slice(&base_offset.0.to_be_bytes());

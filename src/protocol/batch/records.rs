@@ -3,7 +3,6 @@
 use std::io;
 
 use super::BatchError;
-use crate::base::Timestamp;
 
 /// Length, attributes and the two deltas.
 const HEAD_BYTES_MAX: usize = 5 + 1 + 10 + 5;
@@ -147,14 +146,6 @@ pub struct Record<'a> {
     pub value: Option<&'a [u8]>,
     /// In the order written; keys may repeat.
     pub headers: Headers<'a>,
-}
-
-impl Record<'_> {
-    /// When it was made, in ms. A forged delta wraps, as it does in Kafka.
-    #[must_use]
-    pub fn timestamp(&self, base_timestamp: Timestamp) -> Timestamp {
-        base_timestamp.wrapping_add(self.timestamp_delta)
-    }
 }
 
 /// One header of a record.

@@ -5,8 +5,6 @@ use super::{BatchError, BatchHeader};
 /// One whole batch where it lies.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchView<'a> {
-    /// Where it begins in the walked bytes.
-    pub position: usize,
     /// Its header.
     pub header: BatchHeader,
     /// All of its bytes, header included.
@@ -31,6 +29,7 @@ pub fn batches(bytes: &[u8]) -> Batches<'_> {
 
 impl Batches<'_> {
     /// End of the last good batch.
+    #[cfg(test)]
     #[must_use]
     pub fn position(&self) -> usize {
         self.position
@@ -46,7 +45,7 @@ impl<'a> Iterator for Batches<'a> {
             return None;
         }
         let view = BatchHeader::parse(rest).and_then(|header| match rest.get(..header.total_bytes) {
-            Some(bytes) => Ok(BatchView { position: self.position, header, bytes }),
+            Some(bytes) => Ok(BatchView { header, bytes }),
             None => Err(BatchError::Truncated { needed: header.total_bytes }),
         });
         match &view {

@@ -26,12 +26,6 @@ impl<'a> Reader<'a> {
         self.rest.len()
     }
 
-    /// The bytes that are left.
-    #[must_use]
-    pub const fn rest(&self) -> &'a [u8] {
-        self.rest
-    }
-
     /// Checks that every byte was read.
     pub const fn end(&self) -> Result<()> {
         if self.rest.is_empty() { Ok(()) } else { Err(Malformed::Trailing(self.rest.len())) }
@@ -69,24 +63,9 @@ impl<'a> Reader<'a> {
         Ok(i32::from_be_bytes(self.array()?))
     }
 
-    /// Four bytes, unsigned.
-    pub fn u32(&mut self) -> Result<u32> {
-        Ok(u32::from_be_bytes(self.array()?))
-    }
-
     /// Eight bytes, signed.
     pub fn i64(&mut self) -> Result<i64> {
         Ok(i64::from_be_bytes(self.array()?))
-    }
-
-    /// Eight bytes, unsigned.
-    pub fn u64(&mut self) -> Result<u64> {
-        Ok(u64::from_be_bytes(self.array()?))
-    }
-
-    /// An IEEE 754 double.
-    pub fn f64(&mut self) -> Result<f64> {
-        Ok(f64::from_be_bytes(self.array()?))
     }
 
     /// A boolean: any byte but 0 is true, as in Kafka.
@@ -101,41 +80,15 @@ impl<'a> Reader<'a> {
 
     /// An unsigned varint of at most five bytes.
     pub fn uvarint(&mut self) -> Result<u32> {
-        u32::try_from(self.uvarint_within(5)?).map_err(|_| Malformed::Varint)
-    }
-
-    /// An unsigned varint of at most ten bytes.
-    pub fn uvarlong(&mut self) -> Result<u64> {
-        self.uvarint_within(10)
-    }
-
-    fn uvarint_within(&mut self, bytes_max: u32) -> Result<u64> {
         let mut value = 0_u64;
-        for index in 0..bytes_max {
+        for index in 0..5 {
             let byte = self.array::<1>()?[0];
-            let bits = u64::from(byte & 0x7f);
-            // The tenth byte has room for one bit only.
-            if index == 9 && bits > 1 {
-                return Err(Malformed::Varint);
-            }
-            value |= bits << (7 * index);
+            value |= u64::from(byte & 0x7f) << (7 * index);
             if byte < 0x80 {
-                return Ok(value);
+                return u32::try_from(value).map_err(|_| Malformed::Varint);
             }
         }
         Err(Malformed::Varint)
-    }
-
-    /// A zig-zag varint.
-    pub fn varint(&mut self) -> Result<i32> {
-        let raw = self.uvarint()?;
-        Ok((raw >> 1) as i32 ^ -((raw & 1) as i32))
-    }
-
-    /// A zig-zag varint of 64 bits.
-    pub fn varlong(&mut self) -> Result<i64> {
-        let raw = self.uvarlong()?;
-        Ok((raw >> 1) as i64 ^ -((raw & 1) as i64))
     }
 
     /// A string with a two-byte length.
@@ -183,12 +136,6 @@ impl<'a> Reader<'a> {
     pub fn compact_nullable_bytes(&mut self) -> Result<Option<&'a [u8]>> {
         let length = self.compact_length()?;
         self.body(length)
-    }
-
-    /// Bytes with a zig-zag length, -1 for null: keys, values and headers inside a record batch.
-    pub fn record_bytes(&mut self) -> Result<Option<&'a [u8]>> {
-        let length = self.varint()?;
-        self.body(length.into())
     }
 
     fn compact_length(&mut self) -> Result<i64> {

@@ -38,12 +38,6 @@ impl Writer {
         Bytes::from(self.out)
     }
 
-    /// How many bytes were written.
-    #[must_use]
-    pub const fn written(&self) -> usize {
-        self.out.len()
-    }
-
     /// Bytes as they are, without a length.
     pub fn raw(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);
@@ -69,23 +63,8 @@ impl Writer {
         self.raw(&value.to_be_bytes());
     }
 
-    /// Four bytes, unsigned.
-    pub fn u32(&mut self, value: u32) {
-        self.raw(&value.to_be_bytes());
-    }
-
     /// Eight bytes, signed.
     pub fn i64(&mut self, value: i64) {
-        self.raw(&value.to_be_bytes());
-    }
-
-    /// Eight bytes, unsigned.
-    pub fn u64(&mut self, value: u64) {
-        self.raw(&value.to_be_bytes());
-    }
-
-    /// An IEEE 754 double.
-    pub fn f64(&mut self, value: f64) {
         self.raw(&value.to_be_bytes());
     }
 
@@ -100,27 +79,12 @@ impl Writer {
     }
 
     /// An unsigned varint.
-    pub fn uvarint(&mut self, value: u32) {
-        self.uvarlong(value.into());
-    }
-
-    /// An unsigned varint of 64 bits.
-    pub fn uvarlong(&mut self, mut value: u64) {
+    pub fn uvarint(&mut self, mut value: u32) {
         while value >= 0x80 {
             self.out.push(value as u8 | 0x80);
             value >>= 7;
         }
         self.out.push(value as u8);
-    }
-
-    /// A zig-zag varint.
-    pub fn varint(&mut self, value: i32) {
-        self.uvarint(((value << 1) ^ (value >> 31)) as u32);
-    }
-
-    /// A zig-zag varint of 64 bits.
-    pub fn varlong(&mut self, value: i64) {
-        self.uvarlong(((value << 1) ^ (value >> 63)) as u64);
     }
 
     /// A string with a two-byte length.
@@ -162,6 +126,7 @@ impl Writer {
     }
 
     /// Compact bytes.
+    #[cfg(test)]
     pub fn compact_bytes(&mut self, value: &[u8]) {
         self.compact_nullable_bytes(Some(value));
     }
@@ -170,13 +135,6 @@ impl Writer {
     pub fn compact_nullable_bytes(&mut self, value: Option<&[u8]>) {
         let Some(value) = value else { return self.uvarint(0) };
         self.compact_array_count(value.len());
-        self.raw(value);
-    }
-
-    /// Bytes with a zig-zag length, -1 for null: keys, values and headers inside a record batch.
-    pub fn record_bytes(&mut self, value: Option<&[u8]>) {
-        let Some(value) = value else { return self.varint(-1) };
-        self.varint(i32::try_from(value.len()).expect("frames are far below 2 GiB"));
         self.raw(value);
     }
 
