@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use ringtail::{
+use ringtail::internals::{
     base::{Timestamp, TopicId},
     metadata::{Change, Image},
     partition::{CompressionPolicy, TopicRules, validate},

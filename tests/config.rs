@@ -4,7 +4,10 @@
 
 use std::{fs, path::PathBuf};
 
-use ringtail::config::{self, Durability, Effect, Layers, Note, TopicConfig, document, keys};
+use ringtail::internals::config::{
+    self, BrokerConfig, Durability, Effect, Layers, Note, TopicConfig, broker_key, markdown, server_properties,
+    used_broker_keys,
+};
 
 fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
@@ -20,13 +23,13 @@ fn load(name: &str) -> config::Loaded {
 
 #[test]
 fn server_properties_is_made_from_the_table() {
-    expect_test::expect_file![path("server.properties")].assert_eq(&document::server_properties());
+    expect_test::expect_file![path("server.properties")].assert_eq(&server_properties());
 }
 
 #[test]
 fn every_setting_in_use_stands_in_server_properties_with_its_default() {
     let text = read("server.properties");
-    for key in keys::used_broker_keys() {
+    for key in used_broker_keys() {
         assert!(matches!(key.effect, Effect::Used | Effect::UsedUnseen), "{}", key.name);
         let line = format!("#{}={}", key.name, key.default.unwrap_or_default());
         assert!(text.lines().any(|found| found == line), "{line}");
@@ -41,16 +44,14 @@ fn every_default_can_be_set() {
     let set: Vec<String> = text
         .lines()
         .filter_map(|line| line.strip_prefix('#'))
-        .filter(|line| {
-            line.split_once('=').is_some_and(|(key, value)| keys::broker_key(key).is_some() && !value.is_empty())
-        })
+        .filter(|line| line.split_once('=').is_some_and(|(key, value)| broker_key(key).is_some() && !value.is_empty()))
         .map(str::to_owned)
         .collect();
     assert!(set.len() > 40, "{} settings", set.len());
     let loaded = config::load(Some(("uncommented", &set.join("\n"))), &[]).expect("the defaults are good");
     assert_eq!(loaded.notes, []);
     let defaults = config::load(None, &[]).expect("the defaults are good").config;
-    let settings = |config: &config::BrokerConfig| {
+    let settings = |config: &BrokerConfig| {
         let text = format!("{config:?}");
         let (settings, _as_given) = text.split_once("statics").expect("the last field");
         (settings.to_owned(), format!("{:?}", TopicConfig::of(&Layers::of(config.statics()))))
@@ -81,5 +82,5 @@ fn the_ready_made_files_do_what_their_names_say() {
 
 #[test]
 fn the_tables_are_made_from_the_table() {
-    expect_test::expect_file![path("README.md")].assert_eq(&document::markdown());
+    expect_test::expect_file![path("README.md")].assert_eq(&markdown());
 }

@@ -27,12 +27,12 @@ use kafka_protocol::{
     },
     protocol::{Decodable, Encodable, HeaderVersion, StrBytes},
 };
-use ringtail::{
+use ringtail::internals::{
     api::{self, Context, Identity, Outcome, Session},
     base::{BrokerId, PartitionKey, TopicId, copied_bytes},
     config,
-    controller::asks::CreateTopics,
-    io::{Slice, sim::Simulation},
+    controller::CreateTopics,
+    io::{Simulation, Slice},
     log::LogSettings,
     protocol::{batch::BatchBuilder, compression::Compression},
     shard::{self, Broker, Registration, Started},
@@ -129,8 +129,8 @@ impl World {
     fn start(settings: LogSettings) -> Self {
         let sim = Simulation::new(11);
         let config = config::load(None, &[]).expect("the defaults").config;
-        let group_memory = ringtail::coordinator::MachineMemory::new(1 << 20);
-        let rewrite_memory = ringtail::shard::RewriteMemory::new(1 << 20);
+        let group_memory = ringtail::internals::coordinator::MachineMemory::new(1 << 20);
+        let rewrite_memory = ringtail::internals::shard::RewriteMemory::new(1 << 20);
         let broker = Broker { id: BrokerId(1), cluster_id: "simulated".into(), group_memory, rewrite_memory };
         let seeds = sim.block_on(0, 0, move |io| async move {
             let data = Path::new("data");

@@ -20,13 +20,10 @@ use kafka_protocol::{
     },
     protocol::{Decodable, Encodable},
 };
-use ringtail::{
+use ringtail::internals::{
     api,
     protocol::{
-        guard::{
-            self, ELEMENT_BYTES_MAX, ELEMENTS_MAX, Malformed,
-            shapes::{Field, Kind, Shape},
-        },
+        guard::{self, ELEMENT_BYTES_MAX, ELEMENTS_MAX, Field, Kind, Malformed, Shape},
         versions::Api,
     },
 };

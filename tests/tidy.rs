@@ -51,8 +51,8 @@ fn rooms() -> Vec<String> {
     lib.lines()
         .filter_map(|line| {
             let line = line.trim();
-            let name = line.strip_prefix("pub mod ").or_else(|| line.strip_prefix("mod "))?;
-            Some(name.trim_end_matches(';').to_owned())
+            let name = ["pub mod ", "pub(crate) mod ", "mod "].iter().find_map(|start| line.strip_prefix(start))?;
+            name.strip_suffix(';').map(str::to_owned)
         })
         .collect()
 }

@@ -1,7 +1,7 @@
 //! A client's batch is held against Kafka's rules: sum, structure, once over every record.
 
 use bytes::Bytes;
-use ringtail::{
+use ringtail::internals::{
     base::Timestamp,
     partition::{TopicRules, validate},
     protocol::{batch::BatchBuilder, compression::Compression},

@@ -3,9 +3,9 @@
 use std::{path::Path, rc::Rc};
 
 use bytes::Bytes;
-use ringtail::{
+use ringtail::internals::{
     base::{LeaderEpoch, Offset, PartitionKey, TopicId},
-    io::{Io, sim::Simulation},
+    io::{Io, Simulation},
     log::{CoreLog, KnownPartitions, Log, LogConfig, LogSettings, recover},
     partition::{Assignment, FetchPartition, Isolation, Partition, PartitionState, Reader},
     protocol::batch::{BatchBuilder, BatchHeader, BatchInfo},

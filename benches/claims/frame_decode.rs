@@ -9,7 +9,7 @@ use kafka_protocol::{
     },
     protocol::{Decodable, Encodable, HeaderVersion, StrBytes},
 };
-use ringtail::{
+use ringtail::internals::{
     api,
     protocol::{frame, guard},
 };

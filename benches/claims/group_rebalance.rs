@@ -8,7 +8,7 @@ use kafka_protocol::{
     },
     protocol::StrBytes,
 };
-use ringtail::group::{GroupAnswer, GroupConfig, GroupRequest, Groups, Joiner};
+use ringtail::internals::group::{GroupAnswer, GroupConfig, GroupRequest, Groups, Joiner};
 use uuid::Uuid;
 
 use crate::case::Case;

@@ -1,6 +1,6 @@
 //! Where a read begins: offset to position and timestamp to offset in a segment's index of the largest size.
 
-use ringtail::log::index::SegmentIndex;
+use ringtail::internals::log::SegmentIndex;
 
 use crate::case::Case;
 

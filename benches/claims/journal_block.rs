@@ -1,9 +1,9 @@
 //! A journal block is built: entries of many partitions one behind the other, padded, summed.
 
-use ringtail::{
+use ringtail::internals::{
     base::{LeaderEpoch, Offset, PartitionKey, TopicId},
-    io::{Io, sim::Simulation},
-    log::journal::{block::BlockBuilder, entry::AppendHead},
+    io::{Io, Simulation},
+    log::{AppendHead, BlockBuilder},
 };
 use uuid::Uuid;
 

@@ -1,5 +1,6 @@
 //! The shapes of requests: what follows what, from which version to which. The table is made from Kafka's own schemas.
 
+#[cfg_attr(not(test), expect(dead_code, reason = "it has the shape of a request that only the tests know"))]
 mod table;
 
 pub use table::*;
