@@ -7,12 +7,14 @@ mod loggers;
 mod numbers;
 mod seldom;
 
-pub use copies::{copied, copied_bytes};
-pub use effects::{Effects, RawRecord};
-pub use ids::{ClusterId, METADATA_KEY, METADATA_TOPIC, METADATA_TOPIC_ID, PartitionKey, TopicId};
-pub use loggers::{LOGGERS, ROOT_LOGGER};
-pub use numbers::{BrokerId, LeaderEpoch, Offset, ProducerEpoch, ProducerId};
-pub use seldom::Seldom;
+pub use self::{
+    copies::{copied, copied_bytes},
+    effects::{Effects, RawRecord},
+    ids::{ClusterId, METADATA_KEY, METADATA_TOPIC, METADATA_TOPIC_ID, PartitionKey, TopicId},
+    loggers::{LOGGERS, ROOT_LOGGER},
+    numbers::{BrokerId, LeaderEpoch, Offset, ProducerEpoch, ProducerId},
+    seldom::Seldom,
+};
 
 /// Kafka's error codes are the domain errors of every rule.
 pub type ErrorCode = kafka_protocol::ResponseError;

@@ -26,6 +26,11 @@ use std::{
 use bytes::Bytes;
 use tracing::{error, warn};
 
+use self::held::{Appends, Held};
+pub use self::{
+    machine::{EffectsOf, Moment, StateMachine},
+    memory::MachineMemory,
+};
 use crate::{
     base::{ErrorCode, LeaderEpoch, Map, RawRecord, Seldom, Timestamp},
     io::{
@@ -37,11 +42,6 @@ use crate::{
     protocol::batch::BatchBuilder,
     replica::{Acks, Local, Replica, built},
 };
-
-pub use machine::{EffectsOf, Moment, StateMachine};
-pub use memory::MachineMemory;
-
-use held::{Appends, Held};
 
 /// Records are cut into batches of about this size. In bytes.
 const BATCH_BYTES: usize = 512 * 1024;
@@ -168,9 +168,8 @@ impl<M: StateMachine> Coordinator<M> {
     }
 
     /// Decides a request. The answer comes when everything it depends on is durable; a join or sync may take long.
-    ///
-    /// # Errors
-    /// `NotCoordinator` if the partition is gone or led elsewhere, `CoordinatorNotAvailable` if its log has failed.
+    /// # Errors  `NotCoordinator` if the partition is gone or led elsewhere, `CoordinatorNotAvailable` if its log has
+    /// failed.
     pub async fn request(self: &Rc<Self>, request: M::Request) -> Result<M::Answer, ErrorCode> {
         loop {
             let changed = self.changed.notified();

@@ -24,12 +24,12 @@ use std::convert::Infallible;
 
 use kafka_protocol::protocol::StrBytes;
 
+use self::classic::{join, sync};
+pub use self::{
+    asks::{GroupAnswer, GroupRequest},
+    machine::Groups,
+};
 use crate::base::{self, ErrorCode};
-
-pub use asks::{GroupAnswer, GroupRequest};
-pub use machine::Groups;
-
-use classic::{join, sync};
 
 /// The settings of a machine. `Default` has Kafka's defaults.
 #[derive(Clone, Debug)]

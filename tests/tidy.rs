@@ -155,21 +155,6 @@ fn unsafe_code_stays_in_its_files() {
 
 /// Files whose imports or `# Errors` are in an older form still. The list only gets shorter.
 const OLDER_FORM: &[&str] = &[
-    "src/api/asker.rs",
-    "src/api/brokers.rs",
-    "src/api/call.rs",
-    "src/api/groups.rs",
-    "src/api/topics.rs",
-    "src/api/view.rs",
-    "src/config/load.rs",
-    "src/controller/create.rs",
-    "src/coordinator.rs",
-    "src/coordinator/machine.rs",
-    "src/coordinator/tests.rs",
-    "src/group.rs",
-    "src/group/machine.rs",
-    "src/io/glommio/event_fd.rs",
-    "src/io/glommio/sys.rs",
     "src/log/check.rs",
     "src/log/check/segment.rs",
     "src/log/clean_stop.rs",
@@ -189,15 +174,8 @@ const OLDER_FORM: &[&str] = &[
     "src/log/room.rs",
     "src/log/timestamps.rs",
     "src/log/truncation.rs",
-    "src/metadata/image.rs",
-    "src/metadata/names.rs",
     "src/partition/producers.rs",
     "src/partition/state.rs",
-    "src/protocol/offsets_records.rs",
-    "src/shard/router.rs",
-    "src/shard/start.rs",
-    "src/sim/bench.rs",
-    "src/sim/wire.rs",
 ];
 
 fn in_older_form(file: &Path) -> bool {

@@ -37,34 +37,26 @@ impl Asker {
     }
 
     /// Refuses whoever may not do with a topic what the request does.
-    ///
-    /// # Errors
-    /// `TopicAuthorizationFailed`.
+    /// # Errors  `TopicAuthorizationFailed`.
     pub fn topic(&self, name: &str) -> Result<(), ErrorCode> {
         if self.may(Resource::Topic, name) { Ok(()) } else { Err(ErrorCode::TopicAuthorizationFailed) }
     }
 
     /// Refuses whoever may not do with a group what the request does.
-    ///
-    /// # Errors
-    /// `GroupAuthorizationFailed`.
+    /// # Errors  `GroupAuthorizationFailed`.
     pub fn group(&self, id: &str) -> Result<(), ErrorCode> {
         if self.may(Resource::Group, id) { Ok(()) } else { Err(ErrorCode::GroupAuthorizationFailed) }
     }
 
     /// Refuses whoever may not do with the cluster what the request does.
-    ///
-    /// # Errors
-    /// `ClusterAuthorizationFailed`.
+    /// # Errors  `ClusterAuthorizationFailed`.
     pub fn cluster(&self) -> Result<(), ErrorCode> {
         if self.may(Resource::Cluster, CLUSTER) { Ok(()) } else { Err(ErrorCode::ClusterAuthorizationFailed) }
     }
 
     /// Refuses whoever may not do with the settings of a resource what the request does. The types are those of DescribeConfigs; all
     /// settings but a topic's are the cluster's.
-    ///
-    /// # Errors
-    /// `TopicAuthorizationFailed` or `ClusterAuthorizationFailed`.
+    /// # Errors  `TopicAuthorizationFailed` or `ClusterAuthorizationFailed`.
     pub fn configs_of(&self, resource_type: i8, name: &str) -> Result<(), ErrorCode> {
         if resource_type == TOPIC_CONFIGS { self.topic(name) } else { self.cluster() }
     }

@@ -45,9 +45,8 @@ pub(super) fn controller(context: &Context) -> WireBroker {
 }
 
 /// The broker that coordinates a group, for a client of the given listener.
-///
-/// # Errors
-/// `CoordinatorNotAvailable` as long as the group's partition of `__consumer_offsets` has no leader that serves.
+/// # Errors  `CoordinatorNotAvailable` as long as the group's partition of `__consumer_offsets` has no leader that
+/// serves.
 pub(super) fn coordinator(
     context: &Context,
     image: &Image,

@@ -32,9 +32,7 @@ pub(super) struct Call<R> {
 
 impl<R: Decodable> Call<R> {
     /// Checks and decodes a request's body. Texts and records stay where they lie in the frame.
-    ///
-    /// # Errors
-    /// Why the connection must be closed.
+    /// # Errors  Why the connection must be closed.
     pub fn decode(asker: Asker, head: RequestHead) -> Result<Self, String> {
         let RequestHead { api, version, correlation_id, client_id, mut body } = head;
         let refused = |why: &str| format!("malformed {} v{version} request: {why}", api.name);

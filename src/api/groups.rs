@@ -9,9 +9,8 @@ use crate::{
 };
 
 /// Asks the coordinator of a group.
-///
-/// # Errors
-/// `GroupAuthorizationFailed` if it may not. While there is none: what can be said without it, or `NotCoordinator`; else what the coordinator's log says.
+/// # Errors  `GroupAuthorizationFailed` if it may not. While there is none: what can be said without it, or
+/// `NotCoordinator`; else what the coordinator's log says.
 pub(super) async fn ask<Ask: GroupAsk>(
     context: &Context,
     asker: &Asker,

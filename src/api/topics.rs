@@ -17,9 +17,7 @@ pub(super) fn why(error: ErrorCode, name: &str) -> ErrorCode {
 }
 
 /// One partition of a topic.
-///
-/// # Errors
-/// `UnknownTopicOrPartition` if the topic has no such partition.
+/// # Errors  `UnknownTopicOrPartition` if the topic has no such partition.
 pub(super) fn partition(topic: &Topic, index: i32) -> Result<PartitionKey, ErrorCode> {
     topic.partition(index).map(|_| topic.key(index)).ok_or(ErrorCode::UnknownTopicOrPartition)
 }
@@ -39,9 +37,11 @@ pub(super) fn wire_leader(leader: Option<BrokerId>) -> WireBroker {
 pub(super) fn test_image() -> crate::metadata::Image {
     use uuid::Uuid;
 
-    use crate::base::TopicId;
-    use crate::metadata::Image;
-    use crate::protocol::metadata_records::{MetadataRecord, PartitionRecord};
+    use crate::{
+        base::TopicId,
+        metadata::Image,
+        protocol::metadata_records::{MetadataRecord, PartitionRecord},
+    };
 
     let mut image = Image::default();
     for (number, name, partitions) in [(1, "a", 3), (2, "b", 2), (3, names::CONSUMER_OFFSETS, 1)] {

@@ -23,18 +23,14 @@ impl<'a> View<'a> {
     }
 
     /// The topic of a name.
-    ///
-    /// # Errors
-    /// `TopicAuthorizationFailed`, whether it is there or not, or `UnknownTopicOrPartition`.
+    /// # Errors  `TopicAuthorizationFailed`, whether it is there or not, or `UnknownTopicOrPartition`.
     pub fn topic(&self, name: &str) -> Result<&'a Topic, ErrorCode> {
         self.asker.topic(name)?;
         self.image.topic(name).map(AsRef::as_ref).ok_or(ErrorCode::UnknownTopicOrPartition)
     }
 
     /// The topic of an id.
-    ///
-    /// # Errors
-    /// `UnknownTopicId` or `TopicAuthorizationFailed`.
+    /// # Errors  `UnknownTopicId` or `TopicAuthorizationFailed`.
     pub fn topic_by_id(&self, id: TopicId) -> Result<&'a Topic, ErrorCode> {
         let topic = self.image.topic_by_id(id).ok_or(ErrorCode::UnknownTopicId)?;
         self.asker.topic(&topic.name)?;
@@ -42,17 +38,13 @@ impl<'a> View<'a> {
     }
 
     /// The topic that a request names: by id if `by_id`, else by name.
-    ///
-    /// # Errors
-    /// As for the one or the other.
+    /// # Errors  As for the one or the other.
     pub fn find(&self, name: &str, id: Uuid, by_id: bool) -> Result<&'a Topic, ErrorCode> {
         if by_id { self.topic_by_id(TopicId(id)) } else { self.topic(name) }
     }
 
     /// The partition that a request names by topic name and index.
-    ///
-    /// # Errors
-    /// As for the topic; `UnknownTopicOrPartition` if it has no such partition.
+    /// # Errors  As for the topic; `UnknownTopicOrPartition` if it has no such partition.
     pub fn partition(&self, name: &TopicName, index: i32) -> Result<PartitionKey, ErrorCode> {
         topics::partition(self.topic(name)?, index)
     }

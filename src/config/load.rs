@@ -2,10 +2,12 @@
 
 use std::fmt;
 
-use super::broker::BrokerConfig;
-use super::keys::{self, Effect, Key, broker_key, broker_keys};
-use super::layers::Statics;
-use super::{properties, value};
+use super::{
+    broker::BrokerConfig,
+    keys::{self, Effect, Key, broker_key, broker_keys},
+    layers::Statics,
+    properties, value,
+};
 
 /// A configuration that the broker can start with.
 #[derive(Clone, Debug)]

@@ -11,10 +11,12 @@ use kafka_protocol::messages::{
 use uuid::Uuid;
 
 use super::{ApiError, Controller, PARTITIONS_PER_REQUEST_MAX, repeated};
-use crate::base::{BrokerId, ErrorCode, METADATA_TOPIC, TopicId};
-use crate::config::{Overrides, describe};
-use crate::metadata::names::{self, CONSUMER_OFFSETS};
-use crate::protocol::metadata_records::{ConfigRecord, MetadataRecord, TOPIC_RESOURCE};
+use crate::{
+    base::{BrokerId, ErrorCode, METADATA_TOPIC, TopicId},
+    config::{Overrides, describe},
+    metadata::names::{self, CONSUMER_OFFSETS},
+    protocol::metadata_records::{ConfigRecord, MetadataRecord, TOPIC_RESOURCE},
+};
 
 /// A topic as it was decided.
 struct Plan {
@@ -91,9 +93,7 @@ impl Controller {
     }
 
     /// Creates a topic as [`auto_create`](Self::auto_create) does, if it is not there.
-    ///
-    /// # Errors
-    /// As a client would be refused it.
+    /// # Errors  As a client would be refused it.
     pub fn ensure_topic(
         &mut self,
         name: &str,

@@ -46,9 +46,7 @@ pub trait StateMachine: Sized + 'static {
     fn configure(&mut self, config: Self::Config);
 
     /// Takes in a record of the log.
-    ///
-    /// # Errors
-    /// A record that is not readable. It changed nothing, and the next one may be taken in.
+    /// # Errors  A record that is not readable. It changed nothing, and the next one may be taken in.
     fn replay(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Malformed>;
 
     /// The log has been replayed to its end: time begins, and actions that were not done are wanted again.

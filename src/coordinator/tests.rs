@@ -11,6 +11,7 @@ use std::{
 
 use uuid::Uuid;
 
+use self::toy::{Request, Toy};
 use super::{Actor, Coordinator, ImageSource, MachineMemory};
 use crate::{
     base::{ErrorCode, LeaderEpoch, Offset, PartitionKey, TopicId},
@@ -25,7 +26,6 @@ use crate::{
     protocol::batch::{self, BatchInfo},
     replica::{Acks, Local, Replica},
 };
-use toy::{Request, Toy};
 
 const TOPIC: &str = "__toys";
 const KEY: PartitionKey = PartitionKey { topic_id: TopicId(Uuid::from_u128(11)), partition: 0 };

@@ -8,4 +8,4 @@ pub(super) mod state;
 mod subscription;
 pub(super) mod sync;
 
-pub(super) use state::Classic;
+pub(super) use self::state::Classic;

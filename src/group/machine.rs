@@ -335,9 +335,7 @@ impl Groups {
     }
 
     /// Takes in a record of the log. Records of other kinds of groups are passed over.
-    ///
-    /// # Errors
-    /// A record that is not readable. It changed nothing, and the next one may be taken in.
+    /// # Errors  A record that is not readable. It changed nothing, and the next one may be taken in.
     pub fn replay(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Malformed> {
         let (id, change) = match (offsets_records::read_key(key)?, value) {
             (Key::Other(_), _) => return Ok(()),

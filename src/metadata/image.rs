@@ -5,12 +5,14 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use uuid::Uuid;
 
-use crate::base::{BrokerId, LeaderEpoch, PartitionKey, TopicId};
-use crate::config::{Layers, Overrides, Statics, TopicConfig};
-use crate::metadata::names;
-use crate::protocol::metadata_records::{
-    BROKER_RESOURCE, BrokerRegistrationChange, ConfigRecord, MetadataRecord, PartitionChange, PartitionRecord,
-    RegisterBroker, TOPIC_RESOURCE,
+use crate::{
+    base::{BrokerId, LeaderEpoch, PartitionKey, TopicId},
+    config::{Layers, Overrides, Statics, TopicConfig},
+    metadata::names,
+    protocol::metadata_records::{
+        BROKER_RESOURCE, BrokerRegistrationChange, ConfigRecord, MetadataRecord, PartitionChange, PartitionRecord,
+        RegisterBroker, TOPIC_RESOURCE,
+    },
 };
 
 /// The state of the cluster. A clone shares everything with its original, so that each core and each request can have
@@ -182,9 +184,7 @@ impl Image {
     }
 
     /// Applies one record.
-    ///
-    /// # Errors
-    /// A record about a broker, topic or partition that is not there, or a second topic of one name.
+    /// # Errors  A record about a broker, topic or partition that is not there, or a second topic of one name.
     pub fn apply(&mut self, record: &MetadataRecord) -> Result<(), Inconsistent> {
         match record {
             MetadataRecord::RegisterBroker(broker) => {

@@ -13,9 +13,7 @@ pub fn is_internal(name: &str) -> bool {
 }
 
 /// Whether a topic may have that name.
-///
-/// # Errors
-/// Kafka's message.
+/// # Errors  Kafka's message.
 pub fn check(name: &str) -> Result<(), String> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if name.is_empty() {

@@ -92,9 +92,7 @@ pub struct MemberValue {
 }
 
 /// Reads a record's key.
-///
-/// # Errors
-/// When the bytes end early, or go on behind the key.
+/// # Errors  When the bytes end early, or go on behind the key.
 pub fn read_key(bytes: &[u8]) -> Result<Key, Malformed> {
     let mut reader = Reader::new(bytes);
     let key = match reader.i16()? {
@@ -130,9 +128,7 @@ pub fn group_key(group: &str) -> Bytes {
 
 impl OffsetValue {
     /// Reads versions 0 to 4.
-    ///
-    /// # Errors
-    /// An unknown version, or bytes that do not fit it.
+    /// # Errors  An unknown version, or bytes that do not fit it.
     pub fn read(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
         let version = reader.i16()?;
@@ -193,9 +189,7 @@ impl OffsetValue {
 
 impl GroupValue {
     /// Reads versions 0 to 4.
-    ///
-    /// # Errors
-    /// An unknown version, or bytes that do not fit it.
+    /// # Errors  An unknown version, or bytes that do not fit it.
     pub fn read(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
         let version = reader.i16()?;

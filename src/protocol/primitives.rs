@@ -6,8 +6,7 @@
 mod reader;
 mod writer;
 
-pub use reader::Reader;
-pub use writer::Writer;
+pub use self::{reader::Reader, writer::Writer};
 
 /// The longest string Kafka takes, in bytes, in every form: the plain form has no more bits for it.
 pub const STRING_BYTES_MAX: usize = i16::MAX as usize;

@@ -141,9 +141,7 @@ impl Router {
     }
 
     /// Asks the group coordinator of the given partition of `__consumer_offsets`.
-    ///
-    /// # Errors
-    /// `NotCoordinator` if that partition does not exist, `CoordinatorNotAvailable` if its log failed.
+    /// # Errors  `NotCoordinator` if that partition does not exist, `CoordinatorNotAvailable` if its log failed.
     pub async fn group<Ask: GroupAsk>(&self, partition: i32, ask: Ask) -> Result<Ask::Answer, ErrorCode> {
         let Some(topic_id) = self.image().topic(CONSUMER_OFFSETS).map(|topic| topic.id) else {
             return Err(ErrorCode::CoordinatorNotAvailable);
@@ -164,9 +162,8 @@ impl Router {
     }
 
     /// Asks the controller. Answered when what it decided is committed and every core has it.
-    ///
-    /// # Errors
-    /// What the question was refused with, `KafkaStorageError` if the log refused it, `NotController` if there is none, or none any more.
+    /// # Errors  What the question was refused with, `KafkaStorageError` if the log refused it, `NotController` if
+    /// there is none, or none any more.
     pub async fn control<Ask: ControlAsk>(&self, ask: Ask) -> Result<Ask::Answer, ErrorCode> {
         let ask = Box::new(ask);
         let answer = if self.core.index() == CONTROLLER_CORE {
@@ -181,9 +178,7 @@ impl Router {
     }
 
     /// A producer id that nobody had before. Each core takes them from the controller in blocks.
-    ///
-    /// # Errors
-    /// What the controller answers.
+    /// # Errors  What the controller answers.
     pub async fn next_producer_id(&self) -> Result<ProducerId, ErrorCode> {
         loop {
             let (next, end) = self.core.producer_ids.get();

@@ -100,9 +100,7 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {}
 
 /// Recovers the data directory for `cores` cores: one seed for each. Runs on one executor before the others start.
-///
-/// # Errors
-/// `Metadata`, `Contradiction`, `Log`.
+/// # Errors  `Metadata`, `Contradiction`, `Log`.
 pub async fn recover(
     io: &Io,
     broker: &Broker,
@@ -146,9 +144,7 @@ pub async fn recover(
 }
 
 /// Verifies a data directory in which no broker runs, and says what a start would do. Changes nothing.
-///
-/// # Errors
-/// The directory cannot be read.
+/// # Errors  The directory cannot be read.
 pub async fn check(io: &Io, config: &BrokerConfig, directory: &Path) -> Result<CheckReport, RecoverError> {
     let snapshots = directory.join(format!("{METADATA_TOPIC}-0"));
     let mut metadata = match read_snapshot(io, &snapshots).await {
@@ -193,9 +189,7 @@ fn live_partitions(config: &BrokerConfig, image: &Image) -> LivePartitions {
 
 /// Starts a core from its seed. Every core of the broker must be started; the controller's needs the others for its first
 /// change, so `registration` is written by [`Started::register`] once all run.
-///
-/// # Errors
-/// `Log`.
+/// # Errors  `Log`.
 pub async fn start(io: Io, seed: CoreSeed, fatal: Fatal) -> Result<Started, StartError> {
     start_with(io, seed, fatal, |voter| Box::new(voter)).await
 }
@@ -258,9 +252,7 @@ fn single_voter(core: &Rc<Core>, directory: &Path, bytes_since_snapshot: u64) ->
 
 impl Started {
     /// Holds the core's books against what they count.
-    ///
-    /// # Errors
-    /// Which one is wrong.
+    /// # Errors  Which one is wrong.
     #[cfg(test)]
     pub(crate) fn recount(&self) -> Result<(), String> {
         self.core.log.recount()
@@ -274,9 +266,7 @@ impl Started {
 
     /// Writes down that this broker runs, in which leader epochs, and what a new cluster begins with. On the controller's
     /// core, once all run and before anything is served.
-    ///
-    /// # Errors
-    /// `Full`, `NotRegistered`.
+    /// # Errors  `Full`, `NotRegistered`.
     pub async fn register(&self, registration: Registration) -> Result<(), StartError> {
         let Some(driver) = self.core.driver.borrow().clone() else { return Ok(()) };
         driver.leads().await;
@@ -301,9 +291,7 @@ impl Started {
     }
 
     /// Stops the core's log in order. No request may be under way on any core.
-    ///
-    /// # Errors
-    /// Not everything could be written; the next start recovers it from the journal.
+    /// # Errors  Not everything could be written; the next start recovers it from the journal.
     pub async fn stop(&self) -> Result<StopReport, LogError> {
         self.core.log.stop().await
     }

@@ -123,8 +123,7 @@ impl Bench {
     }
 
     /// Where a partition begins, and all its records.
-    /// # Errors
-    /// What it answers instead; `NetworkException` if the broker ends.
+    /// # Errors  What it answers instead; `NetworkException` if the broker ends.
     pub fn records(&self, key: PartitionKey) -> Result<(Offset, Vec<(Offset, Value)>), ErrorCode> {
         let offset_of = |timestamp| {
             let asked = OffsetsCall::List(vec![(key, -1, timestamp)], Isolation::ReadUncommitted);

@@ -90,8 +90,7 @@ impl Wire {
     }
 
     /// Asks and waits.
-    /// # Errors
-    /// The broker ended, or hung up.
+    /// # Errors  The broker ended, or hung up.
     pub async fn ask<R: Request>(&self, version: i16, request: &R) -> Result<R::Response, Gone> {
         self.begin(version, request).await
     }

@@ -1,17 +1,23 @@
 //! The system calls on descriptors that neither std nor glommio offers.
 #![allow(unsafe_code)]
 
-use std::fs;
-use std::io::{self, ErrorKind};
-use std::mem::ManuallyDrop;
-use std::ops::Range;
-use std::os::fd::{FromRawFd, RawFd};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    mem::ManuallyDrop,
+    ops::Range,
+    os::{
+        fd::{FromRawFd, RawFd},
+        unix::fs::FileExt,
+    },
+    path::Path,
+};
 
-use rustix::fs::{FallocateFlags, FlockOperation};
-use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit};
+use rustix::{
+    fs::{FallocateFlags, FlockOperation},
+    io::Errno,
+    process::{Resource, Rlimit},
+};
 
 use crate::io::{PieceWrite, SharedBuffer};
 

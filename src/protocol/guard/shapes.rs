@@ -3,7 +3,7 @@
 #[cfg_attr(not(test), expect(dead_code, reason = "it has the shape of a request that only the tests know"))]
 mod table;
 
-pub use table::*;
+pub use self::table::*;
 
 /// What a field is on the wire.
 #[derive(Debug, PartialEq, Eq)]
