@@ -8,7 +8,7 @@ use crate::{
     base::{RawRecord, Timestamp},
     coordinator::machine::{EffectsOf, Moment, StateMachine},
     group::{GroupAnswer, GroupConfig, GroupRequest, Groups},
-    protocol::primitives::Malformed,
+    protocol::primitives::DecodeError,
 };
 
 impl StateMachine for Groups {
@@ -26,7 +26,7 @@ impl StateMachine for Groups {
         self.configure(config);
     }
 
-    fn replay(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Malformed> {
+    fn replay(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), DecodeError> {
         self.replay(key, value)
     }
 

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use crate::{
     base::{Effects, RawRecord, Timestamp},
     metadata::Image,
-    protocol::primitives::Malformed,
+    protocol::primitives::DecodeError,
 };
 
 /// The moment of a decision, and what of the world outside the machine it may depend on.
@@ -47,7 +47,7 @@ pub trait StateMachine: Sized + 'static {
 
     /// Takes in a record of the log.
     /// # Errors  A record that is not readable. It changed nothing, and the next one may be taken in.
-    fn replay(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Malformed>;
+    fn replay(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), DecodeError>;
 
     /// The log has been replayed to its end: time begins, and actions that were not done are wanted again.
     fn loaded(&mut self, moment: &Moment<'_>) -> EffectsOf<Self>;

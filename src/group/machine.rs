@@ -27,7 +27,7 @@ use crate::{
     metadata::Image,
     protocol::{
         offsets_records::{self, GroupValue, Key, OffsetValue},
-        primitives::{Malformed, STRING_BYTES_MAX},
+        primitives::{DecodeError, STRING_BYTES_MAX},
     },
 };
 
@@ -336,7 +336,7 @@ impl Groups {
 
     /// Takes in a record of the log. Records of other kinds of groups are passed over.
     /// # Errors  A record that is not readable. It changed nothing, and the next one may be taken in.
-    pub fn replay(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Malformed> {
+    pub fn replay(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), DecodeError> {
         let (id, change) = match (offsets_records::read_key(key)?, value) {
             (Key::Other(_), _) => return Ok(()),
             (Key::Offset { group, topic, partition }, value) => {

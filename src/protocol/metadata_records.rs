@@ -14,7 +14,7 @@ pub use self::{
     broker::{BrokerEndpoint, BrokerFeature, BrokerRegistrationChange, RegisterBroker},
     partition::{PartitionChange, PartitionRecord},
 };
-use super::primitives::{Malformed, Reader, Writer};
+use super::primitives::{DecodeError, Reader, Writer};
 use crate::base::TopicId;
 
 /// The only frame version there is.
@@ -215,7 +215,7 @@ impl MetadataRecord {
 
     /// Reads the value of a record of `__cluster_metadata`.
     /// # Errors  Bytes that are no such record, or a version of one we know that is newer than 4.3.1's.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let frame = reader.uvarint()?;
         if frame != FRAME_VERSION {
@@ -228,7 +228,7 @@ impl MetadataRecord {
         Ok(record)
     }
 
-    fn read(record_type: u32, version: u32, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+    fn read(record_type: u32, version: u32, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let record = match record_type {
             REGISTER_BROKER => return RegisterBroker::read(version, reader).map(Self::RegisterBroker),
             PARTITION => return PartitionRecord::read(version, reader).map(Self::Partition),
@@ -290,8 +290,8 @@ fn broker_and_epoch(out: &mut Writer, record_type: u32, broker_id: i32, broker_e
     out.no_tagged_fields();
 }
 
-fn unknown(version: u32) -> Malformed {
-    Malformed::Version(i16::try_from(version).unwrap_or(i16::MAX))
+fn unknown(version: u32) -> DecodeError {
+    DecodeError::Version(i16::try_from(version).unwrap_or(i16::MAX))
 }
 
 fn write_ids(out: &mut Writer, ids: &[i32]) {
@@ -301,7 +301,7 @@ fn write_ids(out: &mut Writer, ids: &[i32]) {
     }
 }
 
-fn read_ids(reader: &mut Reader<'_>) -> Result<Vec<i32>, Malformed> {
+fn read_ids(reader: &mut Reader<'_>) -> Result<Vec<i32>, DecodeError> {
     (0..reader.compact_array_count(4)?).map(|_| reader.i32()).collect()
 }
 
@@ -312,7 +312,7 @@ fn write_uuids(out: &mut Writer, uuids: &[Uuid]) {
     }
 }
 
-fn read_uuids(reader: &mut Reader<'_>) -> Result<Vec<Uuid>, Malformed> {
+fn read_uuids(reader: &mut Reader<'_>) -> Result<Vec<Uuid>, DecodeError> {
     (0..reader.compact_array_count(16)?).map(|_| reader.uuid()).collect()
 }
 
@@ -442,9 +442,9 @@ mod tests {
 
     #[test]
     fn newer_versions_and_frames_are_refused() {
-        assert_eq!(MetadataRecord::decode(b"\x02\x14\x00\x00"), Err(Malformed::Version(2)));
-        assert_eq!(MetadataRecord::decode(b"\x01\x14\x01\x00"), Err(Malformed::Version(1)));
-        assert_eq!(MetadataRecord::decode(b"\x01\x03\x09\x00"), Err(Malformed::Version(9)));
-        assert_eq!(MetadataRecord::decode(b"\x01\x14\x00\x00\x00"), Err(Malformed::Trailing(1)));
+        assert_eq!(MetadataRecord::decode(b"\x02\x14\x00\x00"), Err(DecodeError::Version(2)));
+        assert_eq!(MetadataRecord::decode(b"\x01\x14\x01\x00"), Err(DecodeError::Version(1)));
+        assert_eq!(MetadataRecord::decode(b"\x01\x03\x09\x00"), Err(DecodeError::Version(9)));
+        assert_eq!(MetadataRecord::decode(b"\x01\x14\x00\x00\x00"), Err(DecodeError::Trailing(1)));
     }
 }

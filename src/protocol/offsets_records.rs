@@ -8,7 +8,7 @@ use bytes::Bytes;
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use super::primitives::{Malformed, Reader, Writer};
+use super::primitives::{DecodeError, Reader, Writer};
 use crate::base::{LeaderEpoch, Offset, Timestamp};
 
 const LEGACY_OFFSET_KEY: i16 = 0;
@@ -93,7 +93,7 @@ pub struct MemberValue {
 
 /// Reads a record's key.
 /// # Errors  When the bytes end early, or go on behind the key.
-pub fn read_key(bytes: &[u8]) -> Result<Key, Malformed> {
+pub fn read_key(bytes: &[u8]) -> Result<Key, DecodeError> {
     let mut reader = Reader::new(bytes);
     let key = match reader.i16()? {
         LEGACY_OFFSET_KEY | OFFSET_KEY => {
@@ -129,11 +129,11 @@ pub fn group_key(group: &str) -> Bytes {
 impl OffsetValue {
     /// Reads versions 0 to 4.
     /// # Errors  An unknown version, or bytes that do not fit it.
-    pub fn read(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let version = reader.i16()?;
         if !(0..=4).contains(&version) {
-            return Err(Malformed::Version(version));
+            return Err(DecodeError::Version(version));
         }
         let offset = Offset(reader.i64()?);
         let leader_epoch = if version >= 3 { reader.i32()? } else { -1 };
@@ -190,11 +190,11 @@ impl OffsetValue {
 impl GroupValue {
     /// Reads versions 0 to 4.
     /// # Errors  An unknown version, or bytes that do not fit it.
-    pub fn read(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let version = reader.i16()?;
         if !(0..=4).contains(&version) {
-            return Err(Malformed::Version(version));
+            return Err(DecodeError::Version(version));
         }
         let flexible = version >= 4;
         let protocol_type = owned(string(&mut reader, flexible)?);
@@ -245,7 +245,7 @@ impl GroupValue {
 }
 
 impl MemberValue {
-    fn read(reader: &mut Reader<'_>, version: i16) -> Result<Self, Malformed> {
+    fn read(reader: &mut Reader<'_>, version: i16) -> Result<Self, DecodeError> {
         let flexible = version >= 4;
         let member_id = owned(string(reader, flexible)?);
         let group_instance_id = if version >= 3 { nullable_string(reader, flexible)?.map(owned) } else { None };
@@ -271,15 +271,15 @@ impl MemberValue {
     }
 }
 
-fn string<'a>(reader: &mut Reader<'a>, flexible: bool) -> Result<&'a str, Malformed> {
+fn string<'a>(reader: &mut Reader<'a>, flexible: bool) -> Result<&'a str, DecodeError> {
     if flexible { reader.compact_string() } else { reader.string() }
 }
 
-fn nullable_string<'a>(reader: &mut Reader<'a>, flexible: bool) -> Result<Option<&'a str>, Malformed> {
+fn nullable_string<'a>(reader: &mut Reader<'a>, flexible: bool) -> Result<Option<&'a str>, DecodeError> {
     if flexible { reader.compact_nullable_string() } else { reader.nullable_string() }
 }
 
-fn bytes<'a>(reader: &mut Reader<'a>, flexible: bool) -> Result<&'a [u8], Malformed> {
+fn bytes<'a>(reader: &mut Reader<'a>, flexible: bool) -> Result<&'a [u8], DecodeError> {
     if flexible { reader.compact_bytes() } else { reader.bytes() }
 }
 
@@ -396,12 +396,12 @@ mod tests {
         for cut in 0..value.len() {
             assert!(OffsetValue::read(&value[..cut]).is_err(), "cut at {cut}");
         }
-        assert_eq!(OffsetValue::read(&[0, 5]), Err(Malformed::Version(5)));
-        assert_eq!(GroupValue::read(&[0xff, 0xff]), Err(Malformed::Version(-1)));
+        assert_eq!(OffsetValue::read(&[0, 5]), Err(DecodeError::Version(5)));
+        assert_eq!(GroupValue::read(&[0xff, 0xff]), Err(DecodeError::Version(-1)));
         let mut group = GroupValue::default().write().to_vec();
         let count = group.len() - 4;
         group[count..].copy_from_slice(&i32::MAX.to_be_bytes());
-        assert_eq!(GroupValue::read(&group), Err(Malformed::Count { count: i32::MAX as usize, left: 0 }));
-        assert_eq!(read_key(&[0, 2, 0, 1, 103, 0]), Err(Malformed::Trailing(1)));
+        assert_eq!(GroupValue::read(&group), Err(DecodeError::Count { count: i32::MAX as usize, left: 0 }));
+        assert_eq!(read_key(&[0, 2, 0, 1, 103, 0]), Err(DecodeError::Trailing(1)));
     }
 }

@@ -13,7 +13,7 @@ pub const STRING_BYTES_MAX: usize = i16::MAX as usize;
 
 /// Why bytes do not mean anything. None of these is ever a panic: the bytes came from a network or a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
+pub enum DecodeError {
     /// A field needs `wanted` bytes and only `left` are there.
     #[error("a field of {wanted} bytes where {left} are left")]
     Truncated {
@@ -128,32 +128,32 @@ mod tests {
 
     #[test]
     fn forged_lengths_are_errors() {
-        let forged = |bytes: &[u8], read: fn(&mut Reader<'_>) -> Result<(), Malformed>| {
+        let forged = |bytes: &[u8], read: fn(&mut Reader<'_>) -> Result<(), DecodeError>| {
             read(&mut Reader::new(bytes)).expect_err("forged")
         };
         assert_eq!(
             forged(&[0x7f, 0xff, 0xff, 0xff], |r| r.array_count(1).map(drop)),
-            Malformed::Count { count: i32::MAX as usize, left: 0 }
+            DecodeError::Count { count: i32::MAX as usize, left: 0 }
         );
         assert_eq!(
             forged(&[0xff, 0xff, 0xff, 0xff, 0x0f], |r| r.compact_array_count(1).map(drop)),
-            Malformed::Count { count: u32::MAX as usize - 1, left: 0 }
+            DecodeError::Count { count: u32::MAX as usize - 1, left: 0 }
         );
         assert_eq!(
             forged(&[0, 0, 0, 2, 1, 2, 3], |r| r.array_count(2).map(drop)),
-            Malformed::Count { count: 2, left: 3 }
+            DecodeError::Count { count: 2, left: 3 }
         );
-        assert_eq!(forged(&[0xff, 0xfe], |r| r.nullable_string().map(drop)), Malformed::Length(-2));
-        assert_eq!(forged(&[0xff, 0xff], |r| r.string().map(drop)), Malformed::Length(-1));
-        assert_eq!(forged(&[0], |r| r.compact_string().map(drop)), Malformed::Length(-1));
-        assert_eq!(forged(&[0, 3, 65], |r| r.string().map(drop)), Malformed::Truncated { wanted: 3, left: 1 });
-        assert_eq!(forged(&[0, 1, 0xff], |r| r.string().map(drop)), Malformed::Utf8);
-        assert_eq!(forged(&[0xff; 5], |r| r.uvarint().map(drop)), Malformed::Varint);
-        assert_eq!(forged(&[0xff, 0xff, 0xff, 0xff, 0x1f], |r| r.uvarint().map(drop)), Malformed::Varint);
-        assert_eq!(forged(&[0x81, 0x80, 0x02], |r| r.compact_string().map(drop)), Malformed::LongString(32_768));
+        assert_eq!(forged(&[0xff, 0xfe], |r| r.nullable_string().map(drop)), DecodeError::Length(-2));
+        assert_eq!(forged(&[0xff, 0xff], |r| r.string().map(drop)), DecodeError::Length(-1));
+        assert_eq!(forged(&[0], |r| r.compact_string().map(drop)), DecodeError::Length(-1));
+        assert_eq!(forged(&[0, 3, 65], |r| r.string().map(drop)), DecodeError::Truncated { wanted: 3, left: 1 });
+        assert_eq!(forged(&[0, 1, 0xff], |r| r.string().map(drop)), DecodeError::Utf8);
+        assert_eq!(forged(&[0xff; 5], |r| r.uvarint().map(drop)), DecodeError::Varint);
+        assert_eq!(forged(&[0xff, 0xff, 0xff, 0xff, 0x1f], |r| r.uvarint().map(drop)), DecodeError::Varint);
+        assert_eq!(forged(&[0x81, 0x80, 0x02], |r| r.compact_string().map(drop)), DecodeError::LongString(32_768));
         // Tags must ascend, and a field must lie within what is left.
-        assert_eq!(forged(&[2, 1, 0, 1, 0], |r| r.skip_tagged_fields()), Malformed::Tags(1));
-        assert_eq!(forged(&[1, 0, 9, 1], |r| r.skip_tagged_fields()), Malformed::Truncated { wanted: 9, left: 1 });
-        assert_eq!(forged(&[1, 0, 1, 1], |r| r.tagged_fields(|_, _| Ok(()))), Malformed::Tags(0));
+        assert_eq!(forged(&[2, 1, 0, 1, 0], |r| r.skip_tagged_fields()), DecodeError::Tags(1));
+        assert_eq!(forged(&[1, 0, 9, 1], |r| r.skip_tagged_fields()), DecodeError::Truncated { wanted: 9, left: 1 });
+        assert_eq!(forged(&[1, 0, 1, 1], |r| r.tagged_fields(|_, _| Ok(()))), DecodeError::Tags(0));
     }
 }

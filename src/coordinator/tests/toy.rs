@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::{
     base::{RawRecord, Timestamp},
     coordinator::{EffectsOf, Moment, StateMachine},
-    protocol::primitives::Malformed,
+    protocol::primitives::DecodeError,
 };
 
 /// The answer to an addition that would lead above `total_max`.
@@ -89,7 +89,7 @@ impl StateMachine for Toy {
         self.config = config;
     }
 
-    fn replay(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Malformed> {
+    fn replay(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), DecodeError> {
         let key = std::str::from_utf8(key).expect("a test's own record");
         match (key.split_once(' ').expect("two words"), value) {
             (("total", name), Some(value)) => {

@@ -7,7 +7,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use crate::{
     group::owned,
-    protocol::primitives::{Malformed, Reader},
+    protocol::primitives::{DecodeError, Reader},
 };
 
 /// Topics that a group's subscription is remembered for. Beyond it the group counts as subscribed to everything, which is safe.
@@ -26,11 +26,11 @@ pub(in crate::group) fn topics(metadata: impl Iterator<Item = Bytes>) -> Option<
 }
 
 // ConsumerProtocolSubscription: a version, then the topics; what follows depends on the version and is of no interest.
-fn read(bytes: &[u8], topics: &mut BTreeSet<StrBytes>) -> Result<(), Malformed> {
+fn read(bytes: &[u8], topics: &mut BTreeSet<StrBytes>) -> Result<(), DecodeError> {
     let mut reader = Reader::new(bytes);
     let version = reader.i16()?;
     if version < 0 {
-        return Err(Malformed::Version(version));
+        return Err(DecodeError::Version(version));
     }
     for _ in 0..reader.array_count(2)?.min(SUBSCRIBED_MAX + 1) {
         topics.insert(owned(reader.string()?));

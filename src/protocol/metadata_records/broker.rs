@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{Malformed, Reader, Writer, read_uuids, tagged, unknown, write_uuids};
+use super::{DecodeError, Reader, Writer, read_uuids, tagged, unknown, write_uuids};
 
 /// `RegisterBrokerRecord`: written at version 3 (log directories), read from 0 to 4.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl RegisterBroker {
         }
     }
 
-    pub(super) fn read(version: u32, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+    pub(super) fn read(version: u32, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         if version > 4 {
             return Err(unknown(version));
         }
@@ -116,7 +116,7 @@ impl RegisterBroker {
 }
 
 impl BrokerEndpoint {
-    fn read_all(reader: &mut Reader<'_>) -> Result<Vec<Self>, Malformed> {
+    fn read_all(reader: &mut Reader<'_>) -> Result<Vec<Self>, DecodeError> {
         (0..reader.compact_array_count(7)?)
             .map(|_| {
                 let end_point = Self {
@@ -133,7 +133,7 @@ impl BrokerEndpoint {
 }
 
 impl BrokerFeature {
-    fn read_all(reader: &mut Reader<'_>) -> Result<Vec<Self>, Malformed> {
+    fn read_all(reader: &mut Reader<'_>) -> Result<Vec<Self>, DecodeError> {
         (0..reader.compact_array_count(6)?)
             .map(|_| {
                 let feature =
@@ -180,7 +180,7 @@ impl BrokerRegistrationChange {
         out.tagged_fields(&fields);
     }
 
-    pub(super) fn read(version: u32, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+    pub(super) fn read(version: u32, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         if version > 3 {
             return Err(unknown(version));
         }

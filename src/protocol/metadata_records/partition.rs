@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{Malformed, Reader, Writer, read_ids, read_uuids, tagged, unknown, write_ids, write_uuids};
+use super::{DecodeError, Reader, Writer, read_ids, read_uuids, tagged, unknown, write_ids, write_uuids};
 use crate::base::TopicId;
 
 /// `PartitionRecord`: written at version 2 (directories, eligible leader replicas), read from 0.
@@ -63,7 +63,7 @@ impl PartitionRecord {
         out.tagged_fields(&fields);
     }
 
-    pub(super) fn read(version: u32, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+    pub(super) fn read(version: u32, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         if version > Self::VERSION {
             return Err(unknown(version));
         }
@@ -179,7 +179,7 @@ impl PartitionChange {
         out.tagged_fields(&fields);
     }
 
-    pub(super) fn read(version: u32, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+    pub(super) fn read(version: u32, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         if version > 2 {
             return Err(unknown(version));
         }
@@ -204,7 +204,7 @@ impl PartitionChange {
     }
 }
 
-fn read_nullable_ids(reader: &mut Reader<'_>) -> Result<Vec<i32>, Malformed> {
+fn read_nullable_ids(reader: &mut Reader<'_>) -> Result<Vec<i32>, DecodeError> {
     let count = reader.compact_nullable_array_count(4)?.unwrap_or(0);
     (0..count).map(|_| reader.i32()).collect()
 }

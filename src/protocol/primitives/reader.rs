@@ -2,9 +2,9 @@
 
 use uuid::Uuid;
 
-use super::{Malformed, STRING_BYTES_MAX};
+use super::{DecodeError, STRING_BYTES_MAX};
 
-type Result<T> = std::result::Result<T, Malformed>;
+type Result<T> = std::result::Result<T, DecodeError>;
 
 /// A place in some bytes. Every call reads one field and moves on; after an error the place is undefined.
 /// Allocates nothing: strings and bytes are borrowed from the input.
@@ -28,12 +28,12 @@ impl<'a> Reader<'a> {
 
     /// Checks that every byte was read.
     pub const fn end(&self) -> Result<()> {
-        if self.rest.is_empty() { Ok(()) } else { Err(Malformed::Trailing(self.rest.len())) }
+        if self.rest.is_empty() { Ok(()) } else { Err(DecodeError::Trailing(self.rest.len())) }
     }
 
     /// The next `length` bytes.
     pub fn take(&mut self, length: usize) -> Result<&'a [u8]> {
-        let truncated = Malformed::Truncated { wanted: length, left: self.rest.len() };
+        let truncated = DecodeError::Truncated { wanted: length, left: self.rest.len() };
         let (taken, rest) = self.rest.split_at_checked(length).ok_or(truncated)?;
         self.rest = rest;
         Ok(taken)
@@ -85,15 +85,15 @@ impl<'a> Reader<'a> {
             let byte = self.array::<1>()?[0];
             value |= u64::from(byte & 0x7f) << (7 * index);
             if byte < 0x80 {
-                return u32::try_from(value).map_err(|_| Malformed::Varint);
+                return u32::try_from(value).map_err(|_| DecodeError::Varint);
             }
         }
-        Err(Malformed::Varint)
+        Err(DecodeError::Varint)
     }
 
     /// A string with a two-byte length.
     pub fn string(&mut self) -> Result<&'a str> {
-        self.nullable_string()?.ok_or(Malformed::Length(-1))
+        self.nullable_string()?.ok_or(DecodeError::Length(-1))
     }
 
     /// A string with a two-byte length, -1 for null.
@@ -104,21 +104,21 @@ impl<'a> Reader<'a> {
 
     /// A compact string.
     pub fn compact_string(&mut self) -> Result<&'a str> {
-        self.compact_nullable_string()?.ok_or(Malformed::Length(-1))
+        self.compact_nullable_string()?.ok_or(DecodeError::Length(-1))
     }
 
     /// A compact string, 0 for null.
     pub fn compact_nullable_string(&mut self) -> Result<Option<&'a str>> {
         let length = self.compact_length()?;
         if length > STRING_BYTES_MAX as i64 {
-            return Err(Malformed::LongString(length as usize));
+            return Err(DecodeError::LongString(length as usize));
         }
         self.body(length)?.map(utf8).transpose()
     }
 
     /// Bytes with a four-byte length.
     pub fn bytes(&mut self) -> Result<&'a [u8]> {
-        self.nullable_bytes()?.ok_or(Malformed::Length(-1))
+        self.nullable_bytes()?.ok_or(DecodeError::Length(-1))
     }
 
     /// Bytes with a four-byte length, -1 for null.
@@ -129,7 +129,7 @@ impl<'a> Reader<'a> {
 
     /// Compact bytes.
     pub fn compact_bytes(&mut self) -> Result<&'a [u8]> {
-        self.compact_nullable_bytes()?.ok_or(Malformed::Length(-1))
+        self.compact_nullable_bytes()?.ok_or(DecodeError::Length(-1))
     }
 
     /// Compact bytes, 0 for null.
@@ -145,15 +145,15 @@ impl<'a> Reader<'a> {
     fn body(&mut self, length: i64) -> Result<Option<&'a [u8]>> {
         match length {
             -1 => Ok(None),
-            ..-1 => Err(Malformed::Length(length)),
-            0.. => self.take(usize::try_from(length).map_err(|_| Malformed::Length(length))?).map(Some),
+            ..-1 => Err(DecodeError::Length(length)),
+            0.. => self.take(usize::try_from(length).map_err(|_| DecodeError::Length(length))?).map(Some),
         }
     }
 
     /// The count of an array whose elements take at least `element_bytes_min` bytes each.
     /// A count that the bytes left could not hold is an error, so that nobody allocates for a forged one.
     pub fn array_count(&mut self, element_bytes_min: usize) -> Result<usize> {
-        self.nullable_array_count(element_bytes_min)?.ok_or(Malformed::Length(-1))
+        self.nullable_array_count(element_bytes_min)?.ok_or(DecodeError::Length(-1))
     }
 
     /// As [`Self::array_count`], with -1 for null.
@@ -164,7 +164,7 @@ impl<'a> Reader<'a> {
 
     /// As [`Self::array_count`], in the compact form.
     pub fn compact_array_count(&mut self, element_bytes_min: usize) -> Result<usize> {
-        self.compact_nullable_array_count(element_bytes_min)?.ok_or(Malformed::Length(-1))
+        self.compact_nullable_array_count(element_bytes_min)?.ok_or(DecodeError::Length(-1))
     }
 
     /// As [`Self::array_count`], in the compact form, with 0 for null.
@@ -176,12 +176,12 @@ impl<'a> Reader<'a> {
     fn guarded(&self, count: i64, element_bytes_min: usize) -> Result<Option<usize>> {
         let count = match count {
             -1 => return Ok(None),
-            ..-1 => return Err(Malformed::Length(count)),
-            0.. => usize::try_from(count).map_err(|_| Malformed::Length(count))?,
+            ..-1 => return Err(DecodeError::Length(count)),
+            0.. => usize::try_from(count).map_err(|_| DecodeError::Length(count))?,
         };
         // An element without bytes would make the guard useless; no array of ours has one.
         if count > self.rest.len() / element_bytes_min.max(1) {
-            return Err(Malformed::Count { count, left: self.rest.len() });
+            return Err(DecodeError::Count { count, left: self.rest.len() });
         }
         Ok(Some(count))
     }
@@ -194,14 +194,14 @@ impl<'a> Reader<'a> {
         for _ in 0..count {
             let tag = self.uvarint()?;
             if previous.is_some_and(|previous| tag <= previous) {
-                return Err(Malformed::Tags(tag));
+                return Err(DecodeError::Tags(tag));
             }
             previous = Some(tag);
             let length = self.uvarint()? as usize;
             let mut body = Reader::new(self.take(length)?);
             field(tag, &mut body)?;
             if body.left() > 0 {
-                return Err(Malformed::Tags(tag));
+                return Err(DecodeError::Tags(tag));
             }
         }
         Ok(())
@@ -214,5 +214,5 @@ impl<'a> Reader<'a> {
 }
 
 fn utf8(bytes: &[u8]) -> Result<&str> {
-    std::str::from_utf8(bytes).map_err(|_| Malformed::Utf8)
+    std::str::from_utf8(bytes).map_err(|_| DecodeError::Utf8)
 }
