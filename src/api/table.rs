@@ -470,7 +470,7 @@ mod tests {
         out
     }
 
-    fn parse(frame: Bytes) -> Result<RequestHead, frame::FrameError> {
+    fn parse(frame: Bytes) -> Result<RequestHead, frame::HeadError> {
         let row = frame::peek(&frame).and_then(|(key, _)| TABLE.row(key));
         frame::parse(frame, row.map(|row| &row.api))
     }

@@ -37,7 +37,7 @@ pub struct RequestHead {
 
 /// Why a frame cannot be a request. The connection is closed: Kafka has no answer for it either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FrameError {
+pub enum HeadError {
     /// No implemented request has this key.
     #[error("unknown api key {0}")]
     UnknownKey(i16),
@@ -58,23 +58,21 @@ pub fn peek(frame: &[u8]) -> Option<(i16, i16)> {
 
 /// Reads the head of a frame whose key stands for this request, if it stands for any; the body stays where it lies.
 /// # Errors  The reason for closing the connection.
-pub fn parse(mut frame: Bytes, api: Option<&'static Api>) -> Result<RequestHead, FrameError> {
+pub fn parse(mut frame: Bytes, api: Option<&'static Api>) -> Result<RequestHead, HeadError> {
     if frame.len() < FIXED_HEAD_BYTES {
-        return Err(FrameError::Malformed(Malformed::Truncated));
+        return Err(HeadError::Malformed(Malformed::Truncated));
     }
-    let (key, version) = peek(&frame).ok_or(FrameError::Malformed(Malformed::Truncated))?;
+    let (key, version) = peek(&frame).ok_or(HeadError::Malformed(Malformed::Truncated))?;
     let correlation_id = i32::from_be_bytes([frame[4], frame[5], frame[6], frame[7]]);
-    let api = api.ok_or(FrameError::UnknownKey(key))?;
+    let api = api.ok_or(HeadError::UnknownKey(key))?;
     if !api.supports(version) && api.key != ApiKey::ApiVersions {
-        return Err(FrameError::UnsupportedVersion(api, version));
+        return Err(HeadError::UnsupportedVersion(api, version));
     }
     let rest = frame.split_off(FIXED_HEAD_BYTES);
-    let (client, body) = guard::head(&rest, api.is_flexible(version)).map_err(FrameError::Malformed)?;
+    let (client, body) = guard::head(&rest, api.is_flexible(version)).map_err(HeadError::Malformed)?;
     let client_id = match client {
         None => None,
-        Some(range) => {
-            Some(StrBytes::from_utf8(rest.slice(range)).map_err(|_| FrameError::Malformed(Malformed::Utf8))?)
-        }
+        Some(range) => Some(StrBytes::from_utf8(rest.slice(range)).map_err(|_| HeadError::Malformed(Malformed::Utf8))?),
     };
     Ok(RequestHead { api, version, correlation_id, client_id, body: rest.slice(body..) })
 }
