@@ -52,7 +52,7 @@ use bytes::Bytes;
 use kafka_protocol::messages::ApiKey;
 
 pub use self::{
-    brokers::Endpoint,
+    brokers::AdvertisedListener,
     session::{Identity, Session},
 };
 use self::{
@@ -74,7 +74,7 @@ pub struct Context {
     router: Router,
     io: Io,
     /// What clients are told to connect to, by listener.
-    endpoints: Vec<Endpoint>,
+    advertised: Vec<AdvertisedListener>,
     /// Fetch sessions of this core's connections.
     sessions: RefCell<FetchSessions>,
     /// Topics that are being created because a client named them.
@@ -82,9 +82,9 @@ pub struct Context {
 }
 
 impl Context {
-    /// The context of one of so many cores. `endpoints` has an entry for each listener, by the index that [`Session`]s carry.
+    /// The context of one of so many cores. `advertised` has an entry for each listener, by the index that [`Session`]s carry.
     #[must_use]
-    pub fn new(router: Router, io: Io, endpoints: Vec<Endpoint>, cores: usize) -> Rc<Self> {
+    pub fn new(router: Router, io: Io, advertised: Vec<AdvertisedListener>, cores: usize) -> Rc<Self> {
         let slots = router.config().requests.fetch_session_slots.div_ceil(cores);
         let sessions = RefCell::new(FetchSessions::new(slots));
         Rc::new(Self {
@@ -92,7 +92,7 @@ impl Context {
             policy: Policy::OPEN,
             router,
             io,
-            endpoints,
+            advertised,
             sessions,
             creating: RefCell::default(),
         })
@@ -102,8 +102,8 @@ impl Context {
     #[cfg(test)]
     pub(crate) fn with(&self, table: &'static Table, policy: Policy) -> Rc<Self> {
         let sessions = RefCell::new(FetchSessions::new(0));
-        let (router, io, endpoints) = (self.router.clone(), self.io.clone(), self.endpoints.clone());
-        Rc::new(Self { table, policy, router, io, endpoints, sessions, creating: RefCell::default() })
+        let (router, io, advertised) = (self.router.clone(), self.io.clone(), self.advertised.clone());
+        Rc::new(Self { table, policy, router, io, advertised, sessions, creating: RefCell::default() })
     }
 
     /// Counts a request that began to be served then, with what becomes of it.

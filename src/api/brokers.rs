@@ -12,7 +12,7 @@ use crate::{
 
 /// Where clients of a listener are told to connect to.
 #[derive(Clone, Debug)]
-pub struct Endpoint {
+pub struct AdvertisedListener {
     /// The listener's name.
     pub name: String,
     /// The advertised host.
@@ -36,7 +36,7 @@ pub(super) struct Broker {
 
 /// The brokers that serve, by id, for a client of the given listener.
 pub(super) fn all(context: &Context, image: &Image, listener: usize) -> Vec<Broker> {
-    serving(image, ourselves(context, listener), &context.endpoints[listener].name)
+    serving(image, ourselves(context, listener), &context.advertised[listener].name)
 }
 
 /// The broker that clients send changes of the metadata to.
@@ -58,16 +58,16 @@ pub(super) fn coordinator(
     if leader == context.router.broker_id() {
         return Ok(ourselves);
     }
-    let others = serving(image, ourselves, &context.endpoints[listener].name);
+    let others = serving(image, ourselves, &context.advertised[listener].name);
     others.into_iter().find(|broker| broker.id.0 == leader.0).ok_or(ErrorCode::CoordinatorNotAvailable)
 }
 
 fn ourselves(context: &Context, listener: usize) -> Broker {
-    let endpoint = &context.endpoints[listener];
+    let told = &context.advertised[listener];
     Broker {
         id: WireBroker(context.router.broker_id().0),
-        host: endpoint.host.clone(),
-        port: i32::from(endpoint.port),
+        host: told.host.clone(),
+        port: i32::from(told.port),
         rack: context.router.config().node.rack.as_deref().map(text),
     }
 }

@@ -21,7 +21,7 @@ const SOFTWARE_BYTES_MAX: usize = 64;
 pub struct Session {
     /// Its address as Kafka writes it: `/127.0.0.1`.
     pub client_host: StrBytes,
-    /// The listener it came through, as an index into the context's endpoints.
+    /// The listener it came through, as an index into the context's advertised listeners.
     pub listener: usize,
     /// What its requests say about where it is served best.
     pub(super) placement: Placement,

@@ -97,12 +97,12 @@ impl Shard for KafkaBroker {
         let started = shard::start(io.clone(), seed, Rc::new(die)).await.map_err(|error| error.to_string())?;
         started.router.keep_to(&context.replies);
         started.router.tell_bounds(context.bounds);
-        let endpoints = context.identity.advertised.iter().map(|told| api::Endpoint {
+        let advertised = context.identity.advertised.iter().map(|told| api::AdvertisedListener {
             name: told.listener.clone(),
             host: told.host.clone().into(),
             port: told.port,
         });
-        let context = api::Context::new(started.router.clone(), io, endpoints.collect(), context.cores);
+        let context = api::Context::new(started.router.clone(), io, advertised.collect(), context.cores);
         Ok(KafkaService { context, started: Rc::new(started) })
     }
 

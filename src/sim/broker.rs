@@ -143,8 +143,8 @@ impl Life {
             this.ended();
         });
         let started = Rc::new(start(io.clone(), seed, fatal).await.map_err(|error| error.to_string())?);
-        let endpoint = api::Endpoint { name: "PLAINTEXT".into(), host: "localhost".into(), port: 9092 };
-        let context = api::Context::new(started.router.clone(), io, vec![endpoint], self.cores);
+        let listener = api::AdvertisedListener { name: "PLAINTEXT".into(), host: "localhost".into(), port: 9092 };
+        let context = api::Context::new(started.router.clone(), io, vec![listener], self.cores);
         self.contexts.borrow_mut()[core] = Some(context);
         self.routers.borrow_mut()[core] = Some(started.router.clone());
         self.started.borrow_mut().push(started.clone());
