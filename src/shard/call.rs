@@ -156,8 +156,8 @@ pub enum Message {
         /// The answer.
         answer: Answer,
     },
-    /// Whoever waits in the call of that number shall answer at once with what there is.
-    Hurry {
+    /// The wait of the call of that number ends: it is answered at once with what there is.
+    EndWait {
         /// The core that asked.
         from: usize,
         /// The number of its call.

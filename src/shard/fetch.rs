@@ -116,10 +116,10 @@ impl Core {
         }
         let mut waits: Vec<crate::replica::Local<(usize, Option<Vec<Fetched>>)>> = Vec::with_capacity(owners.len());
         if let Some((slot, part)) = local {
-            let (this, hurried, others) = (self.clone(), others.hurry.notified(), others.clone());
+            let (this, wait_ended, others) = (self.clone(), others.end_wait.notified(), others.clone());
             waits.push(Box::pin(async move {
-                let fetched = this.fetch_here(&part, hurried).await;
-                others.hurry();
+                let fetched = this.fetch_here(&part, wait_ended).await;
+                others.end_waits();
                 (slot, Some(fetched))
             }));
         }
@@ -130,7 +130,7 @@ impl Core {
                     Some(Answer::Fetch(fetched)) => Some(fetched),
                     Some(_) | None => None,
                 };
-                others.hurry();
+                others.end_waits();
                 (slot, fetched)
             }));
         }
@@ -144,8 +144,8 @@ impl Core {
         gathered
     }
 
-    /// Fetches from replicas of this core. Waits for `min_bytes`, but not once `hurried` rings.
-    pub(super) async fn fetch_here(&self, call: &FetchCall, hurried: Notified) -> Vec<Fetched> {
+    /// Fetches from replicas of this core. Waits for `min_bytes`, but not once `wait_ended` rings.
+    pub(super) async fn fetch_here(&self, call: &FetchCall, wait_ended: Notified) -> Vec<Fetched> {
         self.wait_for_memory().await;
         if call.max_wait.is_zero() {
             return self.read_all(call).await;
@@ -153,7 +153,7 @@ impl Core {
         let deadline = self.io.clock.now() + call.max_wait;
         let news = Notify::new();
         let _watches = Watches::of(call.partitions.iter().filter_map(|(key, _)| self.replica(*key).ok()), &news);
-        let over = either(hurried, self.io.clock.sleep_until(deadline));
+        let over = either(wait_ended, self.io.clock.sleep_until(deadline));
         let mut over = std::pin::pin!(over);
         loop {
             // The bell is taken up before the look, so that nothing can come in between.
@@ -231,24 +231,24 @@ impl Drop for Watches {
 /// The calls of one round of a fetch over several cores. Whoever asked may go away: then they end as well.
 struct Others {
     core: Rc<Core>,
-    hurry: Notify,
+    end_wait: Notify,
     calls: RefCell<Vec<(usize, u64)>>,
     told: Cell<bool>,
 }
 
 impl Others {
     fn new(core: &Rc<Core>) -> Self {
-        Self { core: core.clone(), hurry: Notify::new(), calls: RefCell::default(), told: Cell::new(false) }
+        Self { core: core.clone(), end_wait: Notify::new(), calls: RefCell::default(), told: Cell::new(false) }
     }
 
     /// The first core with news ends the wait of all the others.
-    fn hurry(&self) {
+    fn end_waits(&self) {
         if self.told.replace(true) {
             return;
         }
-        self.hurry.notify_all();
+        self.end_wait.notify_all();
         for (owner, id) in self.calls.borrow().iter().copied() {
-            let message = Message::Hurry { from: self.core.index(), id };
+            let message = Message::EndWait { from: self.core.index(), id };
             if let Err(message) = self.core.mesh.try_send(owner, message) {
                 let core = self.core.clone();
                 self.core.io.spawner.spawn(async move { core.mesh.send(owner, message).await });
@@ -259,7 +259,7 @@ impl Others {
 
 impl Drop for Others {
     fn drop(&mut self) {
-        self.hurry();
+        self.end_waits();
     }
 }
 

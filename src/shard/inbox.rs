@@ -20,7 +20,7 @@ impl Core {
             match self.mesh.recv().await {
                 Message::Call { from, id, call } => self.serve(from, id, call),
                 Message::Answer { id, answer } => self.answered(id, answer),
-                Message::Hurry { from, id } => {
+                Message::EndWait { from, id } => {
                     let parked = self.parked.borrow().get(&(from, id)).cloned();
                     if let Some(parked) = parked {
                         parked.notify_all();
@@ -45,11 +45,11 @@ impl Core {
                 });
             }
             Call::Fetch(call) => {
-                let hurry = Notify::new();
-                let hurried = hurry.notified();
-                self.parked.borrow_mut().insert((from, id), hurry);
+                let end_wait = Notify::new();
+                let wait_ended = end_wait.notified();
+                self.parked.borrow_mut().insert((from, id), end_wait);
                 self.io.spawner.spawn(async move {
-                    let fetched = this.fetch_here(&call, hurried).await;
+                    let fetched = this.fetch_here(&call, wait_ended).await;
                     this.parked.borrow_mut().remove(&(from, id));
                     this.reply(from, id, Answer::Fetch(fetched)).await;
                 });
