@@ -22,5 +22,5 @@ pub use self::{
     layers::{Layers, Overrides, Statics, Synonym},
     listeners::Listener,
     load::{ConfigError, Loaded, Note, load},
-    topic::{CompressionType, Durability, TimestampType, TopicConfig},
+    topic::{CompressionType, Durability, TopicConfig},
 };

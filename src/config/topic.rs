@@ -1,6 +1,7 @@
 //! A topic's settings as values, all layers resolved.
 
 use super::{layers::Layers, value, values::Values};
+use crate::protocol::batch::TimestampType;
 
 /// The settings that count for one topic. The compiler warns of one that nobody reads.
 #[derive(Clone, Debug)]
@@ -79,15 +80,6 @@ pub enum CompressionType {
     Lz4,
     /// zstd.
     Zstd,
-}
-
-/// Whose clock a record's timestamp is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TimestampType {
-    /// The producer's.
-    CreateTime,
-    /// The broker's, when it appends.
-    LogAppendTime,
 }
 
 impl TopicConfig {

@@ -1,11 +1,11 @@
 //! A topic's and a broker's settings, in the words of the rooms that act on them.
 
 use crate::{
-    config::{BrokerConfig, CompressionType, Durability, TimestampType, TopicConfig},
+    config::{BrokerConfig, CompressionType, Durability, TopicConfig},
     group::GroupConfig,
     log::{self, LogConfig},
     partition::{CompressionPolicy, TopicRules},
-    protocol::{batch, compression::Compression},
+    protocol::compression::Compression,
 };
 
 /// What batches of the topic are held against.
@@ -13,10 +13,7 @@ pub fn topic_rules(config: &TopicConfig) -> TopicRules {
     TopicRules {
         max_message_bytes: config.max_message_bytes.max(0) as usize,
         compacted: config.cleanup_policy.compact,
-        timestamp_type: match config.timestamp_type {
-            TimestampType::CreateTime => batch::TimestampType::CreateTime,
-            TimestampType::LogAppendTime => batch::TimestampType::LogAppendTime,
-        },
+        timestamp_type: config.timestamp_type,
         timestamp_before_max_ms: config.timestamp_before_max_ms,
         timestamp_after_max_ms: config.timestamp_after_max_ms,
         compression: compression(config),
