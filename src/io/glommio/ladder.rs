@@ -26,7 +26,7 @@ const IDLE_TASKS: u64 = 8;
 
 /// Keeps several timers pending at growing distances, for ever. One ticking timer would not do: when it fires in the very
 /// gap in which the executor parks wrongly, nothing is pending any more. With the ladder a park ends at the next rung.
-pub(super) async fn climb(cores: usize) {
+pub(super) async fn keep_timers_pending(cores: usize) {
     let cores = u32::try_from(cores).unwrap_or(u32::MAX);
     let idle_rung = IDLE_RUNG.max(IDLE_RUNG_PER_CORE.saturating_mul(cores));
     loop {

@@ -201,7 +201,7 @@ where
     F: Future<Output = T>,
 {
     let failed = |error: io::Error| StartError::Executor { core, message: error.to_string() };
-    ::glommio::spawn_local(ladder::climb(cores)).detach();
+    ::glommio::spawn_local(ladder::keep_timers_pending(cores)).detach();
     let io = doors().await.map_err(failed)?;
     // Blocks the thread, on which nothing else runs yet.
     let abandoned = ready.send(()).is_err() || may_go.recv().is_err();
