@@ -98,7 +98,7 @@ impl Context {
         })
     }
 
-    /// The same core with other requests, for clients that may do other things.
+    /// A context of this core with other requests, for clients that may do other things.
     #[cfg(test)]
     pub(crate) fn with(&self, table: &'static Table, policy: Policy) -> Rc<Self> {
         let sessions = RefCell::new(FetchSessions::new(0));

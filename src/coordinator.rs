@@ -60,7 +60,7 @@ type Askers<M> = Map<u64, OneshotSender<Result<<M as StateMachine>::Answer, Erro
 /// Drives the state machine of one partition, while this broker leads it. Lives on the partition's core.
 pub struct Coordinator<M: StateMachine> {
     io: Io,
-    /// The same moment on both clocks.
+    /// The moment at which it was made, on both clocks.
     began: (Instant, Timestamp),
     replica: Rc<Replica>,
     config: RefCell<M::Config>,

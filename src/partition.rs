@@ -61,7 +61,7 @@ impl Partition {
         self.state.clone()
     }
 
-    /// The same, to look at.
+    /// What has to survive a restart, to look at.
     #[must_use]
     pub fn state_ref(&self) -> &PartitionState {
         &self.state

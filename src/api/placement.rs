@@ -2,11 +2,12 @@
 
 use std::cell::Cell;
 
-/// So many small appends in a row must have gone to one other core before the connection is moved there: a client
-/// that changes partitions now and then is not to wander.
+/// The number of small appends in a row that must have gone to one other core before the connection is moved there: a
+/// client that changes partitions now and then is not to wander.
 const APPENDS_BEFORE_MOVE: u32 = 32;
 
-/// Above this size, in bytes, what a request costs is its bytes, and a second core that shares the work is welcome.
+/// The largest append, in bytes, that counts as small. What a larger one costs is its bytes, and a second core that shares
+/// the work is welcome.
 const SMALL_APPEND_BYTES: usize = 16 << 10;
 
 /// What is known of where a connection's requests end. One a connection and core.
@@ -36,7 +37,7 @@ impl Placement {
         self.settled.set(true);
     }
 
-    /// The other core that this connection's appends have all gone to for a while; then counts anew.
+    /// The core that would serve this connection better, since its appends have all gone there for a while; then counts anew.
     pub(super) fn better_core(&self) -> Option<usize> {
         let (core, count) = self.appends.get()?;
         if count < APPENDS_BEFORE_MOVE || self.settled.get() {

@@ -34,7 +34,7 @@ use crate::{
 /// A disk's worst flush is longer than what some clients are ready to wait: they would send everything again.
 const TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
-/// So many bytes are validated before the core's other work gets its turn.
+/// The bytes that are validated before the core's other work gets its turn.
 const VALIDATED_BEFORE_YIELD: usize = 256 << 10;
 
 throttled!(ProduceResponse);

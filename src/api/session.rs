@@ -68,7 +68,7 @@ impl Session {
         self.identity.borrow_mut().software = Some(Software { name: kept(name), version: kept(version) });
     }
 
-    /// The other core that this connection's appends have all gone to for a while; then counts anew.
+    /// The core that would serve this connection better, since its appends have all gone there for a while; then counts anew.
     #[must_use]
     pub fn better_core(&self) -> Option<usize> {
         self.placement.better_core()

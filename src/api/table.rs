@@ -61,9 +61,9 @@ pub(crate) struct Row {
 /// Memory of a request while it is served, in bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Memory {
-    /// So much at least ...
+    /// The bytes that any such request takes ...
     pub fixed: usize,
-    /// ... and so many times its frame.
+    /// ... and how many times its frame on top.
     pub frame_times: usize,
 }
 

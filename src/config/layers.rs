@@ -73,7 +73,7 @@ impl<'a> Layers<'a> {
         Self { statics, cluster: &NOTHING, broker: &NOTHING, topic: &NOTHING }
     }
 
-    /// The same layers under a topic's own values.
+    /// The layers of a topic: its own values above the broker's.
     #[must_use]
     pub fn with_topic(self, topic: &'a Overrides) -> Self {
         Self { topic, ..self }

@@ -14,7 +14,7 @@ pub struct MachineMemory {
 }
 
 impl MachineMemory {
-    /// They may hold so many bytes.
+    /// A budget of so many bytes.
     #[must_use]
     pub fn new(bytes_max: usize) -> Arc<Self> {
         Arc::new(Self { bytes_max, held: AtomicUsize::new(0) })

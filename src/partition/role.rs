@@ -81,7 +81,7 @@ impl Role {
         }
     }
 
-    /// Another list of replicas in the same term: who stays keeps what is known of him.
+    /// Takes another list of replicas in the same term: what is known of those who stay is kept.
     fn adjust(&mut self, assigned: &AssignedRole) {
         let before = std::mem::replace(self, Self::of(assigned));
         if let (Self::Leader { others: before }, Self::Leader { others }) = (before, self) {

@@ -36,7 +36,7 @@ impl Api {
         Self { key, name, min, max, advertised_min: min, flexible_from: *flexible_from, shape }
     }
 
-    /// The same, advertised from this version on.
+    /// The request with another lowest version in ApiVersions than the one from which it is decoded.
     #[must_use]
     pub const fn advertised_from(self, version: i16) -> Self {
         Self { advertised_min: version, ..self }

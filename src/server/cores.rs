@@ -15,7 +15,7 @@ pub const MEMORY_BYTES_MIN: u64 = 64 << 20;
 /// What `--cores` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CoreChoice {
-    /// So many executors.
+    /// The number of executors.
     Count(usize),
     /// One executor on each of these CPUs: `0,2` or `0-3,8`.
     List(Vec<usize>),

@@ -32,7 +32,7 @@ impl OffsetsCall {
         }
     }
 
-    /// The same question for some of the partitions.
+    /// The question for those partitions that have these places in it.
     fn part(&self, places: &[usize]) -> Self {
         fn pick<T: Clone>(all: &[T], places: &[usize]) -> Vec<T> {
             places.iter().map(|place| all[*place].clone()).collect()

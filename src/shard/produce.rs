@@ -74,7 +74,7 @@ impl Core {
 }
 
 impl ProducePending {
-    /// The one other core that owns the partitions of all these batches, if it is one, and another.
+    /// The core that owns the partitions of all these batches, if that is a single core other than ours.
     #[must_use]
     pub fn elsewhere(&self) -> Option<usize> {
         self.elsewhere

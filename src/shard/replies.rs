@@ -11,7 +11,7 @@ use std::sync::{
 
 use crate::io::Pinned;
 
-/// So many fetches find room when nothing is left for longer answers.
+/// The number of fetches that find room when nothing is left for longer answers.
 const CROWD: usize = 256;
 
 /// One budget, shared by the cores.

@@ -11,10 +11,10 @@ use crate::{
     },
 };
 
-/// A batch that is compressed in its own codec once more, for other offsets in it, was compressed better by its client, but not
-/// by more than this; no memory is asked for it beside that of its request.
+/// How many times as long a batch may get that is compressed in its own codec once more, for other offsets in it: its client
+/// compressed it better, but not by more. No memory is asked for it beside that of its request.
 const RENUMBERED_GROWTH_MAX: usize = 2;
-/// And small ones have this much more.
+/// How many bytes more than that it may get, which small ones need.
 const RENUMBERED_SLACK_BYTES: usize = 4 << 10;
 
 /// The batch as it will be stored: untouched if it can be, else with another timestamp, else rebuilt.

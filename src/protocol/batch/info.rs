@@ -64,7 +64,7 @@ impl BatchInfo {
         }
     }
 
-    /// The same batch at its place in a partition.
+    /// What the batch says once it has its place in a partition: offsets and epoch change, all else stays.
     #[must_use]
     pub fn at(&self, base_offset: Offset, leader_epoch: LeaderEpoch) -> Self {
         let last_offset = base_offset.plus(self.last_offset.since(self.base_offset));

@@ -40,8 +40,8 @@ pub struct Rebuild {
 }
 
 impl Rebuild {
-    /// The same records as in `batch`, whose header that is, with offsets 0, 1, 2… The records are passed on as they lie; what a
-    /// record says of itself that Kafka does not define goes. `None` if more than `bytes_max` would come out.
+    /// A new batch of the records in `batch`, whose header that is, with offsets 0, 1, 2… The records are passed on as they
+    /// lie; what a record says of itself that Kafka does not define goes. `None` if more than `bytes_max` would come out.
     /// # Errors  `BadRecord` for what does not parse or decompress, `TooLarge` beyond `unpacked_bytes_max`.
     pub fn of(&self, batch: &[u8], header: &BatchHeader) -> Result<Option<Bytes>, BatchError> {
         let body = &batch[HEADER_BYTES..];
