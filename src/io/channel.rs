@@ -1,13 +1,16 @@
-//! Waiting within one core: [`oneshot`], [`queue`], [`Notify`], [`Semaphore`]. Nothing here is `Send`.
+//! Waiting within one core: [`oneshot`], [`Notify`], [`Semaphore`]; for the simulated clients of tests a queue as well.
+//! Nothing here is `Send`.
 
 mod notify;
 mod oneshot;
+#[cfg(test)]
 mod queue;
 mod semaphore;
 
+#[cfg(test)]
+pub use self::queue::{QueueReceiver, QueueSender, TrySendError, queue};
 pub use self::{
     notify::{Notified, Notify},
     oneshot::{OneshotReceiver, OneshotSender, oneshot},
-    queue::{QueueReceiver, QueueSender, TrySendError, queue},
-    semaphore::{Acquire, Permit, Semaphore},
+    semaphore::Semaphore,
 };

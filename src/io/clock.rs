@@ -2,7 +2,7 @@
 
 use std::{fmt, future::Future, ops::Add, time::Duration};
 
-use super::{Either, either, forward, sim};
+use super::{forward, sim};
 use crate::base::Timestamp;
 
 /// Monotonic time: nanoseconds since the process (or the simulation) began.
@@ -76,14 +76,6 @@ impl Clock {
             #[cfg(feature = "glommio")]
             Self::Glommio(_) => None,
             Self::Sim(clock) => Some(clock),
-        }
-    }
-
-    /// The future's value, or `None` if it is not there after `duration`.
-    pub async fn timeout<T>(&self, duration: Duration, future: impl Future<Output = T>) -> Option<T> {
-        match either(future, self.sleep(duration)).await {
-            Either::Left(value) => Some(value),
-            Either::Right(()) => None,
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::{
     io::{self, ErrorKind},
     ops::Range,
-    os::fd::RawFd,
     path::{Path, PathBuf},
 };
 
@@ -197,6 +196,7 @@ impl Disk {
     }
 
     /// Bytes of buffers of this core that are not freed yet, results of reads included.
+    #[cfg(test)]
     #[must_use]
     pub fn live_bytes(&self) -> usize {
         forward!(self, disk => disk.live_bytes())
@@ -294,8 +294,9 @@ impl File {
     }
 
     /// The descriptor (a made-up number in the simulator).
+    #[cfg(test)]
     #[must_use]
-    pub fn raw_fd(&self) -> RawFd {
+    pub fn raw_fd(&self) -> std::os::fd::RawFd {
         forward!(self, file => file.raw_fd())
     }
 

@@ -72,6 +72,7 @@ impl Home {
     }
 
     /// Bytes allocated by this core and not freed yet, those on their way home included.
+    #[cfg(test)]
     pub(super) fn live_bytes(&self) -> usize {
         self.live_bytes.load(Ordering::Relaxed)
     }
@@ -134,8 +135,6 @@ enum Backing {
     /// From the core's backend (`value` keeps the bytes alive): freed at home only.
     Homed {
         value: ManuallyDrop<Box<dyn Any>>,
-        /// Whether nothing but this buffer refers to `value`, so that its bytes may be handed out for writing again.
-        unshared: fn(&dyn Any) -> bool,
         /// Makes `value` as short as the buffer, which nothing else refers to.
         shrink: fn(&mut dyn Any, usize),
     },
@@ -159,12 +158,6 @@ impl Memory {
             this.home.pinned_bytes.fetch_add(this.length, Ordering::Relaxed);
         }
     }
-
-    fn take_back(&mut self) {
-        if std::mem::take(self.pinned.get_mut()) {
-            self.home.pinned_bytes.fetch_sub(self.length, Ordering::Relaxed);
-        }
-    }
 }
 
 // SAFETY: readers see only bytes below `published`, which are never written again while a reference exists; bytes above
@@ -176,7 +169,9 @@ unsafe impl Sync for Memory {}
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        self.take_back();
+        if *self.pinned.get_mut() {
+            self.home.pinned_bytes.fetch_sub(self.length, Ordering::Relaxed);
+        }
         match &mut self.backing {
             Backing::Plain { layout } => {
                 // SAFETY: `start` came from `alloc_zeroed` with this layout, and this is the last reference.
@@ -214,17 +209,16 @@ impl Buffer {
     /// # Safety
     /// `start..start + length` must be valid for reads and writes and initialised as long as `value` lives, wherever
     /// `value` is moved, and nothing else may touch it while this buffer or what is made of it exists, except through
-    /// clones of what `value` holds that `unshared` sees and that only read.
+    /// clones of what `value` holds that only read.
     #[cfg_attr(not(feature = "glommio"), allow(dead_code))]
     pub(super) unsafe fn homed(
         start: NonNull<u8>,
         length: usize,
         value: Box<dyn Any>,
-        unshared: fn(&dyn Any) -> bool,
         shrink: fn(&mut dyn Any, usize),
         home: &Arc<Home>,
     ) -> Self {
-        Self::of(start, length, Backing::Homed { value: ManuallyDrop::new(value), unshared, shrink }, home)
+        Self::of(start, length, Backing::Homed { value: ManuallyDrop::new(value), shrink }, home)
     }
 
     fn of(start: NonNull<u8>, length: usize, backing: Backing, home: &Arc<Home>) -> Self {
@@ -246,13 +240,8 @@ impl Buffer {
         self.memory.length
     }
 
-    /// Whether the buffer has no bytes at all.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// The bytes.
+    #[cfg(test)]
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
         // SAFETY: the memory is initialised and this buffer is the only one that refers to it.
@@ -307,12 +296,6 @@ impl SharedBuffer {
         self.memory.length
     }
 
-    /// Whether the buffer has no bytes at all.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Bytes from the start that may be read.
     #[must_use]
     pub fn published(&self) -> usize {
@@ -333,24 +316,6 @@ impl SharedBuffer {
     pub fn slice(&self, range: Range<usize>) -> Slice {
         assert!(range.start <= range.end && range.end <= self.published(), "a slice lies within what is published");
         Slice(Piece::Shared { start: range.start, length: range.len(), buffer: self.clone() })
-    }
-
-    /// Takes the memory back for writing if this is the last reference and no write of it is under way. The bytes stay
-    /// as they are (not zeroed).
-    /// # Errors  The buffer itself, if somebody else still refers to it, it came from a read, or this is not its home
-    /// core.
-    pub fn into_buffer(mut self) -> Result<Buffer, Self> {
-        let Some(memory) = Arc::get_mut(&mut self.memory) else { return Err(self) };
-        let reusable = match &memory.backing {
-            Backing::Plain { .. } => true,
-            Backing::Homed { value, unshared, .. } => memory.home.is_here() && unshared(value.as_ref()),
-        };
-        if !reusable {
-            return Err(self);
-        }
-        *memory.published.get_mut() = 0;
-        memory.take_back();
-        Ok(Buffer { memory: self.memory, stays_here: PhantomData })
     }
 
     /// The backend's value behind this memory, if it has one of this type and lives in this `home`.
@@ -514,15 +479,6 @@ impl Slice {
         }
     }
 
-    /// The same bytes as [`Bytes`], without a copy.
-    #[must_use]
-    pub fn into_bytes(self) -> Bytes {
-        match self.0 {
-            Piece::Bytes(bytes) => bytes,
-            shared @ Piece::Shared { .. } => Bytes::from_owner(Self(shared)),
-        }
-    }
-
     /// The slice's part in keeping its memory alive, in bytes: many small slices of one buffer share its size.
     #[must_use]
     pub fn held_share(&self) -> usize {
@@ -565,12 +521,6 @@ impl Deref for Slice {
             Piece::Shared { buffer, start, length } => &buffer.as_slice()[*start..*start + *length],
             Piece::Bytes(bytes) => bytes,
         }
-    }
-}
-
-impl AsRef<[u8]> for Slice {
-    fn as_ref(&self) -> &[u8] {
-        self
     }
 }
 
@@ -619,7 +569,7 @@ mod tests {
         let mut value = AtHome { bytes: vec![0; length].into(), thread: std::thread::current().id() };
         let start = NonNull::new(value.bytes.as_mut_ptr()).expect("a box is not null");
         // SAFETY: the boxed bytes do not move with `value`, live as long as it, and nothing else touches them.
-        unsafe { Buffer::homed(start, length, Box::new(value), |_| true, |_, _| {}, home) }
+        unsafe { Buffer::homed(start, length, Box::new(value), |_, _| {}, home) }
     }
 
     #[test]
@@ -702,26 +652,6 @@ mod tests {
         drop(Tail::new(Buffer::plain(8192, &home), 0));
         homed(4096, &home).share().slice(0..1).let_go();
         assert_eq!(pinned.bytes(), 0);
-        // Memory that is used again is its owner's again.
-        let shared = homed(4096, &home).share();
-        let other = shared.clone();
-        shared.slice(0..1).let_go();
-        drop(other);
-        assert_eq!(pinned.bytes(), 4096, "one reference is left");
-        let again = shared.into_buffer().expect("the last reference");
-        assert_eq!((pinned.bytes(), again.len()), (0, 4096));
-    }
-
-    #[test]
-    fn memory_is_taken_back_only_from_the_last_reference() {
-        let home = Home::here();
-        let shared = homed(4096, &home).share();
-        let slice = shared.slice(0..1);
-        let shared = shared.into_buffer().expect_err("a slice still reads it");
-        drop(slice);
-        let mut buffer = shared.into_buffer().expect("the last reference");
-        buffer.as_mut().fill(1);
-        assert_eq!(buffer.share().as_slice(), &[1; 4096]);
     }
 
     #[test]
@@ -733,7 +663,6 @@ mod tests {
         for slice in [shared, bytes] {
             assert_eq!(&slice[..], b"23456789ab");
             assert_eq!(&slice.slice(3..5)[..], b"56");
-            assert_eq!(&slice.slice(3..5).into_bytes()[..], b"56");
         }
     }
 }

@@ -22,6 +22,7 @@ impl Rand {
     /// A random number below `bound`.
     /// # Panics
     /// If `bound` is zero.
+    #[cfg(test)]
     #[must_use]
     pub fn below(&self, bound: u64) -> u64 {
         self.0.borrow_mut().below(bound)

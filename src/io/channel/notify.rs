@@ -42,6 +42,7 @@ impl Notify {
     }
 
     /// How many wait.
+    #[cfg(test)]
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.0.waiters.borrow().len()

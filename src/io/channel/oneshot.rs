@@ -40,12 +40,6 @@ impl<T> OneshotSender<T> {
         Ok(())
         // The drop that follows wakes the receiver.
     }
-
-    /// Whether nobody waits for the value any more.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.state.borrow().receiver_gone
-    }
 }
 
 impl<T> Drop for OneshotSender<T> {
@@ -119,7 +113,6 @@ mod tests {
 
         let (sender, receiver) = oneshot();
         drop(receiver);
-        assert!(sender.is_closed());
         assert_eq!(sender.send(1), Err(1));
     }
 }

@@ -83,21 +83,8 @@ impl<T> QueueSender<T> {
     }
 
     /// Whether the receiver is gone.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
+    fn is_closed(&self) -> bool {
         self.state.receiver_gone.get()
-    }
-
-    /// Items waiting to be received.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.state.items.borrow().len()
-    }
-
-    /// Whether no item waits.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     fn push(&self, item: T, slot: Permit) {
@@ -147,18 +134,6 @@ impl<T> QueueReceiver<T> {
             Poll::Pending
         })
         .await
-    }
-
-    /// Items waiting to be received.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.state.items.borrow().len()
-    }
-
-    /// Whether no item waits.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 

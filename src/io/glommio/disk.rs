@@ -118,21 +118,20 @@ impl Disk {
         memory.as_bytes_mut().fill(0);
         let start = NonNull::new(memory.as_mut_ptr()).expect("glommio allocates or aborts");
         let value: Box<dyn Any> = Box::new(Rc::new(memory));
-        let unshared =
-            |value: &dyn Any| value.downcast_ref::<Rc<DmaBuffer>>().is_some_and(|rc| Rc::strong_count(rc) == 1);
         let shrink = |value: &mut dyn Any, length: usize| {
             let memory = value.downcast_mut::<Rc<DmaBuffer>>().and_then(Rc::get_mut);
             memory.expect("a buffer that is being filled is in no write").trim_to_size(length);
         };
         // SAFETY: the memory lies on the heap or in glommio's arena, does not move with the value, is zeroed above and
-        // lives as long as the value, whose clones (writes in flight) are counted by the `Rc` and only read.
-        unsafe { Buffer::homed(start, length, value, unshared, shrink, self.home()) }
+        // lives as long as the value, whose clones (writes in flight) only read.
+        unsafe { Buffer::homed(start, length, value, shrink, self.home()) }
     }
 
     pub(in crate::io) fn reclaim(&self) {
         self.home().reclaim();
     }
 
+    #[cfg(test)]
     pub(in crate::io) fn live_bytes(&self) -> usize {
         self.home().live_bytes()
     }

@@ -218,10 +218,9 @@ impl std::fmt::Debug for File {
 fn shared(result: ReadResult, disk: &Disk) -> SharedBuffer {
     let start = NonNull::from(&*result).cast::<u8>();
     let length = result.len();
-    // Whoever reads shares glommio's buffer with nobody else, but glommio offers no way to write it again.
     // SAFETY: the bytes lie in glommio's buffer, which `result` keeps alive wherever it is moved; all of them were read
-    // from the file; nobody writes them, since `share` follows and `unshared` never gives them back for writing.
-    unsafe { Buffer::homed(start, length, Box::new(result), |_| false, |_, _| {}, disk.home()) }.share()
+    // from the file; nobody writes them, since `share` follows.
+    unsafe { Buffer::homed(start, length, Box::new(result), |_, _| {}, disk.home()) }.share()
 }
 
 fn short_write(written: usize, expected: usize) -> io::Error {

@@ -79,12 +79,6 @@ impl<T: Send + 'static> Executors<T> {
     pub fn join(self) -> Vec<Result<T, StartError>> {
         self.handles.into_iter().enumerate().map(|(core, handle)| join_one(core, handle)).collect()
     }
-
-    /// How many there are.
-    #[must_use]
-    pub fn cores(&self) -> usize {
-        self.handles.len()
-    }
 }
 
 fn join_one<T: Send + 'static>(

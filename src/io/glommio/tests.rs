@@ -104,13 +104,6 @@ fn memory_dropped_on_another_thread_comes_home() {
         let file = io.disk.open(&path, OpenOptions { create: true, durable: false }).await.unwrap();
         let shared = io.disk.allocate(1 << 16).share();
         file.write(shared.clone(), 0).await.unwrap();
-        let shared = match shared.into_buffer() {
-            Ok(mut buffer) => {
-                buffer.as_mut().fill(1);
-                buffer.share()
-            }
-            Err(_) => panic!("the write is done and nobody else holds the buffer"),
-        };
         for position in 0..16 {
             slices.send(file.read(position * 4096, 4096).await.unwrap()).unwrap();
             slices.send(shared.slice(0..100)).unwrap();
@@ -221,7 +214,6 @@ fn a_dropped_write_lands_and_tasks_are_waited_for() {
         drop(file);
         assert!(task.await.iter().all(|byte| *byte == 5));
         assert_eq!(io.spawner.offload(|| 6 * 7).await, 42);
-        assert_eq!(io.clock.timeout(Duration::from_millis(1), std::future::pending::<()>()).await, None);
     });
 }
 

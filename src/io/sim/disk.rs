@@ -4,7 +4,6 @@ use std::{
     cell::{Cell, RefCell},
     io::{self, ErrorKind},
     ops::Range,
-    os::fd::RawFd,
     path::{Path, PathBuf},
     rc::Rc,
     sync::{
@@ -336,6 +335,7 @@ impl Disk {
         self.world.home(self.node).reclaim();
     }
 
+    #[cfg(test)]
     pub(in crate::io) fn live_bytes(&self) -> usize {
         self.home().live_bytes()
     }
@@ -486,8 +486,9 @@ impl File {
         self.0.disk.state.borrow_mut().lock(self.0.inode, self.0.handle)
     }
 
-    pub(in crate::io) fn raw_fd(&self) -> RawFd {
-        RawFd::try_from(self.0.handle).unwrap_or(RawFd::MAX)
+    #[cfg(test)]
+    pub(in crate::io) fn raw_fd(&self) -> std::os::fd::RawFd {
+        self.0.handle.try_into().unwrap_or(std::os::fd::RawFd::MAX)
     }
 
     pub(in crate::io) async fn close(self) -> io::Result<()> {

@@ -12,6 +12,7 @@ pub mod errno {
     /// The device failed.
     pub const EIO: i32 = 5;
     /// The machine has too many files open.
+    #[cfg(test)]
     pub const ENFILE: i32 = 23;
     /// The process has too many files open.
     pub const EMFILE: i32 = 24;
@@ -20,6 +21,7 @@ pub mod errno {
     /// A name is longer than 255 bytes.
     pub const ENAMETOOLONG: i32 = 36;
     /// The quota is used up.
+    #[cfg(test)]
     pub const EDQUOT: i32 = 122;
 }
 
