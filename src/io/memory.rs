@@ -43,18 +43,18 @@ pub(super) struct Home {
 #[derive(Default)]
 struct Returned {
     closed: bool,
-    values: Vec<Homeless>,
+    values: Vec<Returning>,
 }
 
-/// A backend's value on its way home. It is never dropped by this type: a wrong thread must not run its destructor.
-struct Homeless {
+/// A backend's value on its way back to its core. It is never dropped by this type: a wrong thread must not run its destructor.
+struct Returning {
     value: ManuallyDrop<Box<dyn Any>>,
     length: usize,
 }
 
-// SAFETY: a `Homeless` is only carried between threads; `Home::reclaim` and `Home::close`, which run on the owner's
+// SAFETY: a `Returning` is only carried between threads; `Home::reclaim` and `Home::close`, which run on the owner's
 // thread (asserted there), are the only ones that look inside.
-unsafe impl Send for Homeless {}
+unsafe impl Send for Returning {}
 
 impl Home {
     /// A home for the buffers of the calling thread.
@@ -81,7 +81,7 @@ impl Home {
     pub(super) fn reclaim(&self) {
         assert!(self.is_here(), "buffers are freed by the core that made them");
         let values = std::mem::take(&mut self.lock().values);
-        values.into_iter().for_each(|homeless| self.free(homeless));
+        values.into_iter().for_each(|returning| self.free(returning));
     }
 
     /// Frees what has come back and leaks what comes later: the core's executor ends. Only on the owner's thread.
@@ -91,19 +91,19 @@ impl Home {
         self.lock().closed = true;
     }
 
-    fn free(&self, homeless: Homeless) {
-        drop(ManuallyDrop::into_inner(homeless.value));
-        self.live_bytes.fetch_sub(homeless.length, Ordering::Relaxed);
+    fn free(&self, returning: Returning) {
+        drop(ManuallyDrop::into_inner(returning.value));
+        self.live_bytes.fetch_sub(returning.length, Ordering::Relaxed);
     }
 
-    fn give_back(&self, homeless: Homeless) {
+    fn give_back(&self, returning: Returning) {
         if self.is_here() {
-            return self.free(homeless);
+            return self.free(returning);
         }
         let mut returned = self.lock();
         // After the owner has gone nobody may run the destructor: the memory is leaked, which happens at process exit only.
         if !returned.closed {
-            returned.values.push(homeless);
+            returned.values.push(returning);
         }
     }
 
@@ -181,7 +181,7 @@ impl Drop for Memory {
             Backing::Homed { value, .. } => {
                 // SAFETY: `value` is taken exactly once, here, and `self` is not used afterwards.
                 let value = ManuallyDrop::new(unsafe { ManuallyDrop::take(value) });
-                self.home.give_back(Homeless { value, length: self.length });
+                self.home.give_back(Returning { value, length: self.length });
             }
         }
     }
