@@ -11,6 +11,7 @@ mod file_write;
 pub mod glommio;
 mod memory;
 mod mesh;
+mod outbox;
 mod rand;
 pub mod sim;
 mod spawner;
@@ -25,6 +26,7 @@ pub use self::{
     file_write::{FileLeft, FileWrite, Left, Mark, PieceWrite},
     memory::{ALIGNMENT, Buffer, Pinned, SharedBuffer, Slice, Tail, align_up},
     mesh::{Mesh, MeshSeed, mesh, mesh_bytes},
+    outbox::{BYTES_AT_ONCE_MAX, Outbox, PIECES_AT_ONCE_MAX},
     rand::Rand,
     spawner::{JoinHandle, Spawner},
     together::{Either, either, join_all},

@@ -11,9 +11,7 @@ mod limits;
 mod listener;
 mod mailbox;
 mod memory;
-mod outbox;
 mod service;
-mod socket;
 
 #[cfg(test)]
 mod tests;

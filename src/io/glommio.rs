@@ -9,6 +9,7 @@ mod event_fd;
 mod file;
 mod ladder;
 pub mod probe;
+pub mod socket;
 mod start;
 mod sys;
 mod tasks;

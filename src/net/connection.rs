@@ -22,13 +22,11 @@ use super::{
     limits::Ticket,
     listener::Accepted,
     memory::{Charge, RequestKind, RequestMemory},
-    outbox::Outbox,
     service::{Outcome, Peer, Pending, Service},
-    socket,
 };
 use crate::{
     api::Identity,
-    io::{Clock, Instant},
+    io::{BYTES_AT_ONCE_MAX, Clock, Instant, Outbox, glommio::socket},
     metrics::{Counter, Metrics},
     shard::{Held, Leaving, ReplyMemory},
 };
@@ -515,7 +513,7 @@ impl Connection {
                 self.held.borrow_mut().follow(outbox.own_bytes());
             }
             self.reader.wake();
-            if sent == socket::BYTES_PER_CALL_MAX {
+            if sent == BYTES_AT_ONCE_MAX {
                 // A consumer that is as fast as memory must not hold the core.
                 self.clock.yield_now().await;
             }

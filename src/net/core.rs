@@ -18,11 +18,10 @@ use super::{
     listener::Accepted,
     memory::{LargeRequests, Queued, RequestKind, RequestMemory},
     service::Service,
-    socket,
 };
 use crate::{
     base::{Map, Seldom},
-    io::{Clock, Io},
+    io::{Clock, Io, glommio::socket},
     metrics::{Counter, Gauge, Metrics},
     shard::ReplyMemory,
 };

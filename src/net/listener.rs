@@ -15,11 +15,11 @@ use tracing::warn;
 use super::{
     limits::{ConnectionLimits, Refused, Ticket},
     service::Peer,
-    socket,
 };
 use crate::{
     api::Identity,
     base::Seldom,
+    io::glommio::socket,
     metrics::{Counter, Metrics},
 };
 

@@ -2,8 +2,13 @@
 
 use std::{collections::VecDeque, io};
 
-use super::socket::PIECES_PER_CALL_MAX;
-use crate::io::Slice;
+use super::Slice;
+
+/// The pieces that are sent at once at most; the kernel's own bound is 1,024, and copying more vectors costs more than it saves.
+pub const PIECES_AT_ONCE_MAX: usize = 64;
+
+/// The bytes that are sent at once at most, so that one fast consumer does not hold the core.
+pub const BYTES_AT_ONCE_MAX: usize = 1 << 20;
 
 /// Replies gathered for one system call when several are ready together.
 const GATHERED_BYTES_MAX: usize = 256 * 1024;
@@ -35,7 +40,7 @@ impl Outbox {
     /// Whether one more reply may go out in the same system call.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.unsent_bytes < GATHERED_BYTES_MAX && self.pieces.len() < PIECES_PER_CALL_MAX
+        self.unsent_bytes < GATHERED_BYTES_MAX && self.pieces.len() < PIECES_AT_ONCE_MAX
     }
 
     /// Bytes not taken by the kernel yet.

@@ -10,24 +10,20 @@ use std::{
     time::Duration,
 };
 
-use glommio::net::{AcceptedTcpStream, TcpListener, TcpStream};
+use ::glommio::net::{AcceptedTcpStream, TcpListener, TcpStream};
 use socket2::{Domain, SockRef, Socket, Type};
 
-/// The pieces that one `sendmsg` takes; the kernel's own bound is 1,024, and copying more vectors costs more than it saves.
-pub const PIECES_PER_CALL_MAX: usize = 64;
-
-/// The bytes that one `sendmsg` takes, so that one fast consumer does not hold the core.
-pub const BYTES_PER_CALL_MAX: usize = 1 << 20;
+use crate::io::{BYTES_AT_ONCE_MAX, PIECES_AT_ONCE_MAX};
 
 /// Sends the beginning of `pieces` in one call and never waits. Nothing is copied in user space.
-/// Takes at most [`PIECES_PER_CALL_MAX`] pieces and [`BYTES_PER_CALL_MAX`] bytes; returns how many bytes the kernel took.
+/// Takes at most [`PIECES_AT_ONCE_MAX`] pieces and [`BYTES_AT_ONCE_MAX`] bytes; returns how many bytes the kernel took.
 /// # Errors  `WouldBlock` if the socket's buffer is full; anything else ends the connection.
 pub fn send_pieces<'a>(stream: &TcpStream, pieces: impl Iterator<Item = &'a [u8]>) -> io::Result<usize> {
-    let mut vectors = [IoSlice::new(&[]); PIECES_PER_CALL_MAX];
+    let mut vectors = [IoSlice::new(&[]); PIECES_AT_ONCE_MAX];
     let mut count = 0;
-    let mut room = BYTES_PER_CALL_MAX;
+    let mut room = BYTES_AT_ONCE_MAX;
     for piece in pieces.filter(|piece| !piece.is_empty()) {
-        if count == PIECES_PER_CALL_MAX || room == 0 {
+        if count == PIECES_AT_ONCE_MAX || room == 0 {
             break;
         }
         let taken = piece.len().min(room);
