@@ -1,4 +1,4 @@
-//! The doors to disk, clock, tasks, randomness and other cores. The only room that knows where they lead:
+//! The doors to disk, network, clock, tasks, randomness and other cores. The only room that knows where they lead:
 //! to glommio in production, to a seeded simulator ([`sim`]) in tests. Everything here lives on one core and is not
 //! `Send`, but for [`SharedBuffer`], [`Slice`], [`MeshSeed`] and what travels through a [`Mesh`].
 
@@ -13,8 +13,10 @@ mod memory;
 mod mesh;
 mod outbox;
 mod rand;
+mod received;
 pub mod sim;
 mod spawner;
+mod stream;
 mod together;
 
 use std::rc::Rc;
@@ -22,13 +24,15 @@ use std::rc::Rc;
 pub use self::{
     clock::{Clock, Instant},
     disk::{DirEntry, Disk, File, Filesystem, OpenOptions},
-    failure::{is_full, is_passing},
+    failure::{is_full, is_no_address, is_passing},
     file_write::{FileLeft, FileWrite, Left, Mark, PieceWrite},
     memory::{ALIGNMENT, Buffer, Pinned, SharedBuffer, Slice, Tail, align_up},
     mesh::{Mesh, MeshSeed, mesh, mesh_bytes},
     outbox::{BYTES_AT_ONCE_MAX, Outbox, PIECES_AT_ONCE_MAX},
     rand::Rand,
-    spawner::{JoinHandle, Spawner},
+    received::Received,
+    spawner::{JoinHandle, Spawner, StoppableTask},
+    stream::{BoundAddress, DetachedStream, Incoming, RECEIVED_BYTES_MAX, Stream, StreamOptions},
     together::{Either, either, join_all},
 };
 use crate::metrics::Metrics;

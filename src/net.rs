@@ -1,9 +1,10 @@
-//! Sockets: listeners, connections (frames in, replies out in request order) and the limits on both.
+//! Clients: listeners, connections (frames in, replies out in request order) and the limits on both.
 //!
 //! A request's bytes are charged to the core's request memory before they are received, handed to a
 //! [`Service`] as one contiguous piece, and its reply leaves as the pieces that the service gives. Nothing above this
-//! room sees a socket.
+//! room sees a stream, and below it are `io`'s: sockets in production, a simulated network in tests.
 
+mod accept;
 mod connection;
 mod core;
 mod frames;
@@ -17,9 +18,10 @@ mod service;
 mod tests;
 
 pub use self::{
+    accept::{Accepted, Acceptor, OpenListener},
     core::{NetCore, NetSettings, SWEEP_PERIOD},
     limits::{ConnectionLimits, Ticket},
-    listener::{Accepted, Acceptor, BindError, Endpoint, Host, Listener, OpenListener},
+    listener::{BindError, Endpoint, Host, Listener},
     mailbox::Mailbox,
     memory::LargeRequests,
     service::{Outcome, Peer, Pending, Service},

@@ -147,6 +147,45 @@ fn unsafe_code_stays_in_its_files() {
     assert!(wrong.is_empty(), "unsafe outside its files: {wrong:?}");
 }
 
+/// The part of a file that is not its tests, without comments.
+fn code(text: &str) -> String {
+    let own = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    own.lines().map(|line| line.split("//").next().unwrap_or("").to_owned() + "\n").collect()
+}
+
+/// Where code names the crate glommio, and not our backend or the feature of that name.
+fn names_glommio(code: &str) -> bool {
+    code.match_indices("glommio").any(|(at, name)| {
+        let before = code[..at].trim_end_matches("::");
+        let is_ours = before.ends_with("io") && before.len() < at;
+        let is_path = code[at + name.len()..].starts_with("::");
+        let is_import = before.trim_end().ends_with("use");
+        (is_path || is_import) && !is_ours
+    })
+}
+
+#[test]
+fn only_io_names_glommio_and_net_names_no_socket() {
+    assert!(names_glommio("use glommio::net::TcpStream;") && names_glommio("let x = ::glommio::executor();"));
+    assert!(!names_glommio("use crate::io::{Io, glommio as backend};\nlet x = crate::io::glommio::start();\n"));
+    assert!(!names_glommio("#[cfg(feature = \"glommio\")]"));
+    const SOCKETS: [&str; 6] = ["TcpStream", "TcpListener", "socket2", "os::fd", "libc::", "glommio"];
+    let mut wrong = Vec::new();
+    for file in rust_files("src") {
+        let name = relative(&file);
+        let code = code(&fs::read_to_string(&file).expect("a source file"));
+        if !name.starts_with("src/io") && names_glommio(&code) {
+            wrong.push(format!("{name} names glommio"));
+        }
+        let is_net = name.starts_with("src/net/") && !name.starts_with("src/net/tests");
+        let code = code.replace("feature = \"glommio\"", "");
+        if let Some(socket) = SOCKETS.iter().find(|socket| is_net && code.contains(**socket)) {
+            wrong.push(format!("{name} names {socket}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// Files whose imports or `# Errors` are in an older form still. The list only gets shorter.
 const OLDER_FORM: &[&str] = &[
     "src/log/check.rs",

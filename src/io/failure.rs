@@ -19,6 +19,12 @@ pub fn is_passing(error: &io::Error) -> bool {
     }
 }
 
+/// Whether the machine has no such address, or none of that kind.
+#[must_use]
+pub fn is_no_address(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

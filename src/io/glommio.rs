@@ -1,4 +1,4 @@
-//! The production backend: glommio's executor, one per core. Nothing outside of this room and `net` names glommio.
+//! The production backend: glommio's executor, one per core. Nothing outside of this room names glommio.
 //!
 //! Living with glommio 0.9.0: every executor runs a ladder of timers, because it may park with runnable tasks;
 //! files are never read past their known end, because it then returns bytes that were never read; and its errors of
@@ -9,8 +9,9 @@ mod event_fd;
 mod file;
 mod ladder;
 pub mod probe;
-pub mod socket;
+mod socket;
 mod start;
+mod stream;
 mod sys;
 mod tasks;
 mod whole_files;
@@ -20,6 +21,7 @@ pub use self::{
     event_fd::{Attendant, EventFd},
     file::File,
     start::{Executors, StartError, doors, start},
+    stream::{BoundAddress, DetachedStream, Incoming, Stream},
     tasks::{Clock, Spawner},
 };
 

@@ -62,14 +62,14 @@ impl Outbox {
     }
 
     /// The unsent bytes from the first on, as a gathering write wants them.
-    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
+    pub(super) fn slices(&self) -> impl Iterator<Item = &[u8]> {
         let skip = |index| if index == 0 { self.sent_of_first } else { 0 };
         self.pieces.iter().enumerate().map(move |(index, piece)| &piece[skip(index)..])
     }
 
     /// Lets go of the first `bytes`.
     /// # Errors  `WriteZero` if `bytes` is 0 although something was to be sent.
-    pub fn sent(&mut self, bytes: usize) -> io::Result<()> {
+    pub(super) fn sent(&mut self, bytes: usize) -> io::Result<()> {
         if bytes == 0 && self.unsent_bytes > 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }

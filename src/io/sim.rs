@@ -10,17 +10,19 @@ mod disk_state;
 mod faults;
 mod file_image;
 mod names;
+mod network;
 mod rot;
 mod tasks;
 mod world;
 
-use std::{cell::Cell, future::Future, rc::Rc, time::Duration};
+use std::{cell::Cell, future::Future, io, net::SocketAddr, rc::Rc, time::Duration};
 
 use self::world::World;
 pub use self::{
     disk::{Disk, File, Filesystem},
     disk_state::NameTaken,
     faults::{Failure, Faults, Operation, errno},
+    network::{BoundAddress, DetachedStream, Incoming, Network, Stream},
     rot::Saved,
     tasks::{Clock, Spawner},
 };
@@ -175,6 +177,24 @@ impl Simulation {
     /// Sets what goes wrong on a node's disk from now on.
     pub fn set_faults(&self, node: usize, faults: Faults) {
         self.world.disk(node).borrow_mut().faults = faults;
+    }
+
+    /// Sets what becomes of connections that are opened from now on.
+    pub fn set_network(&self, network: Network) {
+        self.world.addresses.borrow_mut().network = network;
+    }
+
+    /// Binds an address of a node, until what comes back is dropped.
+    /// # Errors  `AddrInUse`.
+    pub fn bind(&self, node: usize, port: u16) -> io::Result<super::BoundAddress> {
+        BoundAddress::bind(&self.world, network::address(node, port)).map(super::BoundAddress::Sim)
+    }
+
+    /// Connects a node to an address.
+    /// # Errors  `ConnectionRefused` if nobody has opened it.
+    pub fn connect(&self, node: usize, to: SocketAddr) -> impl Future<Output = io::Result<super::Stream>> + use<> {
+        let connected = network::connect(self.world.clone(), node, to);
+        async { connected.await.map(super::Stream::Sim) }
     }
 
     /// Bytes of a node's disk that are taken.

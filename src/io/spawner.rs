@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    channel::{OneshotReceiver, oneshot},
-    forward, sim,
+    channel::{Notify, OneshotReceiver, oneshot},
+    either, forward, sim,
 };
 
 /// Starts tasks on its core.
@@ -37,6 +37,16 @@ impl Spawner {
         JoinHandle(receiver)
     }
 
+    /// Starts a task that ends, wherever it waits, when it is told to.
+    pub fn spawn_stoppable(&self, task: impl Future<Output = ()> + 'static) -> StoppableTask {
+        let over = Notify::new();
+        let told = over.notified();
+        let ended = self.spawn_with_handle(async move {
+            let _told_or_done = either(told, task).await;
+        });
+        StoppableTask { over, ended: Some(ended) }
+    }
+
     /// Runs `work`, which may block, off the core (glommio: a small unpinned thread pool; simulator: at once, after a
     /// virtual delay). It runs to its end even if the future is dropped after its first poll.
     pub async fn offload<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -56,5 +66,27 @@ impl<T> Future for JoinHandle<T> {
             Poll::Ready(Some(value)) => Poll::Ready(value),
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
+    }
+}
+
+/// A task that ends when this is dropped.
+pub struct StoppableTask {
+    over: Notify,
+    ended: Option<JoinHandle<()>>,
+}
+
+impl StoppableTask {
+    /// Ends the task, and waits until all that it held is gone.
+    pub async fn stop(mut self) {
+        self.over.notify_all();
+        if let Some(ended) = self.ended.take() {
+            ended.await;
+        }
+    }
+}
+
+impl Drop for StoppableTask {
+    fn drop(&mut self) {
+        self.over.notify_all();
     }
 }

@@ -1,32 +1,30 @@
 //! One client's connection: a reader task that takes requests in, and a writer task that sends their replies in order.
 //!
-//! Everything above sees frames and outcomes only; the socket is known here and in `socket` alone.
+//! Everything above sees frames and outcomes only; the stream is known here alone.
 
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     future::poll_fn,
     io,
-    pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
 };
 
-use futures_lite::{AsyncRead, AsyncWrite, future::poll_once};
-use glommio::net::TcpStream;
+use futures_lite::future::poll_once;
 use tracing::{debug, info, warn};
 
 use super::{
-    frames::{BUFFER_BYTES, Frame, FrameError, FrameReader, Source},
+    accept::Accepted,
+    frames::{Frame, FrameError, FrameReader, SMALL_BYTES_MAX, Source},
     limits::Ticket,
-    listener::Accepted,
     memory::{Charge, RequestKind, RequestMemory},
     service::{Outcome, Peer, Pending, Service},
 };
 use crate::{
     api::Identity,
-    io::{BYTES_AT_ONCE_MAX, Clock, Instant, Outbox, glommio::socket},
+    io::{BYTES_AT_ONCE_MAX, Clock, Instant, Outbox, Received, Spawner, Stream},
     metrics::{Counter, Metrics},
     shard::{Held, Leaving, ReplyMemory},
 };
@@ -39,7 +37,7 @@ const UNSENT_BYTES_MAX: usize = 1 << 20;
 
 /// One connection, as its two tasks and the core's sweeper see it. Lives on one core.
 pub(super) struct Connection {
-    stream: RefCell<TcpStream>,
+    stream: Stream,
     pub(super) peer: Peer,
     in_flight: RefCell<VecDeque<InFlight>>,
     /// Requests begun whose outcome is not known yet, the one that the writer waits for included.
@@ -51,10 +49,6 @@ pub(super) struct Connection {
     state: Cell<State>,
     reader: Waiting,
     writer: Waiting,
-    /// The reader, while it waits for the first byte of a request.
-    quiet: Waiting,
-    /// Nothing has come for long: the reader should wait without a buffer.
-    tired: Cell<bool>,
     outbox: RefCell<Outbox>,
     /// What the broker counts of the outbox while the socket takes no more.
     held: RefCell<Held>,
@@ -151,7 +145,7 @@ impl Waiting {
 
 impl Connection {
     pub(super) fn new(
-        stream: TcpStream,
+        stream: Stream,
         peer: Peer,
         ticket: Ticket,
         clock: Clock,
@@ -159,7 +153,7 @@ impl Connection {
         replies: &Arc<ReplyMemory>,
     ) -> Rc<Self> {
         Rc::new(Self {
-            stream: RefCell::new(stream),
+            stream,
             peer,
             in_flight: RefCell::default(),
             open_requests: Cell::new(0),
@@ -168,8 +162,6 @@ impl Connection {
             state: Cell::new(State::Open),
             reader: Waiting::default(),
             writer: Waiting::default(),
-            quiet: Waiting::default(),
-            tired: Cell::new(false),
             outbox: RefCell::default(),
             held: RefCell::new(replies.holder()),
             leaving: RefCell::default(),
@@ -185,13 +177,14 @@ impl Connection {
     /// Resolves when both tasks are done.
     pub(super) async fn serve<S: Service>(
         self: &Rc<Self>,
+        spawner: &Spawner,
         service: &S,
         memory: &Rc<RequestMemory>,
         frame_bytes_max: usize,
         received: &[u8],
         told_of_large: &Told<'_>,
     ) -> Option<Accepted> {
-        let writer = glommio::spawn_local(self.clone().write());
+        let writer = spawner.spawn_with_handle(self.clone().write());
         let estimate = {
             let service = service.clone();
             Rc::new(move |start: &[u8], length| service.memory_estimate(start, length))
@@ -200,15 +193,15 @@ impl Connection {
         let frames = FrameReader::new(memory.clone(), frame_bytes_max, estimate).after(received);
         let received = self.read(service, &client, frames, told_of_large).await;
         writer.await;
-        received.and_then(|received| self.depart(received, service.identity(&client)))
+        self.depart(received?, service.identity(&client)).await
     }
 
     /// The connection as another core takes it over; `None` if it was closed meanwhile, or no descriptor is left.
-    fn depart(&self, received: Vec<u8>, identity: Identity) -> Option<Accepted> {
+    async fn depart(&self, received: Vec<u8>, identity: Identity) -> Option<Accepted> {
         if self.state.get() != State::Leaving {
             return None;
         }
-        match socket::duplicate(&self.stream.borrow()) {
+        match self.stream.detach().await {
             Ok(stream) => {
                 let ticket = self.ticket.take()?;
                 debug!(client = %self.peer.address, core = ticket.core(), "connection moved to another core");
@@ -225,7 +218,7 @@ impl Connection {
     pub(super) fn drain(&self) {
         if self.state.get() == State::Open {
             self.state.set(State::Draining);
-            socket::shut_down_read(&self.stream.borrow());
+            self.stream.end_receiving();
             self.wake_both();
         }
     }
@@ -233,11 +226,7 @@ impl Connection {
     /// Ends the connection now; unsent replies are dropped.
     pub(super) fn close(&self) {
         if self.state.replace(State::Closed) != State::Closed {
-            let stream = self.stream.borrow();
-            if self.progress.unsent.get() > 0 {
-                socket::discard_unsent_on_close(&stream);
-            }
-            socket::shut_down(&stream);
+            self.stream.end(&self.outbox.borrow());
             self.wake_both();
         }
     }
@@ -270,10 +259,9 @@ impl Connection {
         self.outbox.borrow().held_bytes()
     }
 
-    /// Makes the reader give its buffer back if it waits for a request.
+    /// Nothing has come for long: it is waited for without a buffer.
     pub(super) fn give_buffer_back(&self) {
-        self.tired.set(true);
-        self.quiet.wake();
+        self.stream.rest();
     }
 
     fn wake_both(&self) {
@@ -300,10 +288,10 @@ impl Connection {
         told_of_large: &Told<'_>,
     ) -> Option<Vec<u8>> {
         while self.is_open() {
-            match frames.next(&mut SocketSource(self)).await {
+            match frames.next(&mut StreamSource(self)).await {
                 Ok(frame) => {
                     if let Some(core) = service.better_core(client)
-                        && frame.bytes.len() <= BUFFER_BYTES
+                        && frame.bytes.len() <= SMALL_BYTES_MAX
                         && self.leave(core).await
                     {
                         return Some(frames.give_back(&frame));
@@ -505,8 +493,7 @@ impl Connection {
             }
             let sent = poll_fn(|context| self.poll_send(context)).await?;
             {
-                let mut outbox = self.outbox.borrow_mut();
-                outbox.sent(sent)?;
+                let outbox = self.outbox.borrow();
                 self.progress.sent.set(self.progress.sent.get() + sent as u64);
                 self.metrics.add(Counter::BytesSent, sent as u64);
                 self.progress.unsent.set(outbox.unsent_bytes());
@@ -520,91 +507,39 @@ impl Connection {
         }
     }
 
-    fn poll_send(&self, context: &mut std::task::Context<'_>) -> Poll<io::Result<usize>> {
-        loop {
-            if self.is_closed() {
-                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-            }
-            let outbox = self.outbox.borrow();
-            let mut stream = self.stream.borrow_mut();
-            match socket::send_pieces(&stream, outbox.slices()) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // From here on the client makes us hold it.
-                    self.held.borrow_mut().set(outbox.own_bytes());
-                    // glommio tries once more and, if the buffer is still full, waits for the socket in its ring. It may
-                    // send a part: that counts.
-                    let first = outbox.slices().find(|piece| !piece.is_empty()).expect("the outbox is not empty");
-                    return Pin::new(&mut *stream).poll_write(context, first);
-                }
-                result => return Poll::Ready(result),
-            }
+    fn poll_send(&self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.is_closed() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
+        let mut outbox = self.outbox.borrow_mut();
+        let sent = self.stream.poll_send(context, &mut outbox);
+        if sent.is_pending() {
+            // From here on the client makes us hold it.
+            self.held.borrow_mut().set(outbox.own_bytes());
+        }
+        sent
     }
 }
 
 /// The receiving half, as the frame reader wants it.
-struct SocketSource<'a>(&'a Connection);
+struct StreamSource<'a>(&'a Connection);
 
-impl SocketSource<'_> {
+impl StreamSource<'_> {
     fn count(&self, received: usize) {
         self.0.progress.received.set(self.0.progress.received.get() + received as u64);
         self.0.metrics.add(Counter::BytesReceived, received as u64);
     }
 }
 
-impl Source for SocketSource<'_> {
-    async fn first(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
-        self.0.tired.set(false);
-        let received = poll_fn(|context| {
-            if self.0.tired.get() {
-                return Poll::Ready(Ok(None));
-            }
-            let received = Pin::new(&mut *self.0.stream.borrow_mut()).poll_read(context, into);
-            if received.is_pending() {
-                *self.0.quiet.0.borrow_mut() = Some(context.waker().clone());
-            }
-            received.map_ok(Some)
-        })
-        .await?;
-        self.count(received.unwrap_or(0));
+impl Source for StreamSource<'_> {
+    async fn receive(&mut self, room: usize) -> io::Result<Received> {
+        let received = poll_fn(|context| self.0.stream.poll_recv(context, room)).await?;
+        self.count(received.len());
         Ok(received)
     }
 
-    async fn arrival(&mut self) -> io::Result<()> {
-        // A read of no bytes takes nothing out of the socket: glommio uses it to wait until there is some.
-        poll_fn(|context| Pin::new(&mut *self.0.stream.borrow_mut()).poll_read(context, &mut [])).await.map(drop)
-    }
-
-    async fn fill(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let received = poll_fn(|context| {
-            let mut stream = self.0.stream.borrow_mut();
-            Pin::new(&mut *stream).poll_read(context, into)
-        })
-        .await?;
-        self.count(received);
-        Ok(received)
-    }
-
-    async fn fill_spare(&mut self, into: &mut Vec<u8>, up_to: usize) -> io::Result<usize> {
-        let received = poll_fn(|context| {
-            let mut stream = self.0.stream.borrow_mut();
-            loop {
-                match socket::receive_into(&stream, into, up_to) {
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        // A read of no bytes takes nothing out of the socket: glommio uses it to wait until there is some.
-                        match Pin::new(&mut *stream).poll_read(context, &mut []) {
-                            Poll::Ready(Ok(_)) => {}
-                            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                            Poll::Pending => return Poll::Pending,
-                        }
-                    }
-                    result => return Poll::Ready(result),
-                }
-            }
-        })
-        .await?;
+    async fn receive_into(&mut self, into: &mut Vec<u8>, up_to: usize) -> io::Result<usize> {
+        let received = poll_fn(|context| self.0.stream.poll_recv_into(context, into, up_to)).await?;
         self.count(received);
         Ok(received)
     }

@@ -14,15 +14,15 @@ use std::{
 use tracing::{debug, warn};
 
 use super::{
+    accept::Accepted,
     connection::Connection,
-    listener::Accepted,
     memory::{LargeRequests, Queued, RequestKind, RequestMemory},
     service::Service,
 };
 use crate::{
     base::{Map, Seldom},
-    io::{Clock, Io, glommio::socket},
-    metrics::{Counter, Gauge, Metrics},
+    io::{Io, StreamOptions},
+    metrics::{Counter, Gauge},
     shard::ReplyMemory,
 };
 
@@ -57,18 +57,15 @@ pub struct NetSettings {
     pub replies: Arc<ReplyMemory>,
     /// Which core this is, in the budgets that it shares.
     pub core: usize,
-    /// `socket.send.buffer.bytes`; `None` leaves it to the kernel, which adapts it to the connection.
-    pub send_buffer_bytes: Option<i32>,
-    /// `socket.receive.buffer.bytes`; likewise.
-    pub receive_buffer_bytes: Option<i32>,
+    /// `socket.send.buffer.bytes` and `socket.receive.buffer.bytes`.
+    pub stream: StreamOptions,
 }
 
 /// One core's connections.
 pub struct NetCore<S> {
     service: S,
     settings: NetSettings,
-    clock: Clock,
-    metrics: Rc<Metrics>,
+    io: Io,
     memory: Rc<RequestMemory>,
     connections: RefCell<Map<u64, Watched>>,
     last_id: Cell<u64>,
@@ -115,8 +112,7 @@ impl<S: Service> NetCore<S> {
         Rc::new(Self {
             service,
             settings,
-            clock: io.clock.clone(),
-            metrics: io.metrics.clone(),
+            io: io.clone(),
             memory,
             connections: RefCell::default(),
             last_id: Cell::new(0),
@@ -136,27 +132,20 @@ impl<S: Service> NetCore<S> {
             return;
         }
         let core = self.clone();
-        glommio::spawn_local(async move { core.serve(accepted).await }).detach();
+        self.io.spawner.spawn(async move { core.serve(accepted).await });
     }
 
     async fn serve(&self, accepted: Accepted) {
         let Accepted { stream, peer, ticket, received } = accepted;
         let client = peer.address;
-        let stream = socket::adopt_stream(stream);
-        let prepared = stream
-            .set_nodelay(true)
-            .map_err(std::io::Error::from)
-            .and_then(|()| socket::keep_alive(&stream))
-            .and_then(|()| {
-                socket::set_buffer_bytes(&stream, self.settings.send_buffer_bytes, self.settings.receive_buffer_bytes)
-            });
-        if let Err(error) = prepared {
+        let stream = stream.attach(&self.io);
+        if let Err(error) = stream.configure(&self.settings.stream) {
             debug!(%client, %error, "connection lost at once");
             return;
         }
         let id = self.last_id.get() + 1;
         self.last_id.set(id);
-        let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
+        let (clock, metrics) = (self.io.clock.clone(), self.io.metrics.clone());
         metrics.count(Counter::ConnectionsOpened);
         let open = metrics.raised(Gauge::Connections);
         let connection = Connection::new(stream, peer, ticket, clock, metrics, &self.settings.replies);
@@ -172,10 +161,11 @@ impl<S: Service> NetCore<S> {
         self.connections.borrow_mut().insert(id, watched);
         let told_of_large = || self.told_of_large.due(self.now.get());
         let frame_bytes_max = self.settings.frame_bytes_max;
-        let leaves = connection.serve(&self.service, &self.memory, frame_bytes_max, &received, &told_of_large).await;
+        let (spawner, service, memory) = (&self.io.spawner, &self.service, &self.memory);
+        let leaves = connection.serve(spawner, service, memory, frame_bytes_max, &received, &told_of_large).await;
         self.connections.borrow_mut().remove(&id);
         drop(open);
-        self.metrics.count(if leaves.is_some() { Counter::ConnectionsMoved } else { connection.ended() });
+        self.io.metrics.count(if leaves.is_some() { Counter::ConnectionsMoved } else { connection.ended() });
         // Closed here before another core has it, as far as this one's descriptor goes.
         drop(connection);
         if let Some(accepted) = leaves {

@@ -20,7 +20,7 @@ use futures_lite::future::poll_fn;
 
 use super::*;
 use crate::{
-    io::{Slice, glommio as backend},
+    io::{Slice, StreamOptions, glommio as backend},
     metrics::{Gauge, Snapshot},
     shard::ReplyMemory,
 };
@@ -109,9 +109,12 @@ fn settings() -> NetSettings {
         large_requests: LargeRequests::new(13 << 20, 8 << 20),
         replies: ReplyMemory::new(1, 64 << 20, 64 << 20),
         core: 0,
-        send_buffer_bytes: None,
-        receive_buffer_bytes: None,
+        stream: StreamOptions::default(),
     }
+}
+
+fn small_send_buffer() -> StreamOptions {
+    StreamOptions { send_buffer_bytes: Some(4096), ..StreamOptions::default() }
 }
 
 /// Runs `client` on a thread of its own against an echo; `sweeps` is called over and over meanwhile.
@@ -140,13 +143,9 @@ fn with_counted_echo<T: Send + 'static>(
             let limits = ConnectionLimits::new(100, 100, 1);
             let deliver = {
                 let core = core.clone();
-                move |accepted| {
-                    let core = core.clone();
-                    async move { core.take(accepted) }
-                }
+                move |accepted| core.take(accepted)
             };
-            let pause = || glommio::timer::sleep(Duration::from_millis(1));
-            let acceptor = listener.open(&endpoint).unwrap().accept(0, &limits, &io.metrics, deliver, pause);
+            let acceptor = listener.open(&endpoint).unwrap().accept(0, &limits, &io, deliver);
             let client = thread::spawn(move || {
                 client(&move || {
                     let stream = StdStream::connect(address).unwrap();
@@ -157,14 +156,14 @@ fn with_counted_echo<T: Send + 'static>(
             });
             while !client.is_finished() {
                 sweeps(&core);
-                glommio::timer::sleep(Duration::from_millis(2)).await;
+                io.clock.sleep(Duration::from_millis(2)).await;
             }
             acceptor.stop().await;
             assert_eq!(io.metrics.snapshot().gauge(Gauge::Connections), core.open() as u64);
             core.drain();
             while core.open() > 0 {
                 core.close();
-                glommio::timer::sleep(Duration::from_millis(1)).await;
+                io.clock.sleep(Duration::from_millis(1)).await;
             }
             assert_eq!(limits.open(), 0, "every connection gives its ticket back");
             (client.join(), io.metrics.snapshot())
@@ -288,7 +287,7 @@ fn large_frames_and_small_ones_come_back_identical() {
 
 #[test]
 fn a_thousand_pieces_through_a_tiny_buffer_arrive_identical() {
-    let tiny = NetSettings { send_buffer_bytes: Some(4096), ..settings() };
+    let tiny = NetSettings { stream: small_send_buffer(), ..settings() };
     with_echo(
         tiny,
         |_| {},
@@ -557,7 +556,7 @@ fn silence_ends_idle_connections_and_those_that_do_not_read_alike() {
 fn when_the_memory_for_replies_is_used_up_the_largest_holder_goes_and_nobody_else() {
     // Room for the small ones, and not for 4 MiB more.
     let replies = ReplyMemory::new(1, 1 << 20, 6 << 20);
-    let settings = NetSettings { replies, idle_max: Duration::MAX, send_buffer_bytes: Some(4096), ..settings() };
+    let settings = NetSettings { replies, idle_max: Duration::MAX, stream: small_send_buffer(), ..settings() };
     let sweeps = std::cell::Cell::new(0);
     let sweep = move |core: &NetCore<Echo>| {
         sweeps.set(sweeps.get() + 1);

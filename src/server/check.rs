@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{data_dir, settings};
 use crate::{
-    io::glommio::{self, probe},
+    io::glommio::{self as backend, probe},
     log::{CheckReport, Finding, Start, directory::META_PROPERTIES},
     shard,
 };
@@ -25,7 +25,7 @@ pub fn check_data_dir(data_dir: &Path) -> Result<CheckReport, String> {
         let (config, data_dir) = (config.clone(), data_dir.to_owned());
         move |io| async move { shard::check(&io, &config, &data_dir).await.map_err(|error| error.to_string()) }
     };
-    let executors = glommio::start(&[None], io_memory, body).map_err(|error| error.to_string())?;
+    let executors = backend::start(&[None], io_memory, body).map_err(|error| error.to_string())?;
     let done = executors.join().pop().ok_or("the executor gave no answer")?;
     let mut report = done.map_err(|_| "the executor ended before its work was done")??;
     report.findings.splice(0..0, refused.map(|what| Finding { what, start: Start::Refused }));

@@ -1,7 +1,6 @@
 //! The executors: each core's life from start to stop, in step with the other cores.
 
 use std::{
-    future::ready,
     rc::Rc,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -16,7 +15,7 @@ use super::{
     signals::Stop,
 };
 use crate::{
-    io::{Clock, Io, glommio as backend},
+    io::{Clock, Io, StreamOptions, glommio as backend},
     net::{
         Accepted, Acceptor, ConnectionLimits, Endpoint, LargeRequests, Listener, Mailbox, NetCore, NetSettings,
         SWEEP_PERIOD, Service,
@@ -32,9 +31,6 @@ const CLOSE_MAX: Duration = Duration::from_millis(250);
 
 /// How often it is looked whether they have.
 const DRAIN_STEP: Duration = Duration::from_millis(2);
-
-/// Waited when no further connection can be accepted for want of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a core's world is told.
 #[derive(Clone)]
@@ -138,8 +134,7 @@ pub(super) fn run<S: Shard>(
             large_requests,
             replies: replies.clone(),
             core: 0,
-            send_buffer_bytes: None,
-            receive_buffer_bytes: None,
+            stream: StreamOptions::default(),
         },
         limits: ConnectionLimits::new(
             bounds.connections_max.min(config.network.connections_max as usize),
@@ -226,8 +221,9 @@ async fn serve<S: Shard>(
         }
         Some(_) | None => (),
     };
-    let sweeper = glommio::spawn_local(sweep(net.clone(), clock.clone(), adapt));
-    let receiver = glommio::spawn_local(receive(net.clone(), shared.mailboxes[context.core].clone()));
+    let spawner = &context.io.spawner;
+    let sweeper = spawner.spawn_stoppable(sweep(net.clone(), clock.clone(), adapt));
+    let receiver = spawner.spawn_stoppable(receive(net.clone(), shared.mailboxes[context.core].clone()));
     let opened = open(context, shared, listeners);
     if opened.is_err() {
         context.stop.raise();
@@ -242,9 +238,9 @@ async fn serve<S: Shard>(
         }
         Err(why) => Err(why),
     };
-    receiver.cancel().await;
+    receiver.stop().await;
     drain(&net, clock).await;
-    sweeper.cancel().await;
+    sweeper.stop().await;
     served
 }
 
@@ -258,18 +254,8 @@ fn open<S: Shard>(
     let mut addresses = Vec::new();
     for (index, (endpoint, listener)) in listeners.into_iter().enumerate() {
         addresses.extend(listener.addresses().iter().map(ToString::to_string));
-        let put = deliver(shared);
-        let deliver = move |accepted| {
-            put(accepted);
-            ready(())
-        };
-        let clock = context.io.clock.clone();
-        let pause = move || {
-            let clock = clock.clone();
-            async move { clock.sleep(ACCEPT_PAUSE).await }
-        };
         let opened = listener.open(&endpoint).map_err(|error| error.to_string())?;
-        acceptors.push(opened.accept(index, &shared.limits, &context.io.metrics, deliver, pause));
+        acceptors.push(opened.accept(index, &shared.limits, &context.io, deliver(shared)));
     }
     if context.core == 0 {
         say_ready(&context.identity, &addresses);

@@ -18,7 +18,7 @@ use crate::io::{BYTES_AT_ONCE_MAX, PIECES_AT_ONCE_MAX};
 /// Sends the beginning of `pieces` in one call and never waits. Nothing is copied in user space.
 /// Takes at most [`PIECES_AT_ONCE_MAX`] pieces and [`BYTES_AT_ONCE_MAX`] bytes; returns how many bytes the kernel took.
 /// # Errors  `WouldBlock` if the socket's buffer is full; anything else ends the connection.
-pub fn send_pieces<'a>(stream: &TcpStream, pieces: impl Iterator<Item = &'a [u8]>) -> io::Result<usize> {
+pub(super) fn send_pieces<'a>(stream: &TcpStream, pieces: impl Iterator<Item = &'a [u8]>) -> io::Result<usize> {
     let mut vectors = [IoSlice::new(&[]); PIECES_AT_ONCE_MAX];
     let mut count = 0;
     let mut room = BYTES_AT_ONCE_MAX;
@@ -42,7 +42,7 @@ pub fn send_pieces<'a>(stream: &TcpStream, pieces: impl Iterator<Item = &'a [u8]
 /// large body costs neither a `memset` nor a page before its bytes have arrived.
 /// Returns 0 at the end of the stream. The caller has reserved the capacity: at most what is spare is received.
 /// # Errors  `WouldBlock` if nothing is there; anything else ends the connection.
-pub fn receive_into(stream: &TcpStream, into: &mut Vec<u8>, up_to: usize) -> io::Result<usize> {
+pub(super) fn receive_into(stream: &TcpStream, into: &mut Vec<u8>, up_to: usize) -> io::Result<usize> {
     let spare = into.spare_capacity_mut();
     let length = spare.len().min(up_to);
     assert!(length > 0, "asked to receive into no room: 0 would read as the end of the stream");
@@ -55,7 +55,7 @@ pub fn receive_into(stream: &TcpStream, into: &mut Vec<u8>, up_to: usize) -> io:
 /// A socket bound to `address` that does not listen yet: its port is known, but nobody can connect.
 /// SO_REUSEADDR lets a restart pass connections in TIME_WAIT; without SO_REUSEPORT a second listener on the port fails.
 /// # Errors  `AddrInUse` if somebody listens there already; whatever else the system says.
-pub fn bind(address: SocketAddr) -> io::Result<Socket> {
+pub(super) fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
@@ -68,12 +68,12 @@ pub fn bind(address: SocketAddr) -> io::Result<Socket> {
 
 /// The address that a bound socket got, with the port that the system chose for port 0.
 /// # Errors  whatever the system says.
-pub fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
+pub(super) fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
     Ok(socket.local_addr()?.as_socket().expect("bound to an address of the internet"))
 }
 
 /// Gives a listening socket to glommio; must be called on the executor that will accept.
-pub fn adopt_listener(socket: Socket) -> TcpListener {
+pub(super) fn adopt_listener(socket: Socket) -> TcpListener {
     // SAFETY: the descriptor is owned, and its ownership goes to the listener.
     unsafe { TcpListener::from_raw_fd(socket.into_raw_fd()) }
 }
@@ -81,43 +81,43 @@ pub fn adopt_listener(socket: Socket) -> TcpListener {
 /// Turns what glommio accepted into something that closes itself when it is lost on the way to another core.
 /// Must be called on an executor.
 /// # Errors  `EMFILE` if no descriptor is left: the connection is closed then.
-pub fn detach(accepted: AcceptedTcpStream) -> io::Result<StdStream> {
+pub(super) fn detach(accepted: AcceptedTcpStream) -> io::Result<StdStream> {
     duplicate(&accepted.bind_to_executor())
 }
 
 /// A second descriptor of a connection, for another core: glommio gives its own away to nobody, so drop that one.
 /// # Errors  `EMFILE` if no descriptor is left.
-pub fn duplicate(stream: &TcpStream) -> io::Result<StdStream> {
+pub(super) fn duplicate(stream: &TcpStream) -> io::Result<StdStream> {
     Ok(SockRef::from(stream).try_clone()?.into())
 }
 
 /// Gives a connection to the executor that this is called on.
-pub fn adopt_stream(stream: StdStream) -> TcpStream {
+pub(super) fn adopt_stream(stream: StdStream) -> TcpStream {
     // SAFETY: the descriptor is owned, and its ownership goes to the glommio stream.
     unsafe { TcpStream::from_raw_fd(stream.into_raw_fd()) }
 }
 
 /// Ends both directions at once, so that tasks that wait on the socket wake and see it.
-pub fn shut_down(stream: &TcpStream) {
+pub(super) fn shut_down(stream: &TcpStream) {
     // An error only says that the peer has already gone.
     let _ = SockRef::from(stream).shutdown(Shutdown::Both);
 }
 
 /// Ends the receiving direction: the reader sees the end of the stream, replies still go out.
-pub fn shut_down_read(stream: &TcpStream) {
+pub(super) fn shut_down_read(stream: &TcpStream) {
     // As above.
     let _ = SockRef::from(stream).shutdown(Shutdown::Read);
 }
 
 /// Makes the close drop what the peer has not read, instead of the kernel keeping it for minutes.
-pub fn discard_unsent_on_close(stream: &TcpStream) {
+pub(super) fn discard_unsent_on_close(stream: &TcpStream) {
     // An error leaves the default, which is only slower.
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 /// Bounds the kernel's memory for one direction of a connection, in bytes; the kernel doubles it for its own book-keeping.
 /// # Errors  whatever the system says.
-pub fn set_buffer_bytes(stream: &TcpStream, send: Option<i32>, receive: Option<i32>) -> io::Result<()> {
+pub(super) fn set_buffer_bytes(stream: &TcpStream, send: Option<i32>, receive: Option<i32>) -> io::Result<()> {
     let socket = SockRef::from(stream);
     let size = |bytes: i32| usize::try_from(bytes).unwrap_or_default();
     if let Some(bytes) = send {
@@ -132,6 +132,6 @@ pub fn set_buffer_bytes(stream: &TcpStream, send: Option<i32>, receive: Option<i
 /// Lets the kernel ask a silent peer whether it is still there, so that one whose machine is gone is let go even where
 /// `connections.max.idle.ms` is not to end anything.
 /// # Errors  whatever the system says.
-pub fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+pub(super) fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_keepalive(true)
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::*;
-use crate::io::{Io, Mesh, MeshSeed, OpenOptions, Slice, Tail, mesh};
+use crate::io::{self as room, Io, Mesh, MeshSeed, OpenOptions, Slice, Tail, mesh, stream::conformance};
 
 /// Little enough for any limit of locked memory.
 const IO_MEMORY: usize = 64 * 1024;
@@ -325,4 +325,29 @@ fn this_machine_can_be_probed() {
     probe::direct_io(&directory.0).unwrap();
     assert_eq!(std::fs::read_dir(&directory.0).unwrap().count(), 0, "nothing is left behind");
     assert_eq!(probe::direct_io(&directory.0.join("none")).unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+/// Both ends of a connection over the loopback, on one executor.
+fn with_connection<F: Future<Output = ()> + 'static>(
+    body: impl FnOnce(Io, room::Stream, room::Stream) -> F + Send + 'static,
+) {
+    run(move |io| async move {
+        let bound = room::BoundAddress::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        bound.open().unwrap();
+        let client = std::net::TcpStream::connect(bound.address().unwrap()).unwrap();
+        let here = room::DetachedStream::Glommio(DetachedStream::of(client)).attach(&io);
+        let there = bound.attach(&io).next().await.unwrap().attach(&io);
+        here.configure(&room::StreamOptions::default()).unwrap();
+        there.configure(&room::StreamOptions::default()).unwrap();
+        body(io, here, there).await;
+    });
+}
+
+#[test]
+fn sockets_do_what_every_stream_does() {
+    with_connection(|_, here, there| conformance::all_of_it_arrives(here, there));
+    with_connection(|_, here, there| conformance::who_does_not_read_makes_the_sender_wait(here, there));
+    with_connection(|_, here, there| conformance::a_receiver_that_rests_misses_nothing(here, there));
+    with_connection(|_, here, there| conformance::both_directions_end_as_they_are_told(here, there));
+    with_connection(conformance::a_detached_stream_goes_on);
 }

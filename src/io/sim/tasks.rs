@@ -35,6 +35,10 @@ impl Clock {
         Self { world }
     }
 
+    pub(super) fn world(&self) -> &Rc<World> {
+        &self.world
+    }
+
     pub(in crate::io) fn now(&self) -> Instant {
         self.world.now()
     }
@@ -44,7 +48,7 @@ impl Clock {
     }
 
     pub(in crate::io) fn sleep_until(&self, deadline: Instant) -> Sleep {
-        Sleep { world: self.world.clone(), deadline, event: None }
+        Sleep::until(&self.world, deadline)
     }
 
     pub(in crate::io) async fn yield_now(&self) {
@@ -62,6 +66,12 @@ pub(in crate::io) struct Sleep {
     world: Rc<World>,
     deadline: Instant,
     event: Option<EventKey>,
+}
+
+impl Sleep {
+    pub(super) fn until(world: &Rc<World>, deadline: Instant) -> Self {
+        Self { world: world.clone(), deadline, event: None }
+    }
 }
 
 impl Future for Sleep {
@@ -113,7 +123,7 @@ impl Spawner {
         let (least, most) = OFFLOAD_NS;
         let done = self.world.now().0 + least + self.world.below(most - least);
         let value = work();
-        Sleep { world: self.world.clone(), deadline: Instant(done), event: None }.await;
+        Sleep::until(&self.world, Instant(done)).await;
         value
     }
 }

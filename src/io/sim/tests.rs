@@ -1,6 +1,7 @@
 //! The simulator's promises: one seed, one run; what a kill keeps; what a power cut keeps and tears.
 
 mod faults;
+mod network;
 
 use std::{
     cell::{Cell, RefCell},

@@ -13,7 +13,7 @@ use std::{
     task::{Context, Wake, Waker},
 };
 
-use super::disk_state::DiskState;
+use super::{disk_state::DiskState, network::Addresses};
 use crate::{
     base::Map,
     io::{Instant, memory::Home, rand::Generator},
@@ -75,6 +75,7 @@ pub(super) struct World {
     ready: RefCell<Vec<u64>>,
     wakes: Wakes,
     nodes: RefCell<BTreeMap<usize, Node>>,
+    pub(super) addresses: RefCell<Addresses>,
 }
 
 impl World {
@@ -93,6 +94,7 @@ impl World {
             ready: RefCell::default(),
             wakes: Wakes::default(),
             nodes: RefCell::default(),
+            addresses: RefCell::default(),
         })
     }
 

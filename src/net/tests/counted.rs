@@ -86,7 +86,7 @@ fn idle_connections_are_counted_as_such() {
 #[test]
 fn who_is_closed_for_memory_is_counted_as_such() {
     let replies = ReplyMemory::new(1, 1 << 20, 3 << 20);
-    let settings = NetSettings { replies, idle_max: Duration::MAX, send_buffer_bytes: Some(4096), ..settings() };
+    let settings = NetSettings { replies, idle_max: Duration::MAX, stream: small_send_buffer(), ..settings() };
     let ((), snapshot) = with_counted_echo(settings, sweeper(Duration::from_millis(1)), |connect| {
         // 4 MiB that nobody reads.
         let mut deaf = connect();
