@@ -31,8 +31,8 @@ pub use self::{
     outbox::{BYTES_AT_ONCE_MAX, Outbox, PIECES_AT_ONCE_MAX},
     rand::Rand,
     received::Received,
-    spawner::{JoinHandle, Spawner, StoppableTask},
-    stream::{BoundAddress, DetachedStream, Incoming, RECEIVED_BYTES_MAX, Stream, StreamOptions},
+    spawner::{Spawner, StoppableTask},
+    stream::{BoundAddress, DetachedStream, RECEIVED_BYTES_MAX, Stream, StreamOptions},
     together::{Either, either, join_all},
 };
 use crate::metrics::Metrics;

@@ -17,7 +17,6 @@ pub mod cli;
 #[cfg(feature = "glommio")]
 pub(crate) mod server;
 #[cfg(feature = "glommio")]
-#[allow(dead_code, unused_imports)]
 pub(crate) mod net;
 
 // -- flows: in which order things happen ------------------------------------------------------------------------------
@@ -28,7 +27,6 @@ pub(crate) mod coordinator;
 pub(crate) mod replica;
 #[allow(dead_code, unused_imports)]
 pub(crate) mod log;
-#[allow(dead_code, unused_imports)]
 pub(crate) mod io;
 
 // -- rules: what Kafka means ------------------------------------------------------------------------------------------

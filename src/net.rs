@@ -17,12 +17,14 @@ mod service;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub use self::service::Outcome;
 pub use self::{
-    accept::{Accepted, Acceptor, OpenListener},
+    accept::{Accepted, Acceptor},
     core::{NetCore, NetSettings, SWEEP_PERIOD},
-    limits::{ConnectionLimits, Ticket},
-    listener::{BindError, Endpoint, Host, Listener},
+    limits::ConnectionLimits,
+    listener::{Endpoint, Host, Listener},
     mailbox::Mailbox,
     memory::LargeRequests,
-    service::{Outcome, Peer, Pending, Service},
+    service::{Peer, Pending, Service},
 };

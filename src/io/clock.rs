@@ -1,6 +1,6 @@
 //! Time: a monotonic clock, the wall clock, sleeping, and giving I/O a turn.
 
-use std::{fmt, future::Future, ops::Add, time::Duration};
+use std::{fmt, ops::Add, time::Duration};
 
 use super::{forward, sim};
 use crate::base::Timestamp;

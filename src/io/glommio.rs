@@ -18,9 +18,9 @@ mod whole_files;
 
 pub use self::{
     disk::{Disk, Filesystem},
-    event_fd::{Attendant, EventFd},
+    event_fd::EventFd,
     file::File,
-    start::{Executors, StartError, doors, start},
+    start::start,
     stream::{BoundAddress, DetachedStream, Incoming, Stream},
     tasks::{Clock, Spawner},
 };

@@ -17,13 +17,14 @@ mod world;
 
 use std::{cell::Cell, future::Future, io, net::SocketAddr, rc::Rc, time::Duration};
 
+#[cfg(test)]
+pub use self::faults::{Failure, Operation, errno};
 use self::world::World;
 pub use self::{
     disk::{Disk, File, Filesystem},
     disk_state::NameTaken,
-    faults::{Failure, Faults, Operation, errno},
+    faults::Faults,
     network::{BoundAddress, DetachedStream, Incoming, Network, Stream},
-    rot::Saved,
     tasks::{Clock, Spawner},
 };
 pub(super) use self::{tasks::Sleep, world::SimBell};

@@ -46,12 +46,6 @@ impl Spawner {
         });
         StoppableTask { over, ended: Some(ended) }
     }
-
-    /// Runs `work`, which may block, off the core (glommio: a small unpinned thread pool; simulator: at once, after a
-    /// virtual delay). It runs to its end even if the future is dropped after its first poll.
-    pub async fn offload<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        forward!(self, spawner => spawner.offload(work).await)
-    }
 }
 
 /// Waits for a task's value. Never resolves if the task was dropped unfinished, which happens only together with

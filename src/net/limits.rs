@@ -84,6 +84,7 @@ impl ConnectionLimits {
     }
 
     /// The connections that are open now.
+    #[cfg(test)]
     #[must_use]
     pub fn open(&self) -> usize {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).total

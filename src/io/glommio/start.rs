@@ -32,7 +32,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why executors did not start, or how one ended.
 #[derive(Debug)]
-pub enum StartError {
+pub enum ExecutorError {
     /// The kernel does not give us a ring.
     Ring(Unusable),
     /// The executor could not be made or started.
@@ -56,7 +56,7 @@ pub enum StartError {
     },
 }
 
-impl fmt::Display for StartError {
+impl fmt::Display for ExecutorError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ring(why) => why.fmt(out),
@@ -67,47 +67,47 @@ impl fmt::Display for StartError {
     }
 }
 
-impl std::error::Error for StartError {}
+impl std::error::Error for ExecutorError {}
 
 /// Executors that run. Dropping them lets them run on; [`join`](Self::join) waits for their bodies.
 pub struct Executors<T: Send + 'static> {
-    handles: Vec<ExecutorJoinHandle<Result<T, StartError>>>,
+    handles: Vec<ExecutorJoinHandle<Result<T, ExecutorError>>>,
 }
 
 impl<T: Send + 'static> Executors<T> {
     /// Waits for all bodies; what they gave, in the order of the cores.
-    pub fn join(self) -> Vec<Result<T, StartError>> {
+    pub fn join(self) -> Vec<Result<T, ExecutorError>> {
         self.handles.into_iter().enumerate().map(|(core, handle)| join_one(core, handle)).collect()
     }
 }
 
 fn join_one<T: Send + 'static>(
     core: usize,
-    handle: ExecutorJoinHandle<Result<T, StartError>>,
-) -> Result<T, StartError> {
+    handle: ExecutorJoinHandle<Result<T, ExecutorError>>,
+) -> Result<T, ExecutorError> {
     match handle.join() {
         Ok(result) => result,
         Err(error) => Err(translate(core, error)),
     }
 }
 
-fn translate(core: usize, error: GlommioError<()>) -> StartError {
+fn translate(core: usize, error: GlommioError<()>) -> ExecutorError {
     use ::glommio::{BuilderErrorKind, ReactorErrorKind};
     match error {
         GlommioError::BuilderError(BuilderErrorKind::ThreadPanic(panic)) => {
             let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
             let message = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            StartError::Panicked { core, message }
+            ExecutorError::Panicked { core, message }
         }
         GlommioError::ReactorError(ReactorErrorKind::MemLockLimit(limit, _)) => {
-            StartError::Ring(Unusable::Memlock { limit, cores_that_fit: 0 })
+            ExecutorError::Ring(Unusable::Memlock { limit, cores_that_fit: 0 })
         }
         GlommioError::IoError(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
             // The limit is a user's, not a process's: somebody else may hold most of it.
             let limit = sys::raise_memlock().ok().flatten().unwrap_or(u64::MAX);
-            StartError::Ring(Unusable::Memlock { limit, cores_that_fit: core })
+            ExecutorError::Ring(Unusable::Memlock { limit, cores_that_fit: core })
         }
-        other => StartError::Executor { core, message: other.to_string() },
+        other => ExecutorError::Executor { core, message: other.to_string() },
     }
 }
 
@@ -119,7 +119,7 @@ pub fn start<T, B, F>(
     cores: &[Option<usize>],
     io_memory: usize,
     body: impl Fn(usize) -> B,
-) -> Result<Executors<T>, StartError>
+) -> Result<Executors<T>, ExecutorError>
 where
     T: Send + 'static,
     B: FnOnce(Io) -> F + Send + 'static,
@@ -148,10 +148,10 @@ where
     await_all(starting)
 }
 
-type Starting<T> = (ExecutorJoinHandle<Result<T, StartError>>, mpsc::Receiver<()>, mpsc::Sender<()>);
+type Starting<T> = (ExecutorJoinHandle<Result<T, ExecutorError>>, mpsc::Receiver<()>, mpsc::Sender<()>);
 
 /// Lets the executors go if all are there; otherwise ends them and says what was wrong.
-fn await_all<T: Send + 'static>(starting: Vec<Starting<T>>) -> Result<Executors<T>, StartError> {
+fn await_all<T: Send + 'static>(starting: Vec<Starting<T>>) -> Result<Executors<T>, ExecutorError> {
     let failed = starting
         .iter()
         .enumerate()
@@ -165,19 +165,19 @@ fn await_all<T: Send + 'static>(starting: Vec<Starting<T>>) -> Result<Executors<
             });
             Ok(Executors { handles: handles.collect() })
         }
-        Some((core, mpsc::RecvTimeoutError::Timeout)) => Err(StartError::Timeout { core }),
+        Some((core, mpsc::RecvTimeoutError::Timeout)) => Err(ExecutorError::Timeout { core }),
         Some((core, mpsc::RecvTimeoutError::Disconnected)) => {
             let mut results = abandon(starting);
             Err(match results.swap_remove(core) {
                 Err(error) => error,
-                Ok(_) => StartError::Executor { core, message: "it ended before it began".to_owned() },
+                Ok(_) => ExecutorError::Executor { core, message: "it ended before it began".to_owned() },
             })
         }
     }
 }
 
 /// Ends executors that wait for their start.
-fn abandon<T: Send + 'static>(starting: Vec<Starting<T>>) -> Vec<Result<T, StartError>> {
+fn abandon<T: Send + 'static>(starting: Vec<Starting<T>>) -> Vec<Result<T, ExecutorError>> {
     let handles: Vec<_> = starting.into_iter().map(|(handle, _, _)| handle).collect();
     handles.into_iter().enumerate().map(|(core, handle)| join_one(core, handle)).collect()
 }
@@ -189,18 +189,18 @@ async fn run<T, B, F>(
     body: B,
     ready: mpsc::Sender<()>,
     may_go: mpsc::Receiver<()>,
-) -> Result<T, StartError>
+) -> Result<T, ExecutorError>
 where
     B: FnOnce(Io) -> F,
     F: Future<Output = T>,
 {
-    let failed = |error: io::Error| StartError::Executor { core, message: error.to_string() };
+    let failed = |error: io::Error| ExecutorError::Executor { core, message: error.to_string() };
     ::glommio::spawn_local(ladder::keep_timers_pending(cores)).detach();
     let io = doors().await.map_err(failed)?;
     // Blocks the thread, on which nothing else runs yet.
     let abandoned = ready.send(()).is_err() || may_go.recv().is_err();
     if abandoned {
-        return Err(StartError::Executor { core, message: "another executor could not start".to_owned() });
+        return Err(ExecutorError::Executor { core, message: "another executor could not start".to_owned() });
     }
     Ok(body(io).await)
 }

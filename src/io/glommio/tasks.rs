@@ -65,10 +65,6 @@ impl Spawner {
     pub(in crate::io) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         ::glommio::spawn_local(task).detach();
     }
-
-    pub(in crate::io) async fn offload<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        offload(work).await
-    }
 }
 
 pub(super) async fn offload<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

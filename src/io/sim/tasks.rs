@@ -16,9 +16,6 @@ const BEGINNING: Timestamp = 1_700_000_000_000;
 /// Nanoseconds that a yield takes: virtual time must pass, or a task that spins would stop the world.
 const YIELD_NS: u64 = 1_000;
 
-/// Nanoseconds that offloaded work takes, at least and at most.
-const OFFLOAD_NS: (u64, u64) = (5_000, 100_000);
-
 /// Virtual time.
 #[derive(Clone)]
 pub struct Clock {
@@ -117,13 +114,5 @@ impl Spawner {
         if self.world.generation(self.node) == self.generation {
             self.world.spawn(self.node, self.core, Box::pin(task));
         }
-    }
-
-    pub(in crate::io) async fn offload<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let (least, most) = OFFLOAD_NS;
-        let done = self.world.now().0 + least + self.world.below(most - least);
-        let value = work();
-        Sleep::until(&self.world, Instant(done)).await;
-        value
     }
 }
