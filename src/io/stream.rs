@@ -224,7 +224,7 @@ pub(super) mod conformance {
     }
 
     fn bytes(length: usize) -> Vec<u8> {
-        (0..length).map(|at| (at * 31 >> 3) as u8).collect()
+        (0..length).map(|at| ((at * 31) >> 3) as u8).collect()
     }
 
     /// The same bytes in pieces of uneven sizes, none among them.
