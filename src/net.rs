@@ -23,7 +23,7 @@ pub use self::{
     accept::{Accepted, Acceptor},
     core::{NetCore, NetSettings, SWEEP_PERIOD},
     limits::ConnectionLimits,
-    listener::{Endpoint, Host, Listener},
+    listener::{BoundListener, Endpoint, Host},
     mailbox::Mailbox,
     memory::LargeRequests,
     service::{Peer, Pending, Service},

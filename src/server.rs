@@ -34,7 +34,7 @@ use crate::{
     config::BrokerConfig,
     io::glommio::{probe, probe::DirectIo},
     log::directory::MetaProperties,
-    net::{Endpoint, Listener},
+    net::{BoundListener, Endpoint},
 };
 
 /// The metadata version that a new cluster begins with.
@@ -138,13 +138,13 @@ fn serve(options: &Options, config: BrokerConfig, stop: &Stop, began: Instant) -
     Ok(())
 }
 
-fn bind(config: &BrokerConfig) -> Result<Vec<(Endpoint, Listener)>, String> {
+fn bind(config: &BrokerConfig) -> Result<Vec<(Endpoint, BoundListener)>, String> {
     let bind = |listener| {
         let endpoint = settings::endpoint(listener);
         // The kernel lets go of a killed broker's sockets a moment after the process is gone: its rings end by themselves.
         let deadline = Instant::now() + std::time::Duration::from_secs(2);
         let bound = loop {
-            match Listener::bind(&endpoint) {
+            match BoundListener::bind(&endpoint) {
                 Err(taken) if taken.error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < deadline => {
                     std::thread::sleep(std::time::Duration::from_millis(20));
                 }

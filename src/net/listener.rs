@@ -42,8 +42,8 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// One listener's addresses. Bound, so that the port is known and ours; nobody can connect before [`Listener::open`].
-pub struct Listener {
+/// One listener's addresses. Bound, so that the port is known and ours; nobody can connect before [`BoundListener::open`].
+pub struct BoundListener {
     bound: Vec<BoundAddress>,
     addresses: Vec<SocketAddr>,
 }
@@ -80,7 +80,7 @@ impl fmt::Display for BindError {
     }
 }
 
-impl Listener {
+impl BoundListener {
     /// Binds an endpoint's addresses.
     /// # Errors  Whichever address could not be bound; a missing IPv6 is none.
     pub fn bind(endpoint: &Endpoint) -> Result<Self, BindError> {
@@ -157,26 +157,26 @@ mod tests {
     #[test]
     fn a_port_can_be_opened_once() {
         let any = endpoint(Host::Loopback, 0);
-        let first = Listener::bind(&any).unwrap();
+        let first = BoundListener::bind(&any).unwrap();
         let same = endpoint(Host::Loopback, first.port());
         // Bound by both, opened by one: the race has one winner.
-        let second = Listener::bind(&same).unwrap();
+        let second = BoundListener::bind(&same).unwrap();
         let open = first.open(&any).unwrap();
         let late = second.open(&same).err().expect("the port is taken");
         assert_eq!(late.error.kind(), io::ErrorKind::AddrInUse);
         // Once it is open, another cannot even bind, whatever kind of address it asks for.
         for host in [Host::Loopback, Host::Any, Host::Named("127.0.0.1".into())] {
-            let error = Listener::bind(&endpoint(host.clone(), same.port)).err();
+            let error = BoundListener::bind(&endpoint(host.clone(), same.port)).err();
             assert!(error.is_some_and(|error| error.to_string().contains("taken by another process")), "{host:?}");
         }
         drop(open);
-        Listener::bind(&same).unwrap().open(&same).unwrap();
+        BoundListener::bind(&same).unwrap().open(&same).unwrap();
     }
 
     #[test]
     fn a_bound_port_refuses_clients_until_it_is_opened() {
         let any = endpoint(Host::Loopback, 0);
-        let listener = Listener::bind(&any).unwrap();
+        let listener = BoundListener::bind(&any).unwrap();
         let address = listener.addresses()[0];
         assert!(StdStream::connect(address).is_err());
         let _open = listener.open(&any).unwrap();

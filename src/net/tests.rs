@@ -137,7 +137,7 @@ fn with_counted_echo<T: Send + 'static>(
         let (sweeps, client, settings) = once.lock().unwrap().take().expect("there is one core");
         move |io| async move {
             let endpoint = Endpoint { host: Host::Loopback, port: 0 };
-            let listener = Listener::bind(&endpoint).unwrap();
+            let listener = BoundListener::bind(&endpoint).unwrap();
             let address = listener.addresses()[0];
             let core = NetCore::new(Echo::default(), settings, &io, |_| unreachable!("there is one core"));
             let limits = ConnectionLimits::new(100, 100, 1);

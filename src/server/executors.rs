@@ -17,7 +17,7 @@ use super::{
 use crate::{
     io::{Clock, Io, StreamOptions, glommio as backend},
     net::{
-        Accepted, Acceptor, ConnectionLimits, Endpoint, LargeRequests, Listener, Mailbox, NetCore, NetSettings,
+        Accepted, Acceptor, BoundListener, ConnectionLimits, Endpoint, LargeRequests, Mailbox, NetCore, NetSettings,
         SWEEP_PERIOD, Service,
     },
     shard::{Bounds, ReplyMemory},
@@ -112,7 +112,7 @@ impl<S: Shard> Clone for Shared<S> {
 pub(super) fn run<S: Shard>(
     machine: &Machine,
     identity: &Arc<Identity>,
-    listeners: Vec<(Endpoint, Listener)>,
+    listeners: Vec<(Endpoint, BoundListener)>,
     shard: &S,
     stop: &Stop,
 ) -> Result<(), String> {
@@ -168,7 +168,7 @@ pub(super) fn run<S: Shard>(
 async fn live<S: Shard>(
     context: CoreContext,
     shared: Shared<S>,
-    listeners: Vec<(Endpoint, Listener)>,
+    listeners: Vec<(Endpoint, BoundListener)>,
 ) -> Result<(), String> {
     let service = together(&shared.started, shared.shard.start(&context).await).await?;
     together(&shared.announced, shared.shard.announce(&context, &service).await).await?;
@@ -209,7 +209,7 @@ async fn serve<S: Shard>(
     context: &CoreContext,
     shared: &Shared<S>,
     service: S::Service,
-    listeners: Vec<(Endpoint, Listener)>,
+    listeners: Vec<(Endpoint, BoundListener)>,
 ) -> Result<(), String> {
     let clock = &context.io.clock;
     let net = NetCore::new(service.clone(), shared.net.clone(), &context.io, deliver(shared));
@@ -248,7 +248,7 @@ async fn serve<S: Shard>(
 fn open<S: Shard>(
     context: &CoreContext,
     shared: &Shared<S>,
-    listeners: Vec<(Endpoint, Listener)>,
+    listeners: Vec<(Endpoint, BoundListener)>,
 ) -> Result<Vec<Acceptor>, String> {
     let mut acceptors = Vec::new();
     let mut addresses = Vec::new();
@@ -429,7 +429,7 @@ mod tests {
 
     fn run_echo(cores: usize, shard: &Echo, client: impl FnOnce(SocketAddr) + Send + 'static) -> Result<(), String> {
         let endpoint = Endpoint { host: Host::Loopback, port: 0 };
-        let listener = Listener::bind(&endpoint).unwrap();
+        let listener = BoundListener::bind(&endpoint).unwrap();
         let address = listener.addresses()[0];
         let id = String::new;
         let identity = Identity {
