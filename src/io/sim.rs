@@ -36,12 +36,12 @@ pub struct Simulation {
     world: Rc<World>,
     /// Ends the world with the last clone: tasks hold the world through their doors, so it would not end by itself.
     /// (A task that holds a clone and never ends keeps it; only tests that leave such a task behind leak.)
-    _end: Rc<WorldsEnd>,
+    _end: Rc<EndOnDrop>,
 }
 
-struct WorldsEnd(Rc<World>);
+struct EndOnDrop(Rc<World>);
 
-impl Drop for WorldsEnd {
+impl Drop for EndOnDrop {
     fn drop(&mut self) {
         self.0.end();
     }
@@ -52,7 +52,7 @@ impl Simulation {
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let world = World::new(seed);
-        Self { _end: Rc::new(WorldsEnd(world.clone())), world }
+        Self { _end: Rc::new(EndOnDrop(world.clone())), world }
     }
 
     /// The seed, for failure messages.
