@@ -50,9 +50,9 @@ pub struct FileLeft {
 
 /// How a file is to be when nothing more is done to it.
 pub enum Left {
-    /// So many bytes long.
+    /// Cut to this length in bytes.
     Cut(u64),
-    /// These bytes and no others.
+    /// Written anew: these bytes and no others.
     Whole(Vec<u8>),
 }
 

@@ -20,7 +20,7 @@ pub const RECEIVED_BYTES_MAX: usize = 16 * 1024;
 pub struct StreamOptions {
     /// The kernel's memory for what is to be sent; `None` leaves it to the kernel, which adapts it to the connection.
     pub send_buffer_bytes: Option<i32>,
-    /// The same for what has been received.
+    /// The kernel's memory for what has been received; `None` as above.
     pub receive_buffer_bytes: Option<i32>,
 }
 

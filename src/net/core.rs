@@ -35,11 +35,11 @@ const BUFFER_IDLE_MAX: Duration = Duration::from_secs(5);
 /// While others wait for request memory, who holds some must send at least so many bytes between two sweeps.
 const PROGRESS_BYTES_MIN: u64 = 4096;
 
-/// So many sweeps with less progress end the connection.
+/// The number of sweeps with less progress that end the connection.
 const SLOW_SWEEPS_MAX: u32 = 2;
 
-/// So many sweeps somebody waits for request memory, or up to twice as many, before those must go who have held most of it
-/// for so long. Clients give up after 30 seconds (`request.timeout.ms`).
+/// The number of sweeps, or up to twice as many, for which somebody waits for request memory before those must go who have
+/// held most of it for so long. Clients give up after 30 seconds (`request.timeout.ms`).
 const PATIENCE_SWEEPS: u32 = 10;
 
 /// What connections may do.

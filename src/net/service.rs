@@ -32,7 +32,7 @@ pub trait Service: Clone + 'static {
     fn pipelines(&self, frame: &[u8]) -> bool;
     /// What serving a frame takes in all, in bytes, given its first four bytes and its length.
     fn memory_estimate(&self, frame_start: &[u8], frame_bytes: usize) -> usize;
-    /// The other core that should serve this connection from now on, because its requests all end there. Asked before each
+    /// The core that should serve this connection from now on instead of ours, because its requests all end there. Asked before each
     /// request; named once, and again only when that has been so for a while.
     fn better_core(&self, _client: &Self::Client) -> Option<usize> {
         None

@@ -76,7 +76,7 @@ impl Bench {
         })
     }
 
-    /// The same of a broker that may end meanwhile.
+    /// Asks a broker that may end meanwhile.
     fn try_ask<T: 'static, F: Future<Output = T> + 'static>(
         &self,
         ask: impl FnOnce(Router) -> F + 'static,

@@ -162,7 +162,7 @@ pub fn commit_request(group: &str, member: (&StrBytes, i32), index: i32, offset:
     commit_with(group, member, index, offset, "")
 }
 
-/// The same with a text that is kept with the offset.
+/// A commit with a text that is kept with the offset.
 pub fn commit_with(group: &str, member: (&StrBytes, i32), index: i32, offset: i64, metadata: &str) -> GroupRequest {
     let partition = OffsetCommitRequestPartition::default()
         .with_partition_index(index)

@@ -77,7 +77,7 @@ pub fn records(slices: &[Slice], hint: &str) -> Vec<(Offset, Value)> {
     parse(&bytes, hint, |_, _| {})
 }
 
-/// The same of bytes in one piece, and of records with the times that follow from them.
+/// The records of bytes in one piece, whose times must be those that follow from them.
 pub fn records_of(bytes: &[u8], hint: &str) -> Vec<(Offset, Value)> {
     parse(bytes, hint, |value, timestamp| {
         assert_eq!(timestamp, timestamp_of(value), "{hint}: the timestamp of {value:?}");

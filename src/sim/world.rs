@@ -122,7 +122,7 @@ impl World {
         }
     }
 
-    /// The same of a partition's records: where they fit, a partition that refuses them with the disk is offline, or was
+    /// Whether a partition may refuse records like that: where they fit, a partition that refuses them with the disk is offline, or was
     /// until its topic was deleted.
     pub fn partition_may_refuse(&self, life: &Life, key: PartitionKey, error: ErrorCode) -> bool {
         let is_disk = error == ErrorCode::KafkaStorageError;
