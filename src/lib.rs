@@ -16,7 +16,6 @@ mod sim;
 pub mod cli;
 #[cfg(feature = "glommio")]
 pub(crate) mod server;
-#[cfg(feature = "glommio")]
 pub(crate) mod net;
 
 // -- flows: in which order things happen ------------------------------------------------------------------------------

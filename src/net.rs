@@ -9,6 +9,7 @@ mod connection;
 mod core;
 mod frames;
 mod limits;
+#[cfg(feature = "glommio")]
 mod listener;
 mod mailbox;
 mod memory;
@@ -17,13 +18,14 @@ mod service;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "glommio")]
+pub use self::listener::{BoundListener, Endpoint, Host};
 #[cfg(test)]
 pub use self::service::Outcome;
 pub use self::{
     accept::{Accepted, Acceptor},
     core::{NetCore, NetSettings, SWEEP_PERIOD},
     limits::ConnectionLimits,
-    listener::{BoundListener, Endpoint, Host},
     mailbox::Mailbox,
     memory::LargeRequests,
     service::{Peer, Pending, Service},
