@@ -89,6 +89,17 @@ impl Producer {
 }
 
 impl Producers {
+    /// Forgets the batches from `end` on, and producers of which nothing else is remembered.
+    pub(super) fn truncate(&mut self, end: Offset) {
+        self.entries.retain(|_, producer| {
+            let kept = producer.batches().iter().take_while(|batch| batch.last_offset < end).count();
+            producer.batches = kept as u8;
+            producer.window[kept..].fill(AppendedBatch::default());
+            producer.transaction_start = producer.transaction_start.filter(|start| *start < end);
+            kept > 0
+        });
+    }
+
     /// How many are remembered.
     #[must_use]
     pub fn len(&self) -> usize {

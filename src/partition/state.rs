@@ -52,6 +52,17 @@ impl PartitionState {
         }
     }
 
+    /// The log ends at `end` from now on: what came behind it is gone. A producer whose remembered batches are all gone is
+    /// forgotten, although it may have had earlier ones.
+    pub fn truncate(&mut self, end: Offset) {
+        if end < self.log_end_offset {
+            self.log_end_offset = end;
+            self.high_watermark = self.high_watermark.min(end);
+            self.epochs.truncate_end(end);
+            self.producers.truncate(end);
+        }
+    }
+
     /// Appends the state to `out`: its version, three offsets, then epochs, then producers, all big-endian.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(VERSION);
