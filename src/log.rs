@@ -6,6 +6,7 @@
 //! Start: [`recover`] on one core, then [`CoreLog::start`] on each. Stop: [`CoreLog::stop`] on each, then
 //! [`finish_clean_stop`] on one.
 
+mod append;
 mod ballast;
 mod bulk;
 mod check;
@@ -14,6 +15,7 @@ mod chunk;
 mod clean_stop;
 mod cold;
 mod core;
+mod core_log;
 mod destage;
 pub mod directory;
 mod files;
@@ -24,33 +26,42 @@ pub mod index;
 #[doc(hidden)]
 pub mod journal;
 mod locate;
+mod logs;
 mod memory;
 mod names;
 mod offline;
 mod pace;
 mod partition_directory;
 mod partition_log;
+mod placing;
 mod reader;
 mod recovery;
 mod removal;
 mod rescue;
+mod rescuing;
 mod retention;
+mod room;
 mod segment;
 mod settings;
+mod slots;
 mod space;
 mod sync_gate;
 #[cfg(test)]
 mod tests;
 mod timestamps;
+mod truncation;
 mod wire;
 
 pub use ballast::put_ballast;
 pub use check::{CheckReport, Finding, Start, check};
 pub use clean_stop::{StopReport, finish_clean_stop};
-pub use core::{CoreLog, CoreSeed, Fatal, RestoredPartition, StateSource};
-pub use partition_log::{Log, Reservation};
+pub use core::{CoreSeed, Fatal, StateSource};
+pub use core_log::{CoreLog, RestoredPartition};
+pub use partition_log::Log;
 pub use recovery::{Recovered, RecoveryReport, recover};
+pub use room::Reservation;
 pub use settings::{
     Durability, KnownPartitions, LivePartitions, LogConfig, LogError, LogSettings, LogUsage, MetadataLog, Read,
     RecoverError,
 };
+pub use truncation::{Cut, Truncated};

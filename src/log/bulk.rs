@@ -53,7 +53,7 @@ pub async fn in_jobs<J, F: Future<Output = ()>>(next: impl FnMut() -> Option<J>,
 fn parts(log: &Rc<Log>) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
     for piece in dirty_pieces(log) {
-        match parts.last_mut().filter(|part| part.pieces[0].segment_base == piece.segment_base) {
+        match parts.last_mut().filter(|part| part.pieces[0].segment == piece.segment) {
             Some(part) => part.pieces.push(piece),
             None => parts.push(Part { log: log.clone(), pieces: vec![piece] }),
         }
@@ -80,7 +80,7 @@ impl Part {
             range: piece.range(),
         });
         FileWrite {
-            path: self.log.file(&file_name(self.pieces[0].segment_base, "log")),
+            path: self.log.file(&file_name(self.pieces[0].segment.base, "log")),
             mark: self.log.directory_mark(),
             grown,
             pieces: pieces.collect(),
@@ -95,7 +95,7 @@ async fn write_job(core: &Rc<Core>, job: Vec<(Part, FileWrite)>) {
         match written {
             Ok(length) => {
                 log.state_mut().has_directory = true;
-                log.allocated(pieces[0].segment_base, length);
+                log.allocated(pieces[0].segment, length);
                 pieces.iter().for_each(|piece| wrote(core, log, piece));
             }
             Err(error) => tracing::debug!(partition = %log.key(), %error, "written step by step instead"),

@@ -4,12 +4,12 @@
 //! Kafka's tools) is held against what the checkpoints say.
 
 mod exports;
+mod report;
 mod segment;
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-};
+pub use report::{CheckReport, Finding, Start};
+
+use std::path::{Path, PathBuf};
 
 use segment::Expected;
 
@@ -24,7 +24,6 @@ use crate::{
         names::{is_partition_directory, is_stray_directory, is_temporary},
         partition_directory,
         recovery::{
-            failed,
             journals::Journals,
             rescues::Rescues,
             state_files::{read_checkpoints, read_manifest, refuse_directories},
@@ -39,65 +38,6 @@ use crate::{
 /// What of the journal is kept in memory between two looks at it.
 const JOURNAL_KEPT_BYTES: usize = 64 << 20;
 
-/// What a start does about a finding.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// It is refused.
-    Refused,
-    /// This partition answers with an error where the damage is read, the others are served.
-    Offline(String),
-    /// It goes on, as the words say.
-    GoesOn(&'static str),
-}
-
-/// Something that is not as it was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// What, with file and place.
-    pub what: String,
-    /// What a start does about it.
-    pub start: Start,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.start {
-            Start::Refused => write!(out, "{}: a start is refused", self.what),
-            Start::Offline(partition) => {
-                write!(out, "{}: {partition} is offline there, the others are served", self.what)
-            }
-            Start::GoesOn(how) => write!(out, "{}: {how}", self.what),
-        }
-    }
-}
-
-/// What was found.
-#[derive(Clone, Debug, Default)]
-pub struct CheckReport {
-    /// Damage, in the order in which it was met.
-    pub findings: Vec<Finding>,
-    /// What is no damage, but should be known.
-    pub notes: Vec<String>,
-    /// Partitions that exist.
-    pub partitions: usize,
-    /// Segments that were read through.
-    pub segments: usize,
-    /// Batches whose sums are right.
-    pub batches: u64,
-    /// Journal blocks that count.
-    pub blocks: usize,
-}
-
-impl CheckReport {
-    fn refused(&mut self, why: impl fmt::Display) {
-        self.findings.push(Finding { what: why.to_string(), start: Start::Refused });
-    }
-
-    fn goes_on(&mut self, what: String, how: &'static str) {
-        self.findings.push(Finding { what, start: Start::GoesOn(how) });
-    }
-}
-
 /// Verifies the directory. `known` is as in [`recover`](crate::log::recover); what it finds wrong is a refusal.
 /// # Errors
 /// The directory itself cannot be read.
@@ -106,7 +46,7 @@ pub async fn check(
     directory: &Path,
     known: impl FnOnce(MetadataLog) -> Result<KnownPartitions, String>,
 ) -> Result<CheckReport, RecoverError> {
-    let entries = io.disk.read_dir(directory).await.map_err(|error| failed(directory, &error))?;
+    let entries = io.disk.read_dir(directory).await.map_err(|error| RecoverError::at(directory, &error))?;
     let mut report = CheckReport::default();
     match Found::read(io, directory, &entries).await {
         Ok(None) => report.notes.push("nothing was ever served from here: a start begins a new cluster".into()),
@@ -255,7 +195,11 @@ impl<'a> Found<'a> {
             }
             None => {}
         }
-        self.segments(image, topic, &Start::Offline(partition), report).await;
+        if self.journals.was_cut(image.key) {
+            report.notes.push(format!("{partition} was cut since its checkpoint; a start reads it up to there"));
+        } else {
+            self.segments(image, topic, &Start::Offline(partition), report).await;
+        }
         let path = self.path(topic, image.key.partition);
         if image.has_directory && !partition_directory::belongs_to(self.io, &path, image.key.topic_id).await {
             let what = format!("{} does not name the topic's id", path.join("partition.metadata").display());

@@ -12,11 +12,9 @@
 //! The sum covers everything behind it. `<life>` is the front of the incarnation in hex: a new life never writes over
 //! the files of the last one, and begins at the moment when the manifest names it.
 
-mod write;
+pub mod write;
 
-pub use write::write_checkpoint;
-
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
 use crate::log::{
     image::LogImage,
@@ -37,6 +35,15 @@ const CHECKPOINT_MAGIC: Magic =
 
 /// What is written. A new field takes the next number; what an older one lacks is read as absent.
 pub const VERSION: u8 = 2;
+
+/// Why a checkpoint was not made.
+#[derive(Debug)]
+pub enum RoundError {
+    /// The disk is full: try again later.
+    Full,
+    /// A sync or a write failed: nothing is known about what is on the disk.
+    Disk(io::Error),
+}
 
 /// More cores than any machine has; a larger number is damage.
 const CORES_MAX: u32 = 4096;

@@ -7,10 +7,11 @@
 use std::collections::VecDeque;
 
 use crate::{
-    base::Offset,
+    base::{Offset, copied},
     io::{Buffer, Slice, Tail},
     log::{
         locate::{HEAD_BYTES, Head},
+        segment::SegmentId,
         settings::BLOCK_BYTES,
     },
 };
@@ -22,7 +23,7 @@ pub const CHUNK_MAX: usize = 1 << 20;
 const MARK_INTERVAL: u32 = 4096;
 
 pub struct Chunk {
-    pub segment_base: Offset,
+    pub segment: SegmentId,
     /// Position in the segment; aligned.
     pub start: u32,
     pub tail: Tail,
@@ -36,10 +37,21 @@ pub struct Chunk {
 
 impl Chunk {
     /// A chunk whose first `filled` bytes are there already. `floor` is the offset of what comes first after them.
-    pub fn new(segment_base: Offset, start: u32, buffer: Buffer, filled: usize, floor: Offset) -> Self {
+    pub fn new(segment: SegmentId, start: u32, buffer: Buffer, filled: usize, floor: Offset) -> Self {
         assert!((start as usize).is_multiple_of(BLOCK_BYTES), "chunks are aligned");
         let tail = Tail::new(buffer, filled);
-        Self { segment_base, start, tail, written: filled, floor, marks: Vec::new() }
+        Self { segment, start, tail, written: filled, floor, marks: Vec::new() }
+    }
+
+    /// The front of the chunk, up to a position in it, as one of the segment that the chunk's has become.
+    pub fn cut(&self, segment: SegmentId, end: u32, allocate: impl FnOnce(usize) -> Buffer) -> Self {
+        let kept = (end - self.start) as usize;
+        let mut buffer = allocate(self.capacity());
+        buffer.as_mut()[..kept].copy_from_slice(&self.tail.buffer().as_slice()[..kept]);
+        copied(kept);
+        let marks = self.marks.iter().copied().filter(|(_, position)| *position < end).collect();
+        let tail = Tail::new(buffer, kept);
+        Self { segment, start: self.start, tail, written: self.written.min(kept), floor: self.floor, marks }
     }
 
     /// The position behind the last byte.
@@ -73,22 +85,22 @@ pub struct Chunks(pub VecDeque<Chunk>);
 /// Where a batch lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    pub segment_base: Offset,
+    pub segment: SegmentId,
     pub position: u32,
     pub head: Head,
 }
 
 impl Chunks {
     /// Whether a batch at `position` of the segment can be appended without reading the file first.
-    pub fn reaches(&self, segment_base: Offset, position: u32) -> bool {
+    pub fn reaches(&self, segment: SegmentId, position: u32) -> bool {
         (position as usize).is_multiple_of(BLOCK_BYTES)
-            || self.0.back().is_some_and(|last| last.segment_base == segment_base && last.end() == position)
+            || self.0.back().is_some_and(|last| last.segment == segment && last.end() == position)
     }
 
     /// Copies the pieces of one batch behind the last byte. `allocate` makes chunks as they are needed.
     pub fn append(
         &mut self,
-        (segment_base, position): (Offset, u32),
+        (segment, position): (SegmentId, u32),
         base_offset: Offset,
         pieces: [&[u8]; 2],
         mut allocate: impl FnMut(usize) -> Buffer,
@@ -97,10 +109,10 @@ impl Chunks {
         let mut left: usize = pieces.iter().map(|piece| piece.len()).sum();
         for mut piece in pieces {
             while !piece.is_empty() {
-                let fits = self.0.back().is_some_and(|last| last.segment_base == segment_base && !last.is_full());
+                let fits = self.0.back().is_some_and(|last| last.segment == segment && !last.is_full());
                 if !fits {
                     let buffer = allocate(self.next_capacity(left));
-                    self.0.push_back(Chunk::new(segment_base, at, buffer, 0, base_offset));
+                    self.0.push_back(Chunk::new(segment, at, buffer, 0, base_offset));
                 }
                 let last = self.0.back_mut().expect("one was pushed if there was none");
                 assert_eq!(last.end(), at, "chunks are contiguous");
@@ -123,29 +135,36 @@ impl Chunks {
     }
 
     /// The chunk that holds the byte at `position`.
-    fn chunk_at(&self, segment_base: Offset, position: u32) -> Option<usize> {
-        let after = self.0.partition_point(|chunk| (chunk.segment_base, chunk.start) <= (segment_base, position));
+    fn chunk_at(&self, segment: SegmentId, position: u32) -> Option<usize> {
+        let after = self.0.partition_point(|chunk| (chunk.segment, chunk.start) <= (segment, position));
         let index = after.checked_sub(1)?;
         let chunk = &self.0[index];
-        (chunk.segment_base == segment_base && position < chunk.end()).then_some(index)
+        (chunk.segment == segment && position < chunk.end()).then_some(index)
     }
 
     /// Whether the byte at `position` is in memory.
-    pub fn holds(&self, segment_base: Offset, position: u32) -> bool {
-        self.chunk_at(segment_base, position).is_some()
+    pub fn holds(&self, segment: SegmentId, position: u32) -> bool {
+        self.chunk_at(segment, position).is_some()
+    }
+
+    /// Whether a batch of the segment with `offset` would be in memory.
+    pub fn reaches_back(&self, segment: SegmentId, offset: Offset) -> bool {
+        let index = self.0.partition_point(|chunk| chunk.segment < segment);
+        let first = self.0.get(index).filter(|chunk| chunk.segment == segment);
+        first.is_some_and(|first| first.start == 0 || first.floor <= offset)
     }
 
     /// The first position of the segment that is in memory.
-    pub fn first_position(&self, segment_base: Offset) -> Option<u32> {
-        let index = self.0.partition_point(|chunk| chunk.segment_base < segment_base);
-        self.0.get(index).filter(|chunk| chunk.segment_base == segment_base).map(|chunk| chunk.start)
+    pub fn first_position(&self, segment: SegmentId) -> Option<u32> {
+        let index = self.0.partition_point(|chunk| chunk.segment < segment);
+        self.0.get(index).filter(|chunk| chunk.segment == segment).map(|chunk| chunk.start)
     }
 
     /// Slices of `start..end`, all of which must be in memory. Copies nothing.
-    pub fn slices(&self, segment_base: Offset, start: u32, end: u32) -> Vec<Slice> {
+    pub fn slices(&self, segment: SegmentId, start: u32, end: u32) -> Vec<Slice> {
         let mut slices = Vec::new();
         let mut at = start;
-        let mut index = self.chunk_at(segment_base, start).expect("the caller knows that this is in memory");
+        let mut index = self.chunk_at(segment, start).expect("the caller knows that this is in memory");
         while at < end {
             let chunk = &self.0[index];
             let to = chunk.end().min(end);
@@ -157,17 +176,17 @@ impl Chunks {
     }
 
     /// The sum of a segment's last bytes up to `end`, if they lie in a block that is not whole, and in memory.
-    pub fn tail_crc(&self, segment_base: Offset, end: u32) -> Option<u32> {
+    pub fn tail_crc(&self, segment: SegmentId, end: u32) -> Option<u32> {
         let start = end / BLOCK_BYTES as u32 * BLOCK_BYTES as u32;
         // Chunks hold whole blocks.
-        let chunk = &self.0[(start < end).then(|| self.chunk_at(segment_base, start)).flatten()?];
+        let chunk = &self.0[(start < end).then(|| self.chunk_at(segment, start)).flatten()?];
         let bytes = &chunk.tail.buffer().as_slice()[(start - chunk.start) as usize..];
         Some(crc32c::crc32c(bytes.get(..(end - start) as usize)?))
     }
 
     /// The front of the batch at `position`, which may lie in two chunks. `None` at the end.
-    pub fn head(&self, segment_base: Offset, position: u32) -> Option<Head> {
-        let index = self.chunk_at(segment_base, position)?;
+    pub fn head(&self, segment: SegmentId, position: u32) -> Option<Head> {
+        let index = self.chunk_at(segment, position)?;
         let chunk = &self.0[index];
         let from = (position - chunk.start) as usize;
         let here = &chunk.tail.buffer().as_slice()[from..];
@@ -175,38 +194,38 @@ impl Chunks {
             return Head::parse(here);
         }
         let mut bytes = here.to_vec();
-        let next = self.0.get(index + 1).filter(|next| next.segment_base == segment_base)?;
+        let next = self.0.get(index + 1).filter(|next| next.segment == segment)?;
         bytes.extend(next.tail.buffer().as_slice().iter().take(HEAD_BYTES - here.len()));
         Head::parse(&bytes)
     }
 
-    /// The batch that contains `offset`. `None` if it is not in memory.
+    /// The batch in memory that contains `offset`, or the next one there.
     pub fn find(&self, offset: Offset) -> Option<Place> {
         let after = self.0.partition_point(|chunk| chunk.floor <= offset);
         let mark = self.0.iter().take(after).rev().find_map(|chunk| {
             let marks = chunk.marks.partition_point(|mark| mark.0 <= offset);
-            marks.checked_sub(1).map(|last| (chunk.segment_base, chunk.marks[last].1))
+            marks.checked_sub(1).map(|last| (chunk.segment, chunk.marks[last].1))
         });
-        let (mut segment_base, mut position) = mark?;
+        let (mut segment, mut position) = mark?;
         loop {
-            let Some(head) = self.head(segment_base, position) else {
+            let Some(head) = self.head(segment, position) else {
                 // The rest of the segment is over: go on in the next one. Offsets may have gaps.
-                let next = self.0.partition_point(|chunk| chunk.segment_base <= segment_base);
-                segment_base = self.0.get(next)?.segment_base;
+                let next = self.0.partition_point(|chunk| chunk.segment <= segment);
+                segment = self.0.get(next)?.segment;
                 position = 0;
                 continue;
             };
             if head.last_offset >= offset {
-                return Some(Place { segment_base, position, head });
+                return Some(Place { segment, position, head });
             }
             position += head.bytes;
         }
     }
 
     /// The last mark in the segment at or before `position_max`, below `upto`: a short cut over many small batches.
-    pub fn mark_before(&self, segment_base: Offset, position_max: u32, upto: Offset) -> Option<(Offset, u32)> {
-        let after = self.0.partition_point(|chunk| (chunk.segment_base, chunk.start) <= (segment_base, position_max));
-        let chunks = self.0.iter().take(after).rev().take_while(|chunk| chunk.segment_base == segment_base);
+    pub fn mark_before(&self, segment: SegmentId, position_max: u32, upto: Offset) -> Option<(Offset, u32)> {
+        let after = self.0.partition_point(|chunk| (chunk.segment, chunk.start) <= (segment, position_max));
+        let chunks = self.0.iter().take(after).rev().take_while(|chunk| chunk.segment == segment);
         chunks
             .filter_map(|chunk| {
                 let marks = chunk.marks.partition_point(|mark| mark.1 <= position_max && mark.0 < upto);

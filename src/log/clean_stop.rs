@@ -13,9 +13,10 @@ use crate::{
     io::{FileLeft, Io, Left},
     log::{
         bulk,
-        checkpoint::Manifest,
-        core::{Core, CoreLog},
-        destage::{self, RoundError, log_error},
+        checkpoint::{Manifest, RoundError},
+        core::Core,
+        core_log::CoreLog,
+        destage,
         directory::{self, CLEAN_SHUTDOWN},
         journal::block::Incarnation,
         names::MANIFEST,
@@ -64,11 +65,10 @@ impl CoreLog {
         core.rounds_changed.notify_all();
         core.ended().await;
         self.last_rounds().await?;
-        let logs: Vec<Rc<Log>> = core.logs.borrow().values().cloned().collect();
+        let logs = self.logs.all();
         core.files.forget_all();
         export_all(core, &logs).await?;
-        let failed =
-            |error: io::Error| LogError::Io { path: core.directory.display().to_string(), message: error.to_string() };
+        let failed = |error: io::Error| LogError::at(&core.directory, &error);
         core.gate.sync(&core.io).await.map_err(failed)?;
         core.journal.ring.close().await.map_err(failed)?;
         let partitions = logs.iter().filter(|log| log.state().dead.is_none()).map(|log| Stopped {
@@ -88,17 +88,14 @@ impl CoreLog {
 
     async fn last_rounds(&self) -> Result<(), LogError> {
         let core = &self.core;
-        let dirty = core.dirty.borrow().clone();
+        let dirty = self.logs.at(&core.dirty.borrow());
         bulk::write_many(core, dirty.into_iter()).await;
         let mut tries = 0;
         while !core.dirty.borrow().is_empty() || !core.failed.borrow().is_empty() {
-            match destage::round(core).await {
+            match destage::round(&self.logs).await {
                 Ok(()) => {}
                 Err(RoundError::Disk(error)) => {
-                    return Err(LogError::Io {
-                        path: core.directory.display().to_string(),
-                        message: error.to_string(),
-                    });
+                    return Err(LogError::at(&core.directory, &error));
                 }
                 Err(RoundError::Full) if tries >= TRIES_MAX => return Err(LogError::Full),
                 Err(RoundError::Full) => {
@@ -132,7 +129,7 @@ async fn export_all(core: &Rc<Core>, logs: &[Rc<Log>]) -> Result<(), LogError> {
         let (_busy, files): (Vec<Busy>, Vec<_>) = exports.into_iter().map(|(_, busy, files)| (busy, files)).unzip();
         let files = files.into_iter().flatten().collect();
         if let Err((place, error)) = core.io.disk.leave_files(files).await {
-            failed.set(Some(log_error(owner[place], owner[place].log_end_offset(), &error)));
+            failed.set(Some(owner[place].file_error(owner[place].log_end_offset(), &error)));
         }
     };
     bulk::in_jobs(next_job, write).await;

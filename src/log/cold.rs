@@ -9,7 +9,7 @@ use std::{
 use crate::{
     base::{Offset, PartitionKey, Set},
     io::Slice,
-    log::index::SegmentIndex,
+    log::{index::SegmentIndex, segment::SegmentId},
 };
 
 /// Indexes of sealed segments kept in memory; each is at most 80 KiB.
@@ -18,17 +18,17 @@ const INDEXES_MAX: usize = 64;
 /// Remembered ends of reads: where the next read of the same consumer begins.
 const HINTS_MAX: usize = 256;
 
-/// A partition and the base offset of one of its segments.
-type SegmentKey = (PartitionKey, Offset);
+/// A partition and one of its segments.
+type SegmentKey = (PartitionKey, SegmentId);
 
 /// A partition and an offset, and the segment and position where its batch begins.
-type Hint = ((PartitionKey, Offset), (Offset, u32));
+type Hint = ((PartitionKey, Offset), (SegmentId, u32));
 
 /// A stretch of one segment's file.
 #[derive(Clone)]
 pub struct Extent {
     pub key: PartitionKey,
-    pub segment_base: Offset,
+    pub segment: SegmentId,
     pub position: u32,
     pub bytes: Slice,
 }
@@ -72,10 +72,10 @@ impl Cold {
     }
 
     /// A stretch that holds `position..position + at_least`.
-    pub fn find(&self, key: PartitionKey, segment_base: Offset, position: u32, at_least: u32) -> Option<Extent> {
+    pub fn find(&self, key: PartitionKey, segment: SegmentId, position: u32, at_least: u32) -> Option<Extent> {
         let mut extents = self.extents.borrow_mut();
         let index = extents.iter().position(|extent| {
-            (extent.key, extent.segment_base) == (key, segment_base)
+            (extent.key, extent.segment) == (key, segment)
                 && extent.position <= position
                 && position.saturating_add(at_least) <= extent.end()
         })?;
@@ -95,31 +95,31 @@ impl Cold {
         }
     }
 
-    pub fn index(&self, key: PartitionKey, segment_base: Offset) -> Option<Rc<SegmentIndex>> {
+    pub fn index(&self, key: PartitionKey, segment: SegmentId) -> Option<Rc<SegmentIndex>> {
         let mut indexes = self.indexes.borrow_mut();
-        let at = indexes.iter().position(|(of, _)| *of == (key, segment_base))?;
+        let at = indexes.iter().position(|(of, _)| *of == (key, segment))?;
         let found = indexes.remove(at).expect("the index was just found");
         let index = found.1.clone();
         indexes.push_back(found);
         Some(index)
     }
 
-    pub fn keep_index(&self, key: PartitionKey, segment_base: Offset, index: Rc<SegmentIndex>) {
+    pub fn keep_index(&self, key: PartitionKey, segment: SegmentId, index: Rc<SegmentIndex>) {
         let mut indexes = self.indexes.borrow_mut();
-        indexes.push_back(((key, segment_base), index));
+        indexes.push_back(((key, segment), index));
         while indexes.len() > INDEXES_MAX {
             indexes.pop_front();
         }
     }
 
     /// Where the batch with `offset` begins, if a read ended right before it.
-    pub fn hint(&self, key: PartitionKey, offset: Offset) -> Option<(Offset, u32)> {
+    pub fn hint(&self, key: PartitionKey, offset: Offset) -> Option<(SegmentId, u32)> {
         let mut hints = self.hints.borrow_mut();
         let at = hints.iter().rposition(|(of, _)| *of == (key, offset))?;
         hints.remove(at).map(|(_, place)| place)
     }
 
-    pub fn keep_hint(&self, key: PartitionKey, offset: Offset, place: (Offset, u32)) {
+    pub fn keep_hint(&self, key: PartitionKey, offset: Offset, place: (SegmentId, u32)) {
         let mut hints = self.hints.borrow_mut();
         hints.push_back(((key, offset), place));
         if hints.len() > HINTS_MAX {
@@ -137,12 +137,12 @@ impl Cold {
     }
 
     /// Forgets a partition, or one of its segments.
-    pub fn forget(&self, key: PartitionKey, segment_base: Option<Offset>) {
-        let concerns = |of: PartitionKey, base: Offset| of == key && segment_base.is_none_or(|it| it == base);
+    pub fn forget(&self, key: PartitionKey, segment: Option<SegmentId>) {
+        let concerns = |of: PartitionKey, other: SegmentId| of == key && segment.is_none_or(|it| it == other);
         let mut extents = self.extents.borrow_mut();
-        extents.retain(|extent| !concerns(extent.key, extent.segment_base));
+        extents.retain(|extent| !concerns(extent.key, extent.segment));
         self.bytes.set(extents.iter().map(|extent| extent.bytes.held_bytes()).sum());
-        self.indexes.borrow_mut().retain(|((of, base), _)| !concerns(*of, *base));
-        self.hints.borrow_mut().retain(|((of, _), (base, _))| !concerns(*of, *base));
+        self.indexes.borrow_mut().retain(|((of, segment), _)| !concerns(*of, *segment));
+        self.hints.borrow_mut().retain(|((of, _), (segment, _))| !concerns(*of, *segment));
     }
 }

@@ -1,29 +1,31 @@
-//! One core's whole log: its partitions, its journal, its memory, and the tasks that move bytes from one to the other.
+//! What the logs of one core share: journal, memory, files, room on the disk; and where their batches lie, by their slots.
 
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    path::{Path, PathBuf},
+    path::PathBuf,
     rc::Rc,
     sync::Arc,
 };
 
 use crate::{
-    base::{Map, Offset, PartitionKey},
+    base::PartitionKey,
     io::{Instant, Io, Slice, channel::Notify},
     log::{
+        ballast,
         cold::Cold,
-        destage,
         files::Files,
         image::LogImage,
         journal::{Journal, JournalFailure, Mark, block::Incarnation},
         memory::Memory,
-        offline::Failed,
-        partition_log::Log,
-        settings::{LogConfig, LogError, LogSettings, LogUsage, RecoverError},
+        placing::{CoreChanges, Placing},
+        rescue::RescueMark,
+        settings::{LogConfig, LogError, LogSettings},
+        slots::{Slot, Slots},
         space::Space,
         sync_gate::SyncGate,
     },
+    metrics::Counter,
     partition::PartitionState,
 };
 
@@ -56,21 +58,14 @@ pub(super) struct PartitionSeed {
     pub offline: Option<LogError>,
 }
 
-/// A partition as it was found.
-pub struct RestoredPartition {
-    /// Which one.
+/// A partition that went offline while the journal had entries of it.
+pub struct Failed {
     pub key: PartitionKey,
-    /// Its topic's name.
-    pub name: String,
-    /// Offsets, epochs and producers, ready for `Partition::restored`.
-    pub state: PartitionState,
-    /// Its log.
-    pub log: Rc<Log>,
-}
-
-/// One core's log. Dropping it forgets everything in memory; [`stop`](Self::stop) first.
-pub struct CoreLog {
-    pub(super) core: Rc<Core>,
+    /// All of its entries lie in blocks below this one.
+    pub upto: u64,
+    /// The rescue file has those of the blocks below this one.
+    pub covered: u64,
+    pub mark: Option<RescueMark>,
 }
 
 pub struct Core {
@@ -79,7 +74,7 @@ pub struct Core {
     pub settings: LogSettings,
     pub number: usize,
     pub incarnation: Incarnation,
-    pub logs: RefCell<Map<PartitionKey, Rc<Log>>>,
+    placings: RefCell<Slots<Rc<RefCell<Placing>>>>,
     pub journal: Journal,
     pub memory: Memory,
     pub space: Rc<Space>,
@@ -87,15 +82,15 @@ pub struct Core {
     pub cold: Cold,
     pub gate: Arc<SyncGate>,
     /// Logs with records that no checkpoint covers.
-    pub dirty: RefCell<Vec<Rc<Log>>>,
+    pub dirty: RefCell<Vec<Slot>>,
     /// Partitions that went offline and that the journal may not be freed behind yet.
     pub failed: RefCell<Vec<Failed>>,
     /// The last checkpoint covers the journal's blocks below this one.
     pub covered: Cell<u64>,
     /// Logs with whole chunks to write.
-    pub full: RefCell<VecDeque<Rc<Log>>>,
-    flushed: RefCell<Vec<Rc<Log>>>,
-    flushed_news: Notify,
+    pub full: RefCell<VecDeque<Slot>>,
+    pub flushed: RefCell<Vec<Slot>>,
+    pub flushed_news: Notify,
     /// There is something for the destager.
     pub work: Notify,
     pub round_wanted: Cell<bool>,
@@ -124,7 +119,7 @@ impl Core {
             directory: seed.directory.clone(),
             number: seed.core,
             incarnation: seed.incarnation,
-            logs: RefCell::default(),
+            placings: RefCell::default(),
             journal: Journal::new(
                 io,
                 &seed.directory,
@@ -161,20 +156,73 @@ impl Core {
         })
     }
 
-    pub fn list_dirty(&self, log: &Rc<Log>) {
-        self.dirty.borrow_mut().push(log.clone());
-        if self.dirty_since.get().is_none() {
-            self.dirty_since.set(Some(self.io.clock.now()));
+    /// Takes a slot for a log.
+    pub fn add(&self, placing: Placing) -> (Slot, Rc<RefCell<Placing>>) {
+        let placing = Rc::new(RefCell::new(placing));
+        let slot = self.placings.borrow_mut().insert(placing.clone());
+        (slot, placing)
+    }
+
+    /// Forgets a log: what is written for it is of no concern any more.
+    pub fn remove(&self, slot: Slot) {
+        self.placings.borrow_mut().remove(slot);
+        self.memory.not_evictable(slot);
+    }
+
+    /// Where the batches of a log lie, unless it was deleted.
+    pub fn placing(&self, slot: Slot) -> Option<Rc<RefCell<Placing>>> {
+        self.placings.borrow().get(slot).cloned()
+    }
+
+    /// Keeps the books, and puts the log on the lists.
+    pub fn settle(&self, slot: Slot, changes: CoreChanges) {
+        let CoreChanges { promised, unpromised, made, dropped, dirtied, cleaned, .. } = changes;
+        if unpromised > 0 {
+            self.space.give_back(unpromised);
+        }
+        if promised > 0 {
+            self.space.promise_anyway(promised);
+        }
+        self.memory.chunk_made(made);
+        self.memory.chunk_dropped(dropped);
+        self.memory.dirtied(dirtied);
+        if cleaned > 0 || dropped > 0 {
+            self.memory.cleaned(cleaned);
+        }
+        if changes.list_dirty {
+            self.dirty.borrow_mut().push(slot);
+            if self.dirty_since.get().is_none() {
+                self.dirty_since.set(Some(self.io.clock.now()));
+            }
+        }
+        if changes.list_full {
+            self.full.borrow_mut().push_back(slot);
+            self.work.notify_all();
+        }
+        if changes.list_flushed {
+            self.flushed.borrow_mut().push(slot);
+        }
+        if changes.list_evictable {
+            self.memory.evictable(slot);
         }
     }
 
-    pub fn list_full(&self, log: &Rc<Log>) {
-        self.full.borrow_mut().push_back(log.clone());
-        self.work.notify_all();
+    /// Drops the oldest clean chunks until the cache is within its bound. No log's placing may be borrowed.
+    pub fn evict(&self) {
+        for _ in 0..self.memory.evictable_count() {
+            let Some(slot) = self.memory.evict() else { return };
+            let Some(placing) = self.placing(slot) else { continue };
+            let changes = placing.borrow_mut().evict_front();
+            self.memory.chunk_dropped(changes.dropped);
+            if changes.list_evictable {
+                self.memory.evictable(slot);
+            }
+        }
     }
 
-    pub fn list_flushed(&self, log: &Rc<Log>) {
-        self.flushed.borrow_mut().push(log.clone());
+    /// Gives up a part of the ballast, so that what was accepted finds room.
+    pub async fn give_up_ballast(&self) {
+        ballast::give_up(&self.io, &self.directory, self.settings.ballast_bytes).await;
     }
 
     /// Asks for a checkpoint that covers everything appended so far.
@@ -184,9 +232,17 @@ impl Core {
         }
     }
 
-    fn blocks_done(self: &Rc<Self>, marks: Vec<Mark>) {
-        for mark in marks {
-            mark.log.journaled(mark.end);
+    /// Blocks of the journal are durable.
+    pub fn blocks_done(self: &Rc<Self>, marks: Vec<Mark>) {
+        for Mark { slot, end } in marks {
+            let Some(placing) = self.placing(slot) else { continue };
+            let (changes, records) = {
+                let mut placing = placing.borrow_mut();
+                let before = placing.durable;
+                (placing.journaled(end), placing.durable.0 - before.0)
+            };
+            self.io.metrics.add(Counter::FlushedRecords, records.unsigned_abs());
+            self.settle(slot, changes);
         }
         self.flushed_news.notify_all();
         if self.journal.is_pressed() || self.memory.is_pressed() {
@@ -206,11 +262,12 @@ impl Core {
         }
     }
 
-    fn journal_failed(&self, JournalFailure { path, position, error }: JournalFailure) {
+    pub fn journal_failed(&self, JournalFailure { path, position, error }: JournalFailure) {
         (self.fatal)(format!("the journal cannot be written ({path} at {position}): {error}"));
     }
 
-    fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+    /// Starts a task that a stop waits for.
+    pub fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
         self.running.set(self.running.get() + 1);
         let core = self.clone();
         self.io.spawner.spawn(async move {
@@ -220,183 +277,11 @@ impl Core {
         });
     }
 
-    fn start_tasks(self: &Rc<Self>) {
-        let core = self.clone();
-        self.spawn(async move {
-            let done = |marks| core.blocks_done(marks);
-            if let Err(failure) = core.journal.run(done, || core.want_round()).await {
-                core.journal_failed(failure);
-                // Nothing may be answered any more: hold on until the process is gone.
-                std::future::pending::<()>().await;
-            }
-        });
-        let core = self.clone();
-        self.spawn(async move { destage::run(&core).await });
-    }
-
-    /// Logs, lists and core refer to each other; without this none of them would ever be freed.
-    pub fn untie(&self) {
-        self.logs.borrow_mut().clear();
-        self.dirty.borrow_mut().clear();
-        self.failed.borrow_mut().clear();
-        self.full.borrow_mut().clear();
-        self.flushed.borrow_mut().clear();
-        self.memory.forget();
-        self.journal.forget();
-        self.state_source.borrow_mut().take();
-    }
-
     /// Waits until the tasks have ended.
     pub async fn ended(&self) {
         while self.running.get() > 0 {
             self.ended.notified().await;
         }
-    }
-}
-
-impl CoreLog {
-    /// Starts one core's log from what recovery found. `fatal` is called when the process must end.
-    /// # Errors
-    /// A journal file cannot be opened or made.
-    pub async fn start(io: &Io, seed: CoreSeed, fatal: Fatal) -> Result<(Self, Vec<RestoredPartition>), RecoverError> {
-        let core = Core::new(io, &seed, fatal);
-        let opened = core.journal.ring.open(&seed.journals, core.settings.journal_start_bytes).await;
-        opened.map_err(|error| RecoverError::Io {
-            path: core.directory.display().to_string(),
-            message: error.to_string(),
-        })?;
-        core.space.refresh().await;
-        let mut restored = Vec::with_capacity(seed.partitions.len());
-        for PartitionSeed { image, config, state, offline } in seed.partitions {
-            let log = Log::restored(&core, &image, config);
-            let mut encoded = Vec::new();
-            image.encode(&mut encoded);
-            log.state_mut().encoded = image.is_kept().then(|| encoded.into());
-            if let Some(error) = offline {
-                log.kill(error);
-            }
-            core.logs.borrow_mut().insert(image.key, log.clone());
-            restored.push(RestoredPartition { key: image.key, name: image.name, state, log });
-        }
-        core.start_tasks();
-        Ok((Self { core }, restored))
-    }
-
-    /// Says where a partition's state comes from when a checkpoint is made. Before the first append.
-    pub fn set_state_source(&self, source: StateSource) {
-        *self.core.state_source.borrow_mut() = Some(source);
-    }
-
-    /// A new, empty partition. No file is touched until its first destage.
-    #[must_use]
-    pub fn create(&self, key: PartitionKey, topic_name: &str, config: LogConfig) -> Rc<Log> {
-        let log = Log::new(&self.core, key, topic_name, config);
-        self.core.logs.borrow_mut().insert(key, log.clone());
-        log
-    }
-
-    /// The log of a partition that lives on this core.
-    #[must_use]
-    pub fn log(&self, key: PartitionKey) -> Option<Rc<Log>> {
-        self.core.logs.borrow().get(&key).cloned()
-    }
-
-    /// Waits for news and returns the partitions whose durable end has moved, with that end.
-    pub async fn next_flushed(&self) -> Vec<(PartitionKey, Offset)> {
-        loop {
-            let flushed = std::mem::take(&mut *self.core.flushed.borrow_mut());
-            if !flushed.is_empty() {
-                let news = flushed.iter().map(|log| {
-                    let mut state = log.state_mut();
-                    state.listed_flushed = false;
-                    (log.key(), state.durable)
-                });
-                return news.collect();
-            }
-            self.core.flushed_news.notified().await;
-        }
-    }
-
-    /// Moves everything appended so far into segments and makes a checkpoint.
-    /// # Errors
-    /// `Stopping`.
-    pub async fn checkpoint(&self) -> Result<(), LogError> {
-        let core = &self.core;
-        // A round that is under way may have begun before the last append, so the one after it counts.
-        let wanted = core.rounds_done.get() + 2;
-        while core.rounds_done.get() < wanted {
-            if core.stopping.get() {
-                return Err(LogError::Stopping);
-            }
-            core.want_round();
-            core.rounds_changed.notified().await;
-        }
-        Ok(())
-    }
-
-    /// What this core holds.
-    #[must_use]
-    pub fn usage(&self) -> LogUsage {
-        let core = &self.core;
-        LogUsage {
-            logs: core.logs.borrow().len(),
-            dirty_bytes: core.memory.dirty(),
-            chunk_bytes: core.memory.chunk_bytes() + core.cold.bytes(),
-            journal_used_bytes: core.journal.ring.used_bytes(),
-            journal_bytes: core.journal.ring.total_bytes(),
-            open_files: core.files.len(),
-            checkpoints: core.rounds_done.get(),
-        }
-    }
-
-    /// Holds the books against what they count, at any moment: room promised on the disk, records that are in no segment,
-    /// memory of chunks and of cold reads. What is reserved is at least what the logs know of.
-    /// # Errors
-    /// Which one is wrong.
-    #[cfg(test)]
-    pub(crate) fn recount(&self) -> Result<(), String> {
-        let core = &self.core;
-        let (mut promised, mut dirty, mut chunks, mut reserved) = (0, 0, 0, 0);
-        for log in core.logs.borrow().values() {
-            let state = log.state();
-            state.has_its_room().map_err(|why| format!("{}: {why}", log.name()))?;
-            promised += state.outstanding();
-            reserved += state.reserved_bytes;
-            for chunk in &state.chunks.0 {
-                dirty += chunk.tail.published() - chunk.written;
-                chunks += chunk.capacity();
-            }
-        }
-        let memory = &core.memory;
-        let books = [
-            ("promised", core.space.promised() as usize, promised as usize),
-            ("dirty", memory.dirty(), dirty),
-            ("chunks", memory.chunk_bytes(), chunks),
-            ("cold", core.cold.bytes(), core.cold.recount()),
-            ("reserved", memory.reserved(), memory.reserved().max(reserved)),
-        ];
-        match books.into_iter().find(|(_, book, counted)| book != counted) {
-            Some((what, book, counted)) => Err(format!("{what}: the book says {book}, counted are {counted}")),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether appends are refused because the disk is full.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.core.space.is_refusing()
-    }
-
-    /// The data directory.
-    #[must_use]
-    pub fn directory(&self) -> &Path {
-        &self.core.directory
-    }
-}
-
-impl Drop for CoreLog {
-    fn drop(&mut self) {
-        self.core.untie();
     }
 }
 

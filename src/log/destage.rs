@@ -3,25 +3,27 @@
 //! Whole chunks go out as they fill, large and aligned, without a flush each. When the journal or the memory fills, or
 //! with time, a round writes everything that is dirty, syncs the file system once, and makes a checkpoint.
 
-use std::{io, ops::Range, rc::Rc, time::Duration};
+use std::{ops::Range, rc::Rc, time::Duration};
 
 use crate::{
-    base::Offset,
     io::{File, SharedBuffer, is_full, join_all},
     log::{
-        ballast,
-        checkpoint::{self, CheckpointHead},
+        checkpoint::{CheckpointHead, RoundError, write::write_checkpoint},
         chunk::Chunk,
         core::Core,
         image::LogImage,
         index::SegmentIndex,
+        logs::Logs,
         names::checkpoint_name,
         offline,
         pace::Pace,
         partition_directory,
         partition_log::Log,
-        segment::file_name,
+        placing::Placing,
+        rescuing,
+        segment::{SegmentId, file_name},
         settings::{BLOCK_BYTES, LogError},
+        slots::Slot,
     },
     metrics::{Counter, Timer},
 };
@@ -34,36 +36,28 @@ const WRITES_PRESSED: usize = 16;
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// The destager: runs until the core stops.
-pub async fn run(core: &Rc<Core>) {
+pub async fn run(logs: &Rc<Logs>) {
+    let core = &logs.core;
     while !core.stopping.get() {
         if core.round_wanted.replace(false) {
-            if let Err(error) = round(core).await {
+            if let Err(error) = round(logs).await {
                 handle(core, &error);
                 core.round_wanted.set(true);
                 core.io.clock.sleep(RETRY_DELAY).await;
             }
             continue;
         }
-        let logs = take_full(core, WRITES_CALM);
-        if logs.is_empty() {
+        if core.full.borrow().is_empty() {
             core.work.notified().await;
             continue;
         }
-        if let Err(error) = write_all(core, &logs, What::WholeChunks).await {
+        let full = take_full(logs, WRITES_CALM);
+        if let Err(error) = write_all(core, &full, What::WholeChunks).await {
             // The records are dirty still: the next round, at the latest, tries again.
             handle(core, &error);
             core.io.clock.sleep(RETRY_DELAY).await;
         }
     }
-}
-
-/// Why a round did not come to its end.
-#[derive(Debug)]
-pub enum RoundError {
-    /// The disk is full: try again later.
-    Full,
-    /// A sync or a checkpoint failed: nothing is known about what is on the disk.
-    Disk(io::Error),
 }
 
 fn handle(core: &Core, error: &RoundError) {
@@ -76,39 +70,37 @@ fn handle(core: &Core, error: &RoundError) {
     }
 }
 
-fn take_full(core: &Core, max: usize) -> Vec<Rc<Log>> {
-    let mut full = core.full.borrow_mut();
+fn take_full(logs: &Logs, max: usize) -> Vec<Rc<Log>> {
+    let mut full = logs.core.full.borrow_mut();
     let count = full.len().min(max);
-    let logs: Vec<Rc<Log>> = full.drain(..count).collect();
-    for log in &logs {
-        log.state_mut().listed_full = false;
-    }
+    let slots: Vec<Slot> = full.drain(..count).collect();
+    let logs = logs.at(&slots);
+    logs.iter().for_each(|log| log.state_mut().listed_full = false);
     logs
 }
 
 /// Writes everything that is dirty now, and makes a checkpoint that covers it.
-pub async fn round(core: &Rc<Core>) -> Result<(), RoundError> {
+pub async fn round(logs: &Rc<Logs>) -> Result<(), RoundError> {
+    let core = &logs.core;
     let began = core.io.clock.now();
     let dirty_since = core.dirty_since.take();
     let first_sequence = core.journal.begin_checkpoint();
-    let logs = std::mem::take(&mut *core.dirty.borrow_mut());
-    let mut captured = Vec::with_capacity(logs.len());
+    let dirty = logs.at(&std::mem::take(&mut *core.dirty.borrow_mut()));
+    let mut captured = Vec::with_capacity(dirty.len());
     let mut pace = Pace::new(&core.io);
-    for log in &logs {
+    for log in &dirty {
         log.state_mut().listed_dirty = false;
         captured.push(capture(core, log));
         pace.step().await;
     }
-    let written = write_all(core, &logs, What::Everything).await;
+    let written = write_all(core, &dirty, What::Everything).await;
     let outcome = match written {
-        Ok(()) => finish_round(core, &logs, captured, first_sequence).await,
+        Ok(()) => finish_round(logs, &dirty, captured, first_sequence).await,
         Err(error) => Err(error),
     };
     if outcome.is_err() {
         core.dirty_since.set(dirty_since);
-        for log in &logs {
-            log.list(&mut log.state_mut());
-        }
+        dirty.iter().for_each(|log| log.change(Placing::list));
         return outcome;
     }
     core.io.metrics.count(Counter::Checkpoints);
@@ -116,12 +108,18 @@ pub async fn round(core: &Rc<Core>) -> Result<(), RoundError> {
     core.space.unstick();
     core.rounds_done.set(core.rounds_done.get() + 1);
     core.rounds_changed.notify_all();
-    core.memory.evict();
+    core.evict();
     Ok(())
 }
 
+/// A log as it was when a round began.
+struct Captured {
+    image: LogImage,
+    generation: u32,
+}
+
 /// The log's image as it is now; no append may come between this and the state's own end.
-fn capture(core: &Core, log: &Rc<Log>) -> Option<LogImage> {
+fn capture(core: &Core, log: &Rc<Log>) -> Option<Captured> {
     log.state().alive().ok()?;
     let source = core.state_source.borrow().clone().expect("the state source is set before the first append");
     let state = source(log.key())?;
@@ -129,29 +127,35 @@ fn capture(core: &Core, log: &Rc<Log>) -> Option<LogImage> {
     assert_eq!(state.log_end_offset, end, "the rules and the log of {} agree on its end", log.key());
     let mut bytes = Vec::new();
     state.encode(&mut bytes);
-    Some(log.image(bytes))
+    Some(Captured { image: log.image(bytes), generation: log.state().generation() })
 }
 
 async fn finish_round(
-    core: &Rc<Core>,
-    logs: &[Rc<Log>],
-    captured: Vec<Option<LogImage>>,
+    logs: &Rc<Logs>,
+    dirty: &[Rc<Log>],
+    captured: Vec<Option<Captured>>,
     first_sequence: u64,
 ) -> Result<(), RoundError> {
-    let first_sequence = offline::rescue_failed(core, first_sequence).await?;
+    let core = &logs.core;
+    let first_sequence = rescuing::rescue_failed(logs, first_sequence).await?;
     // No await in this loop: whoever fails after it has in its segments what its image says.
-    for (log, image) in logs.iter().zip(captured) {
+    for (log, captured) in dirty.iter().zip(captured) {
         // A partition that was deleted meanwhile, or whose files fail, keeps what the last checkpoint said.
-        let Some(mut image) = image.filter(|_| log.state().alive().is_ok()) else { continue };
-        complete(&mut image, log);
+        let Some(captured) = captured.filter(|_| log.state().alive().is_ok()) else { continue };
+        let Captured { mut image, generation } = captured;
+        image.has_directory = log.state().has_directory;
+        // What was done since to a log that was cut was done to other segments.
+        if log.state().generation() == generation {
+            complete(&mut image, log);
+        }
         let mut encoded = Vec::new();
         image.encode(&mut encoded);
         log.state_mut().encoded = Some(encoded.into());
     }
     core.gate.sync(&core.io).await.map_err(RoundError::Disk)?;
-    write_checkpoint(core, first_sequence).await?;
+    next_checkpoint(logs, first_sequence).await?;
     core.covered.set(first_sequence);
-    offline::checkpointed(core, first_sequence);
+    rescuing::checkpointed(core, first_sequence);
     core.journal.ring.free_below(first_sequence);
     core.memory.freed.notify_all();
     Ok(())
@@ -160,7 +164,6 @@ async fn finish_round(
 /// What has been done to the segments since the capture, and is about to be synced.
 fn complete(image: &mut LogImage, log: &Log) {
     let state = log.state();
-    image.has_directory = state.has_directory;
     for segment in &mut image.segments {
         let now = state.segments.iter().find(|other| other.base == segment.base);
         if now.is_some_and(|now| now.finished && now.size == segment.size) {
@@ -174,15 +177,16 @@ fn complete(image: &mut LogImage, log: &Log) {
 }
 
 /// Writes the next one of the two checkpoint files, durably.
-pub async fn write_checkpoint(core: &Core, first_sequence: u64) -> Result<(), RoundError> {
-    let images: Vec<Rc<[u8]>> = core.logs.borrow().values().filter_map(|log| log.state().encoded.clone()).collect();
+async fn next_checkpoint(logs: &Logs, first_sequence: u64) -> Result<(), RoundError> {
+    let core = &logs.core;
+    let images: Vec<Rc<[u8]>> = logs.all().iter().filter_map(|log| log.state().encoded.clone()).collect();
     let generation = core.generation.get() + 1;
     let head = CheckpointHead { incarnation: &core.incarnation, core: core.number, generation, first_sequence };
     let path = core.directory.join(checkpoint_name(&core.incarnation, core.number, generation));
-    let write = || core.files.patiently(async || checkpoint::write_checkpoint(&core.io, &path, &head, &images).await);
+    let write = || core.files.patiently(async || write_checkpoint(&core.io, &path, &head, &images).await);
     let mut written = write().await;
     if written.as_ref().is_err_and(is_full) {
-        give_up_ballast(core).await;
+        core.give_up_ballast().await;
         written = write().await;
     }
     if written.as_ref().is_err_and(is_full) {
@@ -232,7 +236,7 @@ pub async fn write_all(core: &Rc<Core>, logs: &[Rc<Log>], what: What) -> Result<
 
 /// A piece of a chunk on its way into its segment.
 pub struct Piece {
-    pub segment_base: Offset,
+    pub segment: SegmentId,
     chunk_start: u32,
     pub buffer: SharedBuffer,
     from: usize,
@@ -243,7 +247,7 @@ pub struct Piece {
 impl Piece {
     fn of(chunk: &Chunk) -> Self {
         Self {
-            segment_base: chunk.segment_base,
+            segment: chunk.segment,
             chunk_start: chunk.start,
             buffer: chunk.tail.buffer().clone(),
             from: chunk.written / BLOCK_BYTES * BLOCK_BYTES,
@@ -273,27 +277,27 @@ async fn write_log(core: &Rc<Core>, log: &Rc<Log>, what: What) -> Result<(), Log
 async fn write_pieces(core: &Rc<Core>, log: &Rc<Log>, what: What) -> Result<(), LogError> {
     let upto = {
         let state = log.state();
-        (state.active().base, state.active().size)
+        (state.active().id(), state.active().size)
     };
     while let Some(piece) = next_piece(log, what, upto)? {
         match write_piece(core, log, &piece).await {
             Ok(()) => wrote(core, log, &piece),
             // The segment was deleted meanwhile, and its chunks with it.
-            Err(_) if !has_segment(log, piece.segment_base) => {}
+            Err(_) if !has_segment(log, piece.segment) => {}
             Err(error) => return Err(error),
         }
     }
     finish_segments(core, log).await
 }
 
-fn has_segment(log: &Log, base: Offset) -> bool {
-    log.state().segments.iter().any(|segment| segment.base == base)
+fn has_segment(log: &Log, segment: SegmentId) -> bool {
+    log.state().segment(segment).is_some()
 }
 
 async fn write_piece(core: &Rc<Core>, log: &Rc<Log>, piece: &Piece) -> Result<(), LogError> {
-    let file = open_for_write(core, log, piece.segment_base).await?;
+    let file = open_for_write(core, log, piece.segment).await?;
     let (position, range) = (piece.position(), piece.range());
-    grow(core, log, &file, piece.segment_base, position + range.len() as u64).await?;
+    grow(core, log, &file, piece.segment, position + range.len() as u64).await?;
     let whole = range == (0..piece.buffer.len());
     let written = core.files.patiently(async || {
         if whole {
@@ -302,17 +306,17 @@ async fn write_piece(core: &Rc<Core>, log: &Rc<Log>, piece: &Piece) -> Result<()
             file.write_range(piece.buffer.clone(), range.clone(), position).await
         }
     });
-    written.await.map_err(|error| log_error(log, piece.segment_base, &error))
+    written.await.map_err(|error| log.file_error(piece.segment.base, &error))
 }
 
-/// The first piece that is dirty below `upto`, a segment's base and a position in it.
-fn next_piece(log: &Log, what: What, upto: (Offset, u32)) -> Result<Option<Piece>, LogError> {
+/// The first piece that is dirty below `upto`, a segment and a position in it.
+fn next_piece(log: &Log, what: What, upto: (SegmentId, u32)) -> Result<Option<Piece>, LogError> {
     let state = log.state();
     state.alive()?;
-    let active = state.active().base;
+    let active = state.active().id();
     let piece = state.chunks.0.iter().find(|chunk| {
-        let whole = chunk.is_full() || chunk.segment_base != active;
-        let dirty = !chunk.is_clean() && (chunk.segment_base, chunk.start + chunk.written as u32) < upto;
+        let whole = chunk.is_full() || chunk.segment != active;
+        let dirty = !chunk.is_clean() && (chunk.segment, chunk.start + chunk.written as u32) < upto;
         dirty && (whole || what == What::Everything)
     });
     Ok(piece.map(Piece::of))
@@ -325,58 +329,37 @@ pub fn dirty_pieces(log: &Log) -> Vec<Piece> {
 
 /// Notes that a piece lies in its segment.
 pub fn wrote(core: &Core, log: &Rc<Log>, piece: &Piece) {
-    let mut state = log.state_mut();
-    let found = state
-        .chunks
-        .0
-        .iter_mut()
-        .find(|chunk| (chunk.segment_base, chunk.start) == (piece.segment_base, piece.chunk_start));
-    let Some(chunk) = found else { return };
-    let cleaned = piece.upto.saturating_sub(chunk.written);
-    chunk.written = chunk.written.max(piece.upto);
-    let (end, full, clean) = (chunk.start + chunk.written as u32, chunk.is_full(), chunk.is_clean());
-    if let Some(segment) = state.segment_mut(piece.segment_base) {
-        segment.written = segment.written.max(end);
-    }
-    let last = state.active().base == piece.segment_base && !full;
-    let list = if last { clean && !std::mem::replace(&mut state.listed_tail, true) } else { clean };
-    drop(state);
-    core.memory.cleaned(cleaned);
-    if list {
-        core.memory.evictable(log);
-        core.memory.evict();
-    }
+    log.change(|state| state.wrote(piece.segment, piece.chunk_start, piece.upto));
+    core.evict();
 }
 
 /// Opens the segment's file, making the partition's directory if this is its first.
-async fn open_for_write(core: &Rc<Core>, log: &Rc<Log>, base: Offset) -> Result<File, LogError> {
-    let path = log.file(&file_name(base, "log"));
+async fn open_for_write(core: &Rc<Core>, log: &Rc<Log>, segment: SegmentId) -> Result<File, LogError> {
+    let path = log.file(&file_name(segment.base, "log"));
     let opened = core.files.patiently(async || {
         log.ensure_directory().await?;
-        core.files.open(log.key(), base, &path, true).await
+        core.files.open(log.key(), segment, &path, true).await
     });
-    let file = opened.await.map_err(|error| log_error(log, base, &error))?;
-    let known = log.state().segments.iter().find(|segment| segment.base == base).is_some_and(|it| it.allocated > 0);
+    let file = opened.await.map_err(|error| log.file_error(segment.base, &error))?;
+    let known = log.state().segment(segment).is_some_and(|it| it.allocated > 0);
     if !known {
-        let len = file.len().await.map_err(|error| log_error(log, base, &error))?;
-        log.allocated(base, len);
+        let len = file.len().await.map_err(|error| log.file_error(segment.base, &error))?;
+        log.allocated(segment, len);
     }
     Ok(file)
 }
 
 /// Makes the file long enough. A full disk gives up the ballast once.
-async fn grow(core: &Core, log: &Log, file: &File, base: Offset, needed: u64) -> Result<(), LogError> {
+async fn grow(core: &Core, log: &Log, file: &File, segment: SegmentId, needed: u64) -> Result<(), LogError> {
     let (from, mut to) = {
         let state = log.state();
-        let Some(segment) = state.segments.iter().find(|segment| segment.base == base) else {
-            return Err(LogError::Deleted);
-        };
-        let Some(to) = segment.growth(needed) else { return Ok(()) };
-        (segment.allocated, to)
+        let there = state.segment(segment).ok_or(LogError::Deleted)?;
+        let Some(to) = there.growth(needed) else { return Ok(()) };
+        (there.allocated, to)
     };
     let mut grown = file.allocate(from, to - from).await;
     if grown.as_ref().is_err_and(is_full) {
-        give_up_ballast(core).await;
+        core.give_up_ballast().await;
         // No step ahead: others need of the little that there is now as well. ext4 keeps what it had found before it
         // failed, so that is given back first.
         to = needed;
@@ -385,13 +368,9 @@ async fn grow(core: &Core, log: &Log, file: &File, base: Offset, needed: u64) ->
             failed => failed,
         };
     }
-    grown.map_err(|error| log_error(log, base, &error))?;
-    log.allocated(base, to);
+    grown.map_err(|error| log.file_error(segment.base, &error))?;
+    log.allocated(segment, to);
     Ok(())
-}
-
-pub async fn give_up_ballast(core: &Core) {
-    ballast::give_up(&core.io, &core.directory, core.settings.ballast_bytes).await;
 }
 
 /// Cuts sealed segments to their size and writes their indexes.
@@ -404,12 +383,12 @@ async fn finish_segments(core: &Rc<Core>, log: &Rc<Log>) -> Result<(), LogError>
                 .segments
                 .iter()
                 .find(|segment| segment.sealed && !segment.finished && segment.written == segment.size);
-            segment.map(|segment| (segment.base, segment.size, segment.index.clone()))
+            segment.map(|segment| (segment.id(), segment.size, segment.index.clone()))
         };
-        let Some((base, size, index)) = next else { return Ok(()) };
-        match finish_segment(core, log, base, size, index).await {
+        let Some((segment, size, index)) = next else { return Ok(()) };
+        match finish_segment(core, log, segment, size, index).await {
             Ok(()) => {}
-            Err(_) if !has_segment(log, base) => {}
+            Err(_) if !has_segment(log, segment) => {}
             Err(error) => return Err(error),
         }
     }
@@ -418,32 +397,25 @@ async fn finish_segments(core: &Rc<Core>, log: &Rc<Log>) -> Result<(), LogError>
 async fn finish_segment(
     core: &Rc<Core>,
     log: &Rc<Log>,
-    base: Offset,
+    segment: SegmentId,
     size: u32,
     index: Option<SegmentIndex>,
 ) -> Result<(), LogError> {
-    let file = open_for_write(core, log, base).await?;
-    file.truncate(u64::from(size)).await.map_err(|error| log_error(log, base, &error))?;
+    let file = open_for_write(core, log, segment).await?;
+    file.truncate(u64::from(size)).await.map_err(|error| log.file_error(segment.base, &error))?;
     let sum = index.as_ref().map(|index| SegmentIndex::sum(&index.offset_file(), &index.time_file()));
     if let Some(index) = index {
         let left = core.files.patiently(async || {
-            let files = partition_directory::index_files(log, base, &index).into();
+            let files = partition_directory::index_files(log, segment.base, &index).into();
             core.io.disk.leave_files(files).await.map_err(|(_, error)| error)
         });
-        left.await.map_err(|error| log_error(log, base, &error))?;
+        left.await.map_err(|error| log.file_error(segment.base, &error))?;
     }
-    if let Some(segment) = log.state_mut().segment_mut(base) {
-        segment.finished = true;
-        segment.index_crc = sum;
-        segment.index = None;
+    if let Some(there) = log.state_mut().segment_mut(segment) {
+        there.finished = true;
+        there.index_crc = sum;
+        there.index = None;
     }
-    log.allocated(base, u64::from(size));
+    log.allocated(segment, u64::from(size));
     Ok(())
-}
-
-pub fn log_error(log: &Log, base: Offset, error: &io::Error) -> LogError {
-    if is_full(error) {
-        return LogError::Full;
-    }
-    LogError::Io { path: log.file(&file_name(base, "log")).display().to_string(), message: error.to_string() }
 }

@@ -8,8 +8,9 @@ use std::{
 };
 
 use crate::{
-    base::{Map, Offset, PartitionKey},
+    base::{Map, PartitionKey},
     io::{File, Io, OpenOptions, is_passing},
+    log::segment::SegmentId,
 };
 
 /// How long what fails for a passing reason is tried again: for a second.
@@ -19,7 +20,7 @@ const TRY_DELAY: Duration = Duration::from_millis(50);
 pub struct Files {
     io: Io,
     open_max: usize,
-    open: RefCell<Map<(PartitionKey, Offset), Opened>>,
+    open: RefCell<Map<(PartitionKey, SegmentId), Opened>>,
     clock: Cell<u64>,
 }
 
@@ -62,14 +63,14 @@ impl Files {
     }
 
     /// The segment's file, opened if it is not open yet.
-    pub async fn open(&self, key: PartitionKey, base: Offset, path: &Path, create: bool) -> io::Result<File> {
+    pub async fn open(&self, key: PartitionKey, segment: SegmentId, path: &Path, create: bool) -> io::Result<File> {
         let used = self.tick();
-        if let Some(opened) = self.open.borrow_mut().get_mut(&(key, base)) {
+        if let Some(opened) = self.open.borrow_mut().get_mut(&(key, segment)) {
             opened.used = used;
             return Ok(opened.file.clone());
         }
         let file = self.io.disk.open(path, OpenOptions { create, durable: false }).await?;
-        self.open.borrow_mut().insert((key, base), Opened { file: file.clone(), used });
+        self.open.borrow_mut().insert((key, segment), Opened { file: file.clone(), used });
         self.shrink();
         Ok(file)
     }
@@ -91,9 +92,9 @@ impl Files {
     }
 
     /// Forgets one segment's file, or with `None` all of the partition's.
-    pub fn forget(&self, key: PartitionKey, base: Option<Offset>) {
-        match base {
-            Some(base) => drop(self.open.borrow_mut().remove(&(key, base))),
+    pub fn forget(&self, key: PartitionKey, segment: Option<SegmentId>) {
+        match segment {
+            Some(segment) => drop(self.open.borrow_mut().remove(&(key, segment))),
             None => self.open.borrow_mut().retain(|opened, _| opened.0 != key),
         }
     }

@@ -9,6 +9,7 @@ use crate::{
         settings::LogConfig,
         wire::{Damaged, Put, Reader, Unreadable},
     },
+    partition::PartitionState,
 };
 
 /// Index entries of an active segment that a checkpoint keeps.
@@ -26,6 +27,8 @@ pub struct LogImage {
     pub log_end: Offset,
     /// Whether the partition's directory has been made.
     pub has_directory: bool,
+    /// Segments that were cut off may lie in it under their names still.
+    pub has_cut_off: bool,
     /// Ascending; the last one is active.
     pub segments: Vec<SegmentImage>,
     /// `PartitionState`, encoded: epochs, producers, high watermark.
@@ -75,6 +78,7 @@ impl SegmentImage {
         let index = SegmentIndex::from_parts(config.index_interval_bytes, self.offsets, self.times);
         Segment {
             base: self.base,
+            generation: 0,
             size: self.size,
             written: self.size,
             allocated: 0,
@@ -127,9 +131,26 @@ impl SegmentImage {
 }
 
 impl LogImage {
+    /// Of a partition that has never had a record.
+    pub fn empty(key: PartitionKey, name: &str) -> Self {
+        let mut state = Vec::new();
+        PartitionState::default().encode(&mut state);
+        Self {
+            key,
+            name: name.to_owned(),
+            log_start: Offset::ZERO,
+            log_end: Offset::ZERO,
+            has_directory: false,
+            has_cut_off: false,
+            segments: Vec::new(),
+            state,
+            rescue: None,
+        }
+    }
+
     /// Whether a checkpoint has to say anything about the partition.
     pub fn is_kept(&self) -> bool {
-        self.log_end > Offset::ZERO || self.rescue.is_some()
+        self.log_end > Offset::ZERO || self.rescue.is_some() || self.has_cut_off
     }
 
     pub fn encode(&self, out: &mut Vec<u8>) {
@@ -138,7 +159,8 @@ impl LogImage {
         out.put_bytes(self.name.as_bytes());
         out.put_i64(self.log_start.0);
         out.put_i64(self.log_end.0);
-        out.put_u8(u8::from(self.has_directory) | u8::from(self.rescue.is_some()) << 1);
+        let (rescue, has_cut_off) = (u8::from(self.rescue.is_some()), u8::from(self.has_cut_off));
+        out.put_u8(u8::from(self.has_directory) | rescue << 1 | has_cut_off << 2);
         out.put_u32(self.segments.len() as u32);
         for segment in &self.segments {
             segment.encode(out);
@@ -168,12 +190,12 @@ impl LogImage {
         let name = input.text()?.to_owned();
         let (log_start, log_end) = (input.offset()?, input.offset()?);
         let flags = input.u8()?;
-        let has_directory = flags & 1 != 0;
+        let (has_directory, has_cut_off) = (flags & 1 != 0, flags & 4 != 0);
         let segments =
             (0..input.count(45)?).map(|_| SegmentImage::decode(input)).collect::<Result<Vec<_>, Damaged>>()?;
         let state = input.bytes()?.to_vec();
         let rescue = if flags & 2 != 0 { Some(RescueMark { bytes: input.u64()?, crc: input.u32()? }) } else { None };
-        Ok(Self { key, name, log_start, log_end, has_directory, segments, state, rescue })
+        Ok(Self { key, name, log_start, log_end, has_directory, has_cut_off, segments, state, rescue })
     }
 }
 
@@ -199,6 +221,7 @@ mod tests {
             log_start: Offset(120),
             log_end: Offset(1100),
             has_directory: true,
+            has_cut_off: true,
             segments: vec![SegmentImage::of(&segment)],
             state: b"state".to_vec(),
             rescue: Some(RescueMark { bytes: 8192, crc: 77 }),

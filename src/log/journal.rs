@@ -27,7 +27,7 @@ use ring::Ring;
 use crate::{
     base::{Offset, copied},
     io::{Instant, Io, channel::Notify},
-    log::{partition_log::Log, settings::Durability, space::Space},
+    log::{settings::Durability, slots::Slot, space::Space},
     metrics::{Counter, Timer},
 };
 
@@ -95,15 +95,15 @@ struct Block {
 
 /// A block that waits beside the ordinary ones, for one partition. It has its sequence when it is written.
 struct Large {
-    log: Rc<Log>,
+    slot: Slot,
     block: Block,
     /// It comes behind so many ordinary blocks, which may have entries of its partition.
     after: u64,
 }
 
-/// Everything of `log` below `end` is durable with the block.
+/// Everything of the log below `end` is durable with the block.
 pub struct Mark {
-    pub log: Rc<Log>,
+    pub slot: Slot,
     pub end: Offset,
 }
 
@@ -148,11 +148,11 @@ impl Journal {
     }
 
     /// Adds one batch, given in two pieces. Returns at once; the log hears when it is durable.
-    pub fn append(&self, log: &Rc<Log>, head: &AppendHead, batch: [&[u8]; 2], end: Offset, durability: Durability) {
+    pub fn append(&self, slot: Slot, head: &AppendHead, batch: [&[u8]; 2], end: Offset, durability: Durability) {
         let mut state = self.state.borrow_mut();
         let [front, rest] = batch;
-        let block = state.add(&self.io, Some(log), &[&head.encode(), front, rest], durability);
-        block.mark(log, end);
+        let block = state.add(&self.io, Some(slot), &[&head.encode(), front, rest], durability);
+        block.mark(slot, end);
         copied(front.len() + rest.len());
         state.wake();
     }
@@ -167,9 +167,9 @@ impl Journal {
     }
 
     /// Adds an entry without a batch behind everything of the log's that was added before, and before what comes after.
-    pub fn announce_in_order(&self, log: &Rc<Log>, entry: &Entry) {
+    pub fn announce_in_order(&self, slot: Slot, entry: &Entry) {
         let mut state = self.state.borrow_mut();
-        state.add(&self.io, Some(log), &[&entry.encoded()], Durability::Flush);
+        state.add(&self.io, Some(slot), &[&entry.encoded()], Durability::Flush);
         state.wake();
     }
 
@@ -253,7 +253,7 @@ impl Journal {
         }
     }
 
-    /// Forgets what has not been written; blocks name the logs that wait for them.
+    /// Forgets what has not been written.
     pub fn forget(&self) {
         let forgotten = {
             let mut state = self.state.borrow_mut();
@@ -369,20 +369,20 @@ impl JournalFailure {
 }
 
 impl Block {
-    fn mark(&mut self, log: &Rc<Log>, end: Offset) {
+    fn mark(&mut self, slot: Slot, end: Offset) {
         match self.marks.last_mut() {
-            Some(last) if Rc::ptr_eq(&last.log, log) => last.end = end,
-            _ => self.marks.push(Mark { log: log.clone(), end }),
+            Some(last) if last.slot == slot => last.end = end,
+            _ => self.marks.push(Mark { slot, end }),
         }
     }
 }
 
 impl State {
-    /// Adds an entry, in order with the others of `log`, to the block where it belongs.
-    fn add(&mut self, io: &Io, log: Option<&Rc<Log>>, pieces: &[&[u8]], durability: Durability) -> &mut Block {
+    /// Adds an entry, in order with the others of its log, to the block where it belongs.
+    fn add(&mut self, io: &Io, slot: Option<Slot>, pieces: &[&[u8]], durability: Durability) -> &mut Block {
         let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
-        let block = match log.filter(|log| self.goes_beside(log, bytes)) {
-            Some(log) => self.block_beside(io, log, bytes),
+        let block = match slot.filter(|slot| self.goes_beside(*slot, bytes)) {
+            Some(slot) => self.block_beside(io, slot, bytes),
             None => self.ordinary_block(io, bytes),
         };
         self.pending_bytes += bytes;
@@ -398,8 +398,8 @@ impl State {
     }
 
     /// Whether an entry waits beside the ordinary blocks: a large one, and what comes behind one in its partition.
-    fn goes_beside(&self, log: &Rc<Log>, bytes: usize) -> bool {
-        HEADER_BYTES + bytes > self.block_max || self.large.iter().any(|large| Rc::ptr_eq(&large.log, log))
+    fn goes_beside(&self, slot: Slot, bytes: usize) -> bool {
+        HEADER_BYTES + bytes > self.block_max || self.large.iter().any(|large| large.slot == slot)
     }
 
     /// Makes room for an entry in the block being filled.
@@ -416,11 +416,11 @@ impl State {
     }
 
     /// Makes room for an entry beside the ordinary blocks. Returns which one has it.
-    fn block_beside(&mut self, io: &Io, log: &Rc<Log>, bytes: usize) -> Option<usize> {
-        let last = self.large.back().is_some_and(|last| Rc::ptr_eq(&last.log, log) && last.block.bytes.fits(bytes));
+    fn block_beside(&mut self, io: &Io, slot: Slot, bytes: usize) -> Option<usize> {
+        let last = self.large.back().is_some_and(|last| last.slot == slot && last.block.bytes.fits(bytes));
         if !last {
             let block = self.fresh(io, bytes, None);
-            self.large.push_back(Large { log: log.clone(), block, after: self.ordinary_begun });
+            self.large.push_back(Large { slot, block, after: self.ordinary_begun });
         }
         Some(self.large.len() - 1)
     }

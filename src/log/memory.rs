@@ -3,12 +3,11 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    rc::Rc,
 };
 
 use crate::{
     io::{Pinned, channel::Notify},
-    log::partition_log::Log,
+    log::slots::Slot,
 };
 
 pub struct Memory {
@@ -23,7 +22,7 @@ pub struct Memory {
     /// Capacity of all chunks.
     chunks: Cell<usize>,
     /// Logs with a chunk that can be evicted, oldest first; a log is here once per such chunk.
-    evictable: RefCell<VecDeque<Rc<Log>>>,
+    evictable: RefCell<VecDeque<Slot>>,
     /// Those who wait for room, in order.
     line: RefCell<VecDeque<Waiting>>,
     next_ticket: Cell<u64>,
@@ -76,11 +75,10 @@ impl Memory {
     /// chunks count as well.
     fn fits(&self, bytes: usize) -> bool {
         let held = self.dirty.get() + self.reserved.get();
-        self.evict();
         held == 0 || (held + bytes <= self.dirty_max && self.chunks.get() <= self.chunks_max)
     }
 
-    /// Takes `bytes` if nobody waits before who must not be overtaken.
+    /// Takes `bytes` if nobody waits before who must not be overtaken. What can be evicted has been.
     pub fn try_take(&self, bytes: usize, room_elsewhere: bool) -> bool {
         let before = self.line.borrow().len();
         let free = room_elsewhere && self.may_pass(before, bytes) && self.fits(bytes);
@@ -106,8 +104,7 @@ impl Memory {
         self.reserved.get()
     }
 
-    /// Waits in line for `bytes`; `room_elsewhere` is a further condition (the journal's);
-    /// `wanted` asks for a checkpoint. Returns false when it is `hopeless`: the disk is full, or the log has ended.
+    /// Waits in line for `bytes`; `room_elsewhere` evicts what can be, and is a further condition (the journal's); `wanted` asks for a checkpoint. Returns false when it is `hopeless`: the disk is full, or the log has ended.
     pub async fn take(
         &self,
         bytes: usize,
@@ -121,7 +118,7 @@ impl Memory {
         let _place = InLine { memory: self, ticket };
         loop {
             let before = self.line.borrow().iter().take_while(|it| it.ticket != ticket).count();
-            if self.may_pass(before, bytes) && self.fits(bytes) && room_elsewhere() {
+            if self.may_pass(before, bytes) && room_elsewhere() && self.fits(bytes) {
                 self.reserved.set(self.reserved.get() + bytes);
                 self.pass(before, bytes);
                 return true;
@@ -141,8 +138,12 @@ impl Memory {
     }
 
     /// A reservation became an append.
-    pub fn appended(&self, reserved: usize, bytes: usize) {
+    pub fn used(&self, reserved: usize) {
         self.reserved.set(self.reserved.get() - reserved);
+    }
+
+    /// `bytes` are in memory that no segment has.
+    pub fn dirtied(&self, bytes: usize) {
         self.dirty.set(self.dirty.get() + bytes);
     }
 
@@ -161,29 +162,23 @@ impl Memory {
     }
 
     /// The log's oldest chunk is in its segment: it may go when room is needed.
-    pub fn evictable(&self, log: &Rc<Log>) {
-        self.evictable.borrow_mut().push_back(log.clone());
+    pub fn evictable(&self, slot: Slot) {
+        self.evictable.borrow_mut().push_back(slot);
     }
 
     /// The log has no chunks any more.
-    pub fn not_evictable(&self, log: &Rc<Log>) {
-        self.evictable.borrow_mut().retain(|listed| !Rc::ptr_eq(listed, log));
+    pub fn not_evictable(&self, slot: Slot) {
+        self.evictable.borrow_mut().retain(|listed| *listed != slot);
     }
 
-    /// Drops the oldest clean chunks until the cache, together with what readers alone hold, is within its bound.
-    pub fn evict(&self) {
-        let mut left = self.evictable.borrow().len();
-        while self.chunks.get() + self.pinned.bytes() > self.chunks_max && left > 0 {
-            let Some(log) = self.evictable.borrow_mut().pop_front() else { return };
-            if log.evict_front(self) {
-                self.evictable(&log);
-            }
-            left -= 1;
-        }
+    pub fn evictable_count(&self) -> usize {
+        self.evictable.borrow().len()
     }
 
-    pub fn forget(&self) {
-        self.evictable.borrow_mut().clear();
+    /// The log whose oldest chunk should go, while the cache, together with what readers alone hold, is beyond its bound.
+    pub fn evict(&self) -> Option<Slot> {
+        let beyond = self.chunks.get() + self.pinned.bytes() > self.chunks_max;
+        beyond.then(|| self.evictable.borrow_mut().pop_front()).flatten()
     }
 }
 

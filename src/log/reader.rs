@@ -12,8 +12,9 @@ use crate::{
         index::{SegmentIndex, relative},
         locate::{HEAD_BYTES, Head},
         offline,
-        partition_log::{Log, State},
-        segment::file_name,
+        partition_log::Log,
+        placing::Placing,
+        segment::{Segment, SegmentId, file_name},
         settings::{BLOCK_BYTES, LogError, Read},
     },
     metrics::Counter,
@@ -58,7 +59,7 @@ enum Expected {
 
 /// Where a search begins.
 struct Start {
-    segment_base: Offset,
+    segment: SegmentId,
     position: u32,
     expected: Expected,
 }
@@ -81,7 +82,7 @@ impl Log {
             return None;
         }
         let wish = Wish { from, max_bytes, upto, min_one };
-        let place = state.chunks.find(from)?;
+        let place = state.find(from)?;
         Some(from_memory(&state.chunks, &place, wish))
     }
 
@@ -96,6 +97,11 @@ impl Log {
         upto: Offset,
         min_one: bool,
     ) -> Result<Read, LogError> {
+        self.looked_up(async || self.read_once(Wish { from, max_bytes, upto, min_one }).await).await
+    }
+
+    async fn read_once(self: &Rc<Self>, wish: Wish) -> Result<Read, LogError> {
+        let Wish { from, max_bytes, upto, min_one } = wish;
         {
             let state = self.state();
             state.alive()?;
@@ -107,7 +113,19 @@ impl Log {
             return Ok(read);
         }
         self.core.io.metrics.count(Counter::ColdReads);
-        self.noted(self.read_cold(Wish { from, max_bytes, upto, min_one }).await)
+        self.noted(self.read_cold(wish).await)
+    }
+
+    /// Looks something up, and once more if segments were cut or replaced meanwhile: an offset that is out of range only in what
+    /// they were before is still there.
+    pub(super) async fn looked_up<T>(&self, look: impl AsyncFn() -> Result<T, LogError>) -> Result<T, LogError> {
+        loop {
+            let generation = self.state().generation();
+            match look().await {
+                Err(LogError::OffsetOutOfRange) if self.state().generation() != generation => {}
+                found => return found,
+            }
+        }
     }
 
     /// Passes a result on. A partition whose files have failed goes offline.
@@ -122,7 +140,7 @@ impl Log {
         let hint = self.core.cold.hint(self.key(), wish.from);
         let sequential = hint.is_some();
         let start = match hint {
-            Some((segment_base, position)) => Start { segment_base, position, expected: Expected::First(wish.from) },
+            Some((segment, position)) => Start { segment, position, expected: Expected::First(wish.from) },
             None => self.look_up(wish.from).await?,
         };
         match self.read_from(start, wish, sequential).await {
@@ -144,11 +162,11 @@ impl Log {
         };
         if !wish.accepts(&place.head, 0) {
             // What is not wanted may be what is damaged: the same answer for ever would tell nobody.
-            let slices = self.gather(place.segment_base, place.position, place.position + place.head.bytes).await?;
+            let slices = self.gather(place.segment, place.position, place.position + place.head.bytes).await?;
             return if is_whole(&slices) {
                 Ok(Read::default())
             } else {
-                Err(corrupt(place.segment_base, place.position))
+                Err(corrupt(place.segment.base, place.position))
             };
         }
         let whole = extent.end() >= place.position.saturating_add(place.head.bytes);
@@ -159,15 +177,15 @@ impl Log {
         } else {
             // The batch goes on in memory, where its end has not been written yet.
             let end = place.position + place.head.bytes;
-            let slices = self.gather(place.segment_base, place.position, end).await?;
+            let slices = self.gather(place.segment, place.position, end).await?;
             if !is_whole(&slices) {
-                return Err(corrupt(place.segment_base, place.position));
+                return Err(corrupt(place.segment.base, place.position));
             }
             (slices, end, place.head.last_offset.plus(1))
         };
-        self.core.cold.keep_hint(self.key(), next_offset, (place.segment_base, end));
+        self.core.cold.keep_hint(self.key(), next_offset, (place.segment, end));
         if sequential && whole {
-            self.read_ahead(place.segment_base, end);
+            self.read_ahead(place.segment, end);
         }
         let bytes = (end - place.position) as usize;
         Ok(Read { slices, bytes, first_batch_offset: Some(place.head.base_offset) })
@@ -182,13 +200,13 @@ impl Log {
             let end = position + head.bytes;
             let bytes = extent.position..end;
             if !is_whole(&[extent.bytes.slice((position - bytes.start) as usize..(end - bytes.start) as usize)]) {
-                return Err(corrupt(place.segment_base, position));
+                return Err(corrupt(place.segment.base, position));
             }
             let next_offset = head.last_offset.plus(1);
             let rest = &extent.bytes[(end - extent.position) as usize..];
             let next = if rest.len() < HEAD_BYTES { None } else { Some(Head::parse(rest)) };
             let Some(next) = next else { return Ok((end, next_offset)) };
-            let next = next.filter(|next| next.base_offset == next_offset).ok_or(corrupt(place.segment_base, end))?;
+            let next = next.filter(|next| next.base_offset == next_offset).ok_or(corrupt(place.segment.base, end))?;
             let taken = u64::from(end - place.position);
             if end.saturating_add(next.bytes) > extent.end() || !wish.accepts(&next, taken) {
                 return Ok((end, next_offset));
@@ -199,46 +217,36 @@ impl Log {
 
     /// From a batch at or before `from` to the one that contains it. `None` at the log's end.
     async fn walk(self: &Rc<Self>, start: Start, from: Offset) -> Result<Option<Found>, LogError> {
-        let Start { segment_base: mut base, mut position, mut expected } = start;
+        let Start { mut segment, mut position, mut expected } = start;
         loop {
             let size = {
                 let state = self.state();
                 state.alive()?;
-                let Some(segment) = state.segments.iter().find(|segment| segment.base == base) else {
-                    // Deleted by retention while we read.
-                    return Err(LogError::OffsetOutOfRange);
-                };
-                segment.size
+                // Deleted by retention, or cut shorter, while we read.
+                state.segment(segment).ok_or(LogError::OffsetOutOfRange)?.size
             };
             if position >= size {
                 // The segment is over, and what was asked for lies behind it: nothing is missing in between.
                 let state = self.state();
-                let next = state.segments.iter().find(|segment| segment.base > base);
+                let next = state.segments.iter().find(|it| it.base > segment.base);
                 let follows = match expected {
                     Expected::First(offset) => next.map_or(state.end, |next| next.base) == offset,
                     Expected::Last(_) => false,
                 };
                 if !follows || (next.is_none() && from < state.end) {
-                    return Err(corrupt(base, position));
+                    return Err(corrupt(segment.base, position));
                 }
                 let Some(next) = next else { return Ok(None) };
-                (base, position, expected) = (next.base, 0, Expected::First(next.base));
+                (segment, position, expected) = (next.id(), 0, Expected::First(next.base));
                 continue;
             }
-            let in_memory = {
-                let state = self.state();
-                state.chunks.holds(base, position).then(|| state.chunks.head(base, position))
-            };
-            let (head, extent) = match in_memory {
-                Some(head) => (head.ok_or(corrupt(base, position))?, None),
-                None => self.head_on_disk(base, position, size, expected).await?,
-            };
+            let (head, extent) = self.head_at(segment, position, size, expected).await?;
             expected = Expected::First(head.last_offset.plus(1));
             if head.last_offset >= from {
-                let place = Place { segment_base: base, position, head };
+                let place = Place { segment, position, head };
                 let Some(extent) = extent else { return Ok(Some(Found { place, extent: None })) };
                 let extent = if extent.end() < position.saturating_add(head.bytes) {
-                    self.extent(base, position, head.bytes).await?
+                    self.extent(segment, position, head.bytes).await?
                 } else {
                     extent
                 };
@@ -248,21 +256,77 @@ impl Log {
         }
     }
 
-    async fn head_on_disk(
+    /// The head of the batch at a position, and what was read for it if it is not in memory.
+    async fn head_at(
         self: &Rc<Self>,
-        base: Offset,
+        segment: SegmentId,
         position: u32,
         size: u32,
         expected: Expected,
     ) -> Result<(Head, Option<Extent>), LogError> {
-        let extent = self.extent(base, position, HEAD_BYTES as u32).await?;
+        let in_memory = {
+            let state = self.state();
+            state.chunks.holds(segment, position).then(|| state.chunks.head(segment, position))
+        };
+        match in_memory {
+            Some(head) => Ok((head.ok_or(corrupt(segment.base, position))?, None)),
+            None => self.head_on_disk(segment, position, size, expected).await,
+        }
+    }
+
+    /// The batches of a segment that lie wholly below `end`, as a segment of their own, and the offset behind them.
+    pub(super) async fn front(self: &Rc<Self>, segment: SegmentId, end: Offset) -> Result<(Segment, Offset), LogError> {
+        let (size, mut front) = {
+            let state = self.state();
+            let there = state.segment(segment).ok_or(LogError::OffsetOutOfRange)?;
+            (there.size, Segment::new(segment.base, &state.config))
+        };
+        let mut next = segment.base;
+        while front.size < size && next < end {
+            let position = front.size;
+            let (head, extent) = self.head_at(segment, position, size, Expected::First(next)).await?;
+            if head.last_offset >= end {
+                break;
+            }
+            let timestamp = self.max_timestamp_at(segment, position, extent).await?;
+            front.append(head.bytes, head.last_offset, timestamp);
+            next = head.last_offset.plus(1);
+        }
+        Ok((front, next))
+    }
+
+    /// The largest timestamp of the batch at a position, of which `extent` may have been read.
+    async fn max_timestamp_at(
+        self: &Rc<Self>,
+        segment: SegmentId,
+        position: u32,
+        extent: Option<Extent>,
+    ) -> Result<i64, LogError> {
+        let bytes = match extent {
+            Some(extent) if extent.end() >= position + MAX_TIMESTAMP_END => {
+                let at = (position - extent.position) as usize;
+                extent.bytes.slice(at..at + MAX_TIMESTAMP_END as usize).to_vec()
+            }
+            Some(_) | None => super::core::joined(&self.gather(segment, position, position + MAX_TIMESTAMP_END).await?),
+        };
+        Ok(i64::from_be_bytes(bytes[bytes.len() - 8..].try_into().expect("eight bytes")))
+    }
+
+    async fn head_on_disk(
+        self: &Rc<Self>,
+        segment: SegmentId,
+        position: u32,
+        size: u32,
+        expected: Expected,
+    ) -> Result<(Head, Option<Extent>), LogError> {
+        let extent = self.extent(segment, position, HEAD_BYTES as u32).await?;
         // A file that is shorter than what was written to it has nothing here.
         let here = extent.bytes.get((position - extent.position) as usize..).unwrap_or_default();
         let head = if here.len() >= HEAD_BYTES {
             Head::parse(here)
         } else {
             let end = position.saturating_add(HEAD_BYTES as u32).min(size);
-            let bytes: Vec<u8> = super::core::joined(&self.gather(base, position, end).await?);
+            let bytes: Vec<u8> = super::core::joined(&self.gather(segment, position, end).await?);
             Head::parse(&bytes)
         };
         // A length beyond the segment's end is damage too; following it would end in another batch's middle. Offsets lie
@@ -276,75 +340,77 @@ impl Log {
         };
         match head.filter(fits) {
             Some(head) => Ok((head, Some(extent))),
-            None => Err(corrupt(base, position)),
+            None => Err(corrupt(segment.base, position)),
         }
     }
 
     /// A stretch of the file that holds `position..position + at_least`, or as much of it as the file has.
-    async fn extent(self: &Rc<Self>, base: Offset, position: u32, at_least: u32) -> Result<Extent, LogError> {
+    async fn extent(self: &Rc<Self>, segment: SegmentId, position: u32, at_least: u32) -> Result<Extent, LogError> {
         let key = self.key();
-        let on_disk = self.on_disk(base)?;
+        let on_disk = self.on_disk(segment)?;
         let at_least = at_least.min(on_disk.saturating_sub(position));
-        if let Some(extent) = self.core.cold.find(key, base, position, at_least) {
+        if let Some(extent) = self.core.cold.find(key, segment, position, at_least) {
             return Ok(extent);
         }
         let start = position / BLOCK_BYTES as u32 * BLOCK_BYTES as u32;
         let end = start.saturating_add(READ_BYTES).max(position.saturating_add(at_least)).min(on_disk);
-        let bytes = self.read_file(base, u64::from(start), end.saturating_sub(start) as usize).await?;
-        let extent = Extent { key, segment_base: base, position: start, bytes };
+        let bytes = self.read_file(segment, u64::from(start), end.saturating_sub(start) as usize).await?;
+        let extent = Extent { key, segment, position: start, bytes };
         self.core.cold.insert(extent.clone());
         Ok(extent)
     }
 
     /// The position below which the segment's file has everything that memory does not.
-    fn on_disk(&self, base: Offset) -> Result<u32, LogError> {
+    fn on_disk(&self, segment: SegmentId) -> Result<u32, LogError> {
         let state = self.state();
-        let segment = state.segments.iter().find(|segment| segment.base == base).ok_or(LogError::OffsetOutOfRange)?;
-        Ok(state.chunks.first_position(base).unwrap_or(segment.size).min(segment.written))
+        let there = state.segment(segment).ok_or(LogError::OffsetOutOfRange)?;
+        Ok(state.chunks.first_position(segment).unwrap_or(there.size).min(there.written))
     }
 
     /// `start..end` of a segment, some of it on disk and some in memory.
-    async fn gather(self: &Rc<Self>, base: Offset, start: u32, end: u32) -> Result<Vec<Slice>, LogError> {
-        let border = self.on_disk(base)?.clamp(start, end);
+    async fn gather(self: &Rc<Self>, segment: SegmentId, start: u32, end: u32) -> Result<Vec<Slice>, LogError> {
+        let border = self.on_disk(segment)?.clamp(start, end);
         let mut slices = Vec::new();
         if start < border {
-            let extent = self.extent(base, start, border - start).await?;
+            let extent = self.extent(segment, start, border - start).await?;
             let range = (start - extent.position) as usize..(border - extent.position) as usize;
             slices.push(lean(extent.bytes.slice(range)));
         }
         if border < end {
             let state = self.state();
-            if !state.chunks.holds(base, border) || !state.chunks.holds(base, end - 1) {
-                return Err(corrupt(base, border));
+            // Cut shorter while its front was read.
+            state.segment(segment).ok_or(LogError::OffsetOutOfRange)?;
+            if !state.chunks.holds(segment, border) || !state.chunks.holds(segment, end - 1) {
+                return Err(corrupt(segment.base, border));
             }
-            slices.extend(state.chunks.slices(base, border, end));
+            slices.extend(state.chunks.slices(segment, border, end));
         }
         Ok(slices)
     }
 
     /// Reads the next stretch while the last one is being sent.
-    fn read_ahead(self: &Rc<Self>, base: Offset, position: u32) {
-        let Ok(on_disk) = self.on_disk(base) else { return };
+    fn read_ahead(self: &Rc<Self>, segment: SegmentId, position: u32) {
+        let Ok(on_disk) = self.on_disk(segment) else { return };
         let wanted = (READ_BYTES / 2).min(on_disk.saturating_sub(position));
         let cold = &self.core.cold;
-        if wanted == 0 || cold.find(self.key(), base, position, wanted).is_some() || !cold.begin_ahead(self.key()) {
+        if wanted == 0 || cold.find(self.key(), segment, position, wanted).is_some() || !cold.begin_ahead(self.key()) {
             return;
         }
         let log = self.clone();
         self.core.io.spawner.spawn(async move {
             // Whoever needs these bytes reads again, and meets the error himself.
-            let _ = log.extent(base, position, wanted).await;
+            let _ = log.extent(segment, position, wanted).await;
             log.core.cold.end_ahead(log.key());
         });
     }
 
     /// Bytes of a segment's file.
-    pub(super) async fn read_file(&self, base: Offset, position: u64, bytes: usize) -> Result<Slice, LogError> {
-        let path = self.file(&file_name(base, "log"));
+    pub(super) async fn read_file(&self, segment: SegmentId, position: u64, bytes: usize) -> Result<Slice, LogError> {
+        let path = self.file(&file_name(segment.base, "log"));
         let mut tries = 0;
         let read = loop {
             let read = self.core.files.patiently(async || {
-                let file = self.core.files.open(self.key(), base, &path, false).await?;
+                let file = self.core.files.open(self.key(), segment, &path, false).await?;
                 file.read(position, bytes).await
             });
             match read.await {
@@ -352,71 +418,69 @@ impl Log {
                 Err(error) if tries < READ_TRIES_MAX && error.kind() != io::ErrorKind::UnexpectedEof => {
                     tries += 1;
                     tracing::warn!(path = %path.display(), position, %error, "a read failed and is tried again");
-                    self.core.files.forget(self.key(), Some(base));
+                    self.core.files.forget(self.key(), Some(segment));
                 }
                 read => break read,
             }
         };
-        // Deleted meanwhile: then the file may be gone, or the name may be a newer topic's.
+        // Deleted or cut shorter meanwhile: then the file may be gone, or the name may be a newer topic's.
         let state = self.state();
         state.alive()?;
-        if !state.segments.iter().any(|segment| segment.base == base) {
-            return Err(LogError::OffsetOutOfRange);
-        }
+        state.segment(segment).ok_or(LogError::OffsetOutOfRange)?;
         // Whatever it is: there is no waiting for room to read.
-        read.map_err(|error| LogError::Io { path: path.display().to_string(), message: error.to_string() })
+        read.map_err(|error| LogError::at(&path, &error))
     }
 
     /// The segment and the position where the search for `from` begins.
     async fn look_up(self: &Rc<Self>, from: Offset) -> Result<Start, LogError> {
-        let (base, entry) = {
+        let (segment, entry) = {
             let state = self.segment_is_there(from)?;
             let segment = &state.segments[state.segment_of(from)];
             let offset = relative(segment.base, from).unwrap_or(u32::MAX);
-            (segment.base, segment.index.as_ref().map(|index| index.entry(offset)))
+            (segment.id(), segment.index.as_ref().map(|index| index.entry(offset)))
         };
         let entry = match entry {
             Some(entry) => entry,
-            None => self.sealed_index(base).await?.entry(relative(base, from).unwrap_or(u32::MAX)),
+            None => self.sealed_index(segment).await?.entry(relative(segment.base, from).unwrap_or(u32::MAX)),
         };
-        Ok(Start::at(base, entry))
+        Ok(Start::at(segment, entry))
     }
 
     /// The state in which the segment of `from` can be looked up. The front may have gone since the read began, and the search
     /// would find what comes behind.
-    fn segment_is_there(&self, from: Offset) -> Result<Ref<'_, State>, LogError> {
+    fn segment_is_there(&self, from: Offset) -> Result<Ref<'_, Placing>, LogError> {
         let state = self.state();
         if from < state.log_start { Err(LogError::OffsetOutOfRange) } else { Ok(state) }
     }
 
     /// As [`look_up`](Self::look_up), but trusts no index that lay on the disk.
     async fn look_up_anew(self: &Rc<Self>, from: Offset) -> Result<Start, LogError> {
-        let (base, size, interval) = {
+        let (segment, size, in_memory, interval) = {
             let state = self.segment_is_there(from)?;
             let segment = &state.segments[state.segment_of(from)];
-            (segment.base, segment.size, state.config.index_interval_bytes)
+            (segment.id(), segment.size, segment.index.is_some(), state.config.index_interval_bytes)
         };
-        if self.state().segments.iter().any(|segment| segment.base == base && segment.index.is_some()) {
+        if in_memory {
             return self.look_up(from).await;
         }
-        let index = Rc::new(self.scan_index(base, size, interval).await?);
-        self.core.cold.keep_index(self.key(), base, index.clone());
-        Ok(Start::at(base, index.entry(relative(base, from).unwrap_or(u32::MAX))))
+        let index = Rc::new(self.scan_index(segment, size, interval).await?);
+        self.core.cold.keep_index(self.key(), segment, index.clone());
+        Ok(Start::at(segment, index.entry(relative(segment.base, from).unwrap_or(u32::MAX))))
     }
 
     /// The index of a finished segment: from its files, or by reading the segment if they are no use.
-    pub(super) async fn sealed_index(self: &Rc<Self>, base: Offset) -> Result<Rc<SegmentIndex>, LogError> {
-        if let Some(index) = self.core.cold.index(self.key(), base) {
+    pub(super) async fn sealed_index(self: &Rc<Self>, segment: SegmentId) -> Result<Rc<SegmentIndex>, LogError> {
+        if let Some(index) = self.core.cold.index(self.key(), segment) {
             return Ok(index);
         }
         let (size, sum, interval) = {
             let state = self.state();
-            let segment = state.segments.iter().find(|it| it.base == base).ok_or(LogError::OffsetOutOfRange)?;
-            (segment.size, segment.index_crc, state.config.index_interval_bytes)
+            let there = state.segment(segment).ok_or(LogError::OffsetOutOfRange)?;
+            (there.size, there.index_crc, state.config.index_interval_bytes)
         };
         let disk = &self.core.io.disk;
-        let offsets = disk.read_file(&self.file(&file_name(base, "index"))).await.unwrap_or_default();
-        let times = disk.read_file(&self.file(&file_name(base, "timeindex"))).await.unwrap_or_default();
+        let offsets = disk.read_file(&self.file(&file_name(segment.base, "index"))).await.unwrap_or_default();
+        let times = disk.read_file(&self.file(&file_name(segment.base, "timeindex"))).await.unwrap_or_default();
         let index = SegmentIndex::from_files(&offsets, &times, size, interval).filter(|index| match sum {
             // A wrong entry leads into the middle of a batch, or past the record that was asked for.
             Some(sum) => SegmentIndex::sum(&offsets, &times) == sum,
@@ -425,35 +489,31 @@ impl Log {
         });
         let index = match index {
             Some(index) => index,
-            None => self.scan_index(base, size, interval).await?,
+            None => self.scan_index(segment, size, interval).await?,
         };
         let index = Rc::new(index);
-        self.core.cold.keep_index(self.key(), base, index.clone());
+        self.core.cold.keep_index(self.key(), segment, index.clone());
         Ok(index)
     }
 
     /// Builds an index by walking over the whole segment.
-    async fn scan_index(self: &Rc<Self>, base: Offset, size: u32, interval: u32) -> Result<SegmentIndex, LogError> {
-        tracing::warn!(segment = %self.file(&file_name(base, "log")).display(), "the index is no use and is rebuilt");
+    async fn scan_index(
+        self: &Rc<Self>,
+        segment: SegmentId,
+        size: u32,
+        interval: u32,
+    ) -> Result<SegmentIndex, LogError> {
+        tracing::warn!(segment = %self.file(&file_name(segment.base, "log")).display(), "the index is no use and is rebuilt");
         let mut index = SegmentIndex::new(interval);
         let mut largest = (crate::log::index::NO_TIMESTAMP, 0);
         let mut position = 0;
-        let mut next = base;
+        let mut next = segment.base;
         while position < size {
-            let (head, extent) = self.head_on_disk(base, position, size, Expected::First(next)).await?;
-            let last = relative(base, head.last_offset).ok_or(corrupt(base, position))?;
+            let (head, extent) = self.head_on_disk(segment, position, size, Expected::First(next)).await?;
+            let last = relative(segment.base, head.last_offset).ok_or(corrupt(segment.base, position))?;
             next = head.last_offset.plus(1);
             let end = position + head.bytes;
-            let timestamp = match extent {
-                Some(extent) if extent.end() >= position + MAX_TIMESTAMP_END => {
-                    let at = (position - extent.position) as usize + MAX_TIMESTAMP_END as usize - 8;
-                    i64::from_be_bytes(extent.bytes[at..at + 8].try_into().expect("eight bytes"))
-                }
-                Some(_) | None => {
-                    let bytes = super::core::joined(&self.gather(base, position, position + MAX_TIMESTAMP_END).await?);
-                    i64::from_be_bytes(bytes[bytes.len() - 8..].try_into().expect("eight bytes"))
-                }
-            };
+            let timestamp = self.max_timestamp_at(segment, position, extent).await?;
             if timestamp > largest.0 {
                 largest = (timestamp, last);
             }
@@ -467,12 +527,12 @@ impl Log {
 
 impl Start {
     /// Where an index entry leads; without one, to the segment's front.
-    fn at(segment_base: Offset, entry: Option<(u32, u32)>) -> Self {
+    fn at(segment: SegmentId, entry: Option<(u32, u32)>) -> Self {
         let (position, expected) = match entry {
-            Some((last_offset, position)) => (position, Expected::Last(segment_base.plus(i64::from(last_offset)))),
-            None => (0, Expected::First(segment_base)),
+            Some((last_offset, position)) => (position, Expected::Last(segment.base.plus(i64::from(last_offset)))),
+            None => (0, Expected::First(segment.base)),
         };
-        Self { segment_base, position, expected }
+        Self { segment, position, expected }
     }
 }
 
@@ -516,19 +576,19 @@ fn from_memory(chunks: &Chunks, place: &Place, wish: Wish) -> Read {
     if !wish.accepts(&place.head, 0) {
         return Read::default();
     }
-    let base = place.segment_base;
+    let segment = place.segment;
     let mut end = place.position + place.head.bytes;
     // Marks lead past most of the small batches; those before a mark lie below it.
     let limit = (u64::from(place.position) + wish.max_bytes as u64).min(u64::from(u32::MAX)) as u32;
-    if let Some((_, position)) = chunks.mark_before(base, limit, wish.upto) {
+    if let Some((_, position)) = chunks.mark_before(segment, limit, wish.upto) {
         end = end.max(position);
     }
-    while let Some(head) = chunks.head(base, end) {
+    while let Some(head) = chunks.head(segment, end) {
         if !wish.accepts(&head, u64::from(end - place.position)) {
             break;
         }
         end += head.bytes;
     }
-    let slices = chunks.slices(base, place.position, end);
+    let slices = chunks.slices(segment, place.position, end);
     Read { slices, bytes: (end - place.position) as usize, first_batch_offset: Some(place.head.base_offset) }
 }

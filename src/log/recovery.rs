@@ -4,6 +4,8 @@
 //! meant to be, the file system is synced, and a new life begins with checkpoints of its own: nothing of the old journals
 //! counts from the moment at which the manifest names the new incarnation. A crash in between repeats all of it.
 
+mod cuts;
+mod ends;
 pub(super) mod journals;
 mod replay;
 pub(super) mod rescues;
@@ -13,7 +15,6 @@ mod unreadable;
 
 use std::{
     path::{Path, PathBuf},
-    rc::Rc,
     sync::Arc,
 };
 
@@ -25,10 +26,10 @@ use state_files::{read_checkpoints, read_manifest, refuse_directories};
 
 use crate::{
     base::{METADATA_KEY, METADATA_TOPIC, Map, PartitionKey, Set, TopicId},
-    io::{DirEntry, Instant, Io, is_full},
+    io::{DirEntry, Instant, Io},
     log::{
         ballast,
-        checkpoint::{CheckpointHead, Manifest, write_checkpoint},
+        checkpoint::{CheckpointHead, Manifest, write::write_checkpoint},
         clean_stop::refuse_touched,
         core::{CoreSeed, PartitionSeed},
         directory,
@@ -42,7 +43,6 @@ use crate::{
         settings::{KnownPartitions, LivePartitions, LogConfig, LogSettings, MetadataLog, RecoverError},
         sync_gate::SyncGate,
     },
-    partition::PartitionState,
 };
 
 /// Of the checkpoint that a life begins with.
@@ -76,14 +76,6 @@ pub struct RecoveryReport {
     pub strays: usize,
 }
 
-pub(crate) fn failed(path: &Path, error: &std::io::Error) -> RecoverError {
-    if is_full(error) {
-        let message = format!("{error}: the disk is full; free a few MiB of it and start again");
-        return RecoverError::Io { path: path.display().to_string(), message };
-    }
-    RecoverError::Io { path: path.display().to_string(), message: error.to_string() }
-}
-
 /// Recovers a data directory for `cores` cores, whatever number wrote it. `known` is given the metadata log and says which
 /// partitions exist and which were deleted, or why that cannot be known; it is called exactly once, before any other
 /// partition is looked at. Runs on one executor, before anything is served.
@@ -97,7 +89,7 @@ pub async fn recover(
     known: impl FnOnce(MetadataLog) -> Result<KnownPartitions, String>,
 ) -> Result<Recovered, RecoverError> {
     assert!(cores > 0, "there is at least one core");
-    let at = |error: std::io::Error| failed(directory, &error);
+    let at = |error: std::io::Error| RecoverError::at(directory, &error);
     io.disk.create_dir_all(directory).await.map_err(at)?;
     let gate = Arc::new(SyncGate::open(io, directory).await.map_err(at)?);
     let mut phase = Phase::begin(io);
@@ -128,6 +120,7 @@ pub async fn recover(
         checkpoints.into_iter().flat_map(|checkpoint| checkpoint.images).map(|image| (image.key, image)).collect();
     let incarnation: Incarnation = *io.rand.uuid().as_bytes();
     let rescues = Rescues::open(io, directory, &images, &mut journals).await;
+    ends::recount(&mut journals, &rescues).await?;
     let mut replay = Replay::new(io, directory, settings, incarnation, images, gate.clone());
     let metadata = replay.metadata(&journals).await?;
     let KnownPartitions { mut live, deleted } = known(metadata).map_err(RecoverError::Metadata)?;
@@ -189,7 +182,7 @@ async fn begin_life(
     found: Vec<PartitionSeed>,
     journals: &Journals,
 ) -> Result<Vec<CoreSeed>, RecoverError> {
-    let at = |error: std::io::Error| failed(directory, &error);
+    let at = |error: std::io::Error| RecoverError::at(directory, &error);
     let mut seeds: Vec<CoreSeed> = (0..cores)
         .map(|core| CoreSeed {
             directory: directory.to_owned(),
@@ -227,12 +220,12 @@ async fn begin_life(
             first_sequence: 0,
         };
         let path = directory.join(checkpoint_name(&incarnation, seed.core, FIRST_GENERATION));
-        write_checkpoint(io, &path, &head, &images).await.map_err(|error| failed(&path, &error))?;
+        write_checkpoint(io, &path, &head, &images).await.map_err(|error| RecoverError::at(&path, &error))?;
     }
     io.disk.sync_dir(directory).await.map_err(at)?;
     let manifest = Manifest { incarnation, cores, clean: false, generations: vec![FIRST_GENERATION; cores] };
     let path = directory.join(MANIFEST);
-    io.disk.replace_file(&path, &manifest.encode()).await.map_err(|error| failed(&path, &error))?;
+    io.disk.replace_file(&path, &manifest.encode()).await.map_err(|error| RecoverError::at(&path, &error))?;
     Ok(seeds)
 }
 
@@ -246,14 +239,14 @@ async fn clean_up(
     entries: &[DirEntry],
 ) -> Result<(), RecoverError> {
     for path in journals.superseded(cores) {
-        io.disk.remove_file(path).await.map_err(|error| failed(path, &error))?;
+        io.disk.remove_file(path).await.map_err(|error| RecoverError::at(path, &error))?;
     }
     remove_leftovers(io, directory, incarnation, entries).await?;
     let deleted: Vec<PathBuf> = io
         .disk
         .read_dir(directory)
         .await
-        .map_err(|error| failed(directory, &error))?
+        .map_err(|error| RecoverError::at(directory, &error))?
         .into_iter()
         .filter(|entry| entry.is_dir && is_deleted_directory(&entry.name))
         .map(|entry| directory.join(entry.name))
@@ -279,7 +272,7 @@ async fn remove_leftovers(
                 Ok(()) => {}
                 // The new manifest was written under the name of the one that a crash had left unfinished.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(failed(&path, &error)),
+                Err(error) => return Err(RecoverError::at(&path, &error)),
             }
         }
     }
@@ -305,30 +298,4 @@ async fn remove_rescues(io: &Io, directory: &Path, cores: &[CoreSeed], deleted: 
             tracing::warn!(path = %path.display(), %error, "a rescue file that nobody needs could not be removed");
         }
     }
-}
-
-/// The state of a partition that has never had a record.
-fn empty_state() -> PartitionState {
-    PartitionState::default()
-}
-
-/// A partition that is live and that no checkpoint and no journal knows.
-pub(super) fn empty_image(key: PartitionKey, name: &str) -> LogImage {
-    let mut state = Vec::new();
-    empty_state().encode(&mut state);
-    LogImage {
-        key,
-        name: name.to_owned(),
-        log_start: crate::base::Offset::ZERO,
-        log_end: crate::base::Offset::ZERO,
-        has_directory: false,
-        segments: Vec::new(),
-        state,
-        rescue: None,
-    }
-}
-
-/// Used by the replay to write segments while no journal exists.
-fn no_fatal() -> Rc<dyn Fn(String)> {
-    Rc::new(|reason| tracing::error!(reason, "recovery failed"))
 }

@@ -10,7 +10,8 @@ use crate::{
     base::{Offset, PartitionKey},
     io::Io,
     log::{
-        core::{Core, CoreLog},
+        core::Core,
+        core_log::CoreLog,
         names::rescue_name,
         partition_directory,
         partition_log::Log,
@@ -29,64 +30,65 @@ const DIRECTORY_DELAY: Duration = Duration::from_secs(60);
 /// gives way to an empty one.
 pub fn drop_segments(core: &Rc<Core>, log: &Rc<Log>) {
     let dropped = forget_segments(core, log);
-    let delay = Duration::from_millis(log.state().config.file_delete_delay_ms.max(0) as u64);
-    let with_files: Vec<Segment> = dropped.into_iter().filter(|segment| segment.written > 0).collect();
-    if !with_files.is_empty() {
-        let busy = log.busy();
-        let (io, directory) = (core.io.clone(), log.directory());
-        core.io.spawner.spawn(async move {
-            let renamed = rename_segments(&io, &directory, &with_files).await;
-            drop(busy);
-            io.clock.sleep(delay).await;
-            remove_files(&io, renamed).await;
-        });
+    if !dropped.iter().any(|segment| segment.written > 0) {
+        return;
     }
+    let (core, log, busy) = (core.clone(), log.clone(), log.busy());
+    core.clone().io.spawner.spawn(async move {
+        // What keeps its name lies below the log start, where every start looks for it.
+        let _ = remove_segments(&core, &log, dropped).await;
+        drop(busy);
+    });
+}
+
+/// Takes the names from the files of segments that have left the log, and removes them when readers have gone. Gives whether
+/// no file has its name any more.
+pub async fn remove_segments(core: &Rc<Core>, log: &Log, segments: Vec<Segment>) -> bool {
+    let with_files: Vec<Segment> = segments.into_iter().filter(|segment| segment.written > 0).collect();
+    if with_files.is_empty() {
+        return true;
+    }
+    let delay = Duration::from_millis(log.state().config.file_delete_delay_ms.max(0) as u64);
+    let (renamed, all) = rename_segments(&core.io, &log.directory(), &with_files).await;
+    let io = core.io.clone();
+    core.io.spawner.spawn(async move {
+        io.clock.sleep(delay).await;
+        remove_files(&io, renamed).await;
+    });
+    all
 }
 
 /// As [`drop_segments`], but leaves the files to be swept later.
 pub fn forget_segments(core: &Rc<Core>, log: &Rc<Log>) -> Vec<Segment> {
-    let mut dropped: Vec<Segment> = Vec::new();
-    let mut state = log.state_mut();
-    let (start, end) = (state.log_start, state.end);
-    if start == end && state.active().size > 0 && state.reservations == 0 {
-        log.seal_active(&mut state, end);
-    }
-    while state.segments.len() > 1 && state.segments[1].base <= start {
-        dropped.extend(state.segments.pop_front());
-    }
-    log.give_back_promises(dropped.iter_mut());
-    let (mut capacity, mut dirty) = (0, 0);
-    let first = state.segments[0].base;
-    while state.chunks.0.front().is_some_and(|chunk| chunk.segment_base < first) {
-        let chunk = state.chunks.0.pop_front().expect("it was just looked at");
-        capacity += chunk.capacity();
-        dirty += chunk.tail.published() - chunk.written;
-    }
-    drop(state);
-    core.memory.chunk_dropped(capacity);
-    core.memory.cleaned(dirty);
+    let (dropped, changes) = log.state_mut().forget_segments();
+    core.settle(log.slot(), changes);
     for segment in &dropped {
-        core.files.forget(log.key(), Some(segment.base));
-        core.cold.forget(log.key(), Some(segment.base));
+        core.files.forget(log.key(), Some(segment.id()));
+        core.cold.forget(log.key(), Some(segment.id()));
     }
     dropped
 }
 
 /// Renames first, so that nobody takes the files for a part of the log. Returns what is to be removed when readers have
-/// gone.
-async fn rename_segments(io: &Io, directory: &Path, segments: &[Segment]) -> Vec<PathBuf> {
-    let mut renamed = Vec::new();
+/// gone, and whether that is all.
+async fn rename_segments(io: &Io, directory: &Path, segments: &[Segment]) -> (Vec<PathBuf>, bool) {
+    let (mut renamed, mut all) = (Vec::new(), true);
     for segment in segments {
         for suffix in SUFFIXES {
             let path = directory.join(file_name(segment.base, suffix));
             let deleted = directory.join(format!("{}.deleted", file_name(segment.base, suffix)));
-            // An index that was never written is not there to be renamed.
-            if io.disk.rename(&path, &deleted).await.is_ok() {
-                renamed.push(deleted);
+            match io.disk.rename(&path, &deleted).await {
+                Ok(()) => renamed.push(deleted),
+                // An index that was never written is not there to be renamed.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    all = false;
+                    tracing::warn!(path = %path.display(), %error, "a deleted segment keeps its name");
+                }
             }
         }
     }
-    renamed
+    (renamed, all)
 }
 
 async fn remove_files(io: &Io, paths: Vec<PathBuf>) {
@@ -104,11 +106,10 @@ impl CoreLog {
     /// Deletes a partition: forgets what is dirty, renames its directory, and removes it later. The metadata log must say
     /// durably that the topic is gone: recovery believes nothing else.
     pub async fn delete(&self, key: PartitionKey) {
-        let Some(log) = self.core.logs.borrow_mut().remove(&key) else { return };
+        let Some(log) = self.logs.remove(key) else { return };
         let core = &self.core;
         log.kill(LogError::Deleted);
         log.forget_memory();
-        core.memory.not_evictable(&log);
         core.files.forget(key, None);
         core.cold.forget(key, None);
         // A write under way would land in the directory of the next topic of this name.
@@ -149,6 +150,42 @@ pub async fn remove_directories(io: &Io, paths: Vec<PathBuf>) {
             tracing::warn!(path = %path.display(), %error, "a deleted partition's directory could not be removed");
         }
     }
+}
+
+/// Removes the files of segments that were cut off, if a crash has left them. Nobody may
+/// append meanwhile: a new segment may have such a name.
+pub async fn remove_cut_off(core: &Core, log: &Rc<Log>) {
+    let directory = log.directory();
+    if log.state().dead.is_some() || !core.io.disk.exists(&directory).await {
+        return;
+    }
+    match cut_off_removed(core, log, &directory).await {
+        Ok(()) => log.state_mut().has_cut_off = false,
+        Err(error) => {
+            log.state_mut().has_cut_off = true;
+            tracing::warn!(directory = %directory.display(), %error, "segments that were cut off could not be removed");
+        }
+    }
+}
+
+async fn cut_off_removed(core: &Core, log: &Log, directory: &Path) -> std::io::Result<()> {
+    // Another topic's of this name is not ours to look into.
+    if !partition_directory::belongs_to(&core.io, directory, log.key().topic_id).await {
+        return Ok(());
+    }
+    for entry in core.io.disk.read_dir(directory).await? {
+        let segment = SUFFIXES.iter().find_map(|suffix| entry.name.strip_suffix(&format!(".{suffix}")));
+        let Some(base) = segment.and_then(|base| base.parse().ok()).map(Offset) else { continue };
+        // Those below the log start are looked for after every start.
+        let is_cut_off = {
+            let segments = &log.state().segments;
+            base >= segments[0].base && !segments.iter().any(|it| it.base == base && it.size > 0)
+        };
+        if is_cut_off && !entry.is_dir {
+            core.io.disk.remove_file(&directory.join(&entry.name)).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes `.deleted` files and segments below the log start that an earlier life left in a partition's directory, and says

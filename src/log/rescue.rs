@@ -61,7 +61,7 @@ impl Rescue {
         mut look: impl FnMut(&[u8]),
     ) -> Result<Self, LogError> {
         let path = directory.join(rescue_name(key));
-        let failed = |error: io::Error| LogError::Io { path: path.display().to_string(), message: error.to_string() };
+        let failed = |error: io::Error| LogError::at(&path, &error);
         let file = io.disk.open(&path, OpenOptions::default()).await.map_err(failed)?;
         let size = file.len().await.map_err(failed)?;
         let mut reader = BlockReader::new(file.clone(), size.min(mark.bytes));
@@ -98,11 +98,7 @@ impl Rescue {
     /// A block's bytes once more, verified again.
     pub async fn block(&self, index: usize) -> Result<Slice, LogError> {
         let (position, length) = self.blocks[index];
-        let bytes = self
-            .file
-            .read(position, padded(length))
-            .await
-            .map_err(|error| LogError::Io { path: self.path.display().to_string(), message: error.to_string() })?;
+        let bytes = self.file.read(position, padded(length)).await.map_err(|error| LogError::at(&self.path, &error))?;
         match BlockHeader::parse(&bytes) {
             Ok((header, _)) if header.length as usize == length => Ok(bytes.slice(0..length)),
             Ok(_) | Err(_) => Err(damaged(&self.path, position)),
@@ -113,6 +109,7 @@ impl Rescue {
 fn damaged(path: &Path, position: u64) -> LogError {
     LogError::Io {
         path: path.display().to_string(),
+        kind: io::ErrorKind::InvalidData,
         message: format!("the rescue file is damaged at {position}; restore it from a copy, or delete the topic"),
     }
 }

@@ -5,14 +5,8 @@ use std::rc::Rc;
 use crate::{
     base::{Offset, PartitionKey, Timestamp},
     log::{
-        ballast,
-        core::{Core, CoreLog},
-        journal::entry::Entry,
-        pace::Pace,
-        partition_log::{Log, State},
-        removal,
-        segment::file_name,
-        settings::LogError,
+        ballast, core::Core, core_log::CoreLog, journal::entry::Entry, pace::Pace, partition_log::Log,
+        placing::Placing, removal, segment::file_name, settings::LogError,
     },
 };
 
@@ -25,7 +19,7 @@ const BALLAST_EVERY: u64 = 16;
 /// Segments of one partition whose files' times are asked for in one look.
 const LOOKS_MAX: usize = 64;
 
-impl State {
+impl Placing {
     /// Where the log would start if retention had its way: only whole segments below the high watermark go, the oldest
     /// first, up to the first that must stay.
     pub fn retained_start(&self, now: Timestamp, high_watermark: Offset) -> Offset {
@@ -54,7 +48,7 @@ impl CoreLog {
     pub async fn housekeeping(&self) {
         let core = &self.core;
         core.io.disk.reclaim();
-        core.memory.evict();
+        core.evict();
         core.space.refresh().await;
         let old = core.io.clock.now();
         if core.dirty_since.get().is_some_and(|since| old.since(since) >= core.settings.checkpoint_interval) {
@@ -73,11 +67,11 @@ impl CoreLog {
     /// Looks through the directories of a few partitions for what an earlier life has left.
     async fn sweep_some(&self) {
         let core = &self.core;
-        let unswept = |log: &&Rc<Log>| {
+        let unswept = |log: &Rc<Log>| {
             let state = log.state();
             state.has_directory && !state.swept && state.dead.is_none()
         };
-        let logs: Vec<Rc<Log>> = core.logs.borrow().values().filter(unswept).take(SWEEPS_MAX).cloned().collect();
+        let logs: Vec<Rc<Log>> = self.logs.all().into_iter().filter(|log| unswept(log)).take(SWEEPS_MAX).collect();
         for log in logs {
             log.state_mut().swept = true;
             if let Err(error) = removal::sweep(core, &log).await {
@@ -89,7 +83,7 @@ impl CoreLog {
     /// Applies retention to every partition of the core.
     pub async fn retain(&self, now: Timestamp) -> Vec<(PartitionKey, Offset)> {
         let core = &self.core;
-        let logs: Vec<Rc<Log>> = core.logs.borrow().values().cloned().collect();
+        let logs = self.logs.all();
         let mut pace = Pace::new(&core.io);
         let mut moved = Vec::new();
         let mut last = None;
@@ -120,7 +114,7 @@ impl Log {
     /// Looks when the files of the oldest segments without timestamps were written, as far as they are old enough to go.
     async fn look_at_files(&self, now: Timestamp) {
         for _ in 0..LOOKS_MAX {
-            let (path, base) = {
+            let (path, segment) = {
                 let state = self.state();
                 let retention_ms = state.config.retention_ms;
                 if retention_ms < 0 || !state.config.delete || state.dead.is_some() {
@@ -131,12 +125,12 @@ impl Log {
                 if first.age_from().is_some() || first.written == 0 || first.written < first.size {
                     return;
                 }
-                (self.file(&file_name(first.base, "log")), first.base)
+                (self.file(&file_name(first.base, "log")), first.id())
             };
             match self.core.io.disk.modified(&path).await {
                 Ok(modified) => {
                     let mut state = self.state_mut();
-                    let Some(segment) = state.segment_mut(base).filter(|segment| segment.written == segment.size)
+                    let Some(segment) = state.segment_mut(segment).filter(|segment| segment.written == segment.size)
                     else {
                         return;
                     };
@@ -173,10 +167,10 @@ impl Log {
 }
 
 fn announce(log: &Rc<Log>, start: Offset) -> u64 {
-    let mut state = log.state_mut();
-    state.announced_start = state.announced_start.max(start);
-    log.list(&mut state);
-    drop(state);
+    log.change(|state| {
+        state.announced_start = state.announced_start.max(start);
+        state.list()
+    });
     log.core.journal.announce(&Entry::LogStart { key: log.key(), offset: start })
 }
 

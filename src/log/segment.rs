@@ -15,10 +15,20 @@ const GROWTH_MAX: u64 = 16 << 20;
 /// Segment positions are i32 in Kafka's index.
 const POSITION_MAX: u64 = i32::MAX as u64;
 
+/// Which segment of a partition, and which one of those that have been in its place: one that was cut shorter or replaced is
+/// another, and nothing that was learned of the one before holds for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentId {
+    pub base: Offset,
+    /// Counted for each partition, from its start on; on disk there is only one.
+    pub generation: u32,
+}
+
 /// One segment of one partition.
 #[derive(Clone, Debug)]
 pub struct Segment {
     pub base: Offset,
+    pub generation: u32,
     /// Bytes of whole batches, those still in memory included.
     pub size: u32,
     /// Bytes that have been written to the file; all below this lie there.
@@ -46,9 +56,14 @@ pub struct Segment {
 }
 
 impl Segment {
+    pub fn id(&self) -> SegmentId {
+        SegmentId { base: self.base, generation: self.generation }
+    }
+
     pub fn new(base: Offset, config: &LogConfig) -> Self {
         Self {
             base,
+            generation: 0,
             size: 0,
             written: 0,
             allocated: 0,

@@ -1,10 +1,10 @@
 //! What a log is told from outside: limits of a core, settings of a partition, and what can go wrong.
 
-use std::time::Duration;
+use std::{io, path::Path, time::Duration};
 
 use crate::{
     base::{Map, Offset, PartitionKey, Set, TopicId},
-    io::Slice,
+    io::{Slice, is_full},
     partition::StateError,
 };
 
@@ -111,6 +111,8 @@ pub enum LogError {
     Io {
         /// The file.
         path: String,
+        /// What kind of failure it was.
+        kind: io::ErrorKind,
         /// What the system said.
         message: String,
     },
@@ -131,6 +133,13 @@ pub enum LogError {
     /// The broker is stopping.
     #[error("the broker is stopping")]
     Stopping,
+}
+
+impl LogError {
+    /// A file operation on `path` has failed.
+    pub(super) fn at(path: &Path, error: &io::Error) -> Self {
+        Self::Io { path: path.display().to_string(), kind: error.kind(), message: error.to_string() }
+    }
 }
 
 /// Why a data directory cannot be opened. Each says what to do about it.
@@ -256,6 +265,18 @@ pub enum RecoverError {
         /// Why.
         error: LogError,
     },
+}
+
+impl RecoverError {
+    /// A file operation on `path` has failed.
+    pub fn at(path: &Path, error: &io::Error) -> Self {
+        let path = path.display().to_string();
+        if is_full(error) {
+            let message = format!("{error}: the disk is full; free a few MiB of it and start again");
+            return Self::Io { path, message };
+        }
+        Self::Io { path, message: error.to_string() }
+    }
 }
 
 fn if_damaged_too(checkpoint: &Option<String>) -> String {

@@ -3,6 +3,7 @@
 mod before;
 mod books;
 mod crash;
+mod cuts;
 mod faults;
 #[cfg(feature = "glommio")]
 mod machine;

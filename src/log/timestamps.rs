@@ -37,6 +37,14 @@ impl Log {
         timestamp: Timestamp,
         upto: Offset,
     ) -> Result<Option<(Timestamp, Offset)>, LogError> {
+        self.looked_up(async || self.find_timestamp(timestamp, upto).await).await
+    }
+
+    async fn find_timestamp(
+        self: &Rc<Self>,
+        timestamp: Timestamp,
+        upto: Offset,
+    ) -> Result<Option<(Timestamp, Offset)>, LogError> {
         let candidates: Vec<Offset> = {
             let state = self.state();
             let recent = state.segments.iter().filter(|segment| segment.largest.0 >= timestamp);
@@ -64,16 +72,16 @@ impl Log {
         timestamp: Timestamp,
         upto: Offset,
     ) -> Result<Option<(Timestamp, Offset)>, LogError> {
-        let (in_memory, end, log_start) = {
+        let (segment, in_memory, end, log_start) = {
             let state = self.state();
             let Some(index) = state.segments.iter().position(|segment| segment.base == base) else { return Ok(None) };
             let end = state.segments.get(index + 1).map_or(state.end, |next| next.base);
             let start = state.segments[index].index.as_ref().map(|index| index.offset_for(timestamp));
-            (start, end, state.log_start)
+            (state.segments[index].id(), start, end, state.log_start)
         };
         let start = match in_memory {
             Some(start) => start,
-            None => self.sealed_index(base).await?.offset_for(timestamp),
+            None => self.sealed_index(segment).await?.offset_for(timestamp),
         };
         let mut from = base.plus(i64::from(start)).max(log_start);
         loop {
@@ -97,6 +105,10 @@ impl Log {
     /// # Errors
     /// As [`read`](Self::read).
     pub async fn max_timestamp_offset(self: &Rc<Self>, upto: Offset) -> Result<Option<(Timestamp, Offset)>, LogError> {
+        self.looked_up(async || self.find_max_timestamp(upto).await).await
+    }
+
+    async fn find_max_timestamp(self: &Rc<Self>, upto: Offset) -> Result<Option<(Timestamp, Offset)>, LogError> {
         let (largest, log_start) = {
             let state = self.state();
             let mut largest = (NO_TIMESTAMP, Offset::ZERO);

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path};
 use crate::{
     base::{METADATA_KEY, Map, Offset, PartitionKey},
     io::Io,
-    log::{check::CheckReport, image::LogImage, segment::file_name, settings::LivePartitions},
+    log::{check::report::CheckReport, image::LogImage, segment::file_name, settings::LivePartitions},
     partition::PartitionState,
 };
 

@@ -6,7 +6,7 @@ use crate::{
     base::{Offset, Timestamp},
     io::{File, Io, OpenOptions, Slice},
     log::{
-        check::CheckReport,
+        check::report::CheckReport,
         image::SegmentImage,
         index::{SegmentIndex, relative},
         locate::{HEAD_BYTES, Head},

@@ -3,17 +3,22 @@
 //! ```text
 //! append     1  key(20)  base_offset i64  leader_epoch i32  segment_base i64  position u32  length u32  batch
 //! log start  2  key(20)  log_start_offset i64
+//! truncate   3  key(20)  segment_base i64  position u32  log_end_offset i64
 //! seal       4  key(20)  segment_base i64  length u32  next_base i64
 //! ```
-//! Kind 3 is kept for truncation by a new leader. A key is the topic's id and the partition's index. All integers are big-endian.
+//! A key is the topic's id and the partition's index. All integers are big-endian.
 
 use crate::{
     base::{LeaderEpoch, Offset, PartitionKey},
-    log::wire::{Damaged, Put, Reader},
+    log::{
+        locate::Head,
+        wire::{Damaged, Put, Reader},
+    },
 };
 
 const APPEND: u8 = 1;
 const LOG_START: u8 = 2;
+const TRUNCATE: u8 = 3;
 const SEAL: u8 = 4;
 
 /// Bytes of an append entry before its batch.
@@ -21,6 +26,14 @@ pub const APPEND_HEAD_BYTES: usize = 1 + 20 + 8 + 4 + 8 + 4 + 4;
 
 /// Bytes of the largest entry without a batch.
 pub const CONTROL_BYTES: usize = 1 + 20 + 8 + 4 + 8;
+
+/// Where a log was cut: at this position of this segment, so that it ends there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CutAt {
+    pub segment_base: Offset,
+    pub position: u32,
+    pub end: Offset,
+}
 
 /// Where an append goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +50,7 @@ pub struct AppendHead {
 pub enum Entry<'a> {
     Append { head: AppendHead, batch: &'a [u8] },
     LogStart { key: PartitionKey, offset: Offset },
+    Truncate { key: PartitionKey, at: CutAt },
     Seal { key: PartitionKey, segment_base: Offset, length: u32, next_base: Offset },
 }
 
@@ -58,7 +72,7 @@ impl<'a> Entry<'a> {
     pub fn key(&self) -> PartitionKey {
         match self {
             Self::Append { head, .. } => head.key,
-            Self::LogStart { key, .. } | Self::Seal { key, .. } => *key,
+            Self::LogStart { key, .. } | Self::Truncate { key, .. } | Self::Seal { key, .. } => *key,
         }
     }
 
@@ -79,6 +93,13 @@ impl<'a> Entry<'a> {
                 out.put_u8(LOG_START);
                 out.put_key(*key);
                 out.put_i64(offset.0);
+            }
+            Self::Truncate { key, at: CutAt { segment_base, position, end } } => {
+                out.put_u8(TRUNCATE);
+                out.put_key(*key);
+                out.put_i64(segment_base.0);
+                out.put_u32(*position);
+                out.put_i64(end.0);
             }
             Self::Seal { key, segment_base, length, next_base } => {
                 out.put_u8(SEAL);
@@ -107,12 +128,21 @@ impl<'a> Entry<'a> {
                 Ok(Self::Append { head, batch: input.take(head.length as usize)? })
             }
             LOG_START => Ok(Self::LogStart { key, offset: input.offset()? }),
+            TRUNCATE => {
+                let at = CutAt { segment_base: input.offset()?, position: input.u32()?, end: input.offset()? };
+                Ok(Self::Truncate { key, at })
+            }
             SEAL => {
                 Ok(Self::Seal { key, segment_base: input.offset()?, length: input.u32()?, next_base: input.offset()? })
             }
             _ => Err(Damaged),
         }
     }
+}
+
+/// The offset behind a batch of the journal.
+pub fn end_of(head: &AppendHead, batch: &[u8]) -> Offset {
+    Head::parse(batch).map_or(head.base_offset, |head| head.last_offset).plus(1)
 }
 
 #[cfg(test)]
@@ -136,6 +166,7 @@ mod tests {
         let entries = [
             Entry::Append { head, batch: b"batch" },
             Entry::LogStart { key, offset: Offset(60) },
+            Entry::Truncate { key, at: CutAt { segment_base: Offset(50), position: 4000, end: Offset(70) } },
             Entry::Seal { key, segment_base: Offset(50), length: 4005, next_base: Offset(71) },
         ];
         let mut bytes = Vec::new();

@@ -14,11 +14,13 @@ use crate::{
         checkpoint::Checkpoint,
         journal::{
             block::{self, BlockHeader, Incarnation},
-            entry::Entry,
+            entry::{CutAt, Entry, end_of},
         },
-        locate::Head,
         names::parse_journal_name,
-        recovery::{failed, unreadable, unreadable::Place},
+        recovery::{
+            cuts::CutsAhead,
+            unreadable::{self, Place},
+        },
         settings::{BLOCK_BYTES, RecoverError},
     },
 };
@@ -73,8 +75,15 @@ struct Found {
     ends: Vec<(u64, Place)>,
     /// What of the files cannot be read.
     unreadable: Vec<Place>,
-    /// Log starts, each with the sequence of the block that announces it.
-    starts: Vec<(u64, PartitionKey, Offset)>,
+    /// What was announced, each with the sequence of the block that has it.
+    announced: Vec<(u64, PartitionKey, Announced)>,
+}
+
+/// What the journal says of a log before it is replayed.
+#[derive(Clone, Copy)]
+enum Announced {
+    Start(Offset),
+    Cut(CutAt),
 }
 
 /// Every journal file of a directory, locked.
@@ -91,6 +100,9 @@ pub struct Journals {
     pub appended: Set<PartitionKey>,
     /// The largest log start announced for a partition.
     pub starts: Map<PartitionKey, Offset>,
+    /// Where logs were cut, in order, as far as the journals and the rescue files know: these come first.
+    cuts: Map<PartitionKey, Vec<CutAt>>,
+    rescued_cuts: Map<PartitionKey, Vec<CutAt>>,
     /// How far the records of a segment reach, as far as the journal knows.
     pub segment_ends: Map<(PartitionKey, Offset), Offset>,
 }
@@ -106,11 +118,12 @@ impl Journals {
                 continue;
             }
             let path = directory.join(&entry.name);
-            let file = io.disk.open(&path, OpenOptions::default()).await.map_err(|error| failed(&path, &error))?;
+            let file =
+                io.disk.open(&path, OpenOptions::default()).await.map_err(|error| RecoverError::at(&path, &error))?;
             lock(io, &file, &path).await?;
             let (core, number, old) = (name.core, name.number, name.old);
             let is_journal =
-                !old || begins_with_a_block(&file, entry.len).await.map_err(|error| failed(&path, &error))?;
+                !old || begins_with_a_block(&file, entry.len).await.map_err(|error| RecoverError::at(&path, &error))?;
             files.push(JournalFile { core, number, size: entry.len, old, is_journal, path, file, kept: None });
         }
         Ok(Self {
@@ -121,6 +134,8 @@ impl Journals {
             blocks: Vec::new(),
             appended: Set::default(),
             starts: Map::default(),
+            cuts: Map::default(),
+            rescued_cuts: Map::default(),
             segment_ends: Map::default(),
         })
     }
@@ -153,7 +168,7 @@ impl Journals {
                 Err(error) => {
                     let JournalFile { file, size, path, .. } = &self.files[index];
                     let read = unreadable::read_around(file, *size, error).await;
-                    let (bytes, positions) = read.map_err(|error| failed(path, &error))?;
+                    let (bytes, positions) = read.map_err(|error| RecoverError::at(path, &error))?;
                     tracing::warn!(path = %path.display(), ?positions, "parts of a journal cannot be read");
                     found[life]
                         .unreadable
@@ -188,13 +203,41 @@ impl Journals {
             }
             // Behind the end nothing counts: the records up to such a start may be missing, and none of its files is.
             let end = checkpoint.first_sequence + log.len() as u64;
-            for (_, key, offset) in found.starts.into_iter().filter(|(sequence, ..)| *sequence < end) {
-                let start = self.starts.entry(key).or_default();
-                *start = offset.max(*start);
+            // Files are read in the order of their names, and the ring has gone round.
+            found.announced.sort_by_key(|(sequence, ..)| *sequence);
+            for (_, key, announced) in found.announced.into_iter().filter(|(sequence, ..)| *sequence < end) {
+                match announced {
+                    Announced::Start(offset) => self.heed_start(key, offset),
+                    Announced::Cut(at) => self.cuts.entry(key).or_default().push(at),
+                }
             }
             self.blocks.push(log);
         }
         Ok(())
+    }
+
+    fn heed_start(&mut self, key: PartitionKey, offset: Offset) {
+        let start = self.starts.entry(key).or_default();
+        *start = offset.max(*start);
+    }
+
+    /// Where a log was cut, in order.
+    pub fn cuts_of(&self, key: PartitionKey) -> Vec<CutAt> {
+        [&self.rescued_cuts, &self.cuts].into_iter().filter_map(|cuts| cuts.get(&key)).flatten().copied().collect()
+    }
+
+    pub fn was_cut(&self, key: PartitionKey) -> bool {
+        self.cuts.contains_key(&key) || self.rescued_cuts.contains_key(&key)
+    }
+
+    pub fn has_cuts(&self) -> bool {
+        !self.cuts.is_empty() || !self.rescued_cuts.is_empty()
+    }
+
+    /// The cuts of every log that has any, from its first entry on.
+    pub fn cuts_ahead(&self) -> Map<PartitionKey, CutsAhead> {
+        let keys = self.cuts.keys().chain(self.rescued_cuts.keys());
+        keys.map(|key| (*key, CutsAhead::of(&self.cuts_of(*key)))).collect()
     }
 
     /// Finds the blocks in a file's bytes, and keeps them if there is room.
@@ -218,7 +261,7 @@ impl Journals {
                 found.ends.push((header.sequence, end));
             }
             if header.incarnation == *incarnation && header.sequence >= first_sequence {
-                let has_metadata = self.note(index, position as u64, header.sequence, block, &mut found.starts)?;
+                let has_metadata = self.note(index, position as u64, header.sequence, block, &mut found.announced)?;
                 found.blocks.push(BlockAt { header, file: index, position: position as u64, kept_at, has_metadata });
                 kept_at += block.len();
             }
@@ -243,7 +286,7 @@ impl Journals {
         position: u64,
         sequence: u64,
         block: &[u8],
-        starts: &mut Vec<(u64, PartitionKey, Offset)>,
+        announced: &mut Vec<(u64, PartitionKey, Announced)>,
     ) -> Result<bool, RecoverError> {
         let mut has_metadata = false;
         for entry in block::entries(block) {
@@ -252,7 +295,8 @@ impl Journals {
                 return Err(RecoverError::JournalCorrupt { path, position, checkpoint: None });
             };
             has_metadata |= entry.key().topic_id == METADATA_TOPIC_ID;
-            self.note_entry(entry, |_, key, offset| starts.push((sequence, key, offset)));
+            let key = entry.key();
+            announced.extend(self.note_entry(entry).map(|it| (sequence, key, it)));
         }
         Ok(has_metadata)
     }
@@ -262,30 +306,31 @@ impl Journals {
     pub fn note_rescued(&mut self, block: &[u8]) -> bool {
         for entry in block::entries(block) {
             match entry {
-                Ok(entry) => self.note_entry(entry, |starts, key, offset| {
-                    let start = starts.entry(key).or_default();
-                    *start = offset.max(*start);
-                }),
+                Ok(entry) => {
+                    let key = entry.key();
+                    match self.note_entry(entry) {
+                        Some(Announced::Start(offset)) => self.heed_start(key, offset),
+                        Some(Announced::Cut(at)) => self.rescued_cuts.entry(key).or_default().push(at),
+                        None => {}
+                    }
+                }
                 Err(_) => return false,
             }
         }
         true
     }
 
-    fn note_entry(
-        &mut self,
-        entry: Entry,
-        mut announced: impl FnMut(&mut Map<PartitionKey, Offset>, PartitionKey, Offset),
-    ) {
+    fn note_entry(&mut self, entry: Entry) -> Option<Announced> {
         match entry {
             Entry::Append { head, batch } => {
-                let last = Head::parse(batch).map_or(head.base_offset, |head| head.last_offset);
                 let end = self.segment_ends.entry((head.key, head.segment_base)).or_default();
-                *end = last.plus(1).max(*end);
+                *end = end_of(&head, batch).max(*end);
                 self.appended.insert(head.key);
+                None
             }
-            Entry::LogStart { key, offset } => announced(&mut self.starts, key, offset),
-            Entry::Seal { .. } => {}
+            Entry::LogStart { offset, .. } => Some(Announced::Start(offset)),
+            Entry::Truncate { at, .. } => Some(Announced::Cut(at)),
+            Entry::Seal { .. } => None,
         }
     }
 
@@ -368,7 +413,7 @@ impl Journals {
             Err(_) if ahead > length => file.file.read(at.position, length).await,
             read => read,
         };
-        let bytes = bytes.map_err(|error| failed(&file.path, &error))?;
+        let bytes = bytes.map_err(|error| RecoverError::at(&file.path, &error))?;
         let found = bytes[..length].to_vec().into();
         *self.window.borrow_mut() = Some(Window { file: at.file, position: at.position, bytes });
         Ok(found)
@@ -404,7 +449,7 @@ async fn lock(io: &Io, file: &File, path: &Path) -> Result<(), RecoverError> {
         match file.try_lock_exclusive() {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => io.clock.sleep(LOCK_DELAY).await,
-            Err(error) => return Err(failed(path, &error)),
+            Err(error) => return Err(RecoverError::at(path, &error)),
         }
     }
     Err(RecoverError::Busy { path: path.display().to_string() })
@@ -425,12 +470,16 @@ mod tests {
 
     /// A block that announces a log start.
     fn block(sequence: u64, start: i64) -> Vec<u8> {
+        block_of(sequence, 0, &Entry::LogStart { key: key(), offset: Offset(start) })
+    }
+
+    fn block_of(sequence: u64, previous_crc: u32, entry: &Entry) -> Vec<u8> {
         let mut bytes = vec![0; HEADER_BYTES];
-        Entry::LogStart { key: key(), offset: Offset(start) }.encode(&mut bytes);
+        entry.encode(&mut bytes);
         let length = bytes.len() as u32;
         bytes.resize(block::padded(bytes.len()), 0);
         let header =
-            BlockHeader { crc: 0, incarnation: LIFE, sequence, previous_crc: 0, length, durable_below: 0, entries: 1 };
+            BlockHeader { crc: 0, incarnation: LIFE, sequence, previous_crc, length, durable_below: 0, entries: 1 };
         header.seal(&mut bytes);
         bytes
     }
@@ -456,6 +505,39 @@ mod tests {
             journals.scan(&io, &LIFE, &[checkpoint]).await.unwrap();
             assert_eq!(journals.block_count(), 1);
             assert_eq!(journals.starts.get(&key()), Some(&Offset(5)));
+        });
+    }
+
+    #[test]
+    fn cuts_come_in_the_order_of_the_blocks_however_the_files_lie() {
+        Simulation::new(1).block_on(0, 0, |io| async move {
+            let directory = Path::new("data");
+            io.disk.create_dir_all(directory).await.unwrap();
+            let cut = |end: i64| CutAt { segment_base: Offset(0), position: 0, end: Offset(end) };
+            let entry = |end: i64| Entry::Truncate { key: key(), at: cut(end) };
+            let first = block_of(0, 0, &entry(5));
+            let crc = BlockHeader::parse(&first).unwrap().0.crc;
+            // The ring has gone round: the later block is in the file with the smaller number.
+            for (number, bytes) in [(0, block_of(1, crc, &entry(45))), (1, first)] {
+                let path = directory.join(format!("ringtail-0-{number}.journal"));
+                io.disk.write_file(&path, &bytes, true).await.unwrap();
+            }
+            let entries = io.disk.read_dir(directory).await.unwrap();
+            let mut journals = Journals::open(&io, directory, &entries, 1 << 20).await.unwrap();
+            let checkpoint = Checkpoint {
+                incarnation: LIFE,
+                core: 0,
+                generation: 1,
+                first_sequence: 0,
+                images: Vec::new(),
+                in_place_of: None,
+            };
+            journals.scan(&io, &LIFE, &[checkpoint]).await.unwrap();
+            // What a rescue file has was before.
+            let mut rescued = vec![0; HEADER_BYTES];
+            entry(70).encode(&mut rescued);
+            assert!(journals.note_rescued(&rescued));
+            assert_eq!(journals.cuts_of(key()), [cut(70), cut(5), cut(45)]);
         });
     }
 }

@@ -1,24 +1,36 @@
 //! The second half of recovery: the journal's entries, applied to the partitions of the checkpoints.
 
-use std::{cell::RefCell, path::Path, rc::Rc, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    path::Path,
+    rc::Rc,
+    sync::Arc,
+};
 
-use super::{empty_image, empty_state, failed, journals::Journals, no_fatal, rescues::Rescues};
+use super::{
+    cuts::{self, CutsAhead},
+    journals::Journals,
+    rescues::Rescues,
+};
 use crate::{
     base::{METADATA_KEY, METADATA_TOPIC, Map, Offset, PartitionKey, Set, Timestamp, TopicId},
     io::{Io, Slice, join_all},
     log::{
         bulk::write_many,
+        checkpoint::RoundError,
         core::{Core, CoreSeed, PartitionSeed},
-        destage::{RoundError, What, write_all},
+        destage::{What, write_all},
         image::LogImage,
         journal::{
             block::{self, Incarnation},
-            entry::{AppendHead, Entry},
+            entry::{AppendHead, CutAt, Entry},
         },
         offline,
         partition_log::Log,
+        placing::{CoreChanges, Placing},
         removal,
         rescue::{RescueMark, RescueWriter},
+        rescuing,
         segment::file_name,
         settings::{LivePartitions, LogConfig, LogError, LogSettings, MetadataLog, RecoverError},
         sync_gate::SyncGate,
@@ -46,6 +58,10 @@ pub struct Replay {
 struct Partition {
     log: Rc<Log>,
     state: RefCell<PartitionState>,
+    /// Where the last segment of the image was cut.
+    cut: Cell<Option<CutAt>>,
+    /// What later entries of the journal cut off.
+    cuts_ahead: RefCell<CutsAhead>,
     config: LogConfig,
 }
 
@@ -80,8 +96,12 @@ impl Replay {
             gate,
         };
         // Its tasks are never started: nothing but recovery writes.
-        let core = Core::new(io, &seed, no_fatal());
+        let core = Core::new(io, &seed, Rc::new(|reason| tracing::error!(reason, "recovery failed")));
         Self { io: io.clone(), core, images, partitions: Map::default(), batches: 0 }
+    }
+
+    fn log(&self, key: PartitionKey) -> Option<Rc<Log>> {
+        self.partitions.get(&key).map(|partition| partition.log.clone())
     }
 
     pub fn batches(&self) -> usize {
@@ -92,6 +112,7 @@ impl Replay {
     pub async fn metadata(&mut self, journals: &Journals) -> Result<MetadataLog, RecoverError> {
         self.begin(METADATA_KEY, METADATA_TOPIC, &LogConfig::default(), journals)?;
         let log = self.partitions[&METADATA_KEY].log.clone();
+        self.partitions[&METADATA_KEY].cut_segment().await.map_err(|error| unusable(&log, error))?;
         if journals.appended.contains(&METADATA_KEY) {
             log.load_tail().await.map_err(|error| unusable(&log, error))?;
         }
@@ -148,6 +169,11 @@ impl Replay {
     ) -> Result<(), RecoverError> {
         for (key, (name, config)) in live.iter().filter(|(key, _)| **key != METADATA_KEY) {
             self.begin(*key, name, config, journals)?;
+        }
+        for partition in self.partitions.values() {
+            if let Err(error) = partition.cut_segment().await {
+                offline::fail(&partition.log, error);
+            }
         }
         let concerned: Vec<Rc<Log>> =
             journals.appended.iter().filter_map(|key| self.partitions.get(key)).map(|it| it.log.clone()).collect();
@@ -213,29 +239,41 @@ impl Replay {
         journals: &Journals,
     ) -> Result<(), RecoverError> {
         let announced = journals.starts.get(&key).copied().unwrap_or_default();
+        let cuts = journals.cuts_of(key);
+        let mut cut = None;
         let (log, state) = match self.images.get(&key) {
             Some(image) => {
                 let mut image = image.clone();
                 image.log_start = image.log_start.max(announced);
+                let mut state =
+                    PartitionState::decode(&image.state).map_err(|error| RecoverError::State { key, error })?;
+                // From the lowest cut on the segments may have other bytes than the image says.
+                if let Some(lowest) = cuts::lowest(&cuts) {
+                    cut = cuts::cut_image(&mut image, &lowest).then_some(lowest);
+                    state.truncate(lowest.end);
+                }
                 drop_below(&mut image, journals);
-                let state = PartitionState::decode(&image.state).map_err(|error| RecoverError::State { key, error })?;
+                // What lies below the log start needs no looking into: its files may be gone.
+                cut = cut.filter(|_| !image.segments.is_empty());
                 (Log::restored(&self.core, &image, config.clone()), state)
             }
-            None => (Log::new(&self.core, key, name, config.clone()), empty_state()),
+            None => (Log::new(&self.core, key, name, config.clone()), PartitionState::default()),
         };
         log.pin();
         let mut start = log.state_mut();
         start.log_start = start.log_start.max(announced);
         start.announced_start = start.log_start;
         drop(start);
-        self.partitions.insert(key, Partition { log, state: RefCell::new(state), config: config.clone() });
+        let (state, cut) = (RefCell::new(state), Cell::new(cut));
+        let cuts_ahead = RefCell::new(CutsAhead::of(&cuts));
+        self.partitions.insert(key, Partition { log, state, cut, cuts_ahead, config: config.clone() });
         Ok(())
     }
 
     fn apply_metadata(&mut self, block: &[u8], journals: &Journals) -> Result<(), RecoverError> {
         let now = self.io.clock.wall();
         let partition = &self.partitions[&METADATA_KEY];
-        // Every entry was decoded once already, by the first pass.
+        // As below: it cannot fail.
         for entry in block::entries(block).map_while(Result::ok).filter(|entry| entry.key() == METADATA_KEY) {
             let appended = partition.apply(entry, journals, now).map_err(|error| unusable(&partition.log, error))?;
             self.batches += usize::from(appended);
@@ -252,7 +290,7 @@ impl Replay {
                 if partition.log.is_offline() {
                     break;
                 }
-                // As above: it cannot fail.
+                // Every entry was decoded once already, by the first pass.
                 let Ok(entry) = Entry::decode(&mut Reader(entry)) else { continue };
                 match partition.apply(entry, journals, now) {
                     Ok(appended) => self.batches += usize::from(appended),
@@ -269,7 +307,8 @@ impl Replay {
     async fn write_out(&self) -> Result<(), RecoverError> {
         let core = &self.core;
         core.full.borrow_mut().clear();
-        let logs = std::mem::take(&mut *core.dirty.borrow_mut());
+        let placings = std::mem::take(&mut *core.dirty.borrow_mut()).into_iter().filter_map(|slot| core.placing(slot));
+        let logs: Vec<Rc<Log>> = placings.filter_map(|placing| self.log(placing.borrow().key)).collect();
         for log in &logs {
             let mut state = log.state_mut();
             state.listed_dirty = false;
@@ -279,11 +318,11 @@ impl Replay {
             Ok(()) => {}
             Err(RoundError::Full) => {
                 let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-                return Err(failed(&core.directory, &full));
+                return Err(RecoverError::at(&core.directory, &full));
             }
-            Err(RoundError::Disk(error)) => return Err(failed(&core.directory, &error)),
+            Err(RoundError::Disk(error)) => return Err(RecoverError::at(&core.directory, &error)),
         }
-        core.memory.evict();
+        core.evict();
         // Without it nobody knows what there is.
         let Some(metadata) = self.partitions.get(&METADATA_KEY) else { return Ok(()) };
         let alive = metadata.log.state().alive();
@@ -302,6 +341,12 @@ impl Replay {
             // Their files are swept later: names may not be touched any more when the new life has begun.
             removal::forget_segments(&self.core, &partition.log);
         }
+        // Names of segments may be touched now: nobody appends.
+        for (key, partition) in &self.partitions {
+            if journals.was_cut(*key) || self.images.get(key).is_some_and(|image| image.has_cut_off) {
+                removal::remove_cut_off(&self.core, &partition.log).await;
+            }
+        }
         // What was sealed last is finished by now or has no bytes.
         self.write_out().await?;
         let marks = self.rescue(journals, rescues).await?;
@@ -311,7 +356,7 @@ impl Replay {
             seeds.push(match offline {
                 None => repaired(partition),
                 Some(error) => {
-                    let base = self.images.remove(&key).unwrap_or_else(|| empty_image(key, partition.log.name()));
+                    let base = self.images.remove(&key).unwrap_or_else(|| LogImage::empty(key, partition.log.name()));
                     let image = LogImage { rescue: marks.get(&key).copied().or(base.rescue), ..base };
                     // It was read when the partition was begun.
                     let state = PartitionState::decode(&image.state).unwrap_or_default();
@@ -332,7 +377,7 @@ impl Replay {
         let mut marks = Map::default();
         let offline: Vec<PartitionKey> =
             self.partitions.iter().filter(|(_, it)| it.log.is_offline()).map(|(key, _)| *key).collect();
-        for group in offline.chunks(offline::TOGETHER_MAX) {
+        for group in offline.chunks(rescuing::TOGETHER_MAX) {
             let mut writers: Map<PartitionKey, RescueWriter> = Map::default();
             for core in 0..journals.cores() {
                 for index in 0..journals.len(core) {
@@ -343,12 +388,12 @@ impl Replay {
                             continue;
                         }
                         let added = self.add_rescued(&mut writers, key, rescues, &block[place]).await;
-                        added.map_err(|error| failed(&rescues.path(key), &error))?;
+                        added.map_err(|error| RecoverError::at(&rescues.path(key), &error))?;
                     }
                 }
             }
             for (key, writer) in writers {
-                let mark = writer.finish().await.map_err(|error| failed(&rescues.path(key), &error))?;
+                let mark = writer.finish().await.map_err(|error| RecoverError::at(&rescues.path(key), &error))?;
                 // A damaged file stays one: its mark says what should be there.
                 if !matches!(rescues.get(key), Some(Err(_))) {
                     marks.insert(key, mark);
@@ -392,16 +437,10 @@ fn repaired(partition: Partition) -> PartitionSeed {
     let mut encoded = Vec::new();
     state.encode(&mut encoded);
     let mut image = log.image(encoded);
-    if image.log_end == Offset::ZERO {
-        image = empty_image(log.key(), &image.name);
+    if image.log_end == Offset::ZERO && !image.has_cut_off {
+        image = LogImage::empty(log.key(), &image.name);
     }
     PartitionSeed { image, config: partition.config, state, offline: None }
-}
-
-impl Drop for Replay {
-    fn drop(&mut self) {
-        self.core.untie();
-    }
 }
 
 impl Run {
@@ -427,6 +466,9 @@ impl Partition {
     /// Returns whether the entry was a batch that the segments did not have.
     fn apply(&self, entry: Entry, journals: &Journals, now: Timestamp) -> Result<bool, LogError> {
         let log = &self.log;
+        if !self.cuts_ahead.borrow_mut().pass(&entry) {
+            return Ok(false);
+        }
         match entry {
             Entry::Append { head, batch } if head.base_offset >= log.log_end_offset() => {
                 let end = journals.segment_ends.get(&(head.key, head.segment_base)).copied().unwrap_or_default();
@@ -437,14 +479,23 @@ impl Partition {
             // Below the checkpointed end, so in its segment already.
             Entry::Append { .. } => Ok(false),
             // Applied when the partition was restored.
-            Entry::LogStart { .. } => Ok(false),
+            Entry::LogStart { .. } | Entry::Truncate { .. } => Ok(false),
             Entry::Seal { segment_base, next_base, .. } => {
-                let mut state = log.state_mut();
-                if state.active().base == segment_base && state.end <= next_base {
-                    log.seal_active(&mut state, next_base);
-                }
+                let sealed = |state: &mut Placing| match state.active().base == segment_base && state.end <= next_base {
+                    true => state.seal_active(next_base),
+                    false => CoreChanges::default(),
+                };
+                log.change(sealed);
                 Ok(false)
             }
+        }
+    }
+
+    /// Looks into the segment that was cut, before anything is applied.
+    async fn cut_segment(&self) -> Result<(), LogError> {
+        match self.cut.take() {
+            Some(at) => self.log.cut_restored(&at).await,
+            None => Ok(()),
         }
     }
 
@@ -457,7 +508,7 @@ impl Partition {
             return Err(corrupt);
         }
         if gone {
-            self.log.replay_gone(head, info.next_offset())?;
+            self.log.state_mut().replay_gone(head, info.next_offset())?;
         } else {
             self.log.replay(head, batch, &info)?;
         }
@@ -509,12 +560,13 @@ fn end_of_batches(bytes: &[u8], from: Offset, exact: bool) -> Option<Offset> {
 
 /// The segment in which the batch of `offset` should be, and where in it the first batch lies that is not sound.
 async fn place_of(log: &Rc<Log>, offset: Offset) -> (Offset, u64) {
-    let (base, size) = {
+    let (segment, size) = {
         let state = log.state();
         let segment = &state.segments[state.segment_of(offset)];
-        (segment.base, segment.written)
+        (segment.id(), segment.written)
     };
-    let bytes = log.read_file(base, 0, size as usize).await.unwrap_or_default();
+    let base = segment.base;
+    let bytes = log.read_file(segment, 0, size as usize).await.unwrap_or_default();
     let (mut position, mut next) = (0, base);
     for batch in batches(&bytes) {
         let Ok(batch) = batch else { break };

@@ -1,6 +1,9 @@
 //! The rescue files that an earlier life's checkpoints name.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use super::journals::Journals;
 use crate::{
@@ -29,9 +32,8 @@ impl Rescues {
             let look = |block: &[u8]| undecodable |= !journals.note_rescued(block);
             let mut rescue = Rescue::open(io, directory, key, mark, look).await;
             if undecodable && let Ok(whole) = &rescue {
-                let (path, message) =
-                    (whole.path().display().to_string(), "an entry of it cannot be understood".into());
-                rescue = Err(LogError::Io { path, message });
+                let error = io::Error::new(io::ErrorKind::InvalidData, "an entry of it cannot be understood");
+                rescue = Err(LogError::at(whole.path(), &error));
             }
             files.insert(key, rescue);
         }

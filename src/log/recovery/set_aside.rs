@@ -13,7 +13,6 @@ use crate::{
         image::LogImage,
         names::{is_partition_directory, is_stray_directory},
         partition_directory,
-        recovery::failed,
         segment::{deleted_directory_name, directory_name, stray_directory_name},
         settings::{LivePartitions, RecoverError},
     },
@@ -51,7 +50,7 @@ pub async fn set_aside(
     deleted: &Set<TopicId>,
 ) -> Result<usize, RecoverError> {
     let live: BTreeSet<String> = live.iter().map(|(key, (name, _))| directory_name(name, key.partition)).collect();
-    let entries = io.disk.read_dir(directory).await.map_err(|error| failed(directory, &error))?;
+    let entries = io.disk.read_dir(directory).await.map_err(|error| RecoverError::at(directory, &error))?;
     let mut strays = Vec::new();
     for entry in entries.into_iter().filter(|entry| entry.is_dir) {
         if is_stray_directory(&entry.name) {
@@ -97,6 +96,6 @@ async fn rename(
         // One of the same partition was set aside before, and may not be written over.
         to = directory.join(stray_directory_name(topic, partition, io.rand.uuid().as_u128()));
     }
-    io.disk.rename(&from, &to).await.map_err(|error| failed(&from, &error))?;
+    io.disk.rename(&from, &to).await.map_err(|error| RecoverError::at(&from, &error))?;
     Ok(is_stray_directory(&new_name).then_some(to))
 }

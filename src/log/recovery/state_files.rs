@@ -13,7 +13,6 @@ use crate::{
             MANIFEST, checkpoint_name, is_partition_directory, is_temporary, life_of_checkpoint, old_checkpoint_name,
             parse_journal_name, parse_rescue_name,
         },
-        recovery::failed,
         settings::RecoverError,
         wire::Unreadable,
     },
@@ -30,7 +29,7 @@ pub async fn read_manifest(io: &Io, directory: &Path, entries: &[DirEntry]) -> R
             None => Ok(None),
         };
     }
-    let bytes = io.disk.read_file(&path).await.map_err(|error| failed(&path, &error))?;
+    let bytes = io.disk.read_file(&path).await.map_err(|error| RecoverError::at(&path, &error))?;
     let path = path.display().to_string();
     match Manifest::decode(&bytes) {
         Ok(manifest) => Ok(Some(manifest)),
@@ -43,7 +42,7 @@ pub async fn read_manifest(io: &Io, directory: &Path, entries: &[DirEntry]) -> R
 /// A directory has a name by way of which files are replaced, so none of that name can be.
 pub fn refuse_directories(directory: &Path, entries: &[DirEntry]) -> Result<(), RecoverError> {
     match entries.iter().find(|entry| entry.is_dir && is_temporary(&entry.name)) {
-        Some(entry) => Err(failed(&directory.join(&entry.name), &std::io::ErrorKind::IsADirectory.into())),
+        Some(entry) => Err(RecoverError::at(&directory.join(&entry.name), &std::io::ErrorKind::IsADirectory.into())),
         None => Ok(()),
     }
 }
@@ -56,7 +55,7 @@ async fn remains(io: &Io, directory: &Path, entries: &[DirEntry]) -> Result<Opti
             true => is_partition_directory(&entry.name),
             false if life_of_checkpoint(&entry.name).is_some() => {
                 let path = directory.join(&entry.name);
-                let bytes = io.disk.read_file(&path).await.map_err(|error| failed(&path, &error))?;
+                let bytes = io.disk.read_file(&path).await.map_err(|error| RecoverError::at(&path, &error))?;
                 // A torn one was never named by a manifest either.
                 Checkpoint::decode(&bytes).is_ok_and(|checkpoint| !checkpoint.images.is_empty())
             }
@@ -128,7 +127,7 @@ impl Files<'_> {
         let bytes = match self.io.disk.read_file(&path).await {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Slot::Absent),
-            Err(error) => return Err(failed(&path, &error)),
+            Err(error) => return Err(RecoverError::at(&path, &error)),
         };
         match Checkpoint::decode(&bytes) {
             Ok(checkpoint)

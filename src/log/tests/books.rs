@@ -180,7 +180,7 @@ fn many_small_partitions_stay_within_the_memory() {
         for log in &logs[..100] {
             for _ in 0..2 {
                 rig.append(log, &batch(&[1], 10)).await.unwrap();
-                rig.core_log.core.memory.evict();
+                rig.core_log.core.evict();
             }
         }
         rig.core_log.checkpoint().await.unwrap();

@@ -35,6 +35,10 @@ pub struct Promised {
     /// The rules' state on the running broker.
     pub state: PartitionState,
     pub sequence: i32,
+    /// How often the log was cut. Its producer's batches may be forgotten then.
+    pub cuts: u64,
+    /// What was cut off last, until that is known to be durable.
+    pub cut_off: Vec<Batch>,
 }
 
 impl Promised {
@@ -48,6 +52,8 @@ impl Promised {
             asked_start: Offset::ZERO,
             state: PartitionState::default(),
             sequence: 0,
+            cuts: 0,
+            cut_off: Vec::new(),
         }
     }
 
@@ -85,9 +91,23 @@ impl Promised {
         info
     }
 
+    /// The log ends at `end`, and will have done so when that is durable.
+    pub fn cut(&mut self, end: Offset) {
+        self.cut_off = self.batches.extract_if(.., |batch| batch.info.base_offset >= end).collect();
+        self.cuts += 1;
+        self.acked_end = self.acked_end.min(end);
+        self.state.truncate(end);
+        self.sequence = self.batches.last().map_or(0, |last| (last.info.last_sequence + 1) % i32::MAX);
+    }
+
     /// Compares what recovery found with what was promised, and goes on from there.
     pub fn accept(&mut self, found: &PartitionState, power_was_cut: bool, context: &str) {
         let end = found.log_end_offset;
+        // Either the cut was durable or it was not, and then nothing came in the place of what was cut off.
+        if end > self.end() {
+            self.batches.append(&mut self.cut_off);
+        }
+        self.cut_off.clear();
         let may_lose = power_was_cut && self.config.durability == Durability::Write;
         assert!(
             may_lose || end >= self.acked_end,
@@ -100,7 +120,7 @@ impl Promised {
         assert!(start >= self.acked_start, "{context}: log start {start} < {}", self.acked_start);
         assert!(start <= self.asked_start, "{context}: log start {start} > {}", self.asked_start);
         self.batches.retain(|batch| batch.info.next_offset() <= end);
-        if let Some(last) = self.batches.last() {
+        if let Some(last) = self.batches.last().filter(|_| self.cuts == 0) {
             let key = PartitionKey { topic_id: TopicId::ZERO, partition: 0 };
             let rules = Partition::restored(key, &Assignment::alone(EPOCH), found.clone());
             let plan = rules.check_append(&last.info.at(Offset::ZERO, EPOCH), 0);

@@ -189,6 +189,7 @@ impl Life {
                 85..=87 => self.delete_records(io, log).await,
                 88 if key != METADATA_KEY => self.replace_topic(io, core_log, log).await,
                 89..=90 => core_log.checkpoint().await.is_ok(),
+                91..=92 if key != METADATA_KEY => self.truncate(io, log).await,
                 _ => {
                     io.clock.sleep(Duration::from_micros(io.rand.below(3000))).await;
                     true
@@ -227,15 +228,15 @@ impl Life {
             assert_eq!(info.base_offset, log.log_end_offset(), "{}", self.context(key));
             log.append(reservation, &bytes, &info);
             it.state.apply(&info, now);
-            info.next_offset()
+            (info.next_offset(), it.cuts)
         });
-        let Some(end) = appended else { return false };
+        let Some((end, cuts)) = appended else { return false };
         if io.rand.below(4) == 0 {
             let (life, log) = (self.clone(), log.clone());
-            io.spawner.spawn(async move { life.wait(&log, end).await });
+            io.spawner.spawn(async move { life.wait(&log, end, cuts).await });
             return true;
         }
-        self.wait(log, end).await;
+        self.wait(log, end, cuts).await;
         true
     }
 
@@ -251,10 +252,14 @@ impl Life {
         of_journal
     }
 
-    async fn wait(&self, log: &Rc<Log>, end: Offset) {
+    async fn wait(&self, log: &Rc<Log>, end: Offset, cuts: u64) {
         if log.flushed(end).await.is_ok() {
             self.shared.acks.set(self.shared.acks.get() + 1);
             self.model.with(log.key(), |it| {
+                // What comes in its place since may be what is durable.
+                if it.cuts > cuts {
+                    return;
+                }
                 it.acked_end = it.acked_end.max(end);
                 it.state.high_watermark = it.acked_end.max(it.state.high_watermark);
             });
@@ -267,6 +272,7 @@ impl Life {
         if start >= end {
             return true;
         }
+        let cuts = self.model.with(key, |it| it.cuts);
         let from = Offset(start.0 + io.rand.below(end.since(start) as u64) as i64);
         let max_bytes = 1 + io.rand.below(50_000) as usize;
         let read = match log.read(from, max_bytes, end, true).await {
@@ -274,6 +280,9 @@ impl Life {
             Err(LogError::OffsetOutOfRange | LogError::Deleted) => return true,
             Err(error) => return self.goes_on_after(log, &error),
         };
+        if self.model.with(key, |it| it.cuts) != cuts {
+            return true;
+        }
         self.model.with(key, |it| check_read(&read, &it.bytes_from(from, end), max_bytes, &self.context(key)));
         true
     }
@@ -290,6 +299,44 @@ impl Life {
                 it.acked_start = it.acked_start.max(target);
                 it.state.high_watermark = it.state.high_watermark.max(target);
                 it.state.log_start_offset = it.state.log_start_offset.max(target);
+            });
+        }
+        true
+    }
+
+    /// Ends the log somewhere before its end, as a follower of a new leader does.
+    async fn truncate(&self, io: &Io, log: &Rc<Log>) -> bool {
+        let key = log.key();
+        let (start, end) = (log.log_start_offset(), log.log_end_offset());
+        let start = self.model.with(key, |it| it.asked_start.max(start)).unwrap_or(start);
+        if start >= end {
+            return true;
+        }
+        let target = Offset(start.0 + io.rand.below(end.since(start) as u64) as i64);
+        let cut = match log.find_cut(target).await {
+            Ok(Some(cut)) => cut,
+            Ok(None) | Err(LogError::OffsetOutOfRange | LogError::Full) => return true,
+            Err(LogError::Deleted | LogError::Stopping) => return false,
+            Err(error) => return self.goes_on_after(log, &error),
+        };
+        // In one step with what is known of it, unless its start was to move meanwhile or somebody is about to append.
+        let end = cut.end();
+        let truncated = self.model.with(key, |it| {
+            let truncated = (it.asked_start <= end).then(|| log.truncate(cut)).flatten()?;
+            it.cut(end);
+            Some((truncated, it.cuts))
+        });
+        let Some((truncated, cuts)) = truncated.flatten() else { return true };
+        // Whoever goes away leaves nobody waiting.
+        if io.rand.below(4) == 0 {
+            return true;
+        }
+        if truncated.durable().await.is_ok() {
+            // Another client may have cut it again by now.
+            self.model.with(key, |it| {
+                if it.cuts == cuts {
+                    it.cut_off.clear()
+                }
             });
         }
         true

@@ -2,16 +2,16 @@
 
 use std::rc::Rc;
 
-use super::{Log, State, in_blocks};
 use crate::{
-    base::{METADATA_KEY, Offset},
+    base::METADATA_KEY,
     io::is_full,
     log::{
         core::Core,
-        destage::{give_up_ballast, log_error},
         journal::Journal,
         memory::Memory,
-        segment::{Segment, file_name, grown},
+        partition_log::Log,
+        placing::{Placing, in_blocks},
+        segment::{file_name, grown},
         settings::LogError,
     },
 };
@@ -19,16 +19,16 @@ use crate::{
 /// Room for one append. Dropped unused, it is given back.
 pub struct Reservation {
     /// Until it has become an append.
-    pub(super) log: Option<Rc<Log>>,
+    log: Option<Rc<Log>>,
     bytes: usize,
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
         if let Some(log) = &self.log {
-            log.released(&mut log.state_mut(), self.bytes);
+            log.change(|state| state.release(self.bytes));
             log.core.memory.give_back(self.bytes);
-            log.list_clean_tail();
+            log.change(Placing::list_clean_tail);
         }
     }
 }
@@ -39,9 +39,16 @@ impl Reservation {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
+
+    /// It becomes an append of this log, which releases its bytes.
+    pub(super) fn use_for(mut self, log: &Rc<Log>) -> usize {
+        let reserved = self.log.take();
+        assert!(reserved.is_some_and(|reserved| Rc::ptr_eq(&reserved, log)), "a reservation is for one log");
+        self.bytes
+    }
 }
 
-impl State {
+impl Placing {
     /// How many bytes of the disk should be promised before `bytes` more are accepted, and how many must.
     fn growth(&self, bytes: usize) -> (u64, u64) {
         let held = self.active().promised.max(self.active().allocated);
@@ -70,7 +77,7 @@ impl Log {
         let core = &self.core;
         let growth = {
             let state = self.state();
-            let ready = state.alive().is_ok() && !core.stopping.get() && state.tail_is_loaded();
+            let ready = state.alive().is_ok() && !core.stopping.get() && state.tail_is_loaded() && !state.is_cutting();
             if !ready || state.active().has_unknown_length() || !self.line.borrow().is_empty() {
                 return None;
             }
@@ -79,6 +86,7 @@ impl Log {
         if core.journal.ring.missing_for(Journal::block_bytes(bytes)).is_some() {
             return None;
         }
+        core.evict();
         if !core.memory.try_take(bytes, core.journal.has_room(bytes)) {
             return None;
         }
@@ -92,14 +100,7 @@ impl Log {
     }
 
     fn reserved(self: &Rc<Self>, bytes: usize, growth: u64) -> Reservation {
-        let mut state = self.state_mut();
-        if growth > 0 {
-            let active = state.active_mut();
-            active.promised = active.promised.max(active.allocated) + growth;
-        }
-        state.reserved_bytes += bytes;
-        state.reservations += 1;
-        drop(state);
+        self.state_mut().reserve(bytes, growth);
         Reservation { log: Some(self.clone()), bytes }
     }
 
@@ -114,14 +115,17 @@ impl Log {
         let _turn = self.turn().await;
         let core = &self.core;
         let hopeless = || core.space.is_stuck() || core.stopping.get() || self.state().dead.is_some();
-        if !core.memory.take(bytes, || core.journal.has_room(bytes), || core.want_round(), hopeless).await {
+        let room_elsewhere = || {
+            core.evict();
+            core.journal.has_room(bytes)
+        };
+        if !core.memory.take(bytes, room_elsewhere, || core.want_round(), hopeless).await {
             self.state().alive()?;
             return Err(if core.stopping.get() { LogError::Stopping } else { LogError::Full });
         }
         let taken = Taken { memory: &core.memory, bytes };
         self.ensure_ring(bytes).await?;
-        self.noted(self.know_length().await)?;
-        let growth = self.promised(bytes).await?;
+        let growth = self.room_in_segment(bytes).await?;
         std::mem::forget(taken);
         // From here on the tail stays in memory.
         let reservation = self.reserved(bytes, growth);
@@ -132,6 +136,22 @@ impl Log {
         Ok(reservation)
     }
 
+    /// Promises room in the file of the segment that the append will go to. A log that is cut meanwhile has another one.
+    async fn room_in_segment(self: &Rc<Self>, bytes: usize) -> Result<u64, LogError> {
+        loop {
+            while self.state().is_cutting() {
+                self.changed.notified().await;
+            }
+            self.noted(self.know_length().await)?;
+            let cuts = self.state().cuts;
+            let growth = self.promised(bytes).await?;
+            if self.state().cuts == cuts {
+                return Ok(growth);
+            }
+            self.core.space.give_back(growth);
+        }
+    }
+
     /// Without the metadata's log no broker starts and no topic is deleted, which is what makes room: it may have of the
     /// margin.
     async fn promised(&self, bytes: usize) -> Result<u64, LogError> {
@@ -139,7 +159,7 @@ impl Log {
         let (wanted, least) = self.state().growth(bytes);
         let promised = match wanted {
             0 => Some(0),
-            _ if self.key == METADATA_KEY => self.promised_anyhow(least).await.then_some(least),
+            _ if self.key() == METADATA_KEY => self.promised_anyhow(least).await.then_some(least),
             _ => space.promise(wanted, least).await,
         };
         promised.ok_or(LogError::Full)
@@ -150,7 +170,7 @@ impl Log {
         if space.promise_from_margin(bytes).await {
             return true;
         }
-        give_up_ballast(&self.core).await;
+        self.core.give_up_ballast().await;
         space.promise_from_margin(bytes).await
     }
 
@@ -169,71 +189,33 @@ impl Log {
                 space.refuse();
                 return LogError::Full;
             }
-            LogError::Io { path: directory.display().to_string(), message: error.to_string() }
+            LogError::at(directory, &error)
         })
     }
 
     /// Looks how long the active segment's file is, if an earlier life has made it: what is allocated there already needs no
     /// promise. Asked at the first append and not at the start, which may have thousands of partitions to begin with.
     async fn know_length(&self) -> Result<(), LogError> {
-        let base = {
+        let segment = {
             let state = self.state();
             if !state.active().has_unknown_length() {
                 return Ok(());
             }
-            state.active().base
+            state.active().id()
         };
-        let path = self.file(&file_name(base, "log"));
+        let path = self.file(&file_name(segment.base, "log"));
         let files = &self.core.files;
-        let length = files.patiently(async || files.open(self.key, base, &path, false).await?.len().await);
+        let length = files.patiently(async || files.open(self.key(), segment, &path, false).await?.len().await);
         match length.await {
-            Ok(length) => self.allocated(base, length),
+            Ok(length) => self.allocated(segment, length),
             // Deleted meanwhile: there is another one, or none.
-            Err(_) if self.state().active().base != base => self.state().alive()?,
+            Err(_) if self.state().active().id() != segment => self.state().alive()?,
             Err(error) => {
                 self.state().alive()?;
-                return Err(log_error(self, base, &error));
+                return Err(self.file_error(segment.base, &error));
             }
         }
         Ok(())
-    }
-
-    /// The file of a segment is `length` bytes long now, so that much of what was promised to it has been kept.
-    pub(in crate::log) fn allocated(&self, base: Offset, length: u64) {
-        let mut state = self.state_mut();
-        let Some(segment) = state.segment_mut(base) else { return };
-        let before = segment.outstanding();
-        segment.allocated = length;
-        if segment.finished {
-            segment.promised = 0;
-        }
-        let after = segment.outstanding();
-        drop(state);
-        self.core.space.kept(before.saturating_sub(after));
-        self.core.space.promise_anyway(after.saturating_sub(before));
-    }
-
-    /// A reservation has become an append or is not wanted: what was promised for it beyond what is needed is given back.
-    pub(super) fn released(&self, state: &mut State, bytes: usize) {
-        state.reserved_bytes -= bytes;
-        state.reservations -= 1;
-        let needed =
-            if state.dead.is_some() { 0 } else { u64::from(state.active().size) + state.reserved_bytes as u64 };
-        let active = state.active_mut();
-        let before = active.outstanding();
-        active.need_no_more_than(needed);
-        let unused = before - active.outstanding();
-        if unused > 0 {
-            self.core.space.give_back(unused);
-        }
-    }
-
-    /// Segments that have left the log need no room any more.
-    pub(in crate::log) fn give_back_promises<'a>(&self, segments: impl Iterator<Item = &'a mut Segment>) {
-        for segment in segments {
-            self.core.space.give_back(segment.outstanding());
-            segment.promised = 0;
-        }
     }
 
     /// Waits until the calls before have been served.
