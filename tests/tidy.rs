@@ -1,5 +1,8 @@
 //! The house rules that a machine can check: who may use whom, how long files are, where `unsafe` lives.
 
+#[path = "tidy/circles.rs"]
+mod circles;
+
 use std::{
     collections::BTreeMap,
     fs,
