@@ -24,7 +24,6 @@ pub(crate) mod shard;
 pub(crate) mod quorum;
 pub(crate) mod coordinator;
 pub(crate) mod replica;
-#[allow(dead_code, unused_imports)]
 pub(crate) mod log;
 pub(crate) mod io;
 

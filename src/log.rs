@@ -55,13 +55,13 @@ mod wire;
 pub use ballast::put_ballast;
 pub use check::{CheckReport, Finding, Start, check};
 pub use clean_stop::{StopReport, finish_clean_stop};
-pub use core::{CoreSeed, Fatal, StateSource};
+pub use core::{CoreSeed, Fatal};
 pub use core_log::{CoreLog, RestoredPartition};
 pub use partition_log::Log;
-pub use recovery::{Recovered, RecoveryReport, recover};
+pub use recovery::{RecoveryReport, recover};
 pub use room::Reservation;
 pub use settings::{
-    Durability, KnownPartitions, LivePartitions, LogConfig, LogError, LogSettings, LogUsage, MetadataLog, Read,
-    RecoverError,
+    Durability, KnownPartitions, LivePartitions, LogConfig, LogError, LogSettings, MetadataLog, Read, RecoverError,
 };
-pub use truncation::{Cut, Truncated};
+#[cfg(test)]
+pub use truncation::Truncated;

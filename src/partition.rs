@@ -27,14 +27,13 @@ pub use self::{
         validate,
     },
 };
-use crate::base::{ErrorCode, LeaderEpoch, Offset, PartitionKey, Timestamp};
+use crate::base::{ErrorCode, LeaderEpoch, Offset, Timestamp};
 
 /// One partition as a broker sees it that holds a replica of it. Lives on the partition's core.
 ///
 /// `log_start_offset <= high_watermark <= log_end_offset`, always.
 #[derive(Clone, Debug)]
 pub struct Partition {
-    key: PartitionKey,
     leader_epoch: LeaderEpoch,
     role: Role,
     /// Everything below it is on stable storage here.
@@ -45,11 +44,11 @@ pub struct Partition {
 impl Partition {
     /// A partition with what was found in its log, all of it durable, and with what the metadata says of it.
     #[must_use]
-    pub fn restored(key: PartitionKey, assignment: &Assignment, state: PartitionState) -> Self {
+    pub fn restored(assignment: &Assignment, state: PartitionState) -> Self {
         state.check();
         let role = Role::of(&assignment.role);
         let durable_end = state.log_end_offset;
-        let mut partition = Self { key, leader_epoch: assignment.leader_epoch, role, durable_end, state };
+        let mut partition = Self { leader_epoch: assignment.leader_epoch, role, durable_end, state };
         partition.begin_term();
         partition.commit();
         partition
@@ -65,12 +64,6 @@ impl Partition {
     #[must_use]
     pub fn state_ref(&self) -> &PartitionState {
         &self.state
-    }
-
-    /// Which partition this is.
-    #[must_use]
-    pub fn key(&self) -> PartitionKey {
-        self.key
     }
 
     /// The leader's term, ours or that of whom we follow.

@@ -31,7 +31,7 @@ fn case(name: &'static str, from: i64, max_bytes: i32) -> Case {
     let (core_log, log) = simulation.block_on(0, 0, |io| async move { filled(&io).await });
     let mut state = PartitionState { log_end_offset: Offset(BATCHES), ..PartitionState::default() };
     state.high_watermark = state.log_end_offset;
-    let partition = Partition::restored(KEY, &Assignment::alone(LeaderEpoch(0)), state);
+    let partition = Partition::restored(&Assignment::alone(LeaderEpoch(0)), state);
     let request = FetchPartition {
         fetch_offset: Offset(from),
         partition_max_bytes: max_bytes,

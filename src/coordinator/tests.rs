@@ -154,7 +154,7 @@ async fn replica(io: &Io) -> Rc<Replica> {
         None => (log.create(KEY, TOPIC, LogConfig::default()), Default::default()),
     };
     let replica =
-        Replica::new(io.clone(), partition_log, Partition::restored(KEY, &Assignment::alone(LeaderEpoch(0)), state));
+        Replica::new(io.clone(), partition_log, Partition::restored(&Assignment::alone(LeaderEpoch(0)), state));
     let source = Rc::downgrade(&replica);
     log.set_state_source(Rc::new(move |_| Some(source.upgrade()?.inspect(Partition::state))));
     let (follower, flushes) = (replica.clone(), log.clone());

@@ -2,6 +2,8 @@
 
 use std::{path::Path, rc::Rc};
 
+#[cfg(test)]
+use crate::log::settings::LogError;
 use crate::{
     base::{Offset, PartitionKey},
     io::Io,
@@ -10,7 +12,7 @@ use crate::{
         destage,
         logs::Logs,
         partition_log::Log,
-        settings::{LogConfig, LogError, LogUsage, RecoverError},
+        settings::{LogConfig, LogUsage, RecoverError},
     },
     partition::PartitionState,
 };
@@ -91,6 +93,7 @@ impl CoreLog {
     }
 
     /// The log of a partition that lives on this core.
+    #[cfg(test)]
     #[must_use]
     pub fn log(&self, key: PartitionKey) -> Option<Rc<Log>> {
         self.logs.get(key)
@@ -114,6 +117,7 @@ impl CoreLog {
     /// Moves everything appended so far into segments and makes a checkpoint.
     /// # Errors
     /// `Stopping`.
+    #[cfg(test)]
     pub async fn checkpoint(&self) -> Result<(), LogError> {
         let core = &self.core;
         // A round that is under way may have begun before the last append, so the one after it counts.

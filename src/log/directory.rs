@@ -89,6 +89,7 @@ impl MetaProperties {
 /// Writes `meta.properties`, making the directory if need be.
 /// # Errors
 /// The system's.
+#[cfg(test)]
 pub async fn write_meta(io: &Io, directory: &Path, meta: &MetaProperties, running: bool) -> io::Result<()> {
     io.disk.create_dir_all(directory).await?;
     io.disk.replace_file(&directory.join(META_PROPERTIES), meta.text(running).as_bytes()).await

@@ -188,7 +188,7 @@ impl Log {
             self.read_ahead(place.segment, end);
         }
         let bytes = (end - place.position) as usize;
-        Ok(Read { slices, bytes, first_batch_offset: Some(place.head.base_offset) })
+        Ok(Read { slices, bytes })
     }
 
     /// How many of the batches in `extent`, from `place` on, are wanted: their end and the offset behind them. They come
@@ -590,5 +590,5 @@ fn from_memory(chunks: &Chunks, place: &Place, wish: Wish) -> Read {
         end += head.bytes;
     }
     let slices = chunks.slices(segment, place.position, end);
-    Read { slices, bytes: (end - place.position) as usize, first_batch_offset: Some(place.head.base_offset) }
+    Read { slices, bytes: (end - place.position) as usize }
 }

@@ -320,8 +320,6 @@ pub struct Read {
     pub slices: Vec<Slice>,
     /// Their sum.
     pub bytes: usize,
-    /// The base offset of the first batch: the one that contains the offset asked for.
-    pub first_batch_offset: Option<Offset>,
 }
 
 /// What the logs of one core hold at the moment.

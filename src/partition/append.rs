@@ -79,7 +79,7 @@ impl super::PartitionState {
 mod tests {
     use super::*;
     use crate::{
-        base::{BrokerId, PartitionKey, ProducerEpoch, ProducerId, TopicId},
+        base::{BrokerId, ProducerEpoch, ProducerId},
         partition::{
             AssignedRole, Assignment, FetchPartition, FetchRefusal, Isolation, PartitionState, Reader, StateError,
             fetch::FetchPlan,
@@ -89,8 +89,6 @@ mod tests {
             compression::Compression,
         },
     };
-
-    const KEY: PartitionKey = PartitionKey { topic_id: TopicId::ZERO, partition: 0 };
 
     fn batch(producer: i64, epoch: i16, base_sequence: i32, count: i32) -> BatchInfo {
         BatchInfo {
@@ -112,7 +110,7 @@ mod tests {
     }
 
     fn empty() -> Partition {
-        Partition::restored(KEY, &Assignment::alone(LeaderEpoch(0)), PartitionState::default())
+        Partition::restored(&Assignment::alone(LeaderEpoch(0)), PartitionState::default())
     }
 
     /// Appends if it may: the outcome as text.
@@ -266,7 +264,7 @@ mod tests {
         partition.move_log_start(Offset(4));
         let role = AssignedRole::Leader { others: vec![(BrokerId(2), true)] };
         let assignment = Assignment { leader_epoch: LeaderEpoch(6), role };
-        let mut partition = Partition::restored(KEY, &assignment, partition.state());
+        let mut partition = Partition::restored(&assignment, partition.state());
         append(&mut partition, &batch(-1, -1, -1, 5), 0);
         let plan = |from, upto| Ok(FetchPlan { from: Offset(from), upto: Offset(upto) });
         let error = |code| Err(FetchRefusal::Error(code));

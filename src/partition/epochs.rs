@@ -35,6 +35,7 @@ impl EpochCache {
     }
 
     /// Every epoch with its start offset, oldest first.
+    #[cfg(test)]
     #[must_use]
     pub fn entries(&self) -> &[(LeaderEpoch, Offset)] {
         &self.entries

@@ -179,7 +179,7 @@ impl Partition {
 mod tests {
     use super::*;
     use crate::{
-        base::{PartitionKey, ProducerEpoch, ProducerId, TopicId},
+        base::{ProducerEpoch, ProducerId},
         partition::{FollowRefusal, PartitionState},
         protocol::{
             batch::{BatchInfo, TimestampType},
@@ -187,7 +187,6 @@ mod tests {
         },
     };
 
-    const KEY: PartitionKey = PartitionKey { topic_id: TopicId::ZERO, partition: 0 };
     const ME: BrokerId = BrokerId(1);
 
     fn batch(base_offset: i64, epoch: i32, count: i32) -> BatchInfo {
@@ -245,7 +244,7 @@ mod tests {
     #[test]
     fn what_every_in_sync_replica_has_is_committed() {
         let assignment = leads(1, &[(2, true), (3, true), (4, false)]);
-        let mut partition = Partition::restored(KEY, &assignment, PartitionState::default());
+        let mut partition = Partition::restored(&assignment, PartitionState::default());
         partition.appended(&batch(0, 1, 10), 0);
         for (step, moved) in [
             (partition.flushed(Offset(10)), None),
@@ -271,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_follower_takes_what_continues_its_log_and_serves_nobody() {
-        let mut partition = Partition::restored(KEY, &follows(3, 2), PartitionState::default());
+        let mut partition = Partition::restored(&follows(3, 2), PartitionState::default());
         assert_eq!(partition.followed_leader(), Some(BrokerId(2)));
         assert_eq!(partition.check_append(&batch(0, -1, 1), 0), Err(ErrorCode::NotLeaderOrFollower));
         assert_eq!(partition.delete_records(-1), Err(ErrorCode::NotLeaderOrFollower));
@@ -315,8 +314,8 @@ mod tests {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 (state >> 33) % bound
             };
-            let mut leader = Partition::restored(KEY, &leads(0, &[(2, true), (3, true)]), PartitionState::default());
-            let mut follower = Partition::restored(KEY, &follows(0, 1), PartitionState::default());
+            let mut leader = Partition::restored(&leads(0, &[(2, true), (3, true)]), PartitionState::default());
+            let mut follower = Partition::restored(&follows(0, 1), PartitionState::default());
             let mut in_sync = [true, true];
             let mut fetched = [None::<i64>; 2];
             let mut batches = Vec::new();

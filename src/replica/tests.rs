@@ -53,7 +53,7 @@ async fn open_with(io: &Io, directory: &str, assignment: &Assignment, dirty_max_
         Some(found) => (found.log, found.state),
         None => (core_log.create(key(), "t", LogConfig::default()), PartitionState::default()),
     };
-    let replica = Replica::new(io.clone(), log, Partition::restored(key(), assignment, state));
+    let replica = Replica::new(io.clone(), log, Partition::restored(assignment, state));
     let source = replica.clone();
     core_log.set_state_source(Rc::new(move |_| Some(source.inspect(Partition::state))));
     let flushed = replica.clone();

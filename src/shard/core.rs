@@ -210,7 +210,7 @@ impl Core {
         };
         let Some(assignment) = self.assignment(key) else { return };
         let log = self.log.create(key, &topic.name, settings::log_config(&view.config));
-        let partition = Partition::restored(key, &assignment, Default::default());
+        let partition = Partition::restored(&assignment, Default::default());
         self.adopt(&topic.name, Replica::new(self.io.clone(), log, partition));
     }
 

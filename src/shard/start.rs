@@ -211,7 +211,7 @@ pub async fn start_with(
             warn!(partition = %key, topic = name, "the metadata has no replica of this partition here; its records stay where they are");
             continue;
         };
-        let partition = Partition::restored(key, &assignment, state);
+        let partition = Partition::restored(&assignment, state);
         let replica = Replica::new(io.clone(), log, partition);
         core.adopt(&name, replica);
     }
@@ -239,7 +239,7 @@ fn single_voter(core: &Rc<Core>, directory: &Path, bytes_since_snapshot: u64) ->
         Err(_) => {
             let log = core.log.create(METADATA_KEY, METADATA_TOPIC, settings::metadata_log_config());
             let alone = Assignment::alone(LeaderEpoch(0));
-            let partition = Partition::restored(METADATA_KEY, &alone, PartitionState::default());
+            let partition = Partition::restored(&alone, PartitionState::default());
             let replica = Replica::new(core.io.clone(), log, partition);
             core.adopt(METADATA_TOPIC, replica.clone());
             replica

@@ -121,8 +121,7 @@ impl Promised {
         assert!(start <= self.asked_start, "{context}: log start {start} > {}", self.asked_start);
         self.batches.retain(|batch| batch.info.next_offset() <= end);
         if let Some(last) = self.batches.last().filter(|_| self.cuts == 0) {
-            let key = PartitionKey { topic_id: TopicId::ZERO, partition: 0 };
-            let rules = Partition::restored(key, &Assignment::alone(EPOCH), found.clone());
+            let rules = Partition::restored(&Assignment::alone(EPOCH), found.clone());
             let plan = rules.check_append(&last.info.at(Offset::ZERO, EPOCH), 0);
             let duplicate =
                 matches!(plan, Ok(AppendPlan::Duplicate { base_offset, .. }) if base_offset == last.info.base_offset);

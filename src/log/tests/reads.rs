@@ -39,8 +39,10 @@ fn limits_hold_in_memory_and_on_disk_alike() {
             assert_eq!(in_memory, cache_max_bytes > 1, "the cache is bounded");
             let end = Offset(COUNT * 2);
             let read = log.read(Offset(11), 5000, end, true).await.unwrap();
-            assert_eq!(read.first_batch_offset, Some(Offset(10)), "the batch that contains the offset");
-            assert_eq!(crate::protocol::batch::batches(&bytes_of(&read.slices)).count(), 2);
+            let found: Vec<_> = crate::protocol::batch::batches(&bytes_of(&read.slices))
+                .map(|batch| batch.unwrap().header.base_offset)
+                .collect();
+            assert_eq!(found, [Offset(10), Offset(12)], "from the batch that contains the offset on");
             let first = log.read(Offset(11), 10, end, true).await.unwrap();
             assert_eq!(crate::protocol::batch::batches(&bytes_of(&first.slices)).count(), 1, "one batch at least");
             assert_eq!(log.read(Offset(11), 10, end, false).await.unwrap().bytes, 0);
