@@ -52,16 +52,18 @@ mod timestamps;
 mod truncation;
 mod wire;
 
-pub use ballast::put_ballast;
-pub use check::{CheckReport, Finding, Start, check};
-pub use clean_stop::{StopReport, finish_clean_stop};
-pub use core::{CoreSeed, Fatal};
-pub use core_log::{CoreLog, RestoredPartition};
-pub use partition_log::Log;
-pub use recovery::{RecoveryReport, recover};
-pub use room::Reservation;
-pub use settings::{
-    Durability, KnownPartitions, LivePartitions, LogConfig, LogError, LogSettings, MetadataLog, Read, RecoverError,
-};
 #[cfg(test)]
-pub use truncation::Truncated;
+pub use self::truncation::Truncated;
+pub use self::{
+    ballast::put_ballast,
+    check::{CheckReport, Finding, Start, check},
+    clean_stop::{StopReport, finish_clean_stop},
+    core::{CoreSeed, Fatal},
+    core_log::{CoreLog, RestoredPartition},
+    partition_log::Log,
+    recovery::{RecoveryReport, recover},
+    room::Reservation,
+    settings::{
+        Durability, KnownPartitions, LivePartitions, LogConfig, LogError, LogSettings, MetadataLog, Read, RecoverError,
+    },
+};

@@ -189,35 +189,6 @@ fn only_io_names_glommio_and_net_names_no_socket() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Files whose imports or `# Errors` are in an older form still. The list only gets shorter.
-const OLDER_FORM: &[&str] = &[
-    "src/log/check.rs",
-    "src/log/check/segment.rs",
-    "src/log/clean_stop.rs",
-    "src/log/core.rs",
-    "src/log/core_log.rs",
-    "src/log/directory.rs",
-    "src/log/journal.rs",
-    "src/log/partition_directory.rs",
-    "src/log/partition_log.rs",
-    "src/log/partition_log/room.rs",
-    "src/log/reader.rs",
-    "src/log/recovery.rs",
-    "src/log/recovery/journals.rs",
-    "src/log/recovery/state_files.rs",
-    "src/log/rescue.rs",
-    "src/log/retention.rs",
-    "src/log/room.rs",
-    "src/log/timestamps.rs",
-    "src/log/truncation.rs",
-    "src/partition/producers.rs",
-    "src/partition/state.rs",
-];
-
-fn in_older_form(file: &Path) -> bool {
-    OLDER_FORM.contains(&relative(file).as_str())
-}
-
 /// The blocks of imports, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Block {
@@ -280,9 +251,6 @@ fn imports_have_one_style() {
     assert_eq!(wrong_imports("use crate::io;\n\nuse std::fmt;\n"), ["`use std::fmt;` is not in its block"]);
     let mut wrong = Vec::new();
     for file in ["src", "loadgen/src", "loadgen/tests", "tests", "benches"].into_iter().flat_map(rust_files) {
-        if in_older_form(&file) {
-            continue;
-        }
         let text = fs::read_to_string(&file).expect("a source file");
         wrong.extend(wrong_imports(&text).into_iter().map(|why| format!("{}: {why}", relative(&file))));
     }
@@ -315,9 +283,6 @@ fn errors_are_told_in_one_form() {
     );
     let mut wrong = Vec::new();
     for file in ["src", "loadgen/src"].into_iter().flat_map(rust_files) {
-        if in_older_form(&file) {
-            continue;
-        }
         let text = fs::read_to_string(&file).expect("a source file");
         wrong.extend(wrong_errors(&text).into_iter().map(|line| format!("{}:{line}", relative(&file))));
     }

@@ -7,12 +7,10 @@ mod exports;
 mod report;
 mod segment;
 
-pub use report::{CheckReport, Finding, Start};
-
 use std::path::{Path, PathBuf};
 
-use segment::Expected;
-
+pub use self::report::{CheckReport, Finding, Start};
+use self::segment::Expected;
 use crate::{
     base::{METADATA_KEY, METADATA_TOPIC, Map, Offset, PartitionKey},
     io::{DirEntry, Io, Slice},
@@ -39,8 +37,7 @@ use crate::{
 const JOURNAL_KEPT_BYTES: usize = 64 << 20;
 
 /// Verifies the directory. `known` is as in [`recover`](crate::log::recover); what it finds wrong is a refusal.
-/// # Errors
-/// The directory itself cannot be read.
+/// # Errors  The directory itself cannot be read.
 pub async fn check(
     io: &Io,
     directory: &Path,

@@ -53,8 +53,7 @@ struct Stopped {
 impl CoreLog {
     /// Stops: refuses new appends, waits for the journal, writes everything into segments, exports Kafka's side files.
     /// If it fails, or is cut short, the next start recovers from the journal.
-    /// # Errors
-    /// `Full` or `Io`: not everything could be written.
+    /// # Errors  `Full` or `Io`: not everything could be written.
     pub async fn stop(&self) -> Result<StopReport, LogError> {
         let core = &self.core;
         core.stopping.set(true);
@@ -174,8 +173,7 @@ fn export(core: &Core, log: &Log) -> Vec<FileLeft> {
 type Value = fn(&Stopped) -> Offset;
 
 /// The last step, on one core, after every core has stopped: Kafka's checkpoint files, and the mark of a clean stop.
-/// # Errors
-/// A file cannot be written; the next start recovers as after a crash.
+/// # Errors  A file cannot be written; the next start recovers as after a crash.
 pub async fn finish_clean_stop(io: &Io, directory: &Path, reports: &[StopReport]) -> Result<(), RecoverError> {
     let Some(first) = reports.first() else { return Ok(()) };
     let failed =
@@ -218,8 +216,7 @@ fn clean_shutdown_text(incarnation: &Incarnation) -> String {
 }
 
 /// Refuses a directory that Kafka has opened since our clean stop: it takes the mark away when it starts.
-/// # Errors
-/// `TouchedByKafka`; `Io` if that cannot be known.
+/// # Errors  `TouchedByKafka`; `Io` if that cannot be known.
 pub async fn refuse_touched(io: &Io, directory: &Path, manifest: &Manifest) -> Result<(), RecoverError> {
     if !manifest.clean {
         return Ok(());

@@ -2,8 +2,6 @@
 
 use std::{path::Path, rc::Rc};
 
-#[cfg(test)]
-use crate::log::settings::LogError;
 use crate::{
     base::{Offset, PartitionKey},
     io::Io,
@@ -37,8 +35,7 @@ pub struct CoreLog {
 
 impl CoreLog {
     /// Starts one core's log from what recovery found. `fatal` is called when the process must end.
-    /// # Errors
-    /// A journal file cannot be opened or made.
+    /// # Errors  A journal file cannot be opened or made.
     pub async fn start(io: &Io, seed: CoreSeed, fatal: Fatal) -> Result<(Self, Vec<RestoredPartition>), RecoverError> {
         let core = Core::new(io, &seed, fatal);
         let opened = core.journal.ring.open(&seed.journals, core.settings.journal_start_bytes).await;
@@ -115,16 +112,15 @@ impl CoreLog {
     }
 
     /// Moves everything appended so far into segments and makes a checkpoint.
-    /// # Errors
-    /// `Stopping`.
+    /// # Errors  `Stopping`.
     #[cfg(test)]
-    pub async fn checkpoint(&self) -> Result<(), LogError> {
+    pub async fn checkpoint(&self) -> Result<(), crate::log::LogError> {
         let core = &self.core;
         // A round that is under way may have begun before the last append, so the one after it counts.
         let wanted = core.rounds_done.get() + 2;
         while core.rounds_done.get() < wanted {
             if core.stopping.get() {
-                return Err(LogError::Stopping);
+                return Err(crate::log::LogError::Stopping);
             }
             core.want_round();
             core.rounds_changed.notified().await;
@@ -149,8 +145,7 @@ impl CoreLog {
 
     /// Holds the books against what they count, at any moment: room promised on the disk, records that are in no segment,
     /// memory of chunks and of cold reads. What is reserved is at least what the logs know of.
-    /// # Errors
-    /// Which one is wrong.
+    /// # Errors  Which one is wrong.
     #[cfg(test)]
     pub(crate) fn recount(&self) -> Result<(), String> {
         let core = &self.core;

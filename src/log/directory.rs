@@ -56,8 +56,7 @@ impl MetaProperties {
     }
 
     /// Reads the file's text.
-    /// # Errors
-    /// Why it is not ours.
+    /// # Errors  Why it is not ours.
     pub fn parse(text: &str) -> Result<Self, String> {
         let value = |key: &str| {
             text.lines()
@@ -87,8 +86,7 @@ impl MetaProperties {
 }
 
 /// Writes `meta.properties`, making the directory if need be.
-/// # Errors
-/// The system's.
+/// # Errors  The system's.
 #[cfg(test)]
 pub async fn write_meta(io: &Io, directory: &Path, meta: &MetaProperties, running: bool) -> io::Result<()> {
     io.disk.create_dir_all(directory).await?;

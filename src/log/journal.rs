@@ -20,10 +20,11 @@ use std::{
     task::{Poll, Waker},
 };
 
-use block::{BlockBuilder, HEADER_BYTES, Incarnation, padded};
-use entry::{AppendHead, Entry};
-use ring::Ring;
-
+use self::{
+    block::{BlockBuilder, HEADER_BYTES, Incarnation, padded},
+    entry::{AppendHead, Entry},
+    ring::Ring,
+};
 use crate::{
     base::{Offset, copied},
     io::{Instant, Io, channel::Notify},
@@ -238,8 +239,7 @@ impl Journal {
 
     /// The writer: writes block after block until [`stop`](Self::stop), or until a write fails.
     /// `done` is told how far the partitions of a durable block are; `wanted` asks for a checkpoint.
-    /// # Errors
-    /// The failed write. Nothing more is ever written or answered: the process must end.
+    /// # Errors  The failed write. Nothing more is ever written or answered: the process must end.
     pub async fn run(&self, done: impl Fn(Vec<Mark>), wanted: impl Fn()) -> Result<(), JournalFailure> {
         loop {
             match self.next().await {

@@ -89,8 +89,7 @@ impl Log {
     }
 
     /// Makes the partition's directory unless it is there, durably: for those who keep files of their own in it.
-    /// # Errors
-    /// The system's.
+    /// # Errors  The system's.
     pub async fn make_directory(&self) -> io::Result<()> {
         self.ensure_directory().await?;
         self.core.gate.sync(&self.core.io).await

@@ -207,8 +207,8 @@ impl Log {
     }
 
     /// Resolves when everything below `end` is as durable as the partition's `durability` asks for, also if it was cut off since.
-    /// # Errors
-    /// `Deleted`, `Io` if the partition went offline. If the journal fails it never resolves: the process ends.
+    /// # Errors  `Deleted`, `Io` if the partition went offline. If the journal fails it never resolves: the process
+    /// ends.
     pub fn flushed(&self, end: Offset) -> impl Future<Output = Result<(), LogError>> {
         let cuts = {
             let state = self.state();

@@ -88,8 +88,8 @@ impl Log {
 
     /// Reads whole batches from the one that contains `from`, as many as fit `max_bytes` and lie below `upto`; fewer if
     /// a segment or one read of the disk ends before.
-    /// # Errors
-    /// `OffsetOutOfRange`; `Deleted`; `Io` and `Corrupt` if the segment cannot be read: the partition is offline then.
+    /// # Errors  `OffsetOutOfRange`; `Deleted`; `Io` and `Corrupt` if the segment cannot be read: the partition is
+    /// offline then.
     pub async fn read(
         self: &Rc<Self>,
         from: Offset,

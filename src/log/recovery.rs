@@ -18,12 +18,13 @@ use std::{
     sync::Arc,
 };
 
-use journals::Journals;
-use replay::Replay;
-use rescues::Rescues;
-use set_aside::{rename_dropped, set_aside};
-use state_files::{read_checkpoints, read_manifest, refuse_directories};
-
+use self::{
+    journals::Journals,
+    replay::Replay,
+    rescues::Rescues,
+    set_aside::{rename_dropped, set_aside},
+    state_files::{read_checkpoints, read_manifest, refuse_directories},
+};
 use crate::{
     base::{METADATA_KEY, METADATA_TOPIC, Map, PartitionKey, Set, TopicId},
     io::{DirEntry, Instant, Io},
@@ -79,8 +80,7 @@ pub struct RecoveryReport {
 /// Recovers a data directory for `cores` cores, whatever number wrote it. `known` is given the metadata log and says which
 /// partitions exist and which were deleted, or why that cannot be known; it is called exactly once, before any other
 /// partition is looked at. Runs on one executor, before anything is served.
-/// # Errors
-/// See [`RecoverError`]; nothing is lost by trying again.
+/// # Errors  See [`RecoverError`]; nothing is lost by trying again.
 pub async fn recover(
     io: &Io,
     directory: &Path,

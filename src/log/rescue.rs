@@ -51,8 +51,7 @@ pub struct Rescue {
 
 impl Rescue {
     /// Opens and verifies a file, and shows each block to `look`.
-    /// # Errors
-    /// `Io`, which names the file: it cannot be read, or is not what was written there.
+    /// # Errors  `Io`, which names the file: it cannot be read, or is not what was written there.
     pub async fn open(
         io: &Io,
         directory: &Path,

@@ -145,8 +145,7 @@ impl Log {
     }
 
     /// Moves the log start offset (DeleteRecords). Durable when it returns; whole segments below it are removed.
-    /// # Errors
-    /// `OffsetOutOfRange` beyond the high watermark; `Deleted`, `Io`.
+    /// # Errors  `OffsetOutOfRange` beyond the high watermark; `Deleted`, `Io`.
     pub async fn move_start(self: &Rc<Self>, offset: Offset, high_watermark: Offset) -> Result<(), LogError> {
         {
             let state = self.state();

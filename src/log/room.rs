@@ -106,8 +106,7 @@ impl Log {
 
     /// Takes room for an append of `bytes`: memory, journal, disk. Waits for memory and journal; calls for one partition
     /// return in the order in which they came, if the caller appends before it awaits anything else.
-    /// # Errors
-    /// `Full` if the disk has no room, `Deleted`, `Stopping`, `Io` if the partition is offline.
+    /// # Errors  `Full` if the disk has no room, `Deleted`, `Stopping`, `Io` if the partition is offline.
     pub async fn reserve(self: &Rc<Self>, bytes: usize) -> Result<Reservation, LogError> {
         if let Some(reservation) = self.try_reserve(bytes) {
             return Ok(reservation);

@@ -30,8 +30,7 @@ const LOOKED_BEFORE_YIELD: usize = 256 << 10;
 
 impl Log {
     /// The first record at or after `timestamp` (ms) that lies below `upto`: its timestamp and offset.
-    /// # Errors
-    /// As [`read`](Self::read).
+    /// # Errors  As [`read`](Self::read).
     pub async fn offset_for_timestamp(
         self: &Rc<Self>,
         timestamp: Timestamp,
@@ -102,8 +101,7 @@ impl Log {
     }
 
     /// The first record that has the largest timestamp of all below `upto`.
-    /// # Errors
-    /// As [`read`](Self::read).
+    /// # Errors  As [`read`](Self::read).
     pub async fn max_timestamp_offset(self: &Rc<Self>, upto: Offset) -> Result<Option<(Timestamp, Offset)>, LogError> {
         self.looked_up(async || self.find_max_timestamp(upto).await).await
     }
@@ -172,8 +170,7 @@ impl Log {
     }
 
     /// Looks through the records of a batch from `log_start` on.
-    /// # Errors
-    /// `Corrupt` if they are not what was checked when they were stored.
+    /// # Errors  `Corrupt` if they are not what was checked when they were stored.
     async fn look_into(
         &self,
         header: &BatchHeader,

@@ -43,9 +43,8 @@ impl Cut {
 impl Log {
     /// Looks where the log is to be cut so that nothing from `offset` on is left: before the batch that contains it. Waits until
     /// all of the log is durable, and in its segments, and nobody works on its files. `None` if there is nothing to cut.
-    /// # Errors
-    /// `OffsetOutOfRange` below the log start; `Deleted`; `Stopping`; `Full` if the segments cannot get all of it; `Io` and
-    /// `Corrupt` if the segment cannot be read: the partition is offline then.
+    /// # Errors  `OffsetOutOfRange` below the log start; `Deleted`; `Stopping`; `Full` if the segments cannot get all
+    /// of it; `Io` and `Corrupt` if the segment cannot be read: the partition is offline then.
     pub async fn find_cut(self: &Rc<Self>, offset: Offset) -> Result<Option<Cut>, LogError> {
         loop {
             self.flushed(self.log_end_offset()).await?;
@@ -149,8 +148,7 @@ impl Log {
     }
 
     /// Finds out what there is to know of a segment that the journal has cut since the checkpoint; for recovery.
-    /// # Errors
-    /// `Io`; `Corrupt` if no batch ends there.
+    /// # Errors  `Io`; `Corrupt` if no batch ends there.
     pub(super) async fn cut_restored(self: &Rc<Self>, at: &CutAt) -> Result<(), LogError> {
         let segment = self.state().active().id();
         let (front, end) = self.front(segment, at.end).await?;
@@ -167,8 +165,7 @@ impl Log {
 
 impl Truncated {
     /// Waits until the cut is durable.
-    /// # Errors
-    /// `Deleted`, `Io` if the partition went offline.
+    /// # Errors  `Deleted`, `Io` if the partition went offline.
     pub async fn durable(self) -> Result<(), LogError> {
         let Self { log, cuts } = self;
         loop {

@@ -124,10 +124,8 @@ impl Producers {
     }
 
     /// Whether `info`, which is no repeat, comes next.
-    ///
-    /// # Errors
-    /// `InvalidProducerEpoch` for an older epoch, `OutOfOrderSequenceNumber` for a gap, a stale repeat, or a new
-    /// epoch that does not begin at 0. A producer that we know nothing of may begin anywhere.
+    /// # Errors  `InvalidProducerEpoch` for an older epoch, `OutOfOrderSequenceNumber` for a gap, a stale repeat, or a
+    /// new epoch that does not begin at 0. A producer that we know nothing of may begin anywhere.
     pub(super) fn check(&self, info: &BatchInfo) -> Result<(), ErrorCode> {
         let Some(producer) = self.entries.get(&info.producer_id) else { return Ok(()) };
         if info.producer_epoch < producer.epoch {
@@ -279,8 +277,10 @@ fn decode_batch(reader: &mut Reader<'_>) -> Result<AppendedBatch, StateError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::LeaderEpoch;
-    use crate::protocol::batch::{BatchBuilder, BatchHeader};
+    use crate::{
+        base::LeaderEpoch,
+        protocol::batch::{BatchBuilder, BatchHeader},
+    };
 
     fn appended(producer: i64, sequence: i32, offset: i64) -> BatchInfo {
         let mut builder = BatchBuilder::new().at(Offset(offset), LeaderEpoch(0)).producer(

@@ -74,9 +74,7 @@ impl PartitionState {
     }
 
     /// Reads what [`PartitionState::encode`] wrote, all of `bytes`; in version 1 as well.
-    ///
-    /// # Errors
-    /// If `bytes` are anything else, offsets out of order included.
+    /// # Errors  If `bytes` are anything else, offsets out of order included.
     pub fn decode(bytes: &[u8]) -> Result<Self, StateError> {
         let mut reader = match bytes {
             [0, ..] => Reader(bytes),

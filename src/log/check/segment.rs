@@ -66,8 +66,7 @@ impl Window {
 }
 
 /// Reads a segment through: every batch is summed, and none begins before the one in front of it ends.
-/// # Errors
-/// The first thing that is wrong, with file and position.
+/// # Errors  The first thing that is wrong, with file and position.
 pub async fn read(io: &Io, path: &Path, expected: &Expected<'_>) -> Result<Segment, String> {
     let size = u64::from(expected.segment.size);
     let wrong = |position: u64, what: &str| format!("{} at position {position}: {what}", path.display());

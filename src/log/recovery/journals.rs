@@ -141,8 +141,7 @@ impl Journals {
     }
 
     /// First pass: finds each core's blocks from its checkpoint on.
-    /// # Errors
-    /// `JournalCorrupt` if a block is missing that was durable when a later one was written.
+    /// # Errors  `JournalCorrupt` if a block is missing that was durable when a later one was written.
     pub async fn scan(
         &mut self,
         io: &Io,

@@ -19,8 +19,7 @@ use crate::{
 };
 
 /// Reads the manifest. `None` if nothing was ever served from here.
-/// # Errors
-/// It is damaged, or is not there although it must have been.
+/// # Errors  It is damaged, or is not there although it must have been.
 pub async fn read_manifest(io: &Io, directory: &Path, entries: &[DirEntry]) -> Result<Option<Manifest>, RecoverError> {
     let path = directory.join(MANIFEST);
     if !entries.iter().any(|entry| entry.name == MANIFEST) {
@@ -38,8 +37,7 @@ pub async fn read_manifest(io: &Io, directory: &Path, entries: &[DirEntry]) -> R
     }
 }
 
-/// # Errors
-/// A directory has a name by way of which files are replaced, so none of that name can be.
+/// # Errors  A directory has a name by way of which files are replaced, so none of that name can be.
 pub fn refuse_directories(directory: &Path, entries: &[DirEntry]) -> Result<(), RecoverError> {
     match entries.iter().find(|entry| entry.is_dir && is_temporary(&entry.name)) {
         Some(entry) => Err(RecoverError::at(&directory.join(&entry.name), &std::io::ErrorKind::IsADirectory.into())),
@@ -69,8 +67,7 @@ async fn remains(io: &Io, directory: &Path, entries: &[DirEntry]) -> Result<Opti
 }
 
 /// The checkpoint of each core that counts.
-/// # Errors
-/// One is not there whole and nothing can stand in for it, or one cannot be read.
+/// # Errors  One is not there whole and nothing can stand in for it, or one cannot be read.
 pub async fn read_checkpoints(
     io: &Io,
     directory: &Path,
