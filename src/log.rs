@@ -63,7 +63,5 @@ pub use self::{
     partition_log::Log,
     recovery::{RecoveryReport, recover},
     room::Reservation,
-    settings::{
-        Durability, KnownPartitions, LivePartitions, LogConfig, LogError, LogSettings, MetadataLog, Read, RecoverError,
-    },
+    settings::{KnownPartitions, LivePartitions, LogConfig, LogError, LogSettings, MetadataLog, Read, RecoverError},
 };

@@ -27,8 +27,9 @@ use self::{
 };
 use crate::{
     base::{Offset, copied},
+    config::Durability,
     io::{Instant, Io, channel::Notify},
-    log::{settings::Durability, slots::Slot, space::Space},
+    log::{slots::Slot, space::Space},
     metrics::{Counter, Timer},
 };
 

@@ -4,22 +4,13 @@ use std::{io, path::Path, time::Duration};
 
 use crate::{
     base::{Map, Offset, PartitionKey, Set, TopicId},
+    config::Durability,
     io::{Slice, is_full},
     partition::StateError,
 };
 
 /// Everything is written in whole blocks of this size, because of O_DIRECT.
 pub const BLOCK_BYTES: usize = 4096;
-
-/// How safe a record is when it counts as written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Durability {
-    /// On stable storage: survives a power cut.
-    #[default]
-    Flush,
-    /// Accepted by the device: survives the death of the process and of the kernel.
-    Write,
-}
 
 /// The settings of one partition's log; Kafka's topic configs of the same names.
 #[derive(Clone, Debug)]

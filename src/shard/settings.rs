@@ -1,9 +1,9 @@
 //! A topic's and a broker's settings, in the words of the rooms that act on them.
 
 use crate::{
-    config::{BrokerConfig, CompressionType, Durability, TopicConfig},
+    config::{BrokerConfig, CompressionType, TopicConfig},
     group::GroupConfig,
-    log::{self, LogConfig},
+    log::LogConfig,
     partition::{CompressionPolicy, TopicRules},
     protocol::compression::Compression,
 };
@@ -44,10 +44,7 @@ pub fn log_config(config: &TopicConfig) -> LogConfig {
         retention_bytes: config.retention_bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
         delete: config.cleanup_policy.delete,
         file_delete_delay_ms: i64::try_from(config.file_delete_delay_ms).unwrap_or(i64::MAX),
-        durability: match config.durability {
-            Durability::Flush => log::Durability::Flush,
-            Durability::Write => log::Durability::Write,
-        },
+        durability: config.durability,
     }
 }
 

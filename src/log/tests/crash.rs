@@ -9,8 +9,9 @@ use super::{
 };
 use crate::{
     base::METADATA_KEY,
+    config::Durability,
     io::sim::{Failure, Faults, Operation, Simulation, errno},
-    log::{Durability, LogConfig},
+    log::LogConfig,
 };
 
 /// Schedules of one run; `RINGTAIL_SEEDS` changes it, `RINGTAIL_SEED` replays one.

@@ -7,8 +7,9 @@ use uuid::Uuid;
 
 use crate::{
     base::{LeaderEpoch, METADATA_KEY, Offset, PartitionKey, ProducerEpoch, ProducerId, Set, Timestamp, TopicId},
+    config::Durability,
     io::Rand,
-    log::{Durability, KnownPartitions, LogConfig},
+    log::{KnownPartitions, LogConfig},
     partition::{AppendPlan, Assignment, Partition, PartitionState},
     protocol::batch::{BatchBuilder, BatchHeader, BatchInfo, stamp},
 };

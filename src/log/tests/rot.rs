@@ -10,12 +10,13 @@ use std::{
 use super::{DIRECTORY, Rig, batch, bytes_of, key, live, story::settings};
 use crate::{
     base::{METADATA_KEY, Offset},
+    config::Durability,
     io::{
         Io,
         sim::{Failure, Faults, Operation, Simulation, errno},
     },
     log::{
-        Durability, KnownPartitions, LogConfig, LogSettings, RecoverError, checkpoint::Checkpoint, finish_clean_stop,
+        KnownPartitions, LogConfig, LogSettings, RecoverError, checkpoint::Checkpoint, finish_clean_stop,
         journal::block::BlockHeader, names::life_of_checkpoint, recover,
     },
     protocol::batch::{batches, crc_ok},

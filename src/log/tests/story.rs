@@ -10,10 +10,11 @@ use std::{
 use super::model::Model;
 use crate::{
     base::{METADATA_KEY, Offset, PartitionKey},
+    config::Durability,
     io::{Io, sim::Simulation},
     log::{
-        CoreLog, CoreSeed, Durability, Log, LogConfig, LogError, LogSettings, MetadataLog, RecoverError, StopReport,
-        core::joined, finish_clean_stop, recover, settings::Read,
+        CoreLog, CoreSeed, Log, LogConfig, LogError, LogSettings, MetadataLog, RecoverError, StopReport, core::joined,
+        finish_clean_stop, recover, settings::Read,
     },
 };
 
