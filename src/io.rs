@@ -25,7 +25,7 @@ pub use self::{
     clock::{Clock, Instant},
     disk::{DirEntry, Disk, File, Filesystem, OpenOptions},
     failure::{is_full, is_no_address, is_passing},
-    file_write::{FileLeft, FileWrite, Left, Mark, PieceWrite},
+    file_write::{DirectoryMark, FileLeft, FileWrite, Left, PieceWrite},
     memory::{ALIGNMENT, Buffer, Pinned, SharedBuffer, Slice, Tail, align_up},
     mesh::{Mesh, MeshSeed, mesh, mesh_bytes},
     outbox::{BYTES_AT_ONCE_MAX, Outbox, PIECES_AT_ONCE_MAX},

@@ -13,7 +13,7 @@ pub struct FileWrite {
     /// The file; made if it is not there.
     pub path: PathBuf,
     /// What must be true of its directory, if that is not known to be there.
-    pub mark: Option<Mark>,
+    pub mark: Option<DirectoryMark>,
     /// From the file's length and the one that is needed to the one that it gets, with space for all of it. Asked only
     /// if the file is too short.
     pub grown: fn(u64, u64) -> u64,
@@ -23,7 +23,7 @@ pub struct FileWrite {
 
 /// Whose a directory is: a small file in it. If the directory is not there, both are made; if it is there, the file must
 /// hold these very bytes.
-pub struct Mark {
+pub struct DirectoryMark {
     /// The small file, in the directory in question.
     pub path: PathBuf,
     /// All that it holds.
@@ -89,7 +89,7 @@ impl FileWrite {
     }
 }
 
-impl Mark {
+impl DirectoryMark {
     pub(super) fn is_another(&self) -> io::Error {
         let what = format!("{} is not what this directory should have", self.path.display());
         io::Error::new(ErrorKind::AlreadyExists, what)
@@ -127,7 +127,12 @@ mod tests {
         PieceWrite { position, buffer: buffer.share(), range: 0..blocks * BLOCK }
     }
 
-    fn write(path: &Path, mark: Option<Mark>, grown: fn(u64, u64) -> u64, pieces: Vec<PieceWrite>) -> FileWrite {
+    fn write(
+        path: &Path,
+        mark: Option<DirectoryMark>,
+        grown: fn(u64, u64) -> u64,
+        pieces: Vec<PieceWrite>,
+    ) -> FileWrite {
         FileWrite { path: path.to_owned(), mark, grown, pieces }
     }
 
@@ -147,7 +152,7 @@ mod tests {
         let disk = &io.disk;
         let (new, known) = (root.join("new"), root.join("known"));
         disk.create_dir_all(&known).await.unwrap();
-        let mark = |text: &str| Some(Mark { path: new.join("mark"), bytes: text.into() });
+        let mark = |text: &str| Some(DirectoryMark { path: new.join("mark"), bytes: text.into() });
 
         let results = disk
             .write_files(vec![
@@ -157,7 +162,12 @@ mod tests {
                 write(&known.join("c"), None, in_blocks, vec![piece(&io, 4, 1, 8192), piece(&io, 5, 17, 65536)]),
                 write(&known.join("d"), None, in_blocks, vec![piece(&io, 6, 1, 100)]),
                 write(&known.join("e"), None, too_much, vec![piece(&io, 7, 1, 0)]),
-                write(&known.join("f"), Some(Mark { path: known.join("m"), bytes: vec![] }), in_blocks, vec![]),
+                write(
+                    &known.join("f"),
+                    Some(DirectoryMark { path: known.join("m"), bytes: vec![] }),
+                    in_blocks,
+                    vec![],
+                ),
             ])
             .await;
         let mut outcomes_found = outcomes(&results);

@@ -4,7 +4,7 @@ use std::{io, path::Path};
 
 use crate::{
     base::{Offset, TopicId},
-    io::{FileLeft, Io, Left, Mark},
+    io::{DirectoryMark, FileLeft, Io, Left},
     log::{
         core::Core,
         index::SegmentIndex,
@@ -70,9 +70,9 @@ pub async fn topic_of(io: &Io, path: &Path) -> Option<TopicId> {
 
 impl Log {
     /// What the partition's directory holds, whoever makes it. `None` if it is there.
-    pub(super) fn directory_mark(&self) -> Option<Mark> {
+    pub(super) fn directory_mark(&self) -> Option<DirectoryMark> {
         let bytes = partition_metadata(self.key().topic_id).into_bytes();
-        (!self.state().has_directory).then(|| Mark { path: self.file(PARTITION_METADATA), bytes })
+        (!self.state().has_directory).then(|| DirectoryMark { path: self.file(PARTITION_METADATA), bytes })
     }
 
     /// Makes the partition's directory unless it is there.

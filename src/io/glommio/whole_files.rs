@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::sys;
-use crate::io::{FileLeft, FileWrite, Left, Mark};
+use crate::io::{DirectoryMark, FileLeft, FileWrite, Left};
 
 /// Does all that is to be done to one file. Returns its length.
 pub(super) fn write(write: &FileWrite) -> io::Result<u64> {
@@ -45,7 +45,7 @@ pub(super) fn leave(FileLeft { path, left }: &FileLeft) -> io::Result<()> {
 }
 
 /// Makes the directory with its mark, or looks whether it has it.
-fn ensure(mark: &Mark) -> io::Result<()> {
+fn ensure(mark: &DirectoryMark) -> io::Result<()> {
     let directory = mark.path.parent().ok_or(ErrorKind::InvalidInput)?;
     match fs::read(&mark.path) {
         Ok(found) if found == mark.bytes => Ok(()),

@@ -20,8 +20,8 @@ use super::{
 use crate::{
     base::Timestamp,
     io::{
-        ALIGNMENT, Buffer, DirEntry, FileLeft, FileWrite, Instant, Left, Mark, OpenOptions, SharedBuffer, Slice,
-        align_up, channel::oneshot, memory::Home,
+        ALIGNMENT, Buffer, DirEntry, DirectoryMark, FileLeft, FileWrite, Instant, Left, OpenOptions, SharedBuffer,
+        Slice, align_up, channel::oneshot, memory::Home,
     },
 };
 
@@ -258,7 +258,7 @@ impl Disk {
         Ok(length)
     }
 
-    async fn ensure_mark(&self, mark: &Mark) -> io::Result<()> {
+    async fn ensure_mark(&self, mark: &DirectoryMark) -> io::Result<()> {
         let directory = mark.path.parent().ok_or(ErrorKind::InvalidInput)?;
         match self.read_file(&mark.path).await {
             Ok(found) if found == mark.bytes => Ok(()),
