@@ -58,7 +58,7 @@ pub use self::{
     ballast::put_ballast,
     check::{CheckReport, Finding, Start, check},
     clean_stop::{StopReport, finish_clean_stop},
-    core::{CoreSeed, Fatal},
+    core::{Fatal, LogSeed},
     core_log::{CoreLog, RestoredPartition},
     partition_log::Log,
     recovery::{RecoveryReport, recover},

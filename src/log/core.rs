@@ -37,7 +37,7 @@ pub type Fatal = Rc<dyn Fn(String)>;
 
 /// What recovery hands to one core. Travels to the core's executor.
 #[derive(Debug)]
-pub struct CoreSeed {
+pub struct LogSeed {
     pub(super) directory: PathBuf,
     pub(super) settings: LogSettings,
     pub(super) core: usize,
@@ -108,7 +108,7 @@ pub struct Core {
 }
 
 impl Core {
-    pub fn new(io: &Io, seed: &CoreSeed, fatal: Fatal) -> Rc<Self> {
+    pub fn new(io: &Io, seed: &LogSeed, fatal: Fatal) -> Rc<Self> {
         let settings = seed.settings.clone();
         let share = |bytes: u64| bytes / seed.cores as u64;
         let cold_max = settings.cache_max_bytes / 4;

@@ -6,7 +6,7 @@ use crate::{
     base::{Offset, PartitionKey},
     io::Io,
     log::{
-        core::{Core, CoreSeed, Fatal, PartitionSeed, StateSource},
+        core::{Core, Fatal, LogSeed, PartitionSeed, StateSource},
         destage,
         logs::Logs,
         partition_log::Log,
@@ -36,7 +36,7 @@ pub struct CoreLog {
 impl CoreLog {
     /// Starts one core's log from what recovery found. `fatal` is called when the process must end.
     /// # Errors  A journal file cannot be opened or made.
-    pub async fn start(io: &Io, seed: CoreSeed, fatal: Fatal) -> Result<(Self, Vec<RestoredPartition>), RecoverError> {
+    pub async fn start(io: &Io, seed: LogSeed, fatal: Fatal) -> Result<(Self, Vec<RestoredPartition>), RecoverError> {
         let core = Core::new(io, &seed, fatal);
         let opened = core.journal.ring.open(&seed.journals, core.settings.journal_start_bytes).await;
         opened.map_err(|error| RecoverError::Io {

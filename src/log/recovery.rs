@@ -32,7 +32,7 @@ use crate::{
         ballast,
         checkpoint::{CheckpointHead, Manifest, write::write_checkpoint},
         clean_stop::refuse_touched,
-        core::{CoreSeed, PartitionSeed},
+        core::{LogSeed, PartitionSeed},
         directory,
         image::LogImage,
         journal::block::Incarnation,
@@ -53,7 +53,7 @@ const FIRST_GENERATION: u64 = 1;
 #[derive(Debug)]
 pub struct Recovered {
     /// One for each core, in order; each goes to its core's executor.
-    pub cores: Vec<CoreSeed>,
+    pub cores: Vec<LogSeed>,
     /// What there was to do.
     pub report: RecoveryReport,
 }
@@ -181,10 +181,10 @@ async fn begin_life(
     incarnation: Incarnation,
     found: Vec<PartitionSeed>,
     journals: &Journals,
-) -> Result<Vec<CoreSeed>, RecoverError> {
+) -> Result<Vec<LogSeed>, RecoverError> {
     let at = |error: std::io::Error| RecoverError::at(directory, &error);
-    let mut seeds: Vec<CoreSeed> = (0..cores)
-        .map(|core| CoreSeed {
+    let mut seeds: Vec<LogSeed> = (0..cores)
+        .map(|core| LogSeed {
             directory: directory.to_owned(),
             settings: settings.clone(),
             core,
@@ -281,7 +281,7 @@ async fn remove_leftovers(
 
 /// Removes the rescue files of partitions that are whole again, and those of deleted topics. One of a topic that nobody has
 /// deleted and nobody knows stays.
-async fn remove_rescues(io: &Io, directory: &Path, cores: &[CoreSeed], deleted: &Set<TopicId>, entries: &[DirEntry]) {
+async fn remove_rescues(io: &Io, directory: &Path, cores: &[LogSeed], deleted: &Set<TopicId>, entries: &[DirEntry]) {
     let files = entries.iter().filter(|entry| !entry.is_dir);
     for (entry, key) in files.filter_map(|entry| Some((entry, parse_rescue_name(&entry.name)?))) {
         let path = directory.join(&entry.name);

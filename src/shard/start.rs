@@ -40,7 +40,7 @@ pub struct CoreSeed {
     config: BrokerConfig,
     directory: PathBuf,
     mesh: MeshSeed<Message>,
-    log: log::CoreSeed,
+    log: log::LogSeed,
     image: Arc<Image>,
     /// Of the metadata log.
     bytes_since_snapshot: u64,

@@ -18,7 +18,7 @@ use crate::{
     log::{
         bulk::write_many,
         checkpoint::RoundError,
-        core::{Core, CoreSeed, PartitionSeed},
+        core::{Core, LogSeed, PartitionSeed},
         destage::{What, write_all},
         image::LogImage,
         journal::{
@@ -84,7 +84,7 @@ impl Replay {
         images: Map<PartitionKey, LogImage>,
         gate: Arc<SyncGate>,
     ) -> Self {
-        let seed = CoreSeed {
+        let seed = LogSeed {
             directory: directory.to_owned(),
             settings: settings.clone(),
             core: 0,

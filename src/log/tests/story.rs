@@ -13,7 +13,7 @@ use crate::{
     config::Durability,
     io::{Io, sim::Simulation},
     log::{
-        CoreLog, CoreSeed, Log, LogConfig, LogError, LogSettings, MetadataLog, RecoverError, StopReport, core::joined,
+        CoreLog, Log, LogConfig, LogError, LogSeed, LogSettings, MetadataLog, RecoverError, StopReport, core::joined,
         finish_clean_stop, recover, settings::Read,
     },
 };
@@ -109,7 +109,7 @@ impl Life {
         }
     }
 
-    async fn core(self, io: Io, seed: CoreSeed) {
+    async fn core(self, io: Io, seed: LogSeed) {
         let shared = self.shared.clone();
         let sim = self.sim.clone();
         let fatal = Rc::new(move |reason: String| {
