@@ -80,7 +80,7 @@ pub mod internals {
     }
     pub mod partition {
         pub use crate::partition::{
-            Assignment, CompressionPolicy, FetchPartition, Isolation, Partition, PartitionState, Reader, TopicRules,
+            Assignment, CompressionPolicy, FetchPartition, Fetcher, Isolation, Partition, PartitionState, TopicRules,
             validate,
         };
     }

@@ -17,7 +17,7 @@ use self::role::Role;
 pub use self::{
     append::AppendPlan,
     epochs::EpochCache,
-    fetch::{FetchPartition, FetchRefusal, Isolation, Reader},
+    fetch::{FetchPartition, FetchRefusal, Fetcher, Isolation},
     follow::FollowRefusal,
     producers::Producers,
     role::{AssignedRole, Assignment},

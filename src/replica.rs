@@ -28,7 +28,7 @@ use crate::{
         channel::{Notify, OneshotReceiver, OneshotSender, oneshot},
     },
     log::{Log, LogError, Read, Reservation},
-    partition::{AppendPlan, Assignment, FetchPartition, FetchRefusal, Partition, Reader, ValidBatch},
+    partition::{AppendPlan, Assignment, FetchPartition, FetchRefusal, Fetcher, Partition, ValidBatch},
     protocol::batch::{BatchBuilder, BatchHeader, BatchInfo},
 };
 
@@ -280,13 +280,13 @@ impl Replica {
     }
 
     /// Reads what a fetch may see; limits are in bytes. `min_one` gives the first batch even if it is larger.
-    pub async fn fetch(&self, request: &FetchPartition, reader: Reader, max_bytes: usize, min_one: bool) -> Fetched {
+    pub async fn fetch(&self, request: &FetchPartition, reader: Fetcher, max_bytes: usize, min_one: bool) -> Fetched {
         if let Some(error) = self.log.offline() {
             return Fetched::refused(fetch_code_of(&error));
         }
         self.follow_log_start();
         let plan = self.partition.borrow().plan_fetch(request, reader);
-        if let (Ok(_), Reader::Follower(id)) = (&plan, reader) {
+        if let (Ok(_), Fetcher::Follower(id)) = (&plan, reader) {
             let committed = self.partition.borrow_mut().follower_fetched(id, request.fetch_offset);
             self.committed(committed);
         }

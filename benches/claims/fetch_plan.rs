@@ -7,7 +7,7 @@ use ringtail::internals::{
     base::{LeaderEpoch, Offset, PartitionKey, TopicId},
     io::{Io, Simulation},
     log::{CoreLog, KnownPartitions, Log, LogConfig, LogSettings, recover},
-    partition::{Assignment, FetchPartition, Isolation, Partition, PartitionState, Reader},
+    partition::{Assignment, FetchPartition, Fetcher, Isolation, Partition, PartitionState},
     protocol::batch::{BatchBuilder, BatchHeader, BatchInfo},
 };
 use uuid::Uuid;
@@ -42,7 +42,7 @@ fn case(name: &'static str, from: i64, max_bytes: i32) -> Case {
     Case::new(name, move || {
         let _alive = (&core_log, &simulation);
         let plan = partition
-            .plan_fetch(&request, Reader::Consumer(Isolation::ReadUncommitted))
+            .plan_fetch(&request, Fetcher::Consumer(Isolation::ReadUncommitted))
             .expect("an offset that is there");
         let read = log.read_cached(plan.from, max_bytes as usize, plan.upto, true).expect("all of it is in memory");
         assert!(!read.slices.is_empty(), "something is read");

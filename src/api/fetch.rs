@@ -19,7 +19,7 @@ use crate::{
     api::{Context, Outcome, call::Call, topics, view::View},
     base::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionKey, TopicId},
     partition::{
-        FetchPartition, Isolation, Reader,
+        FetchPartition, Fetcher, Isolation,
         fetch_session::{FetchContext, PartitionAnswer, SessionKey, SessionRequest, TopicRef},
     },
     replica::Fetched,
@@ -59,12 +59,12 @@ fn now_ms(context: &Context) -> i64 {
 }
 
 /// Who asks: a broker that names itself, or anybody else.
-fn reader(request: &FetchRequest, version: i16) -> Reader {
+fn reader(request: &FetchRequest, version: i16) -> Fetcher {
     let replica = if version >= 15 { request.replica_state.replica_id } else { request.replica_id };
     match request.isolation_level {
-        _ if replica.0 >= 0 => Reader::Follower(BrokerId(replica.0)),
-        1 => Reader::Consumer(Isolation::ReadCommitted),
-        _ => Reader::Consumer(Isolation::ReadUncommitted),
+        _ if replica.0 >= 0 => Fetcher::Follower(BrokerId(replica.0)),
+        1 => Fetcher::Consumer(Isolation::ReadCommitted),
+        _ => Fetcher::Consumer(Isolation::ReadUncommitted),
     }
 }
 
@@ -74,7 +74,7 @@ fn session_request(request: &FetchRequest, version: i16) -> SessionRequest {
         session_id: request.session_id,
         session_epoch: request.session_epoch,
         by_id,
-        follower: matches!(reader(request, version), Reader::Follower(_)),
+        follower: matches!(reader(request, version), Fetcher::Follower(_)),
         partitions: request.topics.iter().flat_map(|topic| wanted(topic, by_id)).collect(),
         forgotten: request.forgotten_topics_data.iter().flat_map(|topic| forgotten(topic, by_id)).collect(),
     }
@@ -111,7 +111,7 @@ async fn fetch(
     call: &Call<()>,
     request: &FetchRequest,
     session: &FetchContext,
-    reader: Reader,
+    reader: Fetcher,
 ) -> Vec<Fetched> {
     let image = context.router.image();
     let view = call.view(&image);
@@ -205,12 +205,12 @@ mod tests {
 
     #[test]
     fn who_names_a_broker_is_a_follower() {
-        let uncommitted = Reader::Consumer(Isolation::ReadUncommitted);
+        let uncommitted = Fetcher::Consumer(Isolation::ReadUncommitted);
         for (version, replica, state, expected) in [
-            (4, 5, -1, Reader::Follower(BrokerId(5))),
+            (4, 5, -1, Fetcher::Follower(BrokerId(5))),
             (4, -1, -1, uncommitted),
             (4, -2, -1, uncommitted),
-            (15, -1, 5, Reader::Follower(BrokerId(5))),
+            (15, -1, 5, Fetcher::Follower(BrokerId(5))),
             (15, -1, -1, uncommitted),
         ] {
             let mut request = FetchRequest::default().with_replica_id(replica.into());

@@ -81,7 +81,7 @@ mod tests {
     use crate::{
         base::{BrokerId, ProducerEpoch, ProducerId},
         partition::{
-            AssignedRole, Assignment, FetchPartition, FetchRefusal, Isolation, PartitionState, Reader, StateError,
+            AssignedRole, Assignment, FetchPartition, FetchRefusal, Fetcher, Isolation, PartitionState, StateError,
             fetch::FetchPlan,
         },
         protocol::{
@@ -271,8 +271,8 @@ mod tests {
         let diverging =
             |epoch, end| Err(FetchRefusal::Diverging { epoch: LeaderEpoch(epoch), end_offset: Offset(end) });
         use ErrorCode as E;
-        let [uncommitted, committed] = [Isolation::ReadUncommitted, Isolation::ReadCommitted].map(Reader::Consumer);
-        let follower = Reader::Follower(BrokerId(2));
+        let [uncommitted, committed] = [Isolation::ReadUncommitted, Isolation::ReadCommitted].map(Fetcher::Consumer);
+        let follower = Fetcher::Follower(BrokerId(2));
         for (offset, current, fetched, reader, expected) in [
             (4, -1, -1, uncommitted, plan(4, 25)),
             (4, 6, -1, committed, plan(4, 25)),
@@ -291,7 +291,7 @@ mod tests {
             (15, 6, 7, uncommitted, error(E::OffsetOutOfRange)),
             (35, 6, 6, follower, plan(35, 35)),
             (3, 6, 4, follower, error(E::OffsetOutOfRange)),
-            (4, 6, 3, Reader::Follower(BrokerId(3)), error(E::NotLeaderOrFollower)),
+            (4, 6, 3, Fetcher::Follower(BrokerId(3)), error(E::NotLeaderOrFollower)),
         ] {
             let request = FetchPartition {
                 fetch_offset: Offset(offset),

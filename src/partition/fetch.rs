@@ -27,9 +27,9 @@ pub enum Isolation {
     ReadCommitted,
 }
 
-/// Who reads.
+/// Who fetches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reader {
+pub enum Fetcher {
     /// A consumer: what is committed.
     Consumer(Isolation),
     /// Another replica of the partition: all there is.
@@ -62,22 +62,22 @@ pub enum FetchRefusal {
 impl Partition {
     /// How far this reader sees.
     #[must_use]
-    pub fn visible_end(&self, reader: Reader) -> Offset {
+    pub fn visible_end(&self, reader: Fetcher) -> Offset {
         match reader {
-            Reader::Follower(_) => self.log_end_offset(),
-            Reader::Consumer(Isolation::ReadUncommitted) => self.high_watermark(),
-            Reader::Consumer(Isolation::ReadCommitted) => self.last_stable_offset(),
+            Fetcher::Follower(_) => self.log_end_offset(),
+            Fetcher::Consumer(Isolation::ReadUncommitted) => self.high_watermark(),
+            Fetcher::Consumer(Isolation::ReadCommitted) => self.last_stable_offset(),
         }
     }
 
     /// Decides what a fetch gets. Between what is visible and the log end offset there is nothing yet, but no error.
     /// # Errors  `FencedLeaderEpoch`, `UnknownLeaderEpoch`, `NotLeaderOrFollower`, `OffsetOutOfRange`; or where the
     /// reader's log diverges.
-    pub fn plan_fetch(&self, request: &FetchPartition, reader: Reader) -> Result<FetchPlan, FetchRefusal> {
+    pub fn plan_fetch(&self, request: &FetchPartition, reader: Fetcher) -> Result<FetchPlan, FetchRefusal> {
         self.check_leader_epoch(request.current_leader_epoch).map_err(FetchRefusal::Error)?;
         let allowed = match reader {
-            Reader::Consumer(_) => self.check_leads(),
-            Reader::Follower(id) => self.check_follower(id),
+            Fetcher::Consumer(_) => self.check_leads(),
+            Fetcher::Follower(id) => self.check_follower(id),
         };
         allowed.map_err(FetchRefusal::Error)?;
         let from = request.fetch_offset;

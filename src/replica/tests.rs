@@ -94,7 +94,7 @@ fn joined(records: &[Slice]) -> Bytes {
 /// One fetch of the follower: what it has not got, and how far that is committed.
 async fn pull(leader: &Replica, follower: &Replica, epoch: i32) {
     let asked = from(follower.durable_end(), epoch);
-    let fetched = leader.fetch(&asked, Reader::Follower(FOLLOWER), 1 << 20, true).await;
+    let fetched = leader.fetch(&asked, Fetcher::Follower(FOLLOWER), 1 << 20, true).await;
     assert_eq!(fetched.error, None);
     let records = joined(&fetched.records);
     follower.follow(&records, fetched.high_watermark, fetched.log_start_offset).await.unwrap();
@@ -117,7 +117,7 @@ fn an_answer_waits_for_what_its_acks_promise() {
         assert_eq!((stored.base_offset, leader.high_watermark()), (Offset(0), Offset(0)), "durable, not committed");
         leader.log().flushed(Offset(3)).await.unwrap();
         assert_eq!(all.try_recv(), None, "the follower has not got it");
-        let consumer = Reader::Consumer(Isolation::ReadUncommitted);
+        let consumer = Fetcher::Consumer(Isolation::ReadUncommitted);
         assert_eq!(leader.fetch(&from(Offset(0), 0), consumer, 1 << 20, true).await.bytes, 0, "nothing is committed");
 
         pull(&leader, &follower, 0).await;
@@ -141,10 +141,10 @@ fn a_follower_serves_nobody_and_takes_over_with_what_it_has() {
         let refused = Err(ErrorCode::NotLeaderOrFollower);
         assert_eq!(follower.append(values(&["x"]), Acks::Leader).await, Some(refused));
         assert_eq!(follower.delete_records(-1).await, Err(ErrorCode::NotLeaderOrFollower));
-        let consumer = Reader::Consumer(Isolation::ReadUncommitted);
+        let consumer = Fetcher::Consumer(Isolation::ReadUncommitted);
         let fetched = follower.fetch(&from(Offset(0), 0), consumer, 1 << 20, true).await;
         assert_eq!(fetched.error, Some(ErrorCode::NotLeaderOrFollower));
-        let stranger = leader.fetch(&from(Offset(0), 0), Reader::Follower(BrokerId(9)), 1 << 20, true).await;
+        let stranger = leader.fetch(&from(Offset(0), 0), Fetcher::Follower(BrokerId(9)), 1 << 20, true).await;
         assert_eq!(stranger.error, Some(ErrorCode::NotLeaderOrFollower));
 
         // Terms change: whoever waited at the old leader is told, and the new one goes on where its log ends.

@@ -13,7 +13,7 @@ use crate::{
     group::{GroupAnswer, GroupRequest},
     metadata::{Image, Touched},
     metrics::Snapshot,
-    partition::{FetchPartition, Isolation, Reader, ValidBatch},
+    partition::{FetchPartition, Fetcher, Isolation, ValidBatch},
     replica::{Acks, Appended, Fetched},
 };
 
@@ -33,7 +33,7 @@ pub struct FetchCall {
     /// What to read, in the order in which limits are used up.
     pub partitions: Vec<(PartitionKey, FetchPartition)>,
     /// Who reads, and so how far it may see.
-    pub reader: Reader,
+    pub reader: Fetcher,
     /// Bound on the bytes of all partitions together; the first non-empty partition may exceed it (KIP-74).
     pub max_bytes: usize,
     /// Below this many bytes the call waits.

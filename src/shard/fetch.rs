@@ -292,13 +292,13 @@ fn within_limits(mut fetched: Vec<Fetched>, call: &FetchCall) -> Vec<Fetched> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::partition::{Isolation, Reader};
+    use crate::partition::{Fetcher, Isolation};
 
     #[test]
     fn a_fetch_that_may_read_less_than_it_waits_for_does_not_wait() {
         let call = |min_bytes| FetchCall {
             partitions: Vec::new(),
-            reader: Reader::Consumer(Isolation::ReadUncommitted),
+            reader: Fetcher::Consumer(Isolation::ReadUncommitted),
             max_bytes: 1000,
             min_bytes,
             max_wait: Duration::from_secs(1),
@@ -316,7 +316,7 @@ mod tests {
     fn what_several_cores_read_together_stays_within_the_limit() {
         let call = FetchCall {
             partitions: Vec::new(),
-            reader: Reader::Consumer(Isolation::ReadUncommitted),
+            reader: Fetcher::Consumer(Isolation::ReadUncommitted),
             max_bytes: 100,
             min_bytes: 1,
             max_wait: Duration::ZERO,

@@ -10,7 +10,7 @@ use crate::{
     base::{ErrorCode, Offset, PartitionKey, ProducerId, TopicId},
     controller::asks::{CreateTopics, DeleteTopics},
     io::sim::{Faults, Simulation},
-    partition::{FetchPartition, Isolation, Reader, validate},
+    partition::{FetchPartition, Fetcher, Isolation, validate},
     protocol::compression::Compression,
     replica::{Acks, Appended, Fetched, Local},
     shard::{FetchCall, OffsetsCall, ProducePart, Router},
@@ -176,7 +176,7 @@ pub fn call(partitions: &[(PartitionKey, i64)], min_bytes: usize, max_wait: Dura
     };
     FetchCall {
         partitions: partitions.iter().map(|(key, offset)| (*key, part(*offset))).collect(),
-        reader: Reader::Consumer(Isolation::ReadUncommitted),
+        reader: Fetcher::Consumer(Isolation::ReadUncommitted),
         max_bytes: 1 << 20,
         min_bytes,
         max_wait,

@@ -121,10 +121,10 @@ MUTATIONS = [
      "    pub fn give_back(&self, bytes: u64) {\n",
      f"    pub fn give_back(&self, bytes: u64) {{\n        if {is_('leak-promise')} {{ return; }}\n"),
     ("above-high-watermark", "readers see what is not durable yet", BROKER, "src/partition/fetch.rs",
-     "            Reader::Consumer(Isolation::ReadUncommitted) => self.high_watermark(),\n",
-     "            Reader::Consumer(Isolation::ReadUncommitted) "
+     "            Fetcher::Consumer(Isolation::ReadUncommitted) => self.high_watermark(),\n",
+     "            Fetcher::Consumer(Isolation::ReadUncommitted) "
      f"if {is_('above-high-watermark')} => self.log_end_offset(),\n"
-     "            Reader::Consumer(Isolation::ReadUncommitted) => self.high_watermark(),\n"),
+     "            Fetcher::Consumer(Isolation::ReadUncommitted) => self.high_watermark(),\n"),
     ("skip-epoch", "a start after a crash begins no new leader epoch", BROKER, "src/shard/start.rs",
      "    if !recovered.report.clean {\n",
      f"    if !recovered.report.clean && !{is_('skip-epoch')} {{\n"),
