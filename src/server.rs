@@ -59,7 +59,7 @@ pub struct Options {
 
 /// Who this broker is: the same on all cores, known before anything is recovered.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub struct BrokerIdentity {
     /// The settings.
     pub config: BrokerConfig,
     /// Where the data lies.
@@ -123,7 +123,7 @@ fn serve(options: &Options, config: BrokerConfig, stop: &Stop, began: Instant) -
     let meta = step("data directory", identify(&data_dir, &config))?;
     let ports: Vec<u16> = listeners.iter().map(|(_, listener)| listener.port()).collect();
     let advertised = settings::advertised(&config, &ports);
-    let identity = Arc::new(Identity {
+    let identity = Arc::new(BrokerIdentity {
         config,
         data_dir,
         meta,

@@ -10,7 +10,7 @@ use tracing::{error, info};
 use uuid::Uuid;
 
 use super::{
-    Identity,
+    BrokerIdentity,
     executors::{CoreContext, Shard},
     gate::Gate,
 };
@@ -160,7 +160,7 @@ fn die(why: String) {
     std::process::exit(1);
 }
 
-fn broker(identity: &Identity) -> Broker {
+fn broker(identity: &BrokerIdentity) -> Broker {
     let group_bytes_max = (identity.memory_bytes / 16 * GROUPS_SIXTEENTHS) as usize;
     Broker {
         id: BrokerId(identity.meta.node_id),
@@ -170,7 +170,7 @@ fn broker(identity: &Identity) -> Broker {
     }
 }
 
-fn registration(identity: &Identity) -> Registration {
+fn registration(identity: &BrokerIdentity) -> Registration {
     let end_points = identity.advertised.iter().map(|told| BrokerEndpoint {
         name: told.listener.clone(),
         host: told.host.clone(),

@@ -9,7 +9,7 @@ use std::{
 use tracing::{info, warn};
 
 use super::{
-    Identity,
+    BrokerIdentity,
     gate::Gate,
     settings::{self, Machine},
     signals::Stop,
@@ -42,7 +42,7 @@ pub struct CoreContext {
     /// How many there are.
     pub cores: usize,
     /// Who this broker is.
-    pub identity: Arc<Identity>,
+    pub identity: Arc<BrokerIdentity>,
     /// Raise it to stop the broker in order.
     pub stop: Stop,
     /// The broker's memory for replies that are not read.
@@ -111,7 +111,7 @@ impl<S: Shard> Clone for Shared<S> {
 /// # Errors  Why it could not start, or what failed while it stopped: one line.
 pub(super) fn run<S: Shard>(
     machine: &Machine,
-    identity: &Arc<Identity>,
+    identity: &Arc<BrokerIdentity>,
     listeners: Vec<(Endpoint, BoundListener)>,
     shard: &S,
     stop: &Stop,
@@ -269,7 +269,7 @@ fn deliver<S: Shard>(shared: &Shared<S>) -> impl Fn(Accepted) + Clone + 'static 
     move |accepted| mailboxes[accepted.core()].put(accepted)
 }
 
-fn say_ready(identity: &Identity, addresses: &[String]) {
+fn say_ready(identity: &BrokerIdentity, addresses: &[String]) {
     let id = identity.meta.node_id;
     // Tools that start Kafka in tests wait for these words.
     info!("[BrokerLifecycleManager id={id}] The broker has been unfenced. Transitioning from RECOVERY to RUNNING.");
@@ -432,7 +432,7 @@ mod tests {
         let listener = BoundListener::bind(&endpoint).unwrap();
         let address = listener.addresses()[0];
         let id = String::new;
-        let identity = Identity {
+        let identity = BrokerIdentity {
             config: load_config(None, &[]).unwrap().config,
             data_dir: PathBuf::new(),
             meta: MetaProperties { cluster_id: id(), node_id: 1, directory_id: id() },
