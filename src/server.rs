@@ -80,27 +80,27 @@ pub struct BrokerIdentity {
 
 /// Why the broker does not run: one line that says what is wrong and what to do.
 #[derive(Debug)]
-pub struct StartError {
+pub struct RunError {
     step: &'static str,
     why: String,
 }
 
-impl fmt::Display for StartError {
+impl fmt::Display for RunError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}: {}", self.step, self.why)
     }
 }
 
-impl std::error::Error for StartError {}
+impl std::error::Error for RunError {}
 
 /// Names the step that fails.
-fn step<T, E: fmt::Display>(name: &'static str, result: Result<T, E>) -> Result<T, StartError> {
-    result.map_err(|error| StartError { step: name, why: error.to_string() })
+fn step<T, E: fmt::Display>(name: &'static str, result: Result<T, E>) -> Result<T, RunError> {
+    result.map_err(|error| RunError { step: name, why: error.to_string() })
 }
 
 /// Runs a broker in this process until a signal stops it.
 /// # Errors  Why it could not start, or what failed while it stopped.
-pub fn run(options: Options) -> Result<(), StartError> {
+pub fn run(options: Options) -> Result<(), RunError> {
     let began = Instant::now();
     let stop = Stop::default();
     step("signals", signals::watch(stop.clone()))?;
@@ -113,7 +113,7 @@ pub fn run(options: Options) -> Result<(), StartError> {
 }
 
 /// The steps after the configuration is known. What a step takes is given back when it goes out of scope, in reverse.
-fn serve(options: &Options, config: BrokerConfig, stop: &Stop, began: Instant) -> Result<(), StartError> {
+fn serve(options: &Options, config: BrokerConfig, stop: &Stop, began: Instant) -> Result<(), RunError> {
     let machine = step("machine", settings::Machine::look(options, &config))?;
     info!(cores = ?machine.plan.0, memory_mib = machine.memory_bytes >> 20, "starting");
     let listeners = step("listeners", bind(&config))?;
