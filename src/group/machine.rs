@@ -26,7 +26,7 @@ use crate::{
     base::{ErrorCode, RawRecord, Set, Timestamp},
     metadata::Image,
     protocol::{
-        offsets_records::{self, GroupValue, Key, OffsetValue},
+        offsets_records::{self, GroupValue, OffsetValue, RecordKey},
         primitives::{DecodeError, STRING_BYTES_MAX},
     },
 };
@@ -338,15 +338,15 @@ impl Groups {
     /// # Errors  A record that is not readable. It changed nothing, and the next one may be taken in.
     pub fn replay(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), DecodeError> {
         let (id, change) = match (offsets_records::read_key(key)?, value) {
-            (Key::Other(_), _) => return Ok(()),
-            (Key::Offset { group, topic, partition }, value) => {
+            (RecordKey::Other(_), _) => return Ok(()),
+            (RecordKey::Offset { group, topic, partition }, value) => {
                 let value = value.map(OffsetValue::read).transpose()?;
                 (group, Change::Offset { topic, partition, value })
             }
-            (Key::Group { group }, Some(value)) => {
+            (RecordKey::Group { group }, Some(value)) => {
                 (group, Change::Classic(Some((GroupValue::read(value)?, Bytes::copy_from_slice(value)))))
             }
-            (Key::Group { group }, None) => (group, Change::Classic(None)),
+            (RecordKey::Group { group }, None) => (group, Change::Classic(None)),
         };
         let group = self.insert_group(&id);
         let (bytes_before, woken_before) = (group.bytes(), group.wakes_at());

@@ -32,7 +32,7 @@ use super::{Effects, GroupAnswer, GroupConfig, GroupRequest, Groups, Joiner};
 use crate::{
     base::{ErrorCode, RawRecord, Timestamp},
     protocol::{
-        offsets_records::{self, GroupValue, Key, OffsetValue},
+        offsets_records::{self, GroupValue, OffsetValue, RecordKey},
         primitives::Writer,
     },
 };
@@ -452,13 +452,13 @@ fn shown_answer(answer: &GroupAnswer) -> String {
 
 fn shown_record(key: &[u8], value: Option<&[u8]>) -> String {
     match (offsets_records::read_key(key).expect("our own key"), value) {
-        (Key::Offset { group, topic, partition }, Some(value)) => {
+        (RecordKey::Offset { group, topic, partition }, Some(value)) => {
             let value = OffsetValue::read(value).expect("our own value");
             let expires = value.expire_timestamp.map(|at| format!(" expires={at}")).unwrap_or_default();
             format!("+ {}:{}/{partition}={}{expires}", &*group, &*topic, value.offset)
         }
-        (Key::Offset { group, topic, partition }, None) => format!("- {}:{}/{partition}", &*group, &*topic),
-        (Key::Group { group }, Some(value)) => {
+        (RecordKey::Offset { group, topic, partition }, None) => format!("- {}:{}/{partition}", &*group, &*topic),
+        (RecordKey::Group { group }, Some(value)) => {
             let value = GroupValue::read(value).expect("our own value");
             let members: Vec<String> = value
                 .members
@@ -467,7 +467,7 @@ fn shown_record(key: &[u8], value: Option<&[u8]>) -> String {
                 .collect();
             format!("+ {} gen={} [{}]", &*group, value.generation, members.join(" "))
         }
-        (Key::Group { group }, None) => format!("- {}", &*group),
-        (Key::Other(kind), _) => panic!("we write no records of type {kind}"),
+        (RecordKey::Group { group }, None) => format!("- {}", &*group),
+        (RecordKey::Other(kind), _) => panic!("we write no records of type {kind}"),
     }
 }

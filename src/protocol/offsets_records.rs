@@ -17,7 +17,7 @@ const GROUP_KEY: i16 = 2;
 
 /// What a record is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Key {
+pub enum RecordKey {
     /// The offset that a group committed for a partition.
     Offset {
         /// The group's id.
@@ -93,14 +93,16 @@ pub struct MemberValue {
 
 /// Reads a record's key.
 /// # Errors  When the bytes end early, or go on behind the key.
-pub fn read_key(bytes: &[u8]) -> Result<Key, DecodeError> {
+pub fn read_key(bytes: &[u8]) -> Result<RecordKey, DecodeError> {
     let mut reader = Reader::new(bytes);
     let key = match reader.i16()? {
-        LEGACY_OFFSET_KEY | OFFSET_KEY => {
-            Key::Offset { group: owned(reader.string()?), topic: owned(reader.string()?), partition: reader.i32()? }
-        }
-        GROUP_KEY => Key::Group { group: owned(reader.string()?) },
-        other => return Ok(Key::Other(other)),
+        LEGACY_OFFSET_KEY | OFFSET_KEY => RecordKey::Offset {
+            group: owned(reader.string()?),
+            topic: owned(reader.string()?),
+            partition: reader.i32()?,
+        },
+        GROUP_KEY => RecordKey::Group { group: owned(reader.string()?) },
+        other => return Ok(RecordKey::Other(other)),
     };
     reader.end()?;
     Ok(key)
@@ -315,7 +317,7 @@ mod tests {
     fn offsets_have_kafkas_bytes_and_read_back() {
         let key = offset_key("g", "t", 5);
         assert_eq!(hex(&key), "0001".to_owned() + "000167" + "000174" + "00000005");
-        assert_eq!(read_key(&key), Ok(Key::Offset { group: text("g"), topic: text("t"), partition: 5 }));
+        assert_eq!(read_key(&key), Ok(RecordKey::Offset { group: text("g"), topic: text("t"), partition: 5 }));
 
         let value = offset();
         let id = "00000000000000000000000000000007";
@@ -337,8 +339,8 @@ mod tests {
     fn groups_have_kafkas_bytes_and_read_back() {
         let key = group_key("g");
         assert_eq!(hex(&key), "0002000167");
-        assert_eq!(read_key(&key), Ok(Key::Group { group: text("g") }));
-        assert_eq!(read_key(&[0, 3, 9, 9]), Ok(Key::Other(3)));
+        assert_eq!(read_key(&key), Ok(RecordKey::Group { group: text("g") }));
+        assert_eq!(read_key(&[0, 3, 9, 9]), Ok(RecordKey::Other(3)));
 
         let value = GroupValue {
             protocol_type: text("consumer"),
