@@ -21,7 +21,7 @@ impl Log {
         assert!(batch.len() <= reserved && batch.len() == info.bytes as usize, "a reservation fits its batch");
         let core = &self.core;
         let mut state = self.state_mut();
-        let durability = state.config.durability;
+        let durability = state.config().durability;
         let Placed { seal, head, changes } = state.append(batch, info, |capacity| core.io.disk.allocate(capacity));
         let released = state.release(reserved);
         drop(state);

@@ -94,7 +94,7 @@ async fn write_job(core: &Rc<Core>, job: Vec<(Part, FileWrite)>) {
     for (Part { log, pieces }, written) in parts.iter().zip(core.io.disk.write_files(writes).await) {
         match written {
             Ok(length) => {
-                log.state_mut().has_directory = true;
+                log.state_mut().made_directory();
                 log.allocated(pieces[0].segment, length);
                 pieces.iter().for_each(|piece| wrote(core, log, piece));
             }

@@ -70,7 +70,7 @@ impl CoreLog {
         let failed = |error: io::Error| LogError::at(&core.directory, &error);
         core.gate.sync(&core.io).await.map_err(failed)?;
         core.journal.ring.close().await.map_err(failed)?;
-        let partitions = logs.iter().filter(|log| log.state().dead.is_none()).map(|log| Stopped {
+        let partitions = logs.iter().filter(|log| log.state().dead().is_none()).map(|log| Stopped {
             topic: log.name().to_owned(),
             partition: log.key().partition,
             log_start: log.log_start_offset(),
@@ -145,13 +145,13 @@ fn bytes_of(file: &FileLeft) -> usize {
 /// The active segment, cut to its size, and what Kafka keeps beside it.
 fn export(core: &Core, log: &Log) -> Vec<FileLeft> {
     let state = log.state();
-    if !state.has_directory || state.dead.is_some() {
+    if !state.has_directory() || state.dead().is_some() {
         return Vec::new();
     }
     let active = state.active();
     let (base, size) = (active.base, u64::from(active.size));
     let mut files = vec![FileLeft { path: log.file(&file_name(base, "log")), left: Left::Cut(size) }];
-    if !state.exports_stale {
+    if !state.exports_stale() {
         return files;
     }
     if let Some(mut index) = active.index.clone() {

@@ -238,8 +238,8 @@ impl Core {
             let Some(placing) = self.placing(slot) else { continue };
             let (changes, records) = {
                 let mut placing = placing.borrow_mut();
-                let before = placing.durable;
-                (placing.journaled(end), placing.durable.0 - before.0)
+                let before = placing.durable();
+                (placing.journaled(end), placing.durable().0 - before.0)
             };
             self.io.metrics.add(Counter::FlushedRecords, records.unsigned_abs());
             self.settle(slot, changes);

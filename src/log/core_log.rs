@@ -50,7 +50,9 @@ impl CoreLog {
             let log = Log::restored(&core, &image, config);
             let mut encoded = Vec::new();
             image.encode(&mut encoded);
-            log.state_mut().encoded = image.is_kept().then(|| encoded.into());
+            if image.is_kept() {
+                log.state_mut().keep_encoded(encoded);
+            }
             if let Some(error) = offline {
                 log.kill(error);
             }
@@ -154,8 +156,8 @@ impl CoreLog {
             let state = log.state();
             state.has_its_room().map_err(|why| format!("{}: {why}", log.name()))?;
             promised += state.outstanding();
-            reserved += state.reserved_bytes;
-            for chunk in &state.chunks.0 {
+            reserved += state.reserved_bytes();
+            for chunk in &state.chunks().0 {
                 dirty += chunk.tail.published() - chunk.written;
                 chunks += chunk.capacity();
             }

@@ -75,7 +75,7 @@ fn take_full(logs: &Logs, max: usize) -> Vec<Rc<Log>> {
     let count = full.len().min(max);
     let slots: Vec<Slot> = full.drain(..count).collect();
     let logs = logs.at(&slots);
-    logs.iter().for_each(|log| log.state_mut().listed_full = false);
+    logs.iter().for_each(|log| log.state_mut().taken_off_full());
     logs
 }
 
@@ -89,7 +89,7 @@ pub async fn round(logs: &Rc<Logs>) -> Result<(), RoundError> {
     let mut captured = Vec::with_capacity(dirty.len());
     let mut pace = Pace::new(&core.io);
     for log in &dirty {
-        log.state_mut().listed_dirty = false;
+        log.state_mut().taken_off_dirty();
         captured.push(capture(core, log));
         pace.step().await;
     }
@@ -143,14 +143,14 @@ async fn finish_round(
         // A partition that was deleted meanwhile, or whose files fail, keeps what the last checkpoint said.
         let Some(captured) = captured.filter(|_| log.state().alive().is_ok()) else { continue };
         let Captured { mut image, generation } = captured;
-        image.has_directory = log.state().has_directory;
+        image.has_directory = log.state().has_directory();
         // What was done since to a log that was cut was done to other segments.
         if log.state().generation() == generation {
             complete(&mut image, log);
         }
         let mut encoded = Vec::new();
         image.encode(&mut encoded);
-        log.state_mut().encoded = Some(encoded.into());
+        log.state_mut().keep_encoded(encoded);
     }
     core.gate.sync(&core.io).await.map_err(RoundError::Disk)?;
     next_checkpoint(logs, first_sequence).await?;
@@ -165,7 +165,7 @@ async fn finish_round(
 fn complete(image: &mut LogImage, log: &Log) {
     let state = log.state();
     for segment in &mut image.segments {
-        let now = state.segments.iter().find(|other| other.base == segment.base);
+        let now = state.segments().iter().find(|other| other.base == segment.base);
         if now.is_some_and(|now| now.finished && now.size == segment.size) {
             segment.sealed = true;
             segment.finished = true;
@@ -179,7 +179,7 @@ fn complete(image: &mut LogImage, log: &Log) {
 /// Writes the next one of the two checkpoint files, durably.
 async fn next_checkpoint(logs: &Logs, first_sequence: u64) -> Result<(), RoundError> {
     let core = &logs.core;
-    let images: Vec<Rc<[u8]>> = logs.all().iter().filter_map(|log| log.state().encoded.clone()).collect();
+    let images: Vec<Rc<[u8]>> = logs.all().iter().filter_map(|log| log.state().encoded().clone()).collect();
     let generation = core.generation.get() + 1;
     let head = CheckpointHead { incarnation: &core.incarnation, core: core.number, generation, first_sequence };
     let path = core.directory.join(checkpoint_name(&core.incarnation, core.number, generation));
@@ -224,7 +224,7 @@ pub async fn write_all(core: &Rc<Core>, logs: &[Rc<Log>], what: What) -> Result<
                 Ok(()) => {}
                 Err(LogError::Full) => full = true,
                 Err(LogError::Deleted | LogError::Stopping | LogError::OffsetOutOfRange) => {}
-                Err(_) if log.state().dead.is_some() => {}
+                Err(_) if log.state().dead().is_some() => {}
                 Err(error @ (LogError::Io { .. } | LogError::Corrupt { .. })) => {
                     offline::fail(log, error);
                 }
@@ -314,7 +314,7 @@ fn next_piece(log: &Log, what: What, upto: (SegmentId, u32)) -> Result<Option<Pi
     let state = log.state();
     state.alive()?;
     let active = state.active().id();
-    let piece = state.chunks.0.iter().find(|chunk| {
+    let piece = state.chunks().0.iter().find(|chunk| {
         let whole = chunk.is_full() || chunk.segment != active;
         let dirty = !chunk.is_clean() && (chunk.segment, chunk.start + chunk.written as u32) < upto;
         dirty && (whole || what == What::Everything)
@@ -324,7 +324,7 @@ fn next_piece(log: &Log, what: What, upto: (SegmentId, u32)) -> Result<Option<Pi
 
 /// All that the log's segments lack, in the order of the file.
 pub fn dirty_pieces(log: &Log) -> Vec<Piece> {
-    log.state().chunks.0.iter().filter(|chunk| !chunk.is_clean()).map(Piece::of).collect()
+    log.state().chunks().0.iter().filter(|chunk| !chunk.is_clean()).map(Piece::of).collect()
 }
 
 /// Notes that a piece lies in its segment.
@@ -380,7 +380,7 @@ async fn finish_segments(core: &Rc<Core>, log: &Rc<Log>) -> Result<(), LogError>
             let state = log.state();
             state.alive()?;
             let segment = state
-                .segments
+                .segments()
                 .iter()
                 .find(|segment| segment.sealed && !segment.finished && segment.written == segment.size);
             segment.map(|segment| (segment.id(), segment.size, segment.index.clone()))
@@ -411,11 +411,7 @@ async fn finish_segment(
         });
         left.await.map_err(|error| log.file_error(segment.base, &error))?;
     }
-    if let Some(there) = log.state_mut().segment_mut(segment) {
-        there.finished = true;
-        there.index_crc = sum;
-        there.index = None;
-    }
+    log.state_mut().finished(segment, sum);
     log.allocated(segment, u64::from(size));
     Ok(())
 }

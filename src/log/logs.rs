@@ -36,7 +36,7 @@ impl Logs {
     pub fn at(&self, slots: &[Slot]) -> Vec<Rc<Log>> {
         let by_key = self.by_key.borrow();
         let placings = slots.iter().filter_map(|slot| self.core.placing(*slot));
-        placings.filter_map(|placing| by_key.get(&placing.borrow().key).cloned()).collect()
+        placings.filter_map(|placing| by_key.get(&placing.borrow().key()).cloned()).collect()
     }
 
     pub fn all(&self) -> Vec<Rc<Log>> {

@@ -11,7 +11,7 @@ use crate::log::{core::Failed, partition_log::Log, placing::CoreChanges, segment
 
 /// Ends the partition's service at once. What is on its way to the journal still counts once it is there.
 pub fn fail(log: &Rc<Log>, error: LogError) {
-    if log.state().dead.is_some() {
+    if log.state().dead().is_some() {
         return;
     }
     let core = &log.core;

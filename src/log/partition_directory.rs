@@ -72,18 +72,18 @@ impl Log {
     /// What the partition's directory holds, whoever makes it. `None` if it is there.
     pub(super) fn directory_mark(&self) -> Option<DirectoryMark> {
         let bytes = partition_metadata(self.key().topic_id).into_bytes();
-        (!self.state().has_directory).then(|| DirectoryMark { path: self.file(PARTITION_METADATA), bytes })
+        (!self.state().has_directory()).then(|| DirectoryMark { path: self.file(PARTITION_METADATA), bytes })
     }
 
     /// Makes the partition's directory unless it is there.
     pub(super) async fn ensure_directory(&self) -> io::Result<()> {
-        if self.state().has_directory {
+        if self.state().has_directory() {
             return Ok(());
         }
         let _turn = self.making_directory.acquire(1).await;
-        if !self.state().has_directory {
+        if !self.state().has_directory() {
             make_partition(&self.core, self).await?;
-            self.state_mut().has_directory = true;
+            self.state_mut().made_directory();
         }
         Ok(())
     }

@@ -58,7 +58,7 @@ impl Log {
     }
 
     fn with(core: &Rc<Core>, name: &str, placing: Placing) -> Rc<Self> {
-        let key = placing.key;
+        let key = placing.key();
         let (slot, state) = core.add(placing);
         Rc::new(Self {
             key,
@@ -110,19 +110,19 @@ impl Log {
     /// The first offset that is still there.
     #[must_use]
     pub fn log_start_offset(&self) -> Offset {
-        self.state().log_start
+        self.state().log_start()
     }
 
     /// The offset that the next record gets.
     #[must_use]
     pub fn log_end_offset(&self) -> Offset {
-        self.state().end
+        self.state().end()
     }
 
     /// Everything below is as durable as the partition's `durability` asks for.
     #[must_use]
     pub fn durable_end(&self) -> Offset {
-        self.state().durable
+        self.state().durable()
     }
 
     /// Bytes of record batches.
@@ -134,7 +134,7 @@ impl Log {
 
     /// New settings; they act from the next append and the next housekeeping on.
     pub fn set_config(&self, config: LogConfig) {
-        self.state_mut().config = config;
+        self.state_mut().set_config(config);
     }
 
     /// What retention may not pass. Without it everything durable counts as committed, as with a single replica.
@@ -199,11 +199,11 @@ impl Log {
 
     /// Keeps the tail in memory, as a reservation does; for recovery.
     pub(super) fn pin(&self) {
-        self.state_mut().reservations += 1;
+        self.state_mut().pin();
     }
 
     pub(super) fn unpin(&self) {
-        self.state_mut().reservations -= 1;
+        self.state_mut().unpin();
     }
 
     /// Resolves when everything below `end` is as durable as the partition's `durability` asks for, also if it was cut off since.
@@ -212,7 +212,7 @@ impl Log {
     pub fn flushed(&self, end: Offset) -> impl Future<Output = Result<(), LogError>> {
         let cuts = {
             let state = self.state();
-            (end <= state.end).then_some(state.cuts)
+            (end <= state.end()).then_some(state.cuts())
         };
         poll_fn(move |context| self.state_mut().poll_durable(end, cuts, context.waker()))
     }
@@ -247,13 +247,13 @@ impl Log {
     /// Why nothing of the partition is served until the next start, if its files have failed.
     #[must_use]
     pub fn offline(&self) -> Option<LogError> {
-        self.state().dead.clone().filter(|why| matches!(why, LogError::Io { .. } | LogError::Corrupt { .. }))
+        self.state().dead().cloned().filter(|why| matches!(why, LogError::Io { .. } | LogError::Corrupt { .. }))
     }
 
     /// Whether the partition's files have failed.
     #[must_use]
     pub fn is_offline(&self) -> bool {
-        matches!(self.state().dead, Some(LogError::Io { .. } | LogError::Corrupt { .. }))
+        matches!(self.state().dead(), Some(LogError::Io { .. } | LogError::Corrupt { .. }))
     }
 
     /// Says that somebody works on the partition's files by their names, until the guard is dropped. A deletion waits

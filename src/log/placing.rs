@@ -2,6 +2,7 @@
 //! what a change brings with it for the core's books and lists is a value, [`CoreChanges`].
 
 mod cut;
+mod look;
 
 use std::{
     collections::VecDeque,
@@ -10,10 +11,10 @@ use std::{
 };
 
 use crate::{
-    base::{Offset, PartitionKey, copied},
+    base::{Offset, PartitionKey, Timestamp, copied},
     io::Buffer,
     log::{
-        chunk::{Chunk, Chunks, Place},
+        chunk::{Chunk, Chunks},
         image::{LogImage, SegmentImage},
         journal::entry::{AppendHead, Entry},
         segment::{Segment, SegmentId},
@@ -47,41 +48,41 @@ pub struct CoreChanges {
 
 /// A partition's state in memory.
 pub struct Placing {
-    pub key: PartitionKey,
-    pub config: LogConfig,
-    pub log_start: Offset,
+    key: PartitionKey,
+    config: LogConfig,
+    log_start: Offset,
     /// A log start that the journal has heard of, but perhaps not durably.
-    pub announced_start: Offset,
-    pub end: Offset,
-    pub durable: Offset,
+    announced_start: Offset,
+    end: Offset,
+    durable: Offset,
     /// Ascending; there is always an active one, the last.
-    pub segments: VecDeque<Segment>,
-    pub chunks: Chunks,
+    segments: VecDeque<Segment>,
+    chunks: Chunks,
     /// Reservations that have not become appends: bytes and number.
-    pub reserved_bytes: usize,
-    pub reservations: usize,
+    reserved_bytes: usize,
+    reservations: usize,
     waiters: Vec<(Offset, Waker)>,
     /// Of the segment that was cut shorter or replaced last.
     generation: u32,
     /// How often the log was cut.
-    pub cuts: u64,
+    cuts: u64,
     /// The journal has not heard durably yet that the log was cut: what comes behind the cut is written over what was there.
-    pub cutting: bool,
+    cutting: bool,
     /// Segments that were cut off may lie in the directory under their names still.
-    pub has_cut_off: bool,
-    pub dead: Option<LogError>,
-    pub has_directory: bool,
+    has_cut_off: bool,
+    dead: Option<LogError>,
+    has_directory: bool,
     /// In the core's list of logs that a checkpoint must cover.
-    pub listed_dirty: bool,
-    pub listed_full: bool,
-    pub listed_flushed: bool,
-    pub listed_tail: bool,
+    listed_dirty: bool,
+    listed_full: bool,
+    listed_flushed: bool,
+    listed_tail: bool,
     /// The image that the last checkpoint holds.
-    pub encoded: Option<Rc<[u8]>>,
+    encoded: Option<Rc<[u8]>>,
     /// Kafka's side files do not tell the truth any more.
-    pub exports_stale: bool,
+    exports_stale: bool,
     /// Leftovers of an earlier life in the directory have been looked for.
-    pub swept: bool,
+    swept: bool,
 }
 
 /// A batch that was put where it belongs.
@@ -150,65 +151,12 @@ impl Placing {
         }
     }
 
-    pub fn active(&self) -> &Segment {
-        self.segments.back().expect("there is always an active segment")
-    }
-
-    pub fn active_mut(&mut self) -> &mut Segment {
+    fn active_mut(&mut self) -> &mut Segment {
         self.segments.back_mut().expect("there is always an active segment")
     }
 
-    pub fn alive(&self) -> Result<(), LogError> {
-        self.dead.clone().map_or(Ok(()), Err)
-    }
-
-    /// Whether the block in which the active segment ends is in memory.
-    pub fn tail_is_loaded(&self) -> bool {
-        let active = self.active();
-        self.chunks.reaches(active.id(), active.size)
-    }
-
-    /// How often segments were cut or replaced: what was looked up before does not hold.
-    pub fn generation(&self) -> u32 {
-        self.generation
-    }
-
-    /// What was promised to segments and is not allocated yet.
-    #[cfg(test)]
-    pub fn outstanding(&self) -> u64 {
-        self.segments.iter().map(Segment::outstanding).sum()
-    }
-
-    pub fn size_bytes(&self) -> u64 {
-        self.segments.iter().map(|segment| u64::from(segment.size)).sum()
-    }
-
-    /// Index of the segment that holds `offset`, or the first one.
-    pub fn segment_of(&self, offset: Offset) -> usize {
-        self.segments.partition_point(|segment| segment.base <= offset).saturating_sub(1)
-    }
-
-    /// The segment, if it is still what it was.
-    pub fn segment(&self, id: SegmentId) -> Option<&Segment> {
-        self.segments.iter().find(|segment| segment.id() == id)
-    }
-
-    pub fn segment_mut(&mut self, id: SegmentId) -> Option<&mut Segment> {
+    fn segment_mut(&mut self, id: SegmentId) -> Option<&mut Segment> {
         self.segments.iter_mut().find(|segment| segment.id() == id)
-    }
-
-    /// The batch that contains `offset`, or the next one if none does. `None` if it is not in memory.
-    pub fn find(&self, offset: Offset) -> Option<Place> {
-        let place = self.chunks.find(offset)?;
-        if place.head.base_offset > offset {
-            // What lies between them may not be in memory: it was replaced, or is the front of one that was cut.
-            let between = self.segment_of(offset)..self.segment_of(place.head.base_offset);
-            let in_memory = |segment: &Segment| self.chunks.reaches_back(segment.id(), offset);
-            if !self.segments.range(between).all(in_memory) {
-                return None;
-            }
-        }
-        Some(place)
     }
 
     /// Puts a batch behind the others, in a new segment if the active one has had enough.
@@ -346,11 +294,6 @@ impl Placing {
         (self.key, self.durable)
     }
 
-    /// Whether an append has to wait: the log was cut, and the journal has not heard of it durably.
-    pub fn is_cutting(&self) -> bool {
-        self.cutting && self.dead.is_none()
-    }
-
     /// Whether everything below `end` counts, or did when the log was cut; `cuts` is how often it had been cut when there was as
     /// much. If not yet, `waker` is woken when it does.
     pub fn poll_durable(&mut self, end: Offset, cuts: Option<u64>, waker: &Waker) -> Poll<Result<(), LogError>> {
@@ -388,6 +331,90 @@ impl Placing {
         let before = active.outstanding();
         active.need_no_more_than(needed);
         CoreChanges { unpromised: before - active.outstanding(), ..CoreChanges::default() }
+    }
+
+    /// The log was cut: no append until [`end_cut`](Self::end_cut). Returns which one of its cuts it is.
+    pub fn begin_cut(&mut self) -> u64 {
+        self.cutting = true;
+        self.cuts
+    }
+
+    /// The journal has the cut.
+    pub fn end_cut(&mut self) {
+        self.cutting = false;
+    }
+
+    /// Whether segments that were cut off may have their names still.
+    pub fn names_are_left(&mut self, left: bool) {
+        self.has_cut_off = left;
+    }
+
+    pub fn set_config(&mut self, config: LogConfig) {
+        self.config = config;
+    }
+
+    /// Keeps the tail in memory, as a reservation does.
+    pub fn pin(&mut self) {
+        self.reservations += 1;
+    }
+
+    pub fn unpin(&mut self) {
+        self.reservations -= 1;
+    }
+
+    /// The journal hears of a log start.
+    pub fn announce_start(&mut self, start: Offset) -> CoreChanges {
+        self.announced_start = self.announced_start.max(start);
+        self.list()
+    }
+
+    /// The journal has the log start.
+    pub fn move_start(&mut self, start: Offset) {
+        self.log_start = self.log_start.max(start);
+        self.announced_start = self.announced_start.max(self.log_start);
+    }
+
+    pub fn made_directory(&mut self) {
+        self.has_directory = true;
+    }
+
+    /// The directory is looked through for what an earlier life has left.
+    pub fn begin_sweep(&mut self) {
+        self.swept = true;
+    }
+
+    /// The next checkpoint says this of the log.
+    pub fn keep_encoded(&mut self, image: Vec<u8>) {
+        self.encoded = Some(image.into());
+    }
+
+    /// The log is on the core's list no more.
+    pub fn taken_off_dirty(&mut self) {
+        self.listed_dirty = false;
+    }
+
+    pub fn taken_off_full(&mut self) {
+        self.listed_full = false;
+    }
+
+    /// A sealed segment's file has its length, and its index files are there, of which this is the sum.
+    pub fn finished(&mut self, segment: SegmentId, index_crc: Option<u32>) {
+        if let Some(segment) = self.segment_mut(segment) {
+            segment.finished = true;
+            segment.index_crc = index_crc;
+            segment.index = None;
+        }
+    }
+
+    /// When a segment's file was written to last. False if it has been, or will be, since somebody looked.
+    pub fn note_modified(&mut self, segment: SegmentId, modified: Timestamp) -> bool {
+        match self.segment_mut(segment).filter(|segment| segment.written == segment.size) {
+            Some(segment) => {
+                segment.modified = Some(modified);
+                true
+            }
+            None => false,
+        }
     }
 
     /// Ends the log's life. Whoever waited is woken to hear why.

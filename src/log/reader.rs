@@ -75,15 +75,15 @@ impl Log {
     #[must_use]
     pub fn read_cached(&self, from: Offset, max_bytes: usize, upto: Offset, min_one: bool) -> Option<Read> {
         let state = self.state();
-        if from >= upto.min(state.end) && from >= state.log_start {
+        if from >= upto.min(state.end()) && from >= state.log_start() {
             return Some(Read::default());
         }
-        if from < state.log_start {
+        if from < state.log_start() {
             return None;
         }
         let wish = Wish { from, max_bytes, upto, min_one };
         let place = state.find(from)?;
-        Some(from_memory(&state.chunks, &place, wish))
+        Some(from_memory(state.chunks(), &place, wish))
     }
 
     /// Reads whole batches from the one that contains `from`, as many as fit `max_bytes` and lie below `upto`; fewer if
@@ -105,7 +105,7 @@ impl Log {
         {
             let state = self.state();
             state.alive()?;
-            if from < state.log_start || from > state.end {
+            if from < state.log_start() || from > state.end() {
                 return Err(LogError::OffsetOutOfRange);
             }
         }
@@ -158,7 +158,7 @@ impl Log {
         let Some(found) = self.walk(start, wish.from).await? else { return Ok(Read::default()) };
         let Found { place, extent } = found;
         let Some(extent) = extent else {
-            return Ok(from_memory(&self.state().chunks, &place, wish));
+            return Ok(from_memory(self.state().chunks(), &place, wish));
         };
         if !wish.accepts(&place.head, 0) {
             // What is not wanted may be what is damaged: the same answer for ever would tell nobody.
@@ -228,12 +228,12 @@ impl Log {
             if position >= size {
                 // The segment is over, and what was asked for lies behind it: nothing is missing in between.
                 let state = self.state();
-                let next = state.segments.iter().find(|it| it.base > segment.base);
+                let next = state.segments().iter().find(|it| it.base > segment.base);
                 let follows = match expected {
-                    Expected::First(offset) => next.map_or(state.end, |next| next.base) == offset,
+                    Expected::First(offset) => next.map_or(state.end(), |next| next.base) == offset,
                     Expected::Last(_) => false,
                 };
-                if !follows || (next.is_none() && from < state.end) {
+                if !follows || (next.is_none() && from < state.end()) {
                     return Err(corrupt(segment.base, position));
                 }
                 let Some(next) = next else { return Ok(None) };
@@ -266,7 +266,7 @@ impl Log {
     ) -> Result<(Head, Option<Extent>), LogError> {
         let in_memory = {
             let state = self.state();
-            state.chunks.holds(segment, position).then(|| state.chunks.head(segment, position))
+            state.chunks().holds(segment, position).then(|| state.chunks().head(segment, position))
         };
         match in_memory {
             Some(head) => Ok((head.ok_or(corrupt(segment.base, position))?, None)),
@@ -279,7 +279,7 @@ impl Log {
         let (size, mut front) = {
             let state = self.state();
             let there = state.segment(segment).ok_or(LogError::OffsetOutOfRange)?;
-            (there.size, Segment::new(segment.base, &state.config))
+            (there.size, Segment::new(segment.base, state.config()))
         };
         let mut next = segment.base;
         while front.size < size && next < end {
@@ -364,7 +364,7 @@ impl Log {
     fn on_disk(&self, segment: SegmentId) -> Result<u32, LogError> {
         let state = self.state();
         let there = state.segment(segment).ok_or(LogError::OffsetOutOfRange)?;
-        Ok(state.chunks.first_position(segment).unwrap_or(there.size).min(there.written))
+        Ok(state.chunks().first_position(segment).unwrap_or(there.size).min(there.written))
     }
 
     /// `start..end` of a segment, some of it on disk and some in memory.
@@ -380,10 +380,10 @@ impl Log {
             let state = self.state();
             // Cut shorter while its front was read.
             state.segment(segment).ok_or(LogError::OffsetOutOfRange)?;
-            if !state.chunks.holds(segment, border) || !state.chunks.holds(segment, end - 1) {
+            if !state.chunks().holds(segment, border) || !state.chunks().holds(segment, end - 1) {
                 return Err(corrupt(segment.base, border));
             }
-            slices.extend(state.chunks.slices(segment, border, end));
+            slices.extend(state.chunks().slices(segment, border, end));
         }
         Ok(slices)
     }
@@ -435,7 +435,7 @@ impl Log {
     async fn look_up(self: &Rc<Self>, from: Offset) -> Result<Start, LogError> {
         let (segment, entry) = {
             let state = self.segment_is_there(from)?;
-            let segment = &state.segments[state.segment_of(from)];
+            let segment = &state.segments()[state.segment_of(from)];
             let offset = relative(segment.base, from).unwrap_or(u32::MAX);
             (segment.id(), segment.index.as_ref().map(|index| index.entry(offset)))
         };
@@ -450,15 +450,15 @@ impl Log {
     /// would find what comes behind.
     fn segment_is_there(&self, from: Offset) -> Result<Ref<'_, Placing>, LogError> {
         let state = self.state();
-        if from < state.log_start { Err(LogError::OffsetOutOfRange) } else { Ok(state) }
+        if from < state.log_start() { Err(LogError::OffsetOutOfRange) } else { Ok(state) }
     }
 
     /// As [`look_up`](Self::look_up), but trusts no index that lay on the disk.
     async fn look_up_anew(self: &Rc<Self>, from: Offset) -> Result<Start, LogError> {
         let (segment, size, in_memory, interval) = {
             let state = self.segment_is_there(from)?;
-            let segment = &state.segments[state.segment_of(from)];
-            (segment.id(), segment.size, segment.index.is_some(), state.config.index_interval_bytes)
+            let segment = &state.segments()[state.segment_of(from)];
+            (segment.id(), segment.size, segment.index.is_some(), state.config().index_interval_bytes)
         };
         if in_memory {
             return self.look_up(from).await;
@@ -476,7 +476,7 @@ impl Log {
         let (size, sum, interval) = {
             let state = self.state();
             let there = state.segment(segment).ok_or(LogError::OffsetOutOfRange)?;
-            (there.size, there.index_crc, state.config.index_interval_bytes)
+            (there.size, there.index_crc, state.config().index_interval_bytes)
         };
         let disk = &self.core.io.disk;
         let offsets = disk.read_file(&self.file(&file_name(segment.base, "index"))).await.unwrap_or_default();

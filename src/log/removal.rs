@@ -48,7 +48,7 @@ pub async fn remove_segments(core: &Rc<Core>, log: &Log, segments: Vec<Segment>)
     if with_files.is_empty() {
         return true;
     }
-    let delay = Duration::from_millis(log.state().config.file_delete_delay_ms.max(0) as u64);
+    let delay = Duration::from_millis(log.state().config().file_delete_delay_ms.max(0) as u64);
     let (renamed, all) = rename_segments(&core.io, &log.directory(), &with_files).await;
     let io = core.io.clone();
     core.io.spawner.spawn(async move {
@@ -116,7 +116,7 @@ impl CoreLog {
         log.at_rest().await;
         remove_rescue(core, key).await;
         let path = log.directory();
-        if !log.state().has_directory && !partition_directory::belongs_to(&core.io, &path, key.topic_id).await {
+        if !log.state().has_directory() && !partition_directory::belongs_to(&core.io, &path, key.topic_id).await {
             return;
         }
         let name = deleted_directory_name(log.name(), key.partition, key.topic_id.0.as_u128());
@@ -156,13 +156,13 @@ pub async fn remove_directories(io: &Io, paths: Vec<PathBuf>) {
 /// append meanwhile: a new segment may have such a name.
 pub async fn remove_cut_off(core: &Core, log: &Rc<Log>) {
     let directory = log.directory();
-    if log.state().dead.is_some() || !core.io.disk.exists(&directory).await {
+    if log.state().dead().is_some() || !core.io.disk.exists(&directory).await {
         return;
     }
     match cut_off_removed(core, log, &directory).await {
-        Ok(()) => log.state_mut().has_cut_off = false,
+        Ok(()) => log.state_mut().names_are_left(false),
         Err(error) => {
-            log.state_mut().has_cut_off = true;
+            log.state_mut().names_are_left(true);
             tracing::warn!(directory = %directory.display(), %error, "segments that were cut off could not be removed");
         }
     }
@@ -178,7 +178,8 @@ async fn cut_off_removed(core: &Core, log: &Log, directory: &Path) -> std::io::R
         let Some(base) = segment.and_then(|base| base.parse().ok()).map(Offset) else { continue };
         // Those below the log start are looked for after every start.
         let is_cut_off = {
-            let segments = &log.state().segments;
+            let state = log.state();
+            let segments = state.segments();
             base >= segments[0].base && !segments.iter().any(|it| it.base == base && it.size > 0)
         };
         if is_cut_off && !entry.is_dir {
@@ -191,15 +192,15 @@ async fn cut_off_removed(core: &Core, log: &Log, directory: &Path) -> std::io::R
 /// Removes `.deleted` files and segments below the log start that an earlier life left in a partition's directory, and says
 /// which segments have no file any more or one that is too short: what a read would find, and nobody may read for long.
 pub async fn sweep(core: &Core, log: &Rc<Log>) -> std::io::Result<()> {
-    if log.state().dead.is_some() {
+    if log.state().dead().is_some() {
         return Ok(());
     }
     // Otherwise the topic might be deleted and made again while we look, and we would remove the new one's records.
     let _busy = log.busy();
     let directory = log.directory();
-    let first = log.state().segments[0].base;
+    let first = log.state().segments()[0].base;
     let written = |log: &Log| -> Vec<(Offset, u32)> {
-        log.state().segments.iter().map(|segment| (segment.base, segment.written)).collect()
+        log.state().segments().iter().map(|segment| (segment.base, segment.written)).collect()
     };
     let before = written(log);
     let entries = core.io.disk.read_dir(&directory).await?;

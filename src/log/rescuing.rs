@@ -33,7 +33,7 @@ pub async fn rescue_failed(logs: &Logs, first_sequence: u64) -> Result<u64, Roun
             if failed.iter().any(|it| it.key == METADATA_KEY)
                 && let Some(metadata) = logs.get(METADATA_KEY)
             {
-                let why = metadata.state().dead.as_ref().map(LogError::to_string).unwrap_or_default();
+                let why = metadata.state().dead().map(LogError::to_string).unwrap_or_default();
                 return Err(RoundError::Disk(io::Error::other(format!(
                     "the metadata log has failed: {METADATA_TOPIC}-0/{why}"
                 ))));
@@ -80,13 +80,13 @@ fn covered(core: &Core, log: &Rc<Log>, first: u64, mark: Option<RescueMark>) {
     it.covered = first.max(it.covered);
     let Some(mark) = mark else { return };
     it.mark = Some(mark);
-    let encoded = log.state().encoded.clone();
+    let encoded = log.state().encoded().clone();
     let base = encoded.and_then(|encoded| LogImage::decode(&mut Reader(&encoded)).ok());
     let mut image = base.unwrap_or_else(|| LogImage::empty(log.key(), log.name()));
     image.rescue = Some(mark);
     let mut encoded = Vec::new();
     image.encode(&mut encoded);
-    log.state_mut().encoded = Some(encoded.into());
+    log.state_mut().keep_encoded(encoded);
 }
 
 /// Writes the rescue files of these partitions, each from what it has and from the blocks `from..below` of the journal. One

@@ -23,15 +23,15 @@ impl Placing {
     /// Where the log would start if retention had its way: only whole segments below the high watermark go, the oldest
     /// first, up to the first that must stay.
     pub fn retained_start(&self, now: Timestamp, high_watermark: Offset) -> Offset {
-        let mut start = self.log_start;
+        let mut start = self.log_start();
         let mut total = self.size_bytes();
-        for (index, segment) in self.segments.iter().enumerate() {
-            let next = self.segments.get(index + 1).map_or(self.end, |next| next.base);
-            let over_age = self.config.retention_ms >= 0
-                && segment.age_from().is_some_and(|from| now.saturating_sub(from) > self.config.retention_ms);
-            let surplus = i64::try_from(total).unwrap_or(i64::MAX) - self.config.retention_bytes;
-            let over_size = self.config.retention_bytes >= 0 && surplus >= i64::from(segment.size);
-            let goes = next <= self.log_start || (self.config.delete && (over_age || over_size));
+        for (index, segment) in self.segments().iter().enumerate() {
+            let next = self.segments().get(index + 1).map_or(self.end(), |next| next.base);
+            let over_age = self.config().retention_ms >= 0
+                && segment.age_from().is_some_and(|from| now.saturating_sub(from) > self.config().retention_ms);
+            let surplus = i64::try_from(total).unwrap_or(i64::MAX) - self.config().retention_bytes;
+            let over_size = self.config().retention_bytes >= 0 && surplus >= i64::from(segment.size);
+            let goes = next <= self.log_start() || (self.config().delete && (over_age || over_size));
             if !goes || next > high_watermark || segment.size == 0 {
                 break;
             }
@@ -69,11 +69,11 @@ impl CoreLog {
         let core = &self.core;
         let unswept = |log: &Rc<Log>| {
             let state = log.state();
-            state.has_directory && !state.swept && state.dead.is_none()
+            state.is_to_be_swept()
         };
         let logs: Vec<Rc<Log>> = self.logs.all().into_iter().filter(|log| unswept(log)).take(SWEEPS_MAX).collect();
         for log in logs {
-            log.state_mut().swept = true;
+            log.state_mut().begin_sweep();
             if let Err(error) = removal::sweep(core, &log).await {
                 tracing::warn!(topic = log.name(), %error, "a partition's directory could not be swept");
             }
@@ -89,12 +89,12 @@ impl CoreLog {
         let mut last = None;
         for log in logs {
             pace.step().await;
-            if log.state().dead.is_some() {
+            if log.state().dead().is_some() {
                 continue;
             }
             log.look_at_files(now).await;
             let start = log.state().retained_start(now, log.high_watermark());
-            if start > log.state().announced_start {
+            if start > log.state().announced_start() {
                 last = Some(announce(&log, start));
                 moved.push((log, start));
             }
@@ -116,12 +116,12 @@ impl Log {
         for _ in 0..LOOKS_MAX {
             let (path, segment) = {
                 let state = self.state();
-                let retention_ms = state.config.retention_ms;
-                if retention_ms < 0 || !state.config.delete || state.dead.is_some() {
+                let retention_ms = state.config().retention_ms;
+                if retention_ms < 0 || !state.config().delete || state.dead().is_some() {
                     return;
                 }
                 let stays = |from: Option<Timestamp>| from.is_none_or(|from| now.saturating_sub(from) <= retention_ms);
-                let Some(first) = state.segments.iter().find(|segment| stays(segment.age_from())) else { return };
+                let Some(first) = state.segments().iter().find(|segment| stays(segment.age_from())) else { return };
                 if first.age_from().is_some() || first.written == 0 || first.written < first.size {
                     return;
                 }
@@ -129,12 +129,9 @@ impl Log {
             };
             match self.core.io.disk.modified(&path).await {
                 Ok(modified) => {
-                    let mut state = self.state_mut();
-                    let Some(segment) = state.segment_mut(segment).filter(|segment| segment.written == segment.size)
-                    else {
+                    if !self.state_mut().note_modified(segment, modified) {
                         return;
-                    };
-                    segment.modified = Some(modified);
+                    }
                 }
                 Err(error) => {
                     tracing::debug!(path = %path.display(), %error, "nobody knows how old a segment is");
@@ -150,10 +147,10 @@ impl Log {
         {
             let state = self.state();
             state.alive()?;
-            if offset > high_watermark || offset > state.end {
+            if offset > high_watermark || offset > state.end() {
                 return Err(LogError::OffsetOutOfRange);
             }
-            if offset <= state.log_start {
+            if offset <= state.log_start() {
                 return Ok(());
             }
         }
@@ -166,17 +163,12 @@ impl Log {
 }
 
 fn announce(log: &Rc<Log>, start: Offset) -> u64 {
-    log.change(|state| {
-        state.announced_start = state.announced_start.max(start);
-        state.list()
-    });
+    log.change(|state| state.announce_start(start));
     log.core.journal.announce(&Entry::LogStart { key: log.key(), offset: start })
 }
 
 /// The new start is durable: act upon it.
 fn settle(core: &Rc<Core>, log: &Rc<Log>, start: Offset) {
-    let mut state = log.state_mut();
-    state.log_start = state.log_start.max(start);
-    drop(state);
+    log.state_mut().move_start(start);
     removal::drop_segments(core, log);
 }

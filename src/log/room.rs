@@ -52,7 +52,7 @@ impl Placing {
     /// How many bytes of the disk should be promised before `bytes` more are accepted, and how many must.
     fn growth(&self, bytes: usize) -> (u64, u64) {
         let held = self.active().promised.max(self.active().allocated);
-        let needed = u64::from(self.active().size) + self.reserved_bytes as u64 + bytes as u64;
+        let needed = u64::from(self.active().size) + self.reserved_bytes() as u64 + bytes as u64;
         if needed <= held {
             return (0, 0);
         }
@@ -64,8 +64,8 @@ impl Placing {
     pub(in crate::log) fn has_its_room(&self) -> Result<(), String> {
         let active = self.active();
         let (held, needed) =
-            (active.promised.max(active.allocated), u64::from(active.size) + self.reserved_bytes as u64);
-        let known = self.dead.is_none() && !active.has_unknown_length();
+            (active.promised.max(active.allocated), u64::from(active.size) + self.reserved_bytes() as u64);
+        let known = self.dead().is_none() && !active.has_unknown_length();
         if known && held < needed { Err(format!("{needed} bytes need room and have {held}")) } else { Ok(()) }
     }
 }
@@ -113,7 +113,7 @@ impl Log {
         }
         let _turn = self.turn().await;
         let core = &self.core;
-        let hopeless = || core.space.is_stuck() || core.stopping.get() || self.state().dead.is_some();
+        let hopeless = || core.space.is_stuck() || core.stopping.get() || self.state().dead().is_some();
         let room_elsewhere = || {
             core.evict();
             core.journal.has_room(bytes)
@@ -142,9 +142,9 @@ impl Log {
                 self.changed.notified().await;
             }
             self.noted(self.know_length().await)?;
-            let cuts = self.state().cuts;
+            let cuts = self.state().cuts();
             let growth = self.promised(bytes).await?;
-            if self.state().cuts == cuts {
+            if self.state().cuts() == cuts {
                 return Ok(growth);
             }
             self.core.space.give_back(growth);

@@ -46,7 +46,7 @@ impl Log {
     ) -> Result<Option<(Timestamp, Offset)>, LogError> {
         let candidates: Vec<Offset> = {
             let state = self.state();
-            let recent = state.segments.iter().filter(|segment| segment.largest.0 >= timestamp);
+            let recent = state.segments().iter().filter(|segment| segment.largest.0 >= timestamp);
             recent.map(|segment| segment.base).collect()
         };
         for base in candidates {
@@ -73,10 +73,10 @@ impl Log {
     ) -> Result<Option<(Timestamp, Offset)>, LogError> {
         let (segment, in_memory, end, log_start) = {
             let state = self.state();
-            let Some(index) = state.segments.iter().position(|segment| segment.base == base) else { return Ok(None) };
-            let end = state.segments.get(index + 1).map_or(state.end, |next| next.base);
-            let start = state.segments[index].index.as_ref().map(|index| index.offset_for(timestamp));
-            (state.segments[index].id(), start, end, state.log_start)
+            let Some(index) = state.segments().iter().position(|segment| segment.base == base) else { return Ok(None) };
+            let end = state.segments().get(index + 1).map_or(state.end(), |next| next.base);
+            let start = state.segments()[index].index.as_ref().map(|index| index.offset_for(timestamp));
+            (state.segments()[index].id(), start, end, state.log_start())
         };
         let start = match in_memory {
             Some(start) => start,
@@ -110,12 +110,12 @@ impl Log {
         let (largest, log_start) = {
             let state = self.state();
             let mut largest = (NO_TIMESTAMP, Offset::ZERO);
-            for segment in state.segments.iter().filter(|segment| segment.size > 0) {
+            for segment in state.segments().iter().filter(|segment| segment.size > 0) {
                 if segment.largest.0 > largest.0 {
                     largest = segment.largest;
                 }
             }
-            (largest, state.log_start)
+            (largest, state.log_start())
         };
         if largest.0 == NO_TIMESTAMP {
             return Ok(None);

@@ -56,13 +56,13 @@ impl Log {
                 if self.core.stopping.get() {
                     return Err(LogError::Stopping);
                 }
-                if offset < state.log_start {
+                if offset < state.log_start() {
                     return Err(LogError::OffsetOutOfRange);
                 }
-                if offset >= state.end {
+                if offset >= state.end() {
                     return Ok(None);
                 }
-                state.segments[state.segment_of(offset)].id()
+                state.segments()[state.segment_of(offset)].id()
             };
             match self.noted(self.front(segment, offset).await) {
                 // Deleted by retention, or cut, while it was read.
@@ -103,7 +103,7 @@ impl Log {
         let Cut { segment, front, end } = cut;
         let may_be_cut = {
             let state = self.state();
-            state.dead.is_none() && end >= state.announced_start && state.is_clean()
+            state.dead().is_none() && end >= state.announced_start() && state.is_clean()
         };
         if !may_be_cut || self.is_busy() || self.core.stopping.get() {
             return None;
@@ -111,11 +111,7 @@ impl Log {
         let at = CutAt { segment_base: front.base, position: front.size, end };
         let gone = self.place_cut(segment, front, end)?;
         self.high_watermark_at_most(end);
-        let cuts = {
-            let mut state = self.state_mut();
-            state.cutting = true;
-            state.cuts
-        };
+        let cuts = self.state_mut().begin_cut();
         let block = self.core.journal.announce(&Entry::Truncate { key: self.key(), at });
         let log = self.clone();
         self.core.spawn(async move { log.finish_cut(block, gone).await });
@@ -130,11 +126,13 @@ impl Log {
             let busy = self.busy();
             let renamed = removal::remove_segments(&self.core, self, gone).await;
             // The next checkpoint says so.
-            self.state_mut().has_cut_off &= !renamed;
+            if renamed {
+                self.state_mut().names_are_left(false);
+            }
             self.change(Placing::list);
             drop(busy);
         }
-        self.state_mut().cutting = false;
+        self.state_mut().end_cut();
         self.changed.notify_all();
     }
 
@@ -174,7 +172,7 @@ impl Truncated {
                 let state = log.state();
                 state.alive()?;
                 // It is not cut again before.
-                if !state.cutting || state.cuts > cuts {
+                if !state.is_cutting() || state.cuts() > cuts {
                     return Ok(());
                 }
             }

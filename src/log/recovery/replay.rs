@@ -260,10 +260,7 @@ impl Replay {
             None => (Log::new(&self.core, key, name, config.clone()), PartitionState::default()),
         };
         log.pin();
-        let mut start = log.state_mut();
-        start.log_start = start.log_start.max(announced);
-        start.announced_start = start.log_start;
-        drop(start);
+        log.state_mut().move_start(announced);
         let (state, cut) = (RefCell::new(state), Cell::new(cut));
         let cuts_ahead = RefCell::new(CutsAhead::of(&cuts));
         self.partitions.insert(key, Partition { log, state, cut, cuts_ahead, config: config.clone() });
@@ -308,11 +305,11 @@ impl Replay {
         let core = &self.core;
         core.full.borrow_mut().clear();
         let placings = std::mem::take(&mut *core.dirty.borrow_mut()).into_iter().filter_map(|slot| core.placing(slot));
-        let logs: Vec<Rc<Log>> = placings.filter_map(|placing| self.log(placing.borrow().key)).collect();
+        let logs: Vec<Rc<Log>> = placings.filter_map(|placing| self.log(placing.borrow().key())).collect();
         for log in &logs {
             let mut state = log.state_mut();
-            state.listed_dirty = false;
-            state.listed_full = false;
+            state.taken_off_dirty();
+            state.taken_off_full();
         }
         match write_all(core, &logs, What::Everything).await {
             Ok(()) => {}
@@ -481,7 +478,8 @@ impl Partition {
             // Applied when the partition was restored.
             Entry::LogStart { .. } | Entry::Truncate { .. } => Ok(false),
             Entry::Seal { segment_base, next_base, .. } => {
-                let sealed = |state: &mut Placing| match state.active().base == segment_base && state.end <= next_base {
+                let sealed = |state: &mut Placing| match state.active().base == segment_base && state.end() <= next_base
+                {
                     true => state.seal_active(next_base),
                     false => CoreChanges::default(),
                 };
@@ -562,7 +560,7 @@ fn end_of_batches(bytes: &[u8], from: Offset, exact: bool) -> Option<Offset> {
 async fn place_of(log: &Rc<Log>, offset: Offset) -> (Offset, u64) {
     let (segment, size) = {
         let state = log.state();
-        let segment = &state.segments[state.segment_of(offset)];
+        let segment = &state.segments()[state.segment_of(offset)];
         (segment.id(), segment.written)
     };
     let base = segment.base;

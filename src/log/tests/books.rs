@@ -103,7 +103,7 @@ fn what_is_not_needed_is_given_back() {
             rig.append(&log, &batch(&[1], 150_000)).await.unwrap();
             rig.core_log.recount().unwrap();
         }
-        assert_eq!(log.state().segments.len(), 3);
+        assert_eq!(log.state().segments().len(), 3);
         rig.core_log.checkpoint().await.unwrap();
         rig.core_log.recount().unwrap();
         assert_eq!(promised(), 0, "all of it is allocated");
@@ -188,7 +188,7 @@ fn many_small_partitions_stay_within_the_memory() {
             rig.append(log, &batch(&[1], 10)).await.unwrap();
         }
         rig.core_log.checkpoint().await.unwrap();
-        let held: usize = logs[..100].iter().map(|log| log.state().chunks.0.len()).sum();
+        let held: usize = logs[..100].iter().map(|log| log.state().chunks().0.len()).sum();
         assert_eq!(held, 0, "who was not appended to for longest has gone first");
     });
 }

@@ -188,8 +188,8 @@ impl Told {
         let entries = self.io.disk.read_dir(Path::new(DIRECTORY).join("t-0").as_path()).await.unwrap_or_default();
         let state = self.log.state();
         for base in entries.iter().filter_map(|it| it.name.strip_suffix(".log")?.parse().ok()).map(Offset) {
-            let is_known = state.segments.iter().any(|segment| segment.base == base && segment.size > 0);
-            assert!(is_known || base < state.segments[0].base, "{context}: {base}.log is of no segment");
+            let is_known = state.segments().iter().any(|segment| segment.base == base && segment.size > 0);
+            assert!(is_known || base < state.segments()[0].base, "{context}: {base}.log is of no segment");
         }
     }
 
@@ -385,7 +385,7 @@ fn a_reader_of_a_log_that_is_cut_finds_what_was_there_at_one_moment() {
 async fn replace(told: &Told, index: usize) {
     let (old, base, end) = {
         let state = told.log.state();
-        (state.segments[index].id(), state.segments[index].base, state.segments[index + 1].base)
+        (state.segments()[index].id(), state.segments()[index].base, state.segments()[index + 1].base)
     };
     let mut segment = Segment::new(base, &config());
     let (mut bytes, mut new) = (Vec::new(), Vec::new());
@@ -430,7 +430,7 @@ fn a_reader_of_a_segment_that_was_replaced_finds_the_new_one() {
                 told.append().await.unwrap();
             }
             told.rig.core_log.checkpoint().await.unwrap();
-            let count = told.log.state().segments.len();
+            let count = told.log.state().segments().len();
             assert!(count > 3, "several are finished");
             for _ in 0..6 {
                 told.check(&context).await;

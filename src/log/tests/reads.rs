@@ -166,7 +166,7 @@ fn retention_deletes_whole_segments_below_the_high_watermark() {
         log.set_high_watermark(Offset(10));
         assert!(rig.core_log.retain(0).await.is_empty(), "not above the high watermark");
         log.set_high_watermark(Offset(COUNT * 2));
-        let sizes: Vec<u32> = log.state().segments.iter().map(|segment| segment.size).collect();
+        let sizes: Vec<u32> = log.state().segments().iter().map(|segment| segment.size).collect();
         assert!(sizes.len() > 3, "{sizes:?}");
         let moved = rig.core_log.retain(0).await;
         assert_eq!(moved, [(key(1), log.log_start_offset())]);
