@@ -24,7 +24,7 @@ pub use self::listener::{BoundListener, Endpoint, Host};
 pub use self::service::Outcome;
 pub use self::{
     accept::{Accepted, Acceptor},
-    core::{NetCore, NetSettings, SWEEP_PERIOD},
+    core::{NetCore, NetSettings},
     limits::ConnectionLimits,
     mailbox::Mailbox,
     memory::LargeRequests,

@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 use super::{
     accept::Accepted,
     connection::Connection,
+    mailbox::Mailbox,
     memory::{LargeRequests, Queued, RequestKind, RequestMemory},
     service::Service,
 };
@@ -27,7 +28,16 @@ use crate::{
 };
 
 /// How often connections are looked at. Time-outs are as exact as this.
-pub const SWEEP_PERIOD: Duration = Duration::from_secs(1);
+pub(super) const SWEEP_PERIOD: Duration = Duration::from_secs(1);
+
+/// After a stop is asked for, requests in flight have so long to be answered.
+const DRAIN_MAX: Duration = Duration::from_millis(500);
+
+/// After that, connections have so long to end.
+const CLOSE_MAX: Duration = Duration::from_millis(250);
+
+/// How often it is looked whether they have.
+const DRAIN_STEP: Duration = Duration::from_millis(2);
 
 /// Connections that were quiet for so long give their buffer back until something comes.
 const BUFFER_IDLE_MAX: Duration = Duration::from_secs(5);
@@ -170,6 +180,44 @@ impl<S: Service> NetCore<S> {
         drop(connection);
         if let Some(accepted) = leaves {
             (self.send)(accepted);
+        }
+    }
+
+    /// Serves the connections that come for this core, for ever.
+    pub async fn receive(self: Rc<Self>, mailbox: Mailbox<Accepted>) {
+        loop {
+            mailbox.take().await.into_iter().for_each(|accepted| self.take(accepted));
+        }
+    }
+
+    /// Looks at every connection each [`SWEEP_PERIOD`], for ever, and does what is to be `done` as often.
+    pub async fn sweep_on(self: Rc<Self>, done: impl Fn()) {
+        let clock = &self.io.clock;
+        let began = clock.now();
+        loop {
+            clock.sleep(SWEEP_PERIOD).await;
+            self.sweep(clock.now().since(began));
+            done();
+        }
+    }
+
+    /// Answers what is in flight, then ends all connections.
+    pub async fn end_all(&self) {
+        self.drain();
+        self.wait_while(DRAIN_MAX, || self.busy() > 0).await;
+        if self.busy() > 0 {
+            warn!(connections = self.busy(), "closing connections with requests that are not answered yet");
+        }
+        self.close();
+        // Their tasks end at once, but for those that wait inside a request's first stage.
+        self.wait_while(CLOSE_MAX, || self.open() > 0).await;
+    }
+
+    async fn wait_while(&self, at_most: Duration, mut holds: impl FnMut() -> bool) {
+        let clock = &self.io.clock;
+        let began = clock.now();
+        while holds() && clock.now().since(began) < at_most {
+            clock.sleep(DRAIN_STEP).await;
         }
     }
 

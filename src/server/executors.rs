@@ -1,12 +1,11 @@
 //! The executors: each core's life from start to stop, in step with the other cores.
 
 use std::{
-    rc::Rc,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{
     BrokerIdentity,
@@ -15,22 +14,13 @@ use super::{
     signals::Stop,
 };
 use crate::{
-    io::{Clock, Io, StreamOptions, glommio as backend},
+    io::{Io, StreamOptions, glommio as backend},
     net::{
         Accepted, Acceptor, BoundListener, ConnectionLimits, Endpoint, LargeRequests, Mailbox, NetCore, NetSettings,
-        SWEEP_PERIOD, Service,
+        Service,
     },
     shard::{Bounds, ReplyMemory},
 };
-
-/// After a stop is asked for, requests in flight have so long to be answered.
-const DRAIN_MAX: Duration = Duration::from_millis(500);
-
-/// After that, connections have so long to end.
-const CLOSE_MAX: Duration = Duration::from_millis(250);
-
-/// How often it is looked whether they have.
-const DRAIN_STEP: Duration = Duration::from_millis(2);
 
 /// What a core's world is told.
 #[derive(Clone)]
@@ -211,7 +201,6 @@ async fn serve<S: Shard>(
     service: S::Service,
     listeners: Vec<(Endpoint, BoundListener)>,
 ) -> Result<(), String> {
-    let clock = &context.io.clock;
     let net = NetCore::new(service.clone(), shared.net.clone(), &context.io, deliver(shared));
     // The first core accepts, so it is the one that looks whether the limits were changed.
     let (shared_limits, first) = (shared.clone(), context.core == 0);
@@ -222,8 +211,8 @@ async fn serve<S: Shard>(
         Some(_) | None => (),
     };
     let spawner = &context.io.spawner;
-    let sweeper = spawner.spawn_stoppable(sweep(net.clone(), clock.clone(), adapt));
-    let receiver = spawner.spawn_stoppable(receive(net.clone(), shared.mailboxes[context.core].clone()));
+    let sweeper = spawner.spawn_stoppable(net.clone().sweep_on(adapt));
+    let receiver = spawner.spawn_stoppable(net.clone().receive(shared.mailboxes[context.core].clone()));
     let opened = open(context, shared, listeners);
     if opened.is_err() {
         context.stop.raise();
@@ -239,7 +228,7 @@ async fn serve<S: Shard>(
         Err(why) => Err(why),
     };
     receiver.stop().await;
-    drain(&net, clock).await;
+    net.end_all().await;
     sweeper.stop().await;
     served
 }
@@ -278,40 +267,6 @@ fn say_ready(identity: &BrokerIdentity, addresses: &[String]) {
     info!(listening = addresses.join(","), started_ms, "ready: clients connect to {}", told.join(","));
 }
 
-async fn receive<S: Service>(net: Rc<NetCore<S>>, mailbox: Mailbox<Accepted>) {
-    loop {
-        mailbox.take().await.into_iter().for_each(|accepted| net.take(accepted));
-    }
-}
-
-async fn sweep<S: Service>(net: Rc<NetCore<S>>, clock: Clock, adapt: impl Fn()) {
-    let began = clock.now();
-    loop {
-        clock.sleep(SWEEP_PERIOD).await;
-        net.sweep(clock.now().since(began));
-        adapt();
-    }
-}
-
-/// Answers what is in flight, then ends all connections.
-async fn drain<S: Service>(net: &NetCore<S>, clock: &Clock) {
-    net.drain();
-    wait_while(clock, DRAIN_MAX, || net.busy() > 0).await;
-    if net.busy() > 0 {
-        warn!(connections = net.busy(), "closing connections with requests that are not answered yet");
-    }
-    net.close();
-    // Their tasks end at once, but for those that wait inside a request's first stage.
-    wait_while(clock, CLOSE_MAX, || net.open() > 0).await;
-}
-
-async fn wait_while(clock: &Clock, at_most: Duration, mut holds: impl FnMut() -> bool) {
-    let began = clock.now();
-    while holds() && clock.now().since(began) < at_most {
-        clock.sleep(DRAIN_STEP).await;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -319,6 +274,7 @@ mod tests {
         io::{Read, Write},
         net::{SocketAddr, TcpStream},
         path::PathBuf,
+        rc::Rc,
         sync::atomic::{AtomicU64, Ordering},
         thread,
         time::Instant,
