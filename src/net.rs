@@ -21,7 +21,7 @@ mod tests;
 #[cfg(feature = "glommio")]
 pub use self::listener::{BoundListener, Endpoint, Host};
 #[cfg(test)]
-pub use self::service::Outcome;
+pub use self::{accept::OpenListener, service::Outcome};
 pub use self::{
     accept::{Accepted, Acceptor},
     core::{NetCore, NetSettings},

@@ -28,5 +28,6 @@ mod rot;
 mod retention;
 mod rewrites;
 mod schedule;
+mod serving;
 mod wire;
 mod world;

@@ -17,8 +17,6 @@ mod world;
 
 use std::{cell::Cell, future::Future, io, net::SocketAddr, rc::Rc, time::Duration};
 
-#[cfg(test)]
-pub use self::faults::{Failure, Operation, errno};
 use self::world::World;
 pub use self::{
     disk::{Disk, File, Filesystem},
@@ -26,6 +24,11 @@ pub use self::{
     faults::Faults,
     network::{BoundAddress, DetachedStream, Incoming, Network, Stream},
     tasks::{Clock, Spawner},
+};
+#[cfg(test)]
+pub use self::{
+    faults::{Failure, Operation, errno},
+    network::address,
 };
 pub(super) use self::{tasks::Sleep, world::SimBell};
 use super::{Instant, Io, Rand};

@@ -1,6 +1,6 @@
 //! The one client that changes topics, and knows what there should be.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, rc::Rc};
 
 use kafka_protocol::messages::{
     CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
@@ -17,6 +17,7 @@ use crate::{
     base::{ErrorCode, Offset, PartitionKey, TopicId},
     metadata::{Image, names::CONSUMER_OFFSETS},
     sim::{
+        broker::Life,
         connection::Gone,
         consumer::{self, list_offset},
         member,
@@ -62,18 +63,21 @@ enum Doubt {
 struct Admin {
     world: World,
     doubt: Doubt,
+    /// Who was asked for what is in doubt: as long as it lives, it may happen yet.
+    asked: Option<Rc<Life>>,
     names: Vec<&'static str>,
 }
 
 pub async fn run(world: World) {
     let hostile = HOSTILE[world.rand.below(HOSTILE.len() as u64) as usize];
     let names = NAMES.into_iter().chain([hostile]).collect();
-    let mut admin = Admin { world, doubt: Doubt::None, names };
+    let mut admin = Admin { world, doubt: Doubt::None, asked: None, names };
     loop {
         let connection = admin.world.connect().await;
         if admin.compare(&connection).await.is_err() {
             continue;
         }
+        admin.asked = Some(connection.life.clone());
         loop {
             if admin.world.finishing.get() {
                 return;
@@ -97,9 +101,15 @@ pub fn topics_of(image: &Image) -> BTreeMap<String, Topic> {
 }
 
 impl Admin {
-    /// After a restart: everything is as it was answered, or as it was asked for last.
+    /// After a restart, or on another connection: everything is as it was answered, or as it was asked for last. What may
+    /// happen yet is waited for, until it has or the broker has ended.
     async fn compare(&mut self, connection: &Wire) -> Result<(), Gone> {
-        let there = self.topics_told(connection).await?;
+        let mut there = self.topics_told(connection).await?;
+        while self.may_happen_yet(connection, there.as_ref()) {
+            self.world.pause(20_000).await;
+            there = self.topics_told(connection).await?;
+        }
+        let there = there.unwrap_or_else(|| panic!("{}: a topic is not described", self.world.seed()));
         let known = self.world.model.topics.borrow().clone();
         let seed = self.world.seed();
         match std::mem::replace(&mut self.doubt, Doubt::None) {
@@ -120,8 +130,20 @@ impl Admin {
         Ok(())
     }
 
-    /// Topics as a client is told of them, but for the groups' own.
-    async fn topics_told(&self, connection: &Wire) -> Result<BTreeMap<String, Topic>, Gone> {
+    /// Whether what is in doubt was asked of this very life, and is not to be seen.
+    fn may_happen_yet(&self, connection: &Wire, there: Option<&BTreeMap<String, Topic>>) -> bool {
+        let here = self.asked.as_ref().is_some_and(|asked| Rc::ptr_eq(asked, &connection.life));
+        here && match (&self.doubt, there) {
+            (Doubt::None, _) => false,
+            // It has happened between two questions.
+            (Doubt::After(_) | Doubt::Created(..), None) => true,
+            (Doubt::After(after), Some(there)) => there != after,
+            (Doubt::Created(name, ..), Some(there)) => !there.contains_key(name),
+        }
+    }
+
+    /// Topics as a client is told of them, but for the groups' own. None: one of them has gone meanwhile.
+    async fn topics_told(&self, connection: &Wire) -> Result<Option<BTreeMap<String, Topic>>, Gone> {
         let request = MetadataRequest::default().with_topics(None).with_allow_auto_topic_creation(false);
         let answer = connection.ask(self.world.version(10, 13), &request).await?;
         let mut topics = BTreeMap::new();
@@ -131,15 +153,15 @@ impl Admin {
             if name == CONSUMER_OFFSETS {
                 continue;
             }
-            let configs = self.configs_told(connection, &name).await?;
+            let Some(configs) = self.configs_told(connection, &name).await? else { return Ok(None) };
             let topic = Topic { id: TopicId(topic.topic_id), partitions: topic.partitions.len() as i32, configs };
             topics.insert(name, topic);
         }
-        Ok(topics)
+        Ok(Some(topics))
     }
 
-    /// What was set for a topic.
-    async fn configs_told(&self, connection: &Wire, name: &str) -> Result<BTreeMap<String, String>, Gone> {
+    /// What was set for a topic, if it is there.
+    async fn configs_told(&self, connection: &Wire, name: &str) -> Result<Option<BTreeMap<String, String>>, Gone> {
         let resource = DescribeConfigsResource::default()
             .with_resource_type(TOPIC_RESOURCE)
             .with_resource_name(text(name))
@@ -147,11 +169,14 @@ impl Admin {
         let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
         let answer = connection.ask(self.world.version(1, 4), &request).await?;
         let result = &answer.results[0];
+        if result.error_code == ErrorCode::UnknownTopicOrPartition.code() {
+            return Ok(None);
+        }
         assert_eq!(result.error_code, 0, "{}: {result:?}", self.world.seed());
         let set = result.configs.iter().filter(|config| config.config_source == TOPIC_SOURCE);
-        Ok(set
-            .map(|config| (config.name.to_string(), config.value.as_ref().map_or(String::new(), |v| v.to_string())))
-            .collect())
+        let set =
+            set.map(|config| (config.name.to_string(), config.value.as_ref().map_or(String::new(), |v| v.to_string())));
+        Ok(Some(set.collect()))
     }
 
     /// Takes note of how things are now.
@@ -230,7 +255,10 @@ impl Admin {
         }
         let id = match version {
             7 => TopicId(result.topic_id),
-            _ => self.topics_told(connection).await?.get(name).map(|topic| topic.id).expect("it was just made"),
+            _ => {
+                let there = self.topics_told(connection).await?.expect("nobody else changes topics");
+                there.get(name).map(|topic| topic.id).expect("it was just made")
+            }
         };
         self.doubt = Doubt::None;
         let mut topics = self.world.model.topics.borrow().clone();

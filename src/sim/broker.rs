@@ -14,10 +14,12 @@ use crate::{
     base::{BrokerId, PartitionKey},
     config::{self, BrokerConfig},
     coordinator::MachineMemory,
-    io::{Io, channel::Notify, sim::Simulation},
+    io::{Io, channel::Notify, join_all, sim::Simulation},
     log::{LogSettings, StopReport, finish_clean_stop, put_ballast},
+    net::{Acceptor, NetCore},
     protocol::metadata_records::BrokerEndpoint,
     shard::{Broker, CoreSeed, Registration, RewriteMemory, Router, Started, recover, start},
+    sim::serving::{Handlers, Serving},
 };
 
 /// The broker's machine.
@@ -68,6 +70,10 @@ pub struct Life {
     routers: RefCell<Vec<Option<Router>>>,
     contexts: RefCell<Vec<Option<Rc<api::Context>>>>,
     started: RefCell<Vec<Rc<Started>>>,
+    nets: RefCell<Vec<Rc<NetCore<Handlers>>>>,
+    acceptor: RefCell<Option<Acceptor>>,
+    /// Connections of clients that have not heard of their end yet.
+    pub connected: Rc<Cell<usize>>,
     /// Rings at every change of the cells below.
     pub news: Notify,
     /// Registered: it may be asked.
@@ -92,6 +98,9 @@ impl Life {
             routers: RefCell::new(vec![None; cores]),
             contexts: RefCell::new(vec![None; cores]),
             started: RefCell::default(),
+            nets: RefCell::default(),
+            acceptor: RefCell::default(),
+            connected: Rc::default(),
             news: Notify::new(),
             ready: Cell::new(false),
             ended: Cell::new(false),
@@ -123,10 +132,11 @@ impl Life {
             .await
             .map_err(|error| error.to_string())?;
         put_ballast(io, directory, settings.log.ballast_bytes).await;
+        let serving = Serving::new(self.cores);
         for (core, seed) in seeds.into_iter().enumerate() {
-            let this = self.clone();
+            let (this, serving) = (self.clone(), serving.clone());
             self.sim.spawn_on(NODE, core, |io| async move {
-                if let Err(why) = this.clone().core(io, core, seed).await {
+                if let Err(why) = this.clone().core(io, core, seed, &serving).await {
                     this.fail(why);
                 }
             });
@@ -134,7 +144,7 @@ impl Life {
         Ok(())
     }
 
-    async fn core(self: Rc<Self>, io: Io, core: usize, seed: CoreSeed) -> Result<(), String> {
+    async fn core(self: Rc<Self>, io: Io, core: usize, seed: CoreSeed, serving: &Serving) -> Result<(), String> {
         let this = self.clone();
         let fatal = Rc::new(move |why: String| {
             this.fatal.borrow_mut().get_or_insert(why);
@@ -144,10 +154,12 @@ impl Life {
         });
         let started = Rc::new(start(io.clone(), seed, fatal).await.map_err(|error| error.to_string())?);
         let listener = api::AdvertisedListener { name: "PLAINTEXT".into(), host: "localhost".into(), port: 9092 };
-        let context = api::Context::new(started.router.clone(), io, vec![listener], self.cores);
+        let context = api::Context::new(started.router.clone(), io.clone(), vec![listener], self.cores);
         self.contexts.borrow_mut()[core] = Some(context);
         self.routers.borrow_mut()[core] = Some(started.router.clone());
         self.started.borrow_mut().push(started.clone());
+        let net = serving.serve(&self, &io, core);
+        self.nets.borrow_mut().push(net);
         self.news.notify_all();
         if core != 0 {
             return Ok(());
@@ -161,6 +173,7 @@ impl Life {
             .register(Registration { end_points: vec![end_point], directory: Uuid::from_u128(7) })
             .await
             .map_err(|error| error.to_string())?;
+        *self.acceptor.borrow_mut() = Some(serving.open(&self.sim, &io));
         self.ready.set(true);
         self.news.notify_all();
         Ok(())
@@ -204,6 +217,8 @@ impl Life {
         let contexts = std::mem::take(&mut *self.contexts.borrow_mut());
         drop(contexts);
         self.started.borrow_mut().clear();
+        let served = (self.nets.take(), self.acceptor.take());
+        drop(served);
         self.news.notify_all();
     }
 
@@ -223,8 +238,23 @@ impl Life {
         self.ended();
     }
 
-    /// Begins an orderly stop; `stopped` says when it is done. If a step of it fails the process ends, and `fatal` says why.
+    /// Begins an orderly stop: clients are answered, then every core stops. `stopped` says when it is done. If a step of it
+    /// fails the process ends, and `fatal` says why.
     pub fn stop(self: &Rc<Self>) {
+        let this = self.clone();
+        self.sim.spawn_on(NODE, 0, |_| async move {
+            let acceptor = this.acceptor.take();
+            if let Some(acceptor) = acceptor {
+                acceptor.stop().await;
+            }
+            let nets: Vec<_> = this.nets.borrow().clone();
+            join_all(nets.iter().map(|net| net.end_all())).await;
+            this.stop_cores();
+        });
+    }
+
+    /// Stops every core whatever clients wait for: some of it goes on when the time for answers is over.
+    pub fn stop_cores(self: &Rc<Self>) {
         let reports = Rc::new(RefCell::new(Vec::new()));
         let all: Vec<Rc<Started>> = self.started.borrow().clone();
         for (core, started) in all.into_iter().enumerate() {

@@ -67,7 +67,7 @@ async fn ends_of(world: &World, router: &Router, key: PartitionKey) -> Option<(O
 /// Reads everything that is there, of partitions and of groups, as a client of one core; then asks by timestamp and reads
 /// from anywhere, and compares with what was read.
 pub async fn all(world: World, life: Rc<Life>, core: usize) {
-    let connection = Wire::open(&life, core).expect("it serves");
+    let connection = Wire::open(&life).expect("it serves");
     read(&world, &connection).await.expect("it goes on serving");
     let committed: Vec<_> = world.model.committed.borrow().keys().cloned().collect();
     let router = life.router(core).expect("it serves");

@@ -303,7 +303,10 @@ impl Member {
         self.world.model.commits(self.group, self.index, self.next);
         let request = commit_request(self.group, (&self.id, generation), self.index, self.next);
         let topics = self.world.model.topics.borrow().clone();
-        let Some(answer) = ask(&self.world, connection, self.group, request).await? else { return Ok(false) };
+        let answer = ask(&self.world, connection, self.group, request).await.inspect_err(|Gone| {
+            self.world.model.commit_unanswered(self.group, self.index, self.next);
+        });
+        let Some(answer) = answer? else { return Ok(false) };
         match ErrorCode::try_from_code(commit_code(&answer)) {
             Some(ErrorCode::UnknownTopicOrPartition) => {
                 let known = topics.get(TOPIC).is_some_and(|topic| topic.partitions > self.index);

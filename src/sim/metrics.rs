@@ -132,7 +132,7 @@ fn who_waits_is_in_the_gauges_as_long_as_he_waits() {
 fn requests_are_counted_by_key_with_their_times_and_those_that_end_a_connection() {
     let bench = calm();
     let key = bench.partition_on(bench.topic("t", 2), 1);
-    let wire = Rc::new(Wire::open(&bench.life, 0).expect("the broker serves"));
+    let wire = Rc::new(Wire::open(&bench.life).expect("the broker serves"));
     let batch = |numbers: std::ops::Range<u32>| {
         let values = numbers.map(|number| Value { writer: 0, number });
         records::batch(values, (ProducerId(-1), -1), Compression::None)

@@ -171,7 +171,7 @@ async fn timestamps(world: &World, connection: &Wire) -> Result<(), Gone> {
 fn append_unheard(world: &World, connection: &Wire) {
     let Some(key) = kept(world) else { return };
     let version = world.version(3, 13);
-    drop(connection.begin(version, &producer::request(version, key, TOPIC, batch(world), 0)));
+    connection.tell(version, &producer::request(version, key, TOPIC, batch(world), 0));
 }
 
 fn batch(world: &World) -> Bytes {

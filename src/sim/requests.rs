@@ -60,7 +60,7 @@ async fn ask_toy(wire: Rc<Wire>) -> Result<(Option<(i16, i16)>, Vec<String>), Go
 fn one_more_request_is_a_file_and_a_row() {
     let bench = Bench::start(5, 2);
     bench.topic("t", 1);
-    let open = || Rc::new(Wire::open(&bench.life, 1).expect("it serves"));
+    let open = || Rc::new(Wire::open(&bench.life).expect("it serves"));
     assert!(bench.wait(ask_toy(open())).is_err(), "without a row the connection ends");
 
     let table = TABLE.with(toy::ROW);
@@ -99,7 +99,7 @@ fn whoever_may_do_nothing_is_refused_by_every_request() {
     let bench = Bench::start(6, 2);
     bench.topic("t", 1);
     bench.life.change_contexts(|context| context.with(&TABLE, nobody_may()));
-    let wire = Rc::new(Wire::open(&bench.life, 0).expect("it serves"));
+    let wire = Rc::new(Wire::open(&bench.life).expect("it serves"));
     bench.wait(async move {
         let (name, group) = (|| TopicName(text("t")), || GroupId(text("g")));
         let topic = 29;
@@ -203,7 +203,7 @@ fn throttled() -> Policy {
 fn every_answer_tells_how_long_its_client_is_throttled_in_versions_that_can() {
     let bench = Bench::start(8, 2);
     bench.life.change_contexts(|context| context.with(&TABLE, throttled()));
-    let wire = Rc::new(Wire::open(&bench.life, 0).expect("it serves"));
+    let wire = Rc::new(Wire::open(&bench.life).expect("it serves"));
     bench.wait(async move {
         let asked = wire.ask(9, &ProduceRequest::default().with_acks(-1)).await.expect("answered");
         assert_eq!(asked.throttle_time_ms, 1);

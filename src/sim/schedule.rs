@@ -1,11 +1,11 @@
-//! Crash schedules: lives of random length, ended by kill, power cut or a clean stop, on failing, slow and full disks, with
-//! another number of cores each time.
+//! Crash schedules: lives of random length, ended by kill, power cut or a clean stop, on failing, slow and full disks, on good
+//! and bad networks, with another number of cores each time.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 use crate::{
     base::LeaderEpoch,
-    io::sim::{Failure, Faults, Operation, Simulation, errno},
+    io::sim::{Failure, Faults, Network, Operation, Simulation, errno},
     sim::{
         admin, at_rest,
         broker::{CLIENTS, Life, NODE, Settings},
@@ -46,6 +46,8 @@ struct Schedule {
     world: World,
     settings: Settings,
     allowed: Allowed,
+    /// Lives that have ended: what they answered may be on its way still.
+    ended: Vec<Rc<Life>>,
 }
 
 fn run(seed: u64, settings: &Settings) -> Done {
@@ -64,11 +66,21 @@ fn run(seed: u64, settings: &Settings) -> Done {
     if sim.below(2) == 0 {
         world.client(prober::run);
     }
-    let mut schedule = Schedule { sim, world, settings: settings.clone(), allowed: Allowed::default() };
+    let mut schedule =
+        Schedule { sim, world, settings: settings.clone(), allowed: Allowed::default(), ended: Vec::new() };
     for _ in 0..LIVES {
         schedule.life();
     }
     schedule.last_life()
+}
+
+/// Good in half of the lives. What is asked on a connection that is cut may have happened, or may happen yet.
+fn network(sim: &Simulation) -> Network {
+    match sim.below(4) {
+        0 => Network { pieces_one_in: 2, slow_one_in: 3, ..Network::default() },
+        1 => Network { pieces_one_in: 2, slow_one_in: 6, cut_one_in: 3, ..Network::default() },
+        _ => Network::default(),
+    }
 }
 
 fn fail_segments(faults: &mut Faults) {
@@ -98,6 +110,9 @@ impl Schedule {
             faults.full_error = if sim.below(2) == 0 { errno::ENOSPC } else { errno::EDQUOT };
         }
         sim.set_faults(NODE, faults.clone());
+        let network = network(&sim);
+        self.say(&format!("{network:?}"));
+        sim.set_network(network);
         let may_refuse = small || failing;
         let failed_syncs = sim.failed_syncs(NODE);
         let life = self.begin();
@@ -116,6 +131,7 @@ impl Schedule {
         self.allowed.power_cut |= sim.failed_syncs(NODE) > failed_syncs;
         at_rest::check_removed(&self.world);
         if sim.below(ROT_ONE_IN) == 0 {
+            self.hear_out();
             let what = at_rest::rot(&self.world, &self.settings, self.allowed);
             self.say(&format!("rot: {what}"));
         }
@@ -195,8 +211,17 @@ impl Schedule {
         self.world.serve(None);
     }
 
+    /// Lets arrive what was answered in lives before: it is promised. Nothing of it comes later.
+    fn hear_out(&mut self) {
+        let ended = std::mem::take(&mut self.ended);
+        self.within_bounds("what was answered", || ended.iter().all(|life| life.connected.get() == 0));
+        // Whoever was answered has his turn.
+        self.sim.run_for(Duration::from_nanos(1));
+    }
+
     /// Gives how many partitions are offline: what may be missing of them is asked again when they are back.
     fn inspect(&mut self, life: &Rc<Life>) -> usize {
+        self.hear_out();
         let allowed = self.allowed;
         // It may have ended itself in the very moment in which it was ready.
         let Some(router) = life.router(0) else { return usize::MAX };
@@ -236,12 +261,13 @@ impl Schedule {
 
     fn end(&mut self, life: &Rc<Life>) {
         self.world.serve(None);
+        self.ended.push(life.clone());
         match self.sim.below(5) {
             _ if life.ended.get() => self.say(&format!("ended by itself: {:?}", life.fatal.borrow())),
             0 if life.ready.get() => {
                 self.say("stop");
-                let steps = self.sim.below(20_000);
-                self.stop(life, steps, 100);
+                let (steps, in_order) = (self.sim.below(20_000), self.sim.below(3) > 0);
+                self.stop(life, steps, 100, in_order);
                 if let Some(why) = life.fatal.borrow().as_ref() {
                     assert!(self.world.disk_may_refuse.get(), "{}: a stop failed: {why}", self.world.seed());
                     self.say(&format!("the stop failed: {why}"));
@@ -261,10 +287,15 @@ impl Schedule {
         }
     }
 
-    /// Begins an orderly stop and gives it so many steps. Gives those that it took.
-    fn stop(&mut self, life: &Rc<Life>, steps: u64, at_once: u64) -> u64 {
+    /// Begins a stop and gives it so many steps. Gives those that it took. One that is not in order does not wait for what is
+    /// in flight, as if that took longer than a stop waits.
+    fn stop(&mut self, life: &Rc<Life>, steps: u64, at_once: u64, in_order: bool) -> u64 {
         self.world.stopping.set(true);
-        life.stop();
+        if in_order {
+            life.stop()
+        } else {
+            life.stop_cores()
+        }
         // Once it has stopped, timers alone are left, and weeks would pass.
         let mut left = steps;
         while left > 0 && !life.stopped.get() && !life.ended.get() {
@@ -276,9 +307,10 @@ impl Schedule {
         steps - left
     }
 
-    /// On a good disk: everybody finishes, and everything is there; after a clean stop as well.
+    /// On a good disk and a good network: everybody finishes, and everything is there; after a clean stop as well.
     fn last_life(mut self) -> Done {
         self.sim.set_faults(NODE, Faults::default());
+        self.sim.set_network(Network::default());
         let life = self.begin();
         life.must_be_ready(STEPS_MAX);
         self.inspect_all(&life);
@@ -383,13 +415,14 @@ fn stop_cut_short(seed: u64, steps: u64, end: End) -> (u64, bool, bool) {
     let world = World::new(&sim);
     world.client(admin::run);
     world.client(prober::run);
-    let mut schedule = Schedule { sim, world, settings: Settings::small(), allowed: Allowed::default() };
+    let mut schedule =
+        Schedule { sim, world, settings: Settings::small(), allowed: Allowed::default(), ended: Vec::new() };
     let life = schedule.begin();
     life.must_be_ready(STEPS_MAX);
     schedule.world.serve(Some(&life));
     schedule.sim.run_steps(2000);
     schedule.world.serve(None);
-    let taken = schedule.stop(&life, steps, 1);
+    let taken = schedule.stop(&life, steps, 1, true);
     match end {
         End::Exit => life.end_process(),
         End::Kill => life.kill(),

@@ -1,9 +1,12 @@
-//! A client's connection as the wire has it: whole frames in, whole frames out, in order. What `net::connection` does with
-//! them is done here by hand (the next request begins when its turn has come, answers leave in order, an `Outcome::Close`
-//! ends the connection, a connection moves to a better core); below it everything is the product's: head, guard, codec,
-//! handlers.
+//! A client's connection as the wire has it: frames go out over the simulated network, whose other end are the broker's
+//! listener and connections, and answers come back in order.
 
-use std::{cell::Cell, net::Ipv4Addr, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    future::poll_fn,
+    rc::Rc,
+};
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::{
@@ -12,23 +15,27 @@ use kafka_protocol::{
 };
 
 use crate::{
-    api::{self, Identity, Outcome, Pending, Session},
     io::{
-        Io,
+        Outbox, Stream,
         channel::{Notify, OneshotReceiver, OneshotSender, QueueReceiver, QueueSender, TrySendError, oneshot, queue},
         either,
+        sim::address,
     },
     sim::{
-        broker::{Life, NODE},
+        broker::{CLIENTS, Life, NODE},
         connection::Gone,
+        serving::PORT,
     },
 };
 
 /// Requests in flight on one connection.
 const IN_FLIGHT_MAX: usize = 64;
 
-/// A frame without its length, and where its answer goes.
-type Asked = (Bytes, OneshotSender<Bytes>);
+/// A length goes before every frame.
+const LENGTH_BYTES: usize = 4;
+
+/// A frame without its length, and where its answer goes if there is to be one.
+type Asked = (Bytes, Option<OneshotSender<Bytes>>);
 
 /// See the head of this file.
 pub struct Wire {
@@ -45,32 +52,24 @@ impl Drop for Wire {
     }
 }
 
-/// The broker's end of a connection, on one core.
-struct Served {
-    life: Rc<Life>,
-    core: usize,
-    frames: QueueReceiver<Asked>,
-    hung_up: Notify,
-    /// What the client has said of itself.
-    identity: Identity,
-}
-
-/// What both tasks of a connection look at.
-#[derive(Default)]
-struct Open {
-    requests: Cell<usize>,
-    closed: Cell<bool>,
-    changed: Notify,
-}
-
 impl Wire {
-    /// Opens a connection to a core. None if the broker does not serve.
-    pub fn open(life: &Rc<Life>, core: usize) -> Option<Self> {
-        life.context(core)?;
-        let (frames, received) = queue(IN_FLIGHT_MAX);
+    /// Connects. None if the broker does not serve; if it ends meanwhile, no answer comes.
+    pub fn open(life: &Rc<Life>) -> Option<Self> {
+        life.context(0)?;
+        let (frames, asked) = queue(IN_FLIGHT_MAX);
         let hung_up = Notify::new();
-        Served { life: life.clone(), core, frames: received, hung_up: hung_up.clone(), identity: Identity::default() }
-            .begin(None);
+        let over = hung_up.notified();
+        let (connecting, connected) = (life.sim.connect(CLIENTS, address(NODE, PORT)), life.connected.clone());
+        connected.set(connected.get() + 1);
+        life.sim.spawn_on(CLIENTS, 0, |_| async move {
+            let talk = async {
+                if let Ok(stream) = connecting.await {
+                    talk(&stream, asked).await;
+                }
+            };
+            let _ = either(over, talk).await;
+            connected.set(connected.get() - 1);
+        });
         Some(Self { life: life.clone(), frames, hung_up, correlation_id: Cell::new(1) })
     }
 
@@ -80,8 +79,7 @@ impl Wire {
         version: i16,
         request: &R,
     ) -> impl Future<Output = Result<R::Response, Gone>> + use<R> + 'static {
-        let correlation_id = self.correlation_id.get();
-        self.correlation_id.set(correlation_id + 1);
+        let correlation_id = self.next_id();
         let answer = self.send(frame(version, correlation_id, request));
         async move {
             let bytes = answer.await.ok_or(Gone)?;
@@ -90,19 +88,32 @@ impl Wire {
     }
 
     /// Asks and waits.
-    /// # Errors  The broker ended, or hung up.
+    /// # Errors  The broker ended or hung up, or the connection was cut: it may have happened.
     pub async fn ask<R: Request>(&self, version: i16, request: &R) -> Result<R::Response, Gone> {
         self.begin(version, request).await
     }
 
-    /// Sends any bytes. What comes back is an answer with its length, or nothing more on this connection.
+    /// Sends a request that has no answer.
+    pub fn tell<R: Request>(&self, version: i16, request: &R) {
+        self.put((frame(version, self.next_id(), request), None));
+    }
+
+    /// Sends any bytes as a frame. What comes back is an answer with its length, or nothing more on this connection.
     pub fn send(&self, frame: Bytes) -> OneshotReceiver<Bytes> {
         let (answer, receiver) = oneshot();
-        match self.frames.try_send((frame, answer)) {
+        self.put((frame, Some(answer)));
+        receiver
+    }
+
+    fn next_id(&self) -> i32 {
+        self.correlation_id.replace(self.correlation_id.get() + 1)
+    }
+
+    fn put(&self, asked: Asked) {
+        match self.frames.try_send(asked) {
             Ok(()) | Err(TrySendError::Closed(_)) => {}
             Err(TrySendError::Full(_)) => panic!("a client keeps to its own bound"),
         }
-        receiver
     }
 }
 
@@ -121,9 +132,7 @@ pub fn frame<R: Request>(version: i16, correlation_id: i32, request: &R) -> Byte
 }
 
 fn decode<R: Request>(mut bytes: Bytes, correlation_id: i32, version: i16) -> R::Response {
-    let length = i32::from_be_bytes(bytes[..4].try_into().expect("an answer has a length"));
-    assert_eq!(length as usize, bytes.len() - 4, "{} v{version}: the answer's length", R::KEY);
-    let mut bytes = bytes.split_off(4);
+    let mut bytes = bytes.split_off(LENGTH_BYTES);
     let head = ResponseHeader::decode(&mut bytes, R::Response::header_version(version)).expect("an answer's head");
     assert_eq!(head.correlation_id, correlation_id, "{} v{version}: answers come in order", R::KEY);
     let answer = R::Response::decode(&mut bytes, version).unwrap_or_else(|why| panic!("{} v{version}: {why}", R::KEY));
@@ -131,84 +140,49 @@ fn decode<R: Request>(mut bytes: Bytes, correlation_id: i32, version: i16) -> R:
     answer
 }
 
-impl Served {
-    /// Serves on its core, beginning with a frame that another core has received.
-    fn begin(self, first: Option<Asked>) {
-        let life = self.life.clone();
-        life.sim.clone().spawn_on(NODE, self.core, |io| async move {
-            let over = self.hung_up.notified();
-            let _ = either(over, self.serve(io, first)).await;
-        });
-    }
+/// Answers that are waited for, in their order.
+type Waiting = RefCell<VecDeque<OneshotSender<Bytes>>>;
 
-    async fn serve(mut self, io: Io, mut first: Option<Asked>) {
-        let Some(context) = self.life.context(self.core) else { return };
-        let session = Rc::new(Session::new(Ipv4Addr::LOCALHOST.into(), 0, self.identity.clone()));
-        let open = Rc::new(Open::default());
-        let (pending, outcomes) = queue(IN_FLIGHT_MAX);
-        let (over, writing) = (self.hung_up.notified(), write(outcomes, open.clone()));
-        io.spawner.spawn(async move {
-            let _ = either(over, writing).await;
-        });
-        let mut all_pipeline = true;
-        loop {
-            let asked = match first.take() {
-                Some(asked) => Some(asked),
-                None => self.frames.recv().await,
-            };
-            let Some((frame, answer)) = asked else { return };
-            if let Some(core) = session.better_core().filter(|core| *core < self.life.cores) {
-                open.until(|| open.requests.get() == 0).await;
-                if !open.closed.get() {
-                    Self { core, identity: session.identity(), ..self }.begin(Some((frame, answer)));
-                }
-                return;
-            }
-            let pipelines = api::pipelines(&frame);
-            open.until(|| {
-                let requests = open.requests.get();
-                requests == 0 || (pipelines && all_pipeline && requests < IN_FLIGHT_MAX)
-            })
-            .await;
-            if open.closed.get() {
-                return;
-            }
-            all_pipeline = pipelines;
-            open.requests.set(open.requests.get() + 1);
-            let outcome = api::handle(&context, &session, frame).await;
-            // The writer ends with the connection.
-            let _ = pending.try_send((outcome, answer));
-        }
-    }
+/// Sends and receives until either way ends.
+async fn talk(stream: &Stream, asked: QueueReceiver<Asked>) {
+    let waiting = Waiting::default();
+    let _ = either(send(stream, asked, &waiting), receive(stream, &waiting)).await;
 }
 
-impl Open {
-    /// Waits until `ready` holds or the connection is closed.
-    async fn until(&self, mut ready: impl FnMut() -> bool) {
-        while !ready() && !self.closed.get() {
-            let changed = self.changed.notified();
-            if !ready() && !self.closed.get() {
-                changed.await;
+async fn send(stream: &Stream, mut asked: QueueReceiver<Asked>, waiting: &Waiting) {
+    let mut outbox = Outbox::default();
+    while let Some((frame, answer)) = asked.recv().await {
+        waiting.borrow_mut().extend(answer);
+        let length = (frame.len() as i32).to_be_bytes().to_vec();
+        outbox.push(vec![length.into(), frame.into()]);
+        while outbox.unsent_bytes() > 0 {
+            if poll_fn(|context| stream.poll_send(context, &mut outbox)).await.is_err() {
+                // What was answered before it was cut may still come.
+                return std::future::pending().await;
             }
         }
     }
 }
 
-/// Sends what becomes of the requests, in their order.
-async fn write(mut outcomes: QueueReceiver<(Pending, OneshotSender<Bytes>)>, open: Rc<Open>) {
-    while let Some((pending, answer)) = outcomes.recv().await {
-        match pending.await {
-            Outcome::Reply(pieces, _) => {
-                let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
-                let _ = answer.send(bytes.into());
-            }
-            Outcome::Nothing => {}
-            Outcome::Close(_) => open.closed.set(true),
+async fn receive(stream: &Stream, waiting: &Waiting) {
+    let mut received = BytesMut::new();
+    loop {
+        match poll_fn(|context| stream.poll_recv(context, 1)).await {
+            Ok(piece) if !piece.is_empty() => received.extend_from_slice(piece.as_slice()),
+            Ok(_) | Err(_) => return,
         }
-        open.requests.set(open.requests.get() - 1);
-        open.changed.notify_all();
-        if open.closed.get() {
-            return;
+        while let Some(whole) = whole(&received) {
+            let answer = received.split_to(whole).freeze();
+            let asker = waiting.borrow_mut().pop_front().expect("an answer that nobody waits for");
+            // Who asked may have gone.
+            let _ = asker.send(answer);
         }
     }
+}
+
+/// The bytes of the answer that is at the front, its length included, if all of them are there.
+fn whole(received: &[u8]) -> Option<usize> {
+    let length = i32::from_be_bytes(received.first_chunk().copied()?);
+    let whole = LENGTH_BYTES + usize::try_from(length).expect("an answer has a length");
+    (received.len() >= whole).then_some(whole)
 }

@@ -92,7 +92,7 @@ impl World {
             let changed = self.changed.notified();
             let life = self.life.borrow().clone();
             if let Some(life) = life
-                && let Some(connection) = Wire::open(&life, self.rand.below(life.cores as u64) as usize)
+                && let Some(connection) = Wire::open(&life)
             {
                 return connection;
             }

@@ -32,7 +32,7 @@ pub struct Network {
     pub buffer_bytes: usize,
     /// Of one connection in so many, bytes come in pieces of any size, also one by one. Here and below, 0 is none.
     pub pieces_one_in: u64,
-    /// One connection in so many is slow: its buffers hold a few bytes, and what is sent is on its way for long.
+    /// One connection in so many is slow: its buffers hold little, and what is sent is on its way for long.
     pub slow_one_in: u64,
     /// One connection in so many ends at any byte, of either direction.
     pub cut_one_in: u64,
@@ -47,7 +47,7 @@ impl Default for Network {
 }
 
 /// Bytes that a direction of a slow connection holds.
-const SLOW_BUFFER_BYTES: usize = 512;
+const SLOW_BUFFER_BYTES: usize = 4096;
 
 /// Nanoseconds that bytes are on their way, at least and at most; and on a slow connection.
 const DELAY_NS: (u64, u64) = (10_000, 60_000);
@@ -424,7 +424,8 @@ impl Incoming {
 }
 
 /// The address of a node.
-pub(super) fn address(node: usize, port: u16) -> SocketAddr {
+#[must_use]
+pub fn address(node: usize, port: u16) -> SocketAddr {
     let node = u8::try_from(node + 1).expect("a simulation has a few nodes");
     SocketAddr::new(Ipv4Addr::new(10, 0, 0, node).into(), port)
 }

@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, future::poll_fn, io, sync::Arc};
 
-use super::*;
+use super::{core::SWEEP_PERIOD, *};
 use crate::{
     io::{
         Outbox, Stream,
