@@ -19,7 +19,7 @@ use crate::{
     net::{Acceptor, NetCore},
     protocol::metadata_records::BrokerEndpoint,
     shard::{Broker, CoreSeed, Registration, RewriteMemory, Router, Started, recover, start},
-    sim::serving::{Handlers, Serving},
+    sim::serving::{Handlers, PORT, Serving},
 };
 
 /// The broker's machine.
@@ -158,7 +158,8 @@ impl Life {
         self.contexts.borrow_mut()[core] = Some(context);
         self.routers.borrow_mut()[core] = Some(started.router.clone());
         self.started.borrow_mut().push(started.clone());
-        let net = serving.serve(&self, &io, core);
+        let this = self.clone();
+        let net = serving.serve(&io, core, move || this.context(core));
         self.nets.borrow_mut().push(net);
         self.news.notify_all();
         if core != 0 {
@@ -173,7 +174,8 @@ impl Life {
             .register(Registration { end_points: vec![end_point], directory: Uuid::from_u128(7) })
             .await
             .map_err(|error| error.to_string())?;
-        *self.acceptor.borrow_mut() = Some(serving.open(&self.sim, &io));
+        let bound = self.sim.bind(NODE, PORT).expect("whoever had it has ended");
+        *self.acceptor.borrow_mut() = Some(serving.open(bound, &io));
         self.ready.set(true);
         self.news.notify_all();
         Ok(())

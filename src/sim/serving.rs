@@ -6,13 +6,12 @@ use bytes::Bytes;
 
 use crate::{
     api::{self, Identity, Outcome, Session},
-    io::{Io, StreamOptions, sim::Simulation},
+    io::{BoundAddress, Io, StreamOptions},
     net::{
         Accepted, Acceptor, ConnectionLimits, LargeRequests, Mailbox, NetCore, NetSettings, OpenListener, Peer,
         Pending, Service,
     },
     shard::ReplyMemory,
-    sim::broker::{Life, NODE},
 };
 
 /// Where the broker listens.
@@ -30,10 +29,7 @@ const CONNECTIONS_MAX: usize = 1000;
 
 /// The handlers of a core, as they are when a request comes: tests put others in their place.
 #[derive(Clone)]
-pub struct Handlers {
-    life: Rc<Life>,
-    core: usize,
-}
+pub struct Handlers(Rc<dyn Fn() -> Option<Rc<api::Context>>>);
 
 impl Service for Handlers {
     type Client = Rc<Session>;
@@ -59,7 +55,7 @@ impl Service for Handlers {
     }
 
     async fn handle(&self, client: &Rc<Session>, frame: Bytes) -> Pending {
-        match self.life.context(self.core) {
+        match (self.0)() {
             Some(context) => api::handle(&context, client, frame).await,
             None => Box::pin(async { Outcome::Close("the broker has ended".into()) }),
         }
@@ -85,8 +81,13 @@ impl Serving {
         }
     }
 
-    /// Serves the connections of a core.
-    pub fn serve(&self, life: &Rc<Life>, io: &Io, core: usize) -> Rc<NetCore<Handlers>> {
+    /// Serves the connections of a core. `context` is what its handlers know, as long as the broker lives.
+    pub fn serve(
+        &self,
+        io: &Io,
+        core: usize,
+        context: impl Fn() -> Option<Rc<api::Context>> + 'static,
+    ) -> Rc<NetCore<Handlers>> {
         let settings = NetSettings {
             frame_bytes_max: REQUEST_BYTES_MAX,
             idle_max: Duration::from_secs(600),
@@ -96,15 +97,14 @@ impl Serving {
             core,
             stream: StreamOptions::default(),
         };
-        let net = NetCore::new(Handlers { life: life.clone(), core }, settings, io, self.deliver());
+        let net = NetCore::new(Handlers(Rc::new(context)), settings, io, self.deliver());
         io.spawner.spawn(net.clone().receive(self.mailboxes[core].clone()));
         io.spawner.spawn(net.clone().sweep_on(|| ()));
         net
     }
 
     /// Opens the broker's address to clients, on the first core.
-    pub fn open(&self, sim: &Simulation, io: &Io) -> Acceptor {
-        let bound = sim.bind(NODE, PORT).expect("whoever had it has ended");
+    pub fn open(&self, bound: BoundAddress, io: &Io) -> Acceptor {
         let open = OpenListener::open(vec![bound]).expect("a bound address can be opened");
         open.accept(0, &self.limits, io, self.deliver())
     }
