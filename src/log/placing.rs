@@ -514,7 +514,8 @@ impl Placing {
     pub fn forget_segments(&mut self) -> (Vec<Segment>, CoreChanges) {
         let (start, end) = (self.log_start, self.end);
         let mut changes = CoreChanges::default();
-        if start == end && self.active().size > 0 && self.reservations == 0 {
+        // What a cut has taken from the active segment lies in its file until the journal has the cut.
+        if start == end && self.active().size > 0 && self.reservations == 0 && !self.cutting {
             changes = self.seal_active(end);
         }
         let mut gone: Vec<Segment> = Vec::new();

@@ -133,6 +133,8 @@ impl Log {
             drop(busy);
         }
         self.state_mut().end_cut();
+        // All that is left may lie below the log start.
+        removal::drop_segments(&self.core, self);
         self.changed.notify_all();
     }
 

@@ -311,6 +311,47 @@ fn whatever_is_cut_a_start_has_it_or_has_it_not() {
     }
 }
 
+/// What is left of the active segment lies below the log start then, and what was cut off lies in the same file.
+#[test]
+fn a_log_that_is_cut_where_it_is_about_to_start_keeps_its_segment_until_the_cut_is_durable() {
+    let (mut cut, mut uncut) = (0, 0);
+    for seed in 0..200 {
+        let sim = Simulation::new(seed);
+        let history = History::default();
+        let past = history.clone();
+        sim.block_on(0, 0, move |io| async move {
+            let told = Told::open(&io, &settings(), &past).await;
+            for _ in 0..4 {
+                told.append().await.unwrap();
+            }
+            told.rig.core_log.checkpoint().await.unwrap();
+            let end = told.history.now()[2].info.base_offset;
+            let found = told.log.find_cut(end).await.unwrap().unwrap();
+            let (log, committed) = (told.log.clone(), told.log.log_end_offset());
+            io.spawner.spawn(async move { drop(log.move_start(end, committed).await) });
+            io.clock.sleep(Duration::from_micros(io.rand.below(300))).await;
+            if let Some(truncated) = told.log.truncate(found) {
+                told.rig.states.borrow_mut().get_mut(&told.log.key()).unwrap().truncate(end);
+                told.history.remove(end, Offset(i64::MAX));
+                drop(truncated);
+            }
+            io.clock.sleep(Duration::from_micros(io.rand.below(1000))).await;
+        });
+        sim.power_cut(0);
+        let counts = sim.block_on(0, 0, move |io| async move {
+            let told = Told::open(&io, &settings(), &history).await;
+            let is_cut = told.log.log_end_offset() == history.end();
+            if !is_cut {
+                history.undo();
+            }
+            told.check(&format!("seed {seed}")).await;
+            is_cut
+        });
+        if counts { cut += 1 } else { uncut += 1 }
+    }
+    assert!(cut > 20 && uncut > 20, "both are seen: {cut} and {uncut}");
+}
+
 #[test]
 fn what_was_cut_off_has_gone_though_it_kept_its_name() {
     for checkpointed in [false, true] {
