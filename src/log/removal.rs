@@ -91,6 +91,13 @@ async fn rename_segments(io: &Io, directory: &Path, segments: &[Segment]) -> (Ve
     (renamed, all)
 }
 
+/// The base offset of the segment of which a file of this name is. None of another spelling is.
+fn base_of(name: &str) -> Option<Offset> {
+    let (base, suffix) = name.split_once('.')?;
+    let base = Offset(base.parse().ok()?);
+    (base >= Offset::ZERO && SUFFIXES.contains(&suffix) && name == file_name(base, suffix)).then_some(base)
+}
+
 async fn remove_files(io: &Io, paths: Vec<PathBuf>) {
     for path in paths {
         match io.disk.remove_file(&path).await {
@@ -174,8 +181,7 @@ async fn cut_off_removed(core: &Core, log: &Log, directory: &Path) -> std::io::R
         return Ok(());
     }
     for entry in core.io.disk.read_dir(directory).await? {
-        let segment = SUFFIXES.iter().find_map(|suffix| entry.name.strip_suffix(&format!(".{suffix}")));
-        let Some(base) = segment.and_then(|base| base.parse().ok()).map(Offset) else { continue };
+        let Some(base) = base_of(&entry.name) else { continue };
         // Those below the log start are looked for after every start.
         let is_cut_off = {
             let state = log.state();
@@ -221,11 +227,32 @@ pub async fn sweep(core: &Core, log: &Rc<Log>) -> std::io::Result<()> {
         }
     }
     for entry in entries {
-        let segment = SUFFIXES.iter().find_map(|suffix| entry.name.strip_suffix(&format!(".{suffix}")));
-        let below = segment.and_then(|base| base.parse().ok()).is_some_and(|base| Offset(base) < first);
+        let below = base_of(&entry.name).is_some_and(|base| base < first);
         if entry.name.ends_with(".deleted") || below {
             core.io.disk.remove_file(&directory.join(&entry.name)).await?;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_named_like_a_segment_is_one() {
+        let cases = [
+            ("00000000000000000170.log", Some(170)),
+            ("00000000000000000170.timeindex", Some(170)),
+            ("170.log", None),
+            ("+0000000000000000170.log", None),
+            ("-0000000000000000170.log", None),
+            ("00000000000000000170.log.deleted", None),
+            ("00000000000000000170.snapshot", None),
+            ("leader-epoch-checkpoint", None),
+        ];
+        for (name, base) in cases {
+            assert_eq!(base_of(name), base.map(Offset), "{name}");
+        }
+    }
 }

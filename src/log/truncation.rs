@@ -42,7 +42,8 @@ impl Cut {
 
 impl Log {
     /// Looks where the log is to be cut so that nothing from `offset` on is left: before the batch that contains it. Waits until
-    /// all of the log is durable, and in its segments, and nobody works on its files. `None` if there is nothing to cut.
+    /// all of the log is durable, and in its segments, and nobody works on its files: for long, if others go on appending. `None`
+    /// if there is nothing to cut.
     /// # Errors  `OffsetOutOfRange` below the log start; `Deleted`; `Stopping`; `Full` if the segments cannot get all
     /// of it; `Io` and `Corrupt` if the segment cannot be read: the partition is offline then.
     pub async fn find_cut(self: &Rc<Self>, offset: Offset) -> Result<Option<Cut>, LogError> {
