@@ -67,6 +67,7 @@ impl Controller {
     }
 
     /// The image with everything that was decided, committed or not. Nothing may be answered from it.
+    #[cfg(test)]
     #[must_use]
     pub fn image(&self) -> &Image {
         &self.image

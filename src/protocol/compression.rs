@@ -56,6 +56,7 @@ impl Compression {
     }
 
     /// Its name in `compression.type`.
+    #[cfg(test)]
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

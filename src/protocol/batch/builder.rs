@@ -17,7 +17,6 @@ pub struct BatchBuilder {
     leader_epoch: LeaderEpoch,
     compression: Compression,
     level: i32,
-    log_append_time: Option<Timestamp>,
     producer_id: ProducerId,
     producer_epoch: ProducerEpoch,
     base_sequence: i32,
@@ -45,7 +44,6 @@ impl BatchBuilder {
             leader_epoch: LeaderEpoch(-1),
             compression: Compression::None,
             level: 0,
-            log_append_time: None,
             producer_id: ProducerId::NONE,
             producer_epoch: ProducerEpoch(-1),
             base_sequence: SEQUENCE_NONE,
@@ -80,13 +78,6 @@ impl BatchBuilder {
     pub fn compressed(mut self, compression: Compression, level: i32) -> Self {
         self.compression = compression;
         self.level = level;
-        self
-    }
-
-    /// Gives all records the broker's time.
-    #[must_use]
-    pub fn log_append_time(mut self, now: Timestamp) -> Self {
-        self.log_append_time = Some(now);
         self
     }
 
@@ -127,24 +118,6 @@ impl BatchBuilder {
         self.record_count += 1;
     }
 
-    /// Records so far.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.record_count as usize
-    }
-
-    /// Whether there is no record yet.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.record_count == 0
-    }
-
-    /// Size of the batch so far, before compression.
-    #[must_use]
-    pub fn size_bytes(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// The finished batch.
     #[must_use]
     pub fn build(mut self) -> Bytes {
@@ -152,21 +125,17 @@ impl BatchBuilder {
             let body = self.bytes.split_off(HEADER_BYTES);
             compression::compress(self.compression, self.level, &body, &mut self.bytes);
         }
-        let (timestamps, max_timestamp) = match self.log_append_time {
-            Some(now) => (TimestampType::LogAppendTime, now),
-            None => (TimestampType::CreateTime, self.max_timestamp),
-        };
         let header = BatchHeader {
             base_offset: self.base_offset,
             total_bytes: self.bytes.len(),
             leader_epoch: self.leader_epoch,
             crc: 0,
             compression: self.compression,
-            attributes: attributes(self.compression, timestamps, self.transactional, self.control),
+            attributes: attributes(self.compression, TimestampType::CreateTime, self.transactional, self.control),
             // An empty batch has last offset delta -1 here; only compaction writes others.
             last_offset_delta: self.record_count - 1,
             base_timestamp: self.base_timestamp,
-            max_timestamp,
+            max_timestamp: self.max_timestamp,
             producer_id: self.producer_id,
             producer_epoch: self.producer_epoch,
             base_sequence: self.base_sequence,
