@@ -61,7 +61,7 @@ use self::{
 };
 use crate::{
     base::Set,
-    io::{Instant, Io, Slice},
+    io::{Instant, Io, Slice, channel::Semaphore},
     partition::fetch_session::FetchSessions,
     protocol::versions::Api,
     shard::Router,
@@ -79,6 +79,8 @@ pub struct Context {
     sessions: RefCell<FetchSessions>,
     /// Topics that are being created because a client named them.
     creating: RefCell<Set<String>>,
+    /// Had by the one large batch of this core that is being validated: between two of them everything else has its turn.
+    large_turn: Semaphore,
 }
 
 impl Context {
@@ -95,6 +97,7 @@ impl Context {
             advertised,
             sessions,
             creating: RefCell::default(),
+            large_turn: Semaphore::new(1),
         })
     }
 
@@ -103,7 +106,8 @@ impl Context {
     pub(crate) fn with(&self, table: &'static Table, policy: Policy) -> Rc<Self> {
         let sessions = RefCell::new(FetchSessions::new(0));
         let (router, io, advertised) = (self.router.clone(), self.io.clone(), self.advertised.clone());
-        Rc::new(Self { table, policy, router, io, advertised, sessions, creating: RefCell::default() })
+        let large_turn = self.large_turn.clone();
+        Rc::new(Self { table, policy, router, io, advertised, sessions, creating: RefCell::default(), large_turn })
     }
 
     /// Counts a request that began to be served then, with what becomes of it.

@@ -29,5 +29,6 @@ mod retention;
 mod rewrites;
 mod schedule;
 mod serving;
+mod turns;
 mod wire;
 mod world;

@@ -174,7 +174,18 @@ impl Sorting {
             0 => None,
             bytes => Some(self.room(context, bytes).await),
         };
-        let mut batch = validate(records, rules, self.version, self.now)?;
+        // Taken last: whoever has it waits for nobody.
+        let turn = match records.len() >= VALIDATED_BEFORE_YIELD {
+            true => Some(context.large_turn.acquire(1).await),
+            false => None,
+        };
+        let validated = validate(records, rules, self.version, self.now);
+        if turn.is_some() {
+            self.validated_bytes = 0;
+            context.io.clock.yield_now().await;
+        }
+        drop(turn);
+        let mut batch = validated?;
         if let Some(room) = room {
             batch.bytes = room.kept_by(batch.bytes);
             self.holds = true;
