@@ -54,6 +54,11 @@ impl Chunk {
         Self { segment, start: self.start, tail, written: self.written.min(kept), floor: self.floor, marks }
     }
 
+    /// Where it lies among the others: of each base offset one generation alone is in memory.
+    fn place(&self) -> (Offset, u32) {
+        (self.segment.base, self.start)
+    }
+
     /// The position behind the last byte.
     pub fn end(&self) -> u32 {
         self.start + self.tail.published() as u32
@@ -136,7 +141,7 @@ impl Chunks {
 
     /// The chunk that holds the byte at `position`.
     fn chunk_at(&self, segment: SegmentId, position: u32) -> Option<usize> {
-        let after = self.0.partition_point(|chunk| (chunk.segment, chunk.start) <= (segment, position));
+        let after = self.0.partition_point(|chunk| chunk.place() <= (segment.base, position));
         let index = after.checked_sub(1)?;
         let chunk = &self.0[index];
         (chunk.segment == segment && position < chunk.end()).then_some(index)
@@ -149,14 +154,14 @@ impl Chunks {
 
     /// Whether a batch of the segment with `offset` would be in memory.
     pub fn reaches_back(&self, segment: SegmentId, offset: Offset) -> bool {
-        let index = self.0.partition_point(|chunk| chunk.segment < segment);
+        let index = self.0.partition_point(|chunk| chunk.segment.base < segment.base);
         let first = self.0.get(index).filter(|chunk| chunk.segment == segment);
         first.is_some_and(|first| first.start == 0 || first.floor <= offset)
     }
 
     /// The first position of the segment that is in memory.
     pub fn first_position(&self, segment: SegmentId) -> Option<u32> {
-        let index = self.0.partition_point(|chunk| chunk.segment < segment);
+        let index = self.0.partition_point(|chunk| chunk.segment.base < segment.base);
         self.0.get(index).filter(|chunk| chunk.segment == segment).map(|chunk| chunk.start)
     }
 
@@ -186,7 +191,19 @@ impl Chunks {
 
     /// The front of the batch at `position`, which may lie in two chunks. `None` at the end.
     pub fn head(&self, segment: SegmentId, position: u32) -> Option<Head> {
-        let index = self.chunk_at(segment, position)?;
+        self.head_in(self.chunk_at(segment, position)?, position)
+    }
+
+    /// As [`head`](Self::head), for batches one behind the other: `index` is the chunk of the one before, and becomes this one's.
+    fn head_near(&self, index: &mut usize, segment: SegmentId, position: u32) -> Option<Head> {
+        let chunk = &self.0[*index];
+        if chunk.segment != segment || position < chunk.start || position >= chunk.end() {
+            *index = self.chunk_at(segment, position)?;
+        }
+        self.head_in(*index, position)
+    }
+
+    fn head_in(&self, index: usize, position: u32) -> Option<Head> {
         let chunk = &self.0[index];
         let from = (position - chunk.start) as usize;
         let here = &chunk.tail.buffer().as_slice()[from..];
@@ -194,7 +211,7 @@ impl Chunks {
             return Head::parse(here);
         }
         let mut bytes = here.to_vec();
-        let next = self.0.get(index + 1).filter(|next| next.segment == segment)?;
+        let next = self.0.get(index + 1).filter(|next| next.segment == chunk.segment)?;
         bytes.extend(next.tail.buffer().as_slice().iter().take(HEAD_BYTES - here.len()));
         Head::parse(&bytes)
     }
@@ -202,15 +219,15 @@ impl Chunks {
     /// The batch in memory that contains `offset`, or the next one there.
     pub fn find(&self, offset: Offset) -> Option<Place> {
         let after = self.0.partition_point(|chunk| chunk.floor <= offset);
-        let mark = self.0.iter().take(after).rev().find_map(|chunk| {
+        let mark = self.0.iter().enumerate().take(after).rev().find_map(|(index, chunk)| {
             let marks = chunk.marks.partition_point(|mark| mark.0 <= offset);
-            marks.checked_sub(1).map(|last| (chunk.segment, chunk.marks[last].1))
+            marks.checked_sub(1).map(|last| (index, chunk.segment, chunk.marks[last].1))
         });
-        let (mut segment, mut position) = mark?;
+        let (mut index, mut segment, mut position) = mark?;
         loop {
-            let Some(head) = self.head(segment, position) else {
+            let Some(head) = self.head_near(&mut index, segment, position) else {
                 // The rest of the segment is over: go on in the next one. Offsets may have gaps.
-                let next = self.0.partition_point(|chunk| chunk.segment <= segment);
+                let next = self.0.partition_point(|chunk| chunk.segment.base <= segment.base);
                 segment = self.0.get(next)?.segment;
                 position = 0;
                 continue;
@@ -224,7 +241,7 @@ impl Chunks {
 
     /// The last mark in the segment at or before `position_max`, below `upto`: a short cut over many small batches.
     pub fn mark_before(&self, segment: SegmentId, position_max: u32, upto: Offset) -> Option<(Offset, u32)> {
-        let after = self.0.partition_point(|chunk| (chunk.segment, chunk.start) <= (segment, position_max));
+        let after = self.0.partition_point(|chunk| chunk.place() <= (segment.base, position_max));
         let chunks = self.0.iter().take(after).rev().take_while(|chunk| chunk.segment == segment);
         chunks
             .filter_map(|chunk| {
