@@ -107,8 +107,8 @@ MUTATIONS = [
     ("remove-anothers-directory", "a deletion takes the directory that has the name, whoever's it is",
      "log::tests::names::",
      "src/log/removal.rs",
-     "        if !log.state().has_directory && !partition_directory::belongs_to(&core.io, &path, key.topic_id).await {\n",
-     f"        if !{is_('remove-anothers-directory')} && !log.state().has_directory "
+     "        if !log.state().has_directory() && !partition_directory::belongs_to(&core.io, &path, key.topic_id).await {\n",
+     f"        if !{is_('remove-anothers-directory')} && !log.state().has_directory() "
      "&& !partition_directory::belongs_to(&core.io, &path, key.topic_id).await {\n"),
     ("leak-reservation", "a reservation that is not used is not given back", LOG, "src/log/room.rs",
      "            log.core.memory.give_back(self.bytes);\n            log.change(Placing::list_clean_tail);\n",
