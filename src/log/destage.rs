@@ -216,8 +216,8 @@ pub async fn write_all(core: &Rc<Core>, logs: &[Rc<Log>], what: What) -> Result<
     let mut full = false;
     let mut left = logs;
     while !left.is_empty() {
-        let hurry = core.memory.is_pressed() || core.journal.is_pressed() || what == What::Everything;
-        let (now, later) = left.split_at(left.len().min(if hurry { WRITES_PRESSED } else { WRITES_CALM }));
+        let pressed = core.memory.is_pressed() || core.journal.is_pressed() || what == What::Everything;
+        let (now, later) = left.split_at(left.len().min(if pressed { WRITES_PRESSED } else { WRITES_CALM }));
         left = later;
         for (log, written) in now.iter().zip(join_all(now.iter().map(|log| write_log(core, log, what))).await) {
             match written {

@@ -12,7 +12,7 @@ use std::{
 
 use crate::io::{Filesystem, Io};
 
-/// How often a waiting core looks. Destaging is in no hurry.
+/// How often a waiting core looks. Destaging can wait so long.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Shared by the cores of one broker.
