@@ -78,7 +78,10 @@ fn run(seed: u64, settings: &Settings) -> Done {
 fn network(sim: &Simulation) -> Network {
     match sim.below(4) {
         0 => Network { pieces_one_in: 2, slow_one_in: 3, ..Network::default() },
-        1 => Network { pieces_one_in: 2, slow_one_in: 6, cut_one_in: 3, ..Network::default() },
+        1 => {
+            let cut = Network { cut_one_in: 3, cut_bytes_max: 4 << 10, cut_ns_max: 30_000_000, ..Network::default() };
+            Network { pieces_one_in: 2, slow_one_in: 6, ..cut }
+        }
         _ => Network::default(),
     }
 }

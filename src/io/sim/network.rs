@@ -38,11 +38,21 @@ pub struct Network {
     pub cut_one_in: u64,
     /// Within the first so many bytes.
     pub cut_bytes_max: usize,
+    /// If that is not 0, half of those that are cut end at any moment within so many nanoseconds instead: whatever has arrived
+    /// by then goes on being done.
+    pub cut_ns_max: u64,
 }
 
 impl Default for Network {
     fn default() -> Self {
-        Self { buffer_bytes: 64 << 10, pieces_one_in: 0, slow_one_in: 0, cut_one_in: 0, cut_bytes_max: 16 << 10 }
+        Self {
+            buffer_bytes: 64 << 10,
+            pieces_one_in: 0,
+            slow_one_in: 0,
+            cut_one_in: 0,
+            cut_bytes_max: 16 << 10,
+            cut_ns_max: 0,
+        }
     }
 }
 
@@ -458,16 +468,23 @@ fn link(world: &World, node: usize, to: SocketAddr) -> Arc<Link> {
     };
     let befalls = |one_in: u64| one_in > 0 && world.one_in(one_in);
     let mut ways = [Way::default(), Way::default()];
-    if befalls(network.cut_one_in) {
+    let is_cut = befalls(network.cut_one_in);
+    let cut_at = (is_cut && network.cut_ns_max > 0 && world.one_in(2)).then(|| world.below(network.cut_ns_max));
+    if is_cut && cut_at.is_none() {
         let way = &mut ways[world.below(2) as usize];
         way.cut_after = Some(1 + world.below(network.cut_bytes_max as u64) as usize);
     }
     let slow = befalls(network.slow_one_in);
-    Arc::new(Link {
+    let link = Arc::new(Link {
         addresses: [address(node, port), to],
         in_pieces: befalls(network.pieces_one_in),
         delay_ns: if slow { SLOW_DELAY_NS } else { DELAY_NS },
         buffer_bytes: if slow { SLOW_BUFFER_BYTES.min(network.buffer_bytes) } else { network.buffer_bytes },
         state: Mutex::new(State { ways, closed: [false; 2], deaf: [false; 2], reset: false }),
-    })
+    });
+    if let Some(after) = cut_at {
+        let link = link.clone();
+        world.schedule(world.now().0 + after, Event::Call(Box::new(move |_| link.change(State::cut))));
+    }
+    link
 }
