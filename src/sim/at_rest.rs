@@ -38,10 +38,15 @@ const CORES_MAX: u64 = 3;
 /// # Panics
 /// If something went that nobody has deleted.
 pub fn check_removed(world: &World) {
+    check_removed_of(world, false);
+}
+
+/// As [`check_removed`]. Where the last block of a journal may be `forgotten`, a topic that it made is one that nobody knows.
+fn check_removed_of(world: &World, forgotten: bool) {
     let there: Vec<PathBuf> = world.sim.files(NODE).into_iter().map(|(path, _)| path).collect();
     for taken in world.sim.names_taken(NODE) {
         let Some((directory, name)) = place(&taken) else { continue };
-        let deleted = Deleted { world, there: &there, directory };
+        let deleted = Deleted { world, there: &there, directory, forgotten };
         let may_go = match (&taken, directory) {
             (NameTaken::Removed(_), None) => is_ours(name) || deleted.topic_of(name),
             (NameTaken::Removed(_), Some(_)) => deleted.file(name),
@@ -83,6 +88,7 @@ struct Deleted<'a> {
     world: &'a World,
     there: &'a [PathBuf],
     directory: Option<&'a str>,
+    forgotten: bool,
 }
 
 impl Deleted<'_> {
@@ -95,7 +101,7 @@ impl Deleted<'_> {
     fn directory(&self, _from: &str, to: &str) -> bool {
         let is_live = |id| self.world.model.topics.borrow().values().any(|topic| topic.id == id);
         // What nobody knows is set aside, and nobody removes it.
-        self.topic_of(to) || (to.ends_with("-stray") && !topic_id(to).is_some_and(is_live))
+        self.topic_of(to) || (to.ends_with("-stray") && (self.forgotten || !topic_id(to).is_some_and(is_live)))
     }
 
     /// Whether a file of the directory may go.
@@ -170,12 +176,13 @@ pub fn rot(world: &World, settings: &Settings, allowed: Allowed) -> String {
     let life = Life::begin(sim, settings, 1 + sim.below(CORES_MAX) as usize);
     let judge = Judge { world, path: &path, damage, allowed };
     let outcome = started(&life);
+    let forgotten = judge.is_beyond_knowing();
     match &outcome {
         Some(why) => judge.refused(why),
         None => judge.served(Bench { sim: sim.clone(), settings: settings.clone(), life: life.clone() }),
     }
     life.kill();
-    check_removed(world);
+    check_removed_of(world, forgotten);
     sim.put_back(NODE, &saved);
     format!("{said}: {outcome:?}")
 }
