@@ -6,7 +6,10 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Once,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -15,14 +18,31 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(60);
 
 static DIRECTORIES: AtomicU32 = AtomicU32::new(0);
+static SWEPT: Once = Once::new();
 
-/// A fresh directory for one test.
+/// A fresh directory for one test. It stays until the next run, for whoever wants to look what a test has left.
 pub fn fresh_directory(name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    SWEPT.call_once(|| remove_directories_of_earlier_runs(root));
     let number = DIRECTORIES.fetch_add(1, Ordering::Relaxed);
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}-{number}", std::process::id()));
+    let path = root.join(format!("{name}-{}-{number}", std::process::id()));
     let _ = fs::remove_dir_all(&path);
     fs::create_dir_all(&path).expect("a directory below the target folder");
     path
+}
+
+/// A run leaves some two gigabytes.
+fn remove_directories_of_earlier_runs(root: &Path) {
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let mut parts = name.rsplitn(3, '-');
+        let (number, process) = (parts.next(), parts.next());
+        let are_numbers = number.is_some_and(|it| it.parse::<u32>().is_ok());
+        let Some(process) = process.and_then(|it| it.parse::<u32>().ok()).filter(|_| are_numbers) else { continue };
+        if !Path::new(&format!("/proc/{process}")).exists() {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// A free port below those that the system gives to clients.
