@@ -26,6 +26,11 @@ pub(super) struct Asker {
 }
 
 impl Asker {
+    /// The same client, in what else the request does: some do one thing with a group and another with its topics.
+    pub fn to(&self, operation: Operation) -> Self {
+        Self { session: self.session.clone(), operation, quota: self.quota, policy: self.policy }
+    }
+
     /// Whether it may do with a resource what the request does.
     pub fn may(&self, resource: Resource, name: &str) -> bool {
         self.may_do(self.operation, resource, name)

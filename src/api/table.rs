@@ -9,8 +9,8 @@ use kafka_protocol::messages::{
     DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest,
     DescribeTopicPartitionsRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
     IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest,
-    ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
-    ProduceRequest, SyncGroupRequest,
+    ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+    OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
 };
 
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
         create_partitions, create_topics, delete_groups, delete_records, delete_topics, describe_cluster,
         describe_configs, describe_groups, describe_topic_partitions, fetch, find_coordinator, heartbeat,
         incremental_alter_configs, init_producer_id, join_group, leave_group, list_groups, list_offsets, metadata,
-        offset_commit, offset_fetch, offset_for_leader_epoch,
+        offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
         policy::{Operation, Quota},
         produce, sync_group,
     },
@@ -292,6 +292,15 @@ pub(crate) static TABLE: Table = Table {
             incremental_alter_configs::handle
         ),
         alone!(
+            OffsetDelete,
+            OffsetDeleteRequest,
+            &shapes::OFFSET_DELETE,
+            Delete,
+            Request,
+            small(16),
+            offset_delete::handle
+        ),
+        alone!(
             DescribeCluster,
             DescribeClusterRequest,
             &shapes::DESCRIBE_CLUSTER,
@@ -427,6 +436,7 @@ mod tests {
             (37, 0, 3),
             (42, 0, 2),
             (44, 0, 1),
+            (47, 0, 0),
             (60, 0, 2),
             (75, 0, 0),
         ];
@@ -455,7 +465,7 @@ mod tests {
             let missing = TABLE.row(key).is_none() && !CONTROLLERS.contains(&key);
             assert_eq!(named, missing, "{api:?} ({key})");
         }
-        assert!(text.contains("OffsetDelete (47)") && text.contains("DeleteShareGroupOffsets (92)"));
+        assert!(text.contains("AlterReplicaLogDirs (34)") && text.contains("DeleteShareGroupOffsets (92)"));
     }
 
     fn head(key: i16, version: i16, header_version: i16) -> Vec<u8> {

@@ -1,9 +1,10 @@
-//! DescribeLogDirs (key 35), versions 1–4, as a toy: what one more request takes. It names a directory for each topic.
+//! DescribeDelegationToken (key 41), versions 1–3, as a toy: what one more request takes. It names a token for each topic.
 
 use std::rc::Rc;
 
 use kafka_protocol::messages::{
-    DescribeLogDirsRequest, DescribeLogDirsResponse, describe_log_dirs_response::DescribeLogDirsResult,
+    DescribeDelegationTokenRequest, DescribeDelegationTokenResponse,
+    describe_delegation_token_response::DescribedDelegationToken,
 };
 
 use crate::{
@@ -15,22 +16,22 @@ use crate::{
     protocol::guard::shapes,
 };
 
-throttled!(DescribeLogDirsResponse);
+throttled!(DescribeDelegationTokenResponse);
 
 pub(crate) static ROW: Row = alone!(
-    DescribeLogDirs,
-    DescribeLogDirsRequest,
-    &shapes::DESCRIBE_LOG_DIRS,
+    DescribeDelegationToken,
+    DescribeDelegationTokenRequest,
+    &shapes::DESCRIBE_DELEGATION_TOKEN,
     Describe,
     Request,
     Memory { fixed: 4096, frame_times: 3 },
     handle
 );
 
-async fn handle(context: &Rc<Context>, call: Call<DescribeLogDirsRequest>) -> Outcome {
+async fn handle(context: &Rc<Context>, call: Call<DescribeDelegationTokenRequest>) -> Outcome {
     let image = context.router.image();
     let view = call.view(&image);
-    let directory = |topic: &str| DescribeLogDirsResult::default().with_log_dir(text(&format!("/toys/{topic}")));
-    let directories = view.topics().map(|topic| directory(&topic.name));
-    call.reply(DescribeLogDirsResponse::default().with_results(directories.collect()))
+    let token = |topic: &str| DescribedDelegationToken::default().with_token_id(text(&format!("toy {topic}")));
+    let tokens = view.topics().map(|topic| token(&topic.name));
+    call.reply(DescribeDelegationTokenResponse::default().with_tokens(tokens.collect()))
 }

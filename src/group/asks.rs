@@ -81,7 +81,6 @@ asks! {
     /// One group of a DeleteGroups.
     DeleteGroup(group_id: GroupId) -> DeletableGroupResult;
     /// OffsetDelete. The caller has taken out topics and partitions that do not exist.
-    #[allow(dead_code, reason = "no request asks it yet; the machine's own tests do")]
     OffsetDelete(request: OffsetDeleteRequest) -> OffsetDeleteResponse;
 }
 

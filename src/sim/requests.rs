@@ -7,10 +7,11 @@ use kafka_protocol::{
     messages::{
         ApiKey, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
         DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
-        DescribeGroupsRequest, DescribeLogDirsRequest, DescribeTopicPartitionsRequest, FetchRequest,
+        DescribeDelegationTokenRequest, DescribeGroupsRequest, DescribeTopicPartitionsRequest, FetchRequest,
         FindCoordinatorRequest, GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
         JoinGroupRequest, LeaveGroupRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest,
-        OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest, TopicName,
+        OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
+        TopicName,
         create_partitions_request::CreatePartitionsTopic,
         create_topics_request::CreatableTopic,
         delete_records_request::DeleteRecordsTopic,
@@ -43,17 +44,17 @@ use crate::{
     },
 };
 
-/// What is advertised for the toy's key, and the directories that it names in each of its versions.
+/// What is advertised for the toy's key, and the tokens that it names in each of its versions.
 async fn ask_toy(wire: Rc<Wire>) -> Result<(Option<(i16, i16)>, Vec<String>), Gone> {
     let versions = wire.ask(0, &ApiVersionsRequest::default()).await?;
-    let range = versions.api_keys.iter().find(|range| range.api_key == ApiKey::DescribeLogDirs as i16);
+    let range = versions.api_keys.iter().find(|range| range.api_key == ApiKey::DescribeDelegationToken as i16);
     let range = range.map(|range| (range.min_version, range.max_version));
-    let mut directories = Vec::new();
-    for version in 1..=4 {
-        let answer = wire.ask(version, &DescribeLogDirsRequest::default().with_topics(None)).await?;
-        directories.extend(answer.results.iter().map(|result| format!("{version} {}", result.log_dir.as_str())));
+    let mut tokens = Vec::new();
+    for version in 1..=3 {
+        let answer = wire.ask(version, &DescribeDelegationTokenRequest::default().with_owners(None)).await?;
+        tokens.extend(answer.tokens.iter().map(|token| format!("{version} {}", token.token_id.as_str())));
     }
-    Ok((range, directories))
+    Ok((range, tokens))
 }
 
 #[test]
@@ -65,17 +66,17 @@ fn one_more_request_is_a_file_and_a_row() {
 
     let table = TABLE.with(toy::ROW);
     bench.life.change_contexts(|context| context.with(table, Policy::OPEN));
-    let (range, directories) = bench.wait(ask_toy(open())).expect("answered");
-    assert_eq!(range, Some((1, 4)));
-    assert_eq!(directories, ["1 /toys/t", "2 /toys/t", "3 /toys/t", "4 /toys/t"]);
+    let (range, tokens) = bench.wait(ask_toy(open())).expect("answered");
+    assert_eq!(range, Some((1, 3)));
+    assert_eq!(tokens, ["1 toy t", "2 toy t", "3 toy t"]);
 
     // The guard knows its shape: a list longer than the frame never gets to the codec.
-    let mut forged = wire::frame(1, 9, &DescribeLogDirsRequest::default().with_topics(None)).to_vec();
+    let mut forged = wire::frame(1, 9, &DescribeDelegationTokenRequest::default().with_owners(None)).to_vec();
     let length = forged.len();
     forged[length - 4..].copy_from_slice(&[0x7f, 0xff, 0xff, 0xff]);
     assert!(bench.wait(open().send(forged.into())).is_none(), "the connection ends");
 
-    let start = [0, ApiKey::DescribeLogDirs as u8, 0, 1];
+    let start = [0, ApiKey::DescribeDelegationToken as u8, 0, 1];
     assert_eq!((table.memory_estimate(&start, 100), TABLE.memory_estimate(&start, 100)), (4096 + 300, 100));
 }
 
@@ -176,6 +177,8 @@ fn whoever_may_do_nothing_is_refused_by_every_request() {
         let asked = OffsetFetchRequestGroup::default().with_group_id(group()).with_topics(None);
         let request = OffsetFetchRequest::default().with_groups(vec![asked]);
         assert_eq!(codes(&wire, 8, request, |it| vec![it.groups[0].error_code]).await, [groups]);
+        let request = OffsetDeleteRequest::default().with_group_id(group());
+        assert_eq!(codes(&wire, 0, request, |it| vec![it.error_code]).await, [groups]);
         let request = DescribeGroupsRequest::default().with_groups(vec![group()]);
         assert_eq!(codes(&wire, 5, request, |it| vec![it.groups[0].error_code]).await, [groups]);
         let request = DeleteGroupsRequest::default().with_groups_names(vec![group()]);

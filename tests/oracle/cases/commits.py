@@ -79,6 +79,45 @@ def commits(t):
     read("offsets of a deleted topic", None, version=7)
 
 
+@case()
+def offset_deletes(t):
+    name, other = t.topic("one"), t.topic("two")
+    t.create(name, partitions=2)
+    t.create(other)
+    group = t.topic("group")
+
+    def commit(to):
+        t.ask(f"commit {to}", "OffsetCommit", 5, GroupId=to, GenerationIdOrMemberEpoch=-1, MemberId="", Topics=[
+            {"Name": topic, "Partitions": [{"PartitionIndex": 0, "CommittedOffset": 3, "CommittedMetadata": ""}]} for topic in (name, other)])
+
+    def delete(label, of, topics):
+        t.ask(label, "OffsetDelete", GroupId=of, Topics=[
+            {"Name": topic, "Partitions": [{"PartitionIndex": index} for index in indexes]} for topic, indexes in topics])
+
+    def left(label, of):
+        t.ask(label, "OffsetFetch", 5, GroupId=of, Topics=None)
+
+    delete("no group", t.topic("absent"), [(name, [0])])
+    delete("no group and no topic", t.topic("absent"), [(t.topic("unknown"), [0])])
+    delete("empty group id", "", [(name, [0])])
+    commit(group)
+    delete("nothing", group, [])
+    delete("a topic without partitions", group, [(name, [])])
+    delete("one, one that was not committed, one that is not there", group, [(name, [0, 1, 9]), (t.topic("unknown"), [0])])
+    left("the other is left", group)
+    delete("again", group, [(name, [0])])
+    delete("the last", group, [(other, [0])])
+    left("nothing is left", group)
+    t.ask("the group is gone", "DescribeGroups", 5, Groups=[group])
+    live = t.topic("live")
+    answer = member_of(t, "join", live)
+    sync(t, "sync", live, answer["GenerationId"], answer["MemberId"], [(answer["MemberId"], b"")])
+    t.ask("commit live", "OffsetCommit", 5, GroupId=live, GenerationIdOrMemberEpoch=answer["GenerationId"], MemberId=answer["MemberId"], Topics=[
+        {"Name": name, "Partitions": [{"PartitionIndex": 0, "CommittedOffset": 3, "CommittedMetadata": ""}]}])
+    delete("of members who tell no topics", live, [(name, [0]), (other, [0])])
+    left("live", live)
+
+
 @case(levels=("high",), world="strict")
 def short_metadata(t):
     name = t.topic("one")

@@ -165,6 +165,24 @@ pub static DESCRIBE_CONFIGS: Schema = Schema {
     },
 };
 
+/// DescribeDelegationTokenRequest, versions 1-3.
+pub static DESCRIBE_DELEGATION_TOKEN: Schema = Schema {
+    flexible_from: 2,
+    shape: Shape {
+        fields: &[
+            all(Kind::List(&Kind::Node(&Shape {
+                fields: &[
+                    all(TEXT), // PrincipalType
+                    all(TEXT), // PrincipalName
+                ],
+                tags: &[],
+            })))
+            .null_from(0), // Owners
+        ],
+        tags: &[],
+    },
+};
+
 /// DescribeGroupsRequest, versions 0-6.
 pub static DESCRIBE_GROUPS: Schema = Schema {
     flexible_from: 5,
@@ -172,24 +190,6 @@ pub static DESCRIBE_GROUPS: Schema = Schema {
         fields: &[
             all(Kind::List(&TEXT)), // Groups
             from(3, BOOL),          // IncludeAuthorizedOperations
-        ],
-        tags: &[],
-    },
-};
-
-/// DescribeLogDirsRequest, versions 1-5.
-pub static DESCRIBE_LOG_DIRS: Schema = Schema {
-    flexible_from: 2,
-    shape: Shape {
-        fields: &[
-            all(Kind::List(&Kind::Node(&Shape {
-                fields: &[
-                    all(TEXT),             // Topic
-                    all(Kind::List(&I32)), // Partitions
-                ],
-                tags: &[],
-            })))
-            .null_from(0), // Topics
         ],
         tags: &[],
     },
@@ -480,6 +480,29 @@ pub static OFFSET_COMMIT: Schema = Schema {
                             all(I64),               // CommittedOffset
                             from(6, I32),           // CommittedLeaderEpoch
                             all(TEXT).null_from(0), // CommittedMetadata
+                        ],
+                        tags: &[],
+                    }))), // Partitions
+                ],
+                tags: &[],
+            }))), // Topics
+        ],
+        tags: &[],
+    },
+};
+
+/// OffsetDeleteRequest, versions 0.
+pub static OFFSET_DELETE: Schema = Schema {
+    flexible_from: i16::MAX,
+    shape: Shape {
+        fields: &[
+            all(TEXT), // GroupId
+            all(Kind::List(&Kind::Node(&Shape {
+                fields: &[
+                    all(TEXT), // Name
+                    all(Kind::List(&Kind::Node(&Shape {
+                        fields: &[
+                            all(I32), // PartitionIndex
                         ],
                         tags: &[],
                     }))), // Partitions
