@@ -5,6 +5,7 @@
 //! outcome. Only Produce does anything in its first stage, so only Produce may be begun while earlier ones have no
 //! reply yet ([`pipelines`]).
 
+mod alter_configs;
 mod api_versions;
 mod asker;
 mod brokers;
@@ -17,6 +18,7 @@ mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
+mod describe_log_dirs;
 mod describe_topic_partitions;
 mod fetch;
 mod find_coordinator;
@@ -26,6 +28,7 @@ mod incremental_alter_configs;
 mod init_producer_id;
 mod join_group;
 mod leave_group;
+mod list_config_resources;
 mod list_groups;
 mod list_offsets;
 mod loggers;

@@ -7,6 +7,7 @@ mod core;
 mod fetch;
 mod housekeeping;
 mod inbox;
+mod log_sizes;
 mod metrics;
 mod offsets;
 mod produce;

@@ -34,9 +34,10 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<OffsetDeleteRequest
     let reader = call.asker.to(Operation::Read);
     let image = context.router.image();
     let (mut answers, known) = sort(View::new(&image, &reader), std::mem::take(&mut request.topics));
-    if known.is_empty() {
-        return call.reply(OffsetDeleteResponse::default().with_topics(answers));
+    if request.group_id.is_empty() {
+        return call.reply(refused(ErrorCode::InvalidGroupId));
     }
+    // Also if nothing is left to ask for: a group that is not there is said to be so.
     request.topics = known;
     let group_id = request.group_id.clone();
     match groups::ask(context, &call.asker, &group_id, OffsetDelete(request)).await {
@@ -59,7 +60,8 @@ fn sort(
 ) -> (Vec<OffsetDeleteResponseTopic>, Vec<OffsetDeleteRequestTopic>) {
     let mut answers = Vec::with_capacity(asked.len());
     let mut known = Vec::with_capacity(asked.len());
-    for mut topic in asked {
+    // A topic without partitions is not answered, as in Kafka.
+    for mut topic in asked.into_iter().filter(|topic| !topic.partitions.is_empty()) {
         let found = view.topic(&topic.name);
         let refusal = |index: i32| found.and_then(|found| topics::partition(found, index)).err();
         let partitions = topic.partitions.iter().map(|partition| {

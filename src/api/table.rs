@@ -5,23 +5,23 @@ use std::{future::Future, pin::Pin, rc::Rc};
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
+    AlterConfigsRequest, ApiKey, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
     DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest,
-    DescribeTopicPartitionsRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
-    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest,
-    ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
-    OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
+    DescribeLogDirsRequest, DescribeTopicPartitionsRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
+    ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest,
+    OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
 };
 
 use crate::{
     api::{
-        Context, Outcome, Pending, Session, api_versions,
+        Context, Outcome, Pending, Session, alter_configs, api_versions,
         asker::Asker,
         call::Call,
         create_partitions, create_topics, delete_groups, delete_records, delete_topics, describe_cluster,
-        describe_configs, describe_groups, describe_topic_partitions, fetch, find_coordinator, heartbeat,
-        incremental_alter_configs, init_producer_id, join_group, leave_group, list_groups, list_offsets, metadata,
-        offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
+        describe_configs, describe_groups, describe_log_dirs, describe_topic_partitions, fetch, find_coordinator,
+        heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group, list_config_resources,
+        list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
         policy::{Operation, Quota},
         produce, sync_group,
     },
@@ -265,6 +265,24 @@ pub(crate) static TABLE: Table = Table {
             describe_configs::handle
         ),
         alone!(
+            AlterConfigs,
+            AlterConfigsRequest,
+            &shapes::ALTER_CONFIGS,
+            AlterConfigs,
+            Request,
+            small(32),
+            alter_configs::handle
+        ),
+        alone!(
+            DescribeLogDirs,
+            DescribeLogDirsRequest,
+            &shapes::DESCRIBE_LOG_DIRS,
+            Describe,
+            Request,
+            listing(32),
+            describe_log_dirs::handle
+        ),
+        alone!(
             CreatePartitions,
             CreatePartitionsRequest,
             &shapes::CREATE_PARTITIONS,
@@ -308,6 +326,15 @@ pub(crate) static TABLE: Table = Table {
             Request,
             small(2),
             describe_cluster::handle
+        ),
+        alone!(
+            ListConfigResources,
+            ListConfigResourcesRequest,
+            &shapes::LIST_CONFIG_RESOURCES,
+            DescribeConfigs,
+            Request,
+            listing(32),
+            list_config_resources::handle
         ),
         alone!(
             DescribeTopicPartitions,
@@ -433,11 +460,14 @@ mod tests {
             (22, 0, 5),
             (23, 2, 4),
             (32, 1, 4),
+            (33, 0, 2),
+            (35, 1, 4),
             (37, 0, 3),
             (42, 0, 2),
             (44, 0, 1),
             (47, 0, 0),
             (60, 0, 2),
+            (74, 0, 1),
             (75, 0, 0),
         ];
         assert_eq!(lines.len(), TABLE.apis().count());

@@ -1,8 +1,9 @@
 //! What the controller can be asked. A new question is a type with its [`ControlAsk`], here or where it is asked.
 
 use kafka_protocol::messages::{
-    CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
-    DeleteTopicsResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+    AlterConfigsRequest, AlterConfigsResponse, CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest,
+    CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse,
 };
 use uuid::Uuid;
 
@@ -86,6 +87,21 @@ impl ControlAsk for IncrementalAlterConfigs {
         _: &mut dyn FnMut() -> Uuid,
     ) -> Result<Decision<Self::Answer>, ErrorCode> {
         Ok(controller.incremental_alter_configs(self.1, &self.0))
+    }
+}
+
+/// AlterConfigs (33), and the broker that was asked it.
+pub struct AlterConfigs(pub AlterConfigsRequest, pub BrokerId);
+
+impl ControlAsk for AlterConfigs {
+    type Answer = AlterConfigsResponse;
+
+    fn decide(
+        self,
+        controller: &mut Controller,
+        _: &mut dyn FnMut() -> Uuid,
+    ) -> Result<Decision<Self::Answer>, ErrorCode> {
+        Ok(controller.alter_configs(self.1, &self.0))
     }
 }
 

@@ -1,9 +1,13 @@
 //! Changing settings while the cluster runs (KIP-339).
 
-use kafka_protocol::messages::{
-    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
-    incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
-    incremental_alter_configs_response::AlterConfigsResourceResponse,
+use kafka_protocol::{
+    messages::{
+        AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+        alter_configs_request, alter_configs_response,
+        incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
+        incremental_alter_configs_response::AlterConfigsResourceResponse,
+    },
+    protocol::StrBytes,
 };
 
 use super::{ApiError, Controller, repeated};
@@ -33,6 +37,17 @@ impl Controller {
         asked: BrokerId,
         request: &IncrementalAlterConfigsRequest,
     ) -> (Vec<MetadataRecord>, IncrementalAlterConfigsResponse) {
+        self.decide_configs(request, |controller, resource| match resource.resource_type {
+            BROKER_LOGGER_RESOURCE => controller.check_shape(resource).and(Err(refuse_logger(asked, resource))),
+            _ => controller.changes(asked, resource),
+        })
+    }
+
+    fn decide_configs(
+        &mut self,
+        request: &IncrementalAlterConfigsRequest,
+        changes: impl Fn(&Self, &AlterConfigsResource) -> Result<Vec<MetadataRecord>, ApiError>,
+    ) -> (Vec<MetadataRecord>, IncrementalAlterConfigsResponse) {
         let resources = request.resources.iter();
         let repeated = repeated(resources.map(|resource| (resource.resource_type, resource.resource_name.as_str())));
         let mut records = Vec::new();
@@ -42,12 +57,12 @@ impl Controller {
                 .with_resource_type(resource.resource_type)
                 .with_resource_name(resource.resource_name.clone())
                 .with_error_message(None);
-            let changes = if repeated.contains(&(resource.resource_type, resource.resource_name.as_str())) {
+            let decided = if repeated.contains(&(resource.resource_type, resource.resource_name.as_str())) {
                 Err(ApiError::new(ErrorCode::InvalidRequest, "Each resource must appear at most once."))
             } else {
-                self.changes(asked, resource)
+                changes(self, resource)
             };
-            responses.push(match changes {
+            responses.push(match decided {
                 Ok(new) => {
                     records.extend(new);
                     response
@@ -62,7 +77,50 @@ impl Controller {
         (records, IncrementalAlterConfigsResponse::default().with_responses(responses))
     }
 
-    fn changes(&self, asked: BrokerId, resource: &AlterConfigsResource) -> Result<Vec<MetadataRecord>, ApiError> {
+    /// AlterConfigs, versions 0–2, as `asked` was asked it: what is set and not given goes.
+    pub fn alter_configs(
+        &mut self,
+        asked: BrokerId,
+        request: &AlterConfigsRequest,
+    ) -> (Vec<MetadataRecord>, AlterConfigsResponse) {
+        let resources = request.resources.iter().map(|resource| self.replacement(resource)).collect();
+        let changes = IncrementalAlterConfigsRequest::default()
+            .with_resources(resources)
+            .with_validate_only(request.validate_only);
+        let (records, answer) =
+            self.decide_configs(&changes, |controller, resource| controller.changes(asked, resource));
+        let responses = answer.responses.into_iter().map(|response| {
+            alter_configs_response::AlterConfigsResourceResponse::default()
+                .with_resource_type(response.resource_type)
+                .with_resource_name(response.resource_name)
+                .with_error_code(response.error_code)
+                .with_error_message(response.error_message)
+        });
+        (records, AlterConfigsResponse::default().with_responses(responses.collect()))
+    }
+
+    /// The changes that leave a resource with what is given, and nothing else.
+    fn replacement(&self, resource: &alter_configs_request::AlterConfigsResource) -> AlterConfigsResource {
+        let (kind, name) = (resource.resource_type, &resource.resource_name);
+        let given = resource.configs.iter().map(|config| {
+            AlterableConfig::default()
+                .with_name(config.name.clone())
+                .with_config_operation(SET)
+                .with_value(config.value.clone())
+        });
+        let gone = self.image.overrides(kind, &spelled(kind, name)).keys();
+        let gone = gone.filter(|key| resource.configs.iter().all(|config| config.name.as_str() != key.as_str()));
+        let gone = gone.map(|key| {
+            AlterableConfig::default().with_name(StrBytes::from_string(key.clone())).with_config_operation(DELETE)
+        });
+        AlterConfigsResource::default()
+            .with_resource_type(kind)
+            .with_resource_name(name.clone())
+            .with_configs(given.chain(gone).collect())
+    }
+
+    /// Each key once, and with a value where it needs one.
+    fn check_shape(&self, resource: &AlterConfigsResource) -> Result<(), ApiError> {
         let invalid = |message: String| ApiError::new(ErrorCode::InvalidRequest, message);
         if !repeated(resource.configs.iter().map(|config| config.name.as_str())).is_empty() {
             return Err(invalid("Error due to duplicate config keys".to_owned()));
@@ -73,6 +131,11 @@ impl Controller {
         if !nulls.is_empty() {
             return Err(invalid(format!("Null value not supported for : {}", nulls.join(","))));
         }
+        Ok(())
+    }
+
+    fn changes(&self, asked: BrokerId, resource: &AlterConfigsResource) -> Result<Vec<MetadataRecord>, ApiError> {
+        self.check_shape(resource)?;
         let name = resource.resource_name.as_str();
         match resource.resource_type {
             TOPIC_RESOURCE => {
@@ -84,8 +147,7 @@ impl Controller {
                 check_dynamic(&resource.configs, name.is_empty())?;
                 self.change(resource, broker_key, check_broker_overrides)
             }
-            BROKER_LOGGER_RESOURCE => Err(refuse_logger(asked, resource)),
-            other => Err(invalid(format!("Unknown resource type {other}"))),
+            other => Err(ApiError::new(ErrorCode::InvalidRequest, format!("Unknown resource type {other}"))),
         }
     }
 
@@ -108,9 +170,7 @@ impl Controller {
         key: fn(&str) -> Option<&'static Key>,
         check: impl FnOnce(&Overrides) -> Result<(), ApiError>,
     ) -> Result<Vec<MetadataRecord>, ApiError> {
-        // The id may be written with a sign or with zeros; the image knows one way.
-        let id = resource.resource_name.parse::<i32>().ok().filter(|_| resource.resource_type == BROKER_RESOURCE);
-        let name = id.map_or_else(|| resource.resource_name.to_string(), |id| id.to_string());
+        let name = spelled(resource.resource_type, &resource.resource_name);
         let before = self.image.overrides(resource.resource_type, &name);
         let mut after = before.clone();
         for config in &resource.configs {
@@ -197,6 +257,12 @@ impl Controller {
         }
         Ok(())
     }
+}
+
+/// A resource's name as the image has it. A broker's id may be written with a sign or with zeros; the image knows one way.
+fn spelled(resource_type: i8, name: &str) -> String {
+    let id = name.parse::<i32>().ok().filter(|_| resource_type == BROKER_RESOURCE);
+    id.map_or_else(|| name.to_owned(), |id| id.to_string())
 }
 
 /// Kafka's refusals in its order; then ours, since levels are set at the start alone.
@@ -432,6 +498,49 @@ mod tests {
         );
         let config = c.image().topic_config(&c.config.statics, BrokerId(1), "t");
         assert_eq!(config.retention_ms, Some(888_888));
+    }
+
+    /// The answers are Apache Kafka 4.3.1's.
+    #[test]
+    fn what_the_old_request_does_not_give_goes() {
+        let mut c = with_topic();
+        let mut replace = |kind, name: &'static str, given: &[(&'static str, Option<&'static str>)]| {
+            let configs = given.iter().map(|(key, value)| {
+                alter_configs_request::AlterableConfig::default()
+                    .with_name((*key).into())
+                    .with_value(value.map(StrBytes::from_static_str))
+            });
+            let resource = alter_configs_request::AlterConfigsResource::default()
+                .with_resource_type(kind)
+                .with_resource_name(name.into())
+                .with_configs(configs.collect());
+            let request = AlterConfigsRequest::default().with_resources(vec![resource]);
+            let before = c.image().clone();
+            let (looked, _) = c.alter_configs(BrokerId(1), &request.clone().with_validate_only(true));
+            assert!(looked.is_empty() && c.image() == &before);
+            let (records, answer) = c.alter_configs(BrokerId(1), &request);
+            replays(&before, &records, &c);
+            let result = &answer.responses[0];
+            if result.error_code != 0 {
+                return format!("{} {}", result.error_code, result.error_message.as_deref().unwrap_or_default());
+            }
+            let overrides = c.image().overrides(kind, &spelled(kind, name));
+            overrides.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            replace(TOPIC_RESOURCE, "t", &[("retention.ms", Some("5")), ("flush.ms", Some("7"))]),
+            "flush.ms=7 retention.ms=5"
+        );
+        assert_eq!(replace(TOPIC_RESOURCE, "t", &[("retention.ms", Some("6"))]), "retention.ms=6");
+        assert_eq!(
+            replace(TOPIC_RESOURCE, "t", &[("retention.ms", None)]),
+            "42 Null value not supported for : retention.ms"
+        );
+        assert_eq!(replace(TOPIC_RESOURCE, "t", &[("nope", Some("6"))]), "40 Unknown topic config name: nope");
+        assert_eq!(replace(TOPIC_RESOURCE, "t", &[]), "");
+        assert_eq!(replace(BROKER_RESOURCE, "1", &[("log.retention.ms", Some("9"))]), "log.retention.ms=9");
+        assert_eq!(replace(BROKER_RESOURCE, "+01", &[]), "");
+        assert_eq!(replace(BROKER_LOGGER_RESOURCE, "1", &[("root", Some("INFO"))]), "42 Unknown resource type 8");
     }
 
     #[test]

@@ -183,6 +183,12 @@ impl Disk {
         forward!(self, disk => disk.free_bytes(path).await)
     }
 
+    /// The size of the file system which holds `path`, in bytes.
+    /// # Errors  The operating system's.
+    pub async fn total_bytes(&self, path: &Path) -> io::Result<u64> {
+        forward!(self, disk => disk.total_bytes(path).await)
+    }
+
     /// Zero-filled, aligned memory of this core. Zeroed because what pads a block would otherwise put old memory on
     /// the disk. Also frees what other cores have sent back.
     #[must_use]

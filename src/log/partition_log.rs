@@ -126,7 +126,6 @@ impl Log {
     }
 
     /// Bytes of record batches.
-    #[cfg(test)]
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         self.state().size_bytes()

@@ -118,6 +118,8 @@ pub enum Call {
     Apply(Arc<Delta>),
     /// What the core counted.
     Metrics,
+    /// How large the logs of these partitions are, or of all that the core has.
+    LogSizes(Option<Arc<[PartitionKey]>>),
 }
 
 /// What comes back.
@@ -136,6 +138,8 @@ pub enum Answer {
     Applied,
     /// To [`Call::Metrics`].
     Metrics(Box<Snapshot>),
+    /// To [`Call::LogSizes`]: of those that the core has, in bytes of record batches.
+    LogSizes(Vec<(PartitionKey, u64)>),
 }
 
 /// What travels between cores.

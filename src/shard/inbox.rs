@@ -70,6 +70,10 @@ impl Core {
                 this.apply(&delta).await;
                 this.reply(from, id, Answer::Applied).await;
             }),
+            Call::LogSizes(keys) => self.io.spawner.spawn(async move {
+                let sizes = this.log_sizes_here(keys.as_deref());
+                this.reply(from, id, Answer::LogSizes(sizes)).await;
+            }),
             Call::Metrics => self.io.spawner.spawn(async move {
                 let counted = Box::new(this.metrics_here());
                 this.reply(from, id, Answer::Metrics(counted)).await;

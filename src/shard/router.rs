@@ -1,6 +1,6 @@
 //! The way from a request to the cores that can answer it. One per core.
 
-use std::{rc::Rc, sync::Arc};
+use std::{path::Path, rc::Rc, sync::Arc};
 
 use tracing::error;
 
@@ -117,6 +117,18 @@ impl Router {
     /// ListOffsets, OffsetForLeaderEpoch, DeleteRecords: answers in the order asked.
     pub async fn offsets(&self, call: OffsetsCall) -> Vec<Result<ListedOffset, ErrorCode>> {
         self.core.offsets(call).await
+    }
+
+    /// How large the logs of these partitions are, or of all that are here, in bytes of record batches. Partitions that are not
+    /// here, or whose files have failed, are left out.
+    pub async fn log_sizes(&self, keys: Option<Vec<PartitionKey>>) -> Vec<(PartitionKey, u64)> {
+        self.core.log_sizes(keys.map(Arc::from)).await
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn log_directory(&self) -> &Path {
+        self.core.log.directory()
     }
 
     /// The partition of `__consumer_offsets` that coordinates a group, if the topic exists.

@@ -5,13 +5,13 @@ use std::{rc::Rc, time::Duration};
 use bytes::Bytes;
 use kafka_protocol::{
     messages::{
-        ApiKey, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
-        DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
-        DescribeDelegationTokenRequest, DescribeGroupsRequest, DescribeTopicPartitionsRequest, FetchRequest,
-        FindCoordinatorRequest, GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
-        JoinGroupRequest, LeaveGroupRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest,
-        OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
-        TopicName,
+        AlterConfigsRequest, ApiKey, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
+        DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+        DescribeDelegationTokenRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeTopicPartitionsRequest,
+        FetchRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest,
+        InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListOffsetsRequest,
+        MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
+        ProduceRequest, SyncGroupRequest, TopicName, alter_configs_request,
         create_partitions_request::CreatePartitionsTopic,
         create_topics_request::CreatableTopic,
         delete_records_request::DeleteRecordsTopic,
@@ -158,6 +158,18 @@ fn whoever_may_do_nothing_is_refused_by_every_request() {
         let request = IncrementalAlterConfigsRequest::default().with_resources(resources.to_vec());
         let found = codes(&wire, 1, request, |it| it.responses.iter().map(|result| result.error_code).collect());
         assert_eq!(found.await, [topic, cluster]);
+        let resources = [(2, "t"), (4, "1")].map(|(kind, name)| {
+            alter_configs_request::AlterConfigsResource::default()
+                .with_resource_type(kind)
+                .with_resource_name(text(name))
+        });
+        let request = AlterConfigsRequest::default().with_resources(resources.to_vec());
+        let found = codes(&wire, 2, request, |it| it.responses.iter().map(|result| result.error_code).collect());
+        assert_eq!(found.await, [topic, cluster]);
+        let request = ListConfigResourcesRequest::default();
+        assert_eq!(codes(&wire, 1, request, |it| vec![it.error_code]).await, [cluster]);
+        let request = DescribeLogDirsRequest::default().with_topics(None);
+        assert_eq!(codes(&wire, 4, request, |it| vec![it.error_code]).await, [cluster]);
         let request = InitProducerIdRequest::default().with_transactional_id(None).with_producer_id((-1).into());
         assert_eq!(codes(&wire, 4, request, |it| vec![it.error_code]).await, [cluster]);
 

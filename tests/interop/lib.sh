@@ -49,6 +49,14 @@ kafka() {
         kafka-consumer-perf-test) class=org.apache.kafka.tools.ConsumerPerformance ;;
         kafka-broker-api-versions) class=org.apache.kafka.tools.BrokerApiVersionsCommand ;;
         kafka-cluster) class=org.apache.kafka.tools.ClusterTool ;;
+        kafka-log-dirs) class=org.apache.kafka.tools.LogDirsCommand ;;
+        kafka-leader-election) class=org.apache.kafka.tools.LeaderElectionCommand ;;
+        kafka-reassign-partitions) class=org.apache.kafka.tools.reassign.ReassignPartitionsCommand ;;
+        kafka-metadata-quorum) class=org.apache.kafka.tools.MetadataQuorumCommand ;;
+        kafka-features) class=org.apache.kafka.tools.FeatureCommand ;;
+        kafka-transactions) class=org.apache.kafka.tools.TransactionsCommand ;;
+        kafka-acls) class=kafka.admin.AclCommand ;;
+        kafka-client-metrics) class=org.apache.kafka.tools.ClientMetricsCommand ;;
         kafka-groups) class=org.apache.kafka.tools.GroupsCommand ;;
         kafka-verifiable-producer) class=org.apache.kafka.tools.VerifiableProducer ;;
         kafka-verifiable-consumer) class=org.apache.kafka.tools.VerifiableConsumer ;;

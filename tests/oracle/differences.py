@@ -10,6 +10,7 @@ EXPECTED = [
     ("handshake/*", "others", "", "keys that Ringtail does not have: transactions, KIP-848 and share groups, ACLs, SASL, quotas, cluster admin"),
     ("handshake/*", "api 2", ".max", "the codec has no ListOffsets 11: offsets of tiered storage"),
     ("handshake/*", "api [89]", ".max", "the codec has no OffsetCommit and OffsetFetch 10: topic ids"),
+    ("handshake/*", "api 35", ".max", "the codec has no DescribeLogDirs 5: cordoned directories"),
     ("handshake/*", "SupportedFeatures metadata.version", ".MinVersion", "there are no older metadata versions to come from"),
     ("handshake/*", "SupportedFeatures *", "", "features of what is not there yet: groups of KIP-848, share and streams, transactions, ELR"),
     ("handshake/*", "FinalizedFeatures *", "", "features of what is not there yet"),
@@ -55,6 +56,8 @@ EXPECTED = [
     ("find-coordinator/*", "type * · *", "*ErrorMessage", "says what is wrong instead of that something is"),
     ("topic-configs/*", "describe kind *: resource", "*ErrorMessage", "says what is wrong instead of that something is"),
     ("wrong-joins/*", "after refused joins · *", "*", "a refused first join leaves no group behind here"),
+    ("old-alter-configs/*", "*min.insync.replicas", "*", "without ELR (KIP-966) nothing sets it for the whole cluster"),
+    ("offset-deletes/*", "the group afterwards · *", "*", "a group without members and offsets is gone at once here, in Kafka with the next look for expired offsets"),
     # Forms that no client sends.
     ("refusals/*", "metadata with -2 topics · *", "*", "a length below -1 closes the connection"),
     ("refusals/*", "client id * · *", "*", "a client id that is no text closes the connection"),

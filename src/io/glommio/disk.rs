@@ -245,6 +245,11 @@ impl Disk {
         let path = path.to_owned();
         offload(move || sys::free_bytes(&path)).await
     }
+
+    pub(in crate::io) async fn total_bytes(&self, path: &Path) -> io::Result<u64> {
+        let path = path.to_owned();
+        offload(move || sys::total_bytes(&path)).await
+    }
 }
 
 /// A file without a name, with one block that is on the device.

@@ -146,6 +146,11 @@ pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
     Ok(figures.f_bavail.saturating_mul(figures.f_frsize))
 }
 
+pub(super) fn total_bytes(path: &Path) -> io::Result<u64> {
+    let figures = rustix::fs::statvfs(path)?;
+    Ok(figures.f_blocks.saturating_mul(figures.f_frsize))
+}
+
 /// Whether a file lies in memory only.
 pub(super) fn is_tmpfs(descriptor: RawFd) -> io::Result<bool> {
     Ok(rustix::fs::fstatfs(&*borrowed(descriptor))?.f_type == TMPFS)

@@ -327,6 +327,13 @@ impl Disk {
         Ok(state.faults.capacity.saturating_sub(state.used))
     }
 
+    pub(in crate::io) async fn total_bytes(&self, path: &Path) -> io::Result<u64> {
+        self.take_time().await;
+        let state = self.state.borrow();
+        state.find(path)?;
+        Ok(state.faults.capacity)
+    }
+
     pub(in crate::io) fn allocate(&self, length: usize) -> Buffer {
         Buffer::plain(length, &self.world.home(self.node))
     }

@@ -108,7 +108,7 @@ def offset_deletes(t):
     delete("again", group, [(name, [0])])
     delete("the last", group, [(other, [0])])
     left("nothing is left", group)
-    t.ask("the group is gone", "DescribeGroups", 5, Groups=[group])
+    t.ask("the group afterwards", "DescribeGroups", 5, Groups=[group])
     live = t.topic("live")
     answer = member_of(t, "join", live)
     sync(t, "sync", live, answer["GenerationId"], answer["MemberId"], [(answer["MemberId"], b"")])

@@ -1,4 +1,4 @@
-"""DescribeConfigs, IncrementalAlterConfigs."""
+"""DescribeConfigs, IncrementalAlterConfigs, AlterConfigs, ListConfigResources."""
 
 from cases import case
 
@@ -122,6 +122,44 @@ def broker_configs(t):
     described(t, "describe no broker", BROKER, "x", [])
     described(t, "describe group", GROUP, "a group", ["x"])
     described(t, "describe metrics", CLIENT_METRICS, "metrics", ["x"])
+
+
+@case()
+def old_alter_configs(t):
+    """What is not given goes."""
+    name = t.topic("one")
+    t.create(name, configs={"retention.ms": "100000", "flush.ms": "7"})
+
+    def replace(label, kind, resource, *configs, only=False):
+        t.ask(label, "AlterConfigs", Resources=[{"ResourceType": kind, "ResourceName": resource, "Configs": [
+            {"Name": key, "Value": value} for key, value in configs]}], ValidateOnly=only)
+
+    replace("validate only", TOPIC, name, ("retention.ms", "5"), only=True)
+    replace("one of two", TOPIC, name, ("retention.ms", "6"))
+    settled(t, TOPIC, name, "retention.ms", Value="6")
+    described(t, "the other is gone", TOPIC, name, TOPIC_KEYS)
+    for label, kind, resource, key, value in (
+        ("null", TOPIC, name, "retention.ms", None), ("unknown key", TOPIC, name, "no.such.key", "1"), ("no number", TOPIC, name, "retention.ms", "x"),
+        ("unknown topic", TOPIC, t.topic("unknown"), "retention.ms", "1"), ("bad name", TOPIC, "a b", "retention.ms", "1"),
+        ("empty name", TOPIC, "", "retention.ms", "1"), ("logger", LOGGER, "1", "root", "INFO"), ("kind 99", 99, "x", "k", "v"), ("kind 0", 0, "x", "k", "v"),
+        ("read-only key", BROKER, "1", "log.dirs", "/x"), ("unknown broker", BROKER, "77", "log.retention.ms", "5"),
+        ("no broker", BROKER, "x", "log.retention.ms", "5"), ("null of all brokers", BROKER, "", "log.retention.ms", None),
+    ):
+        replace(label, kind, resource, (key, value))
+    replace("a key twice", TOPIC, name, ("retention.ms", "1"), ("retention.ms", "2"))
+    replace("nothing given", TOPIC, name)
+    settled(t, TOPIC, name, "retention.ms", ConfigSource=5)
+    replace("a broker", BROKER, "1", ("log.flush.interval.ms", "60000"))
+    settled(t, BROKER, "1", "log.flush.interval.ms", ConfigSource=2)
+    replace("a broker's go", BROKER, "1")
+    settled(t, BROKER, "1", "log.flush.interval.ms", ConfigSource=5)
+
+
+@case(world="fresh")
+def config_resources(t):
+    t.create(t.topic("one"))
+    for types in ([], [TOPIC], [BROKER], [LOGGER], [TOPIC, BROKER, TOPIC], [99], [CLIENT_METRICS], [GROUP], [0]):
+        t.ask(f"types {types}", "ListConfigResources", ResourceTypes=types)
 
 
 @case()

@@ -3,6 +3,31 @@
 
 use super::{BLOB, BOOL, I8, I16, I32, I64, Kind, Schema, Shape, TEXT, UUID, all, between, from, until};
 
+/// AlterConfigsRequest, versions 0-2.
+pub static ALTER_CONFIGS: Schema = Schema {
+    flexible_from: 2,
+    shape: Shape {
+        fields: &[
+            all(Kind::List(&Kind::Node(&Shape {
+                fields: &[
+                    all(I8),   // ResourceType
+                    all(TEXT), // ResourceName
+                    all(Kind::List(&Kind::Node(&Shape {
+                        fields: &[
+                            all(TEXT),              // Name
+                            all(TEXT).null_from(0), // Value
+                        ],
+                        tags: &[],
+                    }))), // Configs
+                ],
+                tags: &[],
+            }))), // Resources
+            all(BOOL), // ValidateOnly
+        ],
+        tags: &[],
+    },
+};
+
 /// ApiVersionsRequest, versions 0-4.
 pub static API_VERSIONS: Schema = Schema {
     flexible_from: 3,
@@ -190,6 +215,24 @@ pub static DESCRIBE_GROUPS: Schema = Schema {
         fields: &[
             all(Kind::List(&TEXT)), // Groups
             from(3, BOOL),          // IncludeAuthorizedOperations
+        ],
+        tags: &[],
+    },
+};
+
+/// DescribeLogDirsRequest, versions 1-5.
+pub static DESCRIBE_LOG_DIRS: Schema = Schema {
+    flexible_from: 2,
+    shape: Shape {
+        fields: &[
+            all(Kind::List(&Kind::Node(&Shape {
+                fields: &[
+                    all(TEXT),             // Topic
+                    all(Kind::List(&I32)), // Partitions
+                ],
+                tags: &[],
+            })))
+            .null_from(0), // Topics
         ],
         tags: &[],
     },
@@ -395,6 +438,17 @@ pub static LEAVE_GROUP: Schema = Schema {
                     tags: &[],
                 })),
             ), // Members
+        ],
+        tags: &[],
+    },
+};
+
+/// ListConfigResourcesRequest, versions 0-1.
+pub static LIST_CONFIG_RESOURCES: Schema = Schema {
+    flexible_from: 0,
+    shape: Shape {
+        fields: &[
+            from(1, Kind::List(&I8)), // ResourceTypes
         ],
         tags: &[],
     },
