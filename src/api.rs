@@ -6,6 +6,7 @@
 //! reply yet ([`pipelines`]).
 
 mod alter_configs;
+mod alter_partition_reassignments;
 mod api_versions;
 mod asker;
 mod brokers;
@@ -20,6 +21,7 @@ mod describe_configs;
 mod describe_groups;
 mod describe_log_dirs;
 mod describe_topic_partitions;
+mod elect_leaders;
 mod fetch;
 mod find_coordinator;
 mod groups;
@@ -31,6 +33,7 @@ mod leave_group;
 mod list_config_resources;
 mod list_groups;
 mod list_offsets;
+mod list_partition_reassignments;
 mod loggers;
 mod metadata;
 mod offset_commit;

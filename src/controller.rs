@@ -13,11 +13,15 @@ mod configs;
 mod create;
 mod delete;
 mod partitions;
+mod replicas;
 mod start;
 
 use kafka_protocol::protocol::StrBytes;
 
-pub use self::start::{BrokerRegistration, new_leader_epoch, partitions_led};
+pub use self::{
+    replicas::refuse_elections,
+    start::{BrokerRegistration, new_leader_epoch, partitions_led},
+};
 use crate::{
     base::{BrokerId, ErrorCode, ProducerId},
     config::{BrokerConfig, Layers},

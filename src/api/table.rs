@@ -5,23 +5,25 @@ use std::{future::Future, pin::Pin, rc::Rc};
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    AlterConfigsRequest, ApiKey, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
-    DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest,
-    DescribeLogDirsRequest, DescribeTopicPartitionsRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
-    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
-    ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest,
-    OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
+    AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiKey, ApiVersionsRequest, CreatePartitionsRequest,
+    CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest,
+    DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeTopicPartitionsRequest,
+    ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest,
+    ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
+    OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
 };
 
 use crate::{
     api::{
-        Context, Outcome, Pending, Session, alter_configs, api_versions,
+        Context, Outcome, Pending, Session, alter_configs, alter_partition_reassignments, api_versions,
         asker::Asker,
         call::Call,
         create_partitions, create_topics, delete_groups, delete_records, delete_topics, describe_cluster,
-        describe_configs, describe_groups, describe_log_dirs, describe_topic_partitions, fetch, find_coordinator,
-        heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group, list_config_resources,
-        list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
+        describe_configs, describe_groups, describe_log_dirs, describe_topic_partitions, elect_leaders, fetch,
+        find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group,
+        list_config_resources, list_groups, list_offsets, list_partition_reassignments, metadata, offset_commit,
+        offset_delete, offset_fetch, offset_for_leader_epoch,
         policy::{Operation, Quota},
         produce, sync_group,
     },
@@ -301,6 +303,15 @@ pub(crate) static TABLE: Table = Table {
             delete_groups::handle
         ),
         alone!(
+            ElectLeaders,
+            ElectLeadersRequest,
+            &shapes::ELECT_LEADERS,
+            Alter,
+            Request,
+            listing(32),
+            elect_leaders::handle
+        ),
+        alone!(
             IncrementalAlterConfigs,
             IncrementalAlterConfigsRequest,
             &shapes::INCREMENTAL_ALTER_CONFIGS,
@@ -308,6 +319,24 @@ pub(crate) static TABLE: Table = Table {
             Request,
             small(32),
             incremental_alter_configs::handle
+        ),
+        alone!(
+            AlterPartitionReassignments,
+            AlterPartitionReassignmentsRequest,
+            &shapes::ALTER_PARTITION_REASSIGNMENTS,
+            Alter,
+            Request,
+            small(32),
+            alter_partition_reassignments::handle
+        ),
+        alone!(
+            ListPartitionReassignments,
+            ListPartitionReassignmentsRequest,
+            &shapes::LIST_PARTITION_REASSIGNMENTS,
+            Describe,
+            Request,
+            small(32),
+            list_partition_reassignments::handle
         ),
         alone!(
             OffsetDelete,
@@ -464,7 +493,10 @@ mod tests {
             (35, 1, 4),
             (37, 0, 3),
             (42, 0, 2),
+            (43, 0, 2),
             (44, 0, 1),
+            (45, 0, 1),
+            (46, 0, 0),
             (47, 0, 0),
             (60, 0, 2),
             (74, 0, 1),

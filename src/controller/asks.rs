@@ -1,8 +1,9 @@
 //! What the controller can be asked. A new question is a type with its [`ControlAsk`], here or where it is asked.
 
 use kafka_protocol::messages::{
-    AlterConfigsRequest, AlterConfigsResponse, CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest,
-    CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, IncrementalAlterConfigsRequest,
+    AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse,
+    CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
+    DeleteTopicsResponse, ElectLeadersRequest, ElectLeadersResponse, IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResponse,
 };
 use uuid::Uuid;
@@ -102,6 +103,36 @@ impl ControlAsk for AlterConfigs {
         _: &mut dyn FnMut() -> Uuid,
     ) -> Result<Decision<Self::Answer>, ErrorCode> {
         Ok(controller.alter_configs(self.1, &self.0))
+    }
+}
+
+/// ElectLeaders (43).
+pub struct ElectLeaders(pub ElectLeadersRequest);
+
+impl ControlAsk for ElectLeaders {
+    type Answer = ElectLeadersResponse;
+
+    fn decide(
+        self,
+        controller: &mut Controller,
+        _: &mut dyn FnMut() -> Uuid,
+    ) -> Result<Decision<Self::Answer>, ErrorCode> {
+        Ok((Vec::new(), controller.elect_leaders(&self.0)))
+    }
+}
+
+/// AlterPartitionReassignments (45).
+pub struct AlterPartitionReassignments(pub AlterPartitionReassignmentsRequest);
+
+impl ControlAsk for AlterPartitionReassignments {
+    type Answer = AlterPartitionReassignmentsResponse;
+
+    fn decide(
+        self,
+        controller: &mut Controller,
+        _: &mut dyn FnMut() -> Uuid,
+    ) -> Result<Decision<Self::Answer>, ErrorCode> {
+        Ok((Vec::new(), controller.alter_partition_reassignments(&self.0)))
     }
 }
 

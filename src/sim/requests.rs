@@ -5,18 +5,20 @@ use std::{rc::Rc, time::Duration};
 use bytes::Bytes;
 use kafka_protocol::{
     messages::{
-        AlterConfigsRequest, ApiKey, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
-        DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
-        DescribeDelegationTokenRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeTopicPartitionsRequest,
-        FetchRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest,
-        InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListOffsetsRequest,
-        MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
-        ProduceRequest, SyncGroupRequest, TopicName, alter_configs_request,
+        AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiKey, ApiVersionsRequest, CreatePartitionsRequest,
+        CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest,
+        DescribeConfigsRequest, DescribeDelegationTokenRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
+        DescribeTopicPartitionsRequest, ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, GroupId,
+        HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
+        ListConfigResourcesRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest,
+        OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+        SyncGroupRequest, TopicName, alter_configs_request,
         create_partitions_request::CreatePartitionsTopic,
         create_topics_request::CreatableTopic,
         delete_records_request::DeleteRecordsTopic,
         describe_configs_request::DescribeConfigsResource,
         describe_topic_partitions_request::TopicRequest,
+        elect_leaders_request,
         fetch_request::{FetchPartition, FetchTopic},
         incremental_alter_configs_request::AlterConfigsResource,
         list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
@@ -170,6 +172,16 @@ fn whoever_may_do_nothing_is_refused_by_every_request() {
         assert_eq!(codes(&wire, 1, request, |it| vec![it.error_code]).await, [cluster]);
         let request = DescribeLogDirsRequest::default().with_topics(None);
         assert_eq!(codes(&wire, 4, request, |it| vec![it.error_code]).await, [cluster]);
+        let asked = elect_leaders_request::TopicPartitions::default().with_topic(name()).with_partitions(vec![0]);
+        let request = ElectLeadersRequest::default().with_topic_partitions(Some(vec![asked]));
+        let found = codes(&wire, 2, request, |it| {
+            vec![it.error_code, it.replica_election_results[0].partition_result[0].error_code]
+        });
+        assert_eq!(found.await, [cluster, cluster]);
+        let request = AlterPartitionReassignmentsRequest::default();
+        assert_eq!(codes(&wire, 1, request, |it| vec![it.error_code]).await, [cluster]);
+        let request = ListPartitionReassignmentsRequest::default().with_topics(None);
+        assert_eq!(codes(&wire, 0, request, |it| vec![it.error_code]).await, [cluster]);
         let request = InitProducerIdRequest::default().with_transactional_id(None).with_producer_id((-1).into());
         assert_eq!(codes(&wire, 4, request, |it| vec![it.error_code]).await, [cluster]);
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Apache Kafka's tools for operators: log directories, single offsets of groups.
+# Apache Kafka's tools for operators: log directories, single offsets of groups, elections, reassignments.
 source "$(dirname "$0")/lib.sh"
 need_kafka
 topic=$(topic_name tools)
@@ -19,3 +19,18 @@ says "^$group +$topic +0 " kafka kafka-consumer-groups "${B[@]}" --describe --gr
 says "^$topic +0 +Successful" kafka kafka-consumer-groups "${B[@]}" --group "$group" --delete-offsets --topic "$topic:0" || fail "deleted offset"
 says "^$group +$topic +1 " kafka kafka-consumer-groups "${B[@]}" --describe --group "$group" || fail "the other offset is gone as well"
 ! grep -qE "^$group +$topic +0 " "$WORK/says.out" || fail "the offset is still there"
+
+# Elections that nobody needs, and a reassignment to where everything is.
+says "Valid replica already elected for partitions $topic-0" kafka kafka-leader-election "${B[@]}" --election-type preferred --topic "$topic" --partition 0 ||
+    fail "preferred election"
+kafka kafka-leader-election "${B[@]}" --election-type unclean --all-topic-partitions || fail "unclean election of all"
+broker=$(kafka kafka-topics "${B[@]}" --describe --topic "$topic" | sed -n 's/.*Partition: 0.*Leader: \([0-9]*\).*/\1/p')
+printf '{"version":1,"topics":[{"topic":"%s"}]}' "$topic" >"$WORK/move.json"
+kafka kafka-reassign-partitions "${B[@]}" --generate --topics-to-move-json-file "$WORK/move.json" --broker-list "$broker" >"$WORK/generated.out"
+tail -1 "$WORK/generated.out" >"$WORK/plan.json"
+says 'Successfully started partition reassignments' kafka kafka-reassign-partitions "${B[@]}" --execute --reassignment-json-file "$WORK/plan.json" --throttle 1000000 ||
+    fail "execute"
+says "Reassignment of partition $topic-1 is completed" kafka kafka-reassign-partitions "${B[@]}" --verify --reassignment-json-file "$WORK/plan.json" ||
+    fail "verify"
+grep -q 'Clearing topic-level throttles' "$WORK/says.out" || { cat "$WORK/says.out"; fail "throttles are not cleared"; }
+says 'No partition reassignments found' kafka kafka-reassign-partitions "${B[@]}" --list || fail "list"

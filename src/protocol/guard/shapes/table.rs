@@ -28,6 +28,31 @@ pub static ALTER_CONFIGS: Schema = Schema {
     },
 };
 
+/// AlterPartitionReassignmentsRequest, versions 0-1.
+pub static ALTER_PARTITION_REASSIGNMENTS: Schema = Schema {
+    flexible_from: 0,
+    shape: Shape {
+        fields: &[
+            all(I32),      // TimeoutMs
+            from(1, BOOL), // AllowReplicationFactorChange
+            all(Kind::List(&Kind::Node(&Shape {
+                fields: &[
+                    all(TEXT), // Name
+                    all(Kind::List(&Kind::Node(&Shape {
+                        fields: &[
+                            all(I32),                           // PartitionIndex
+                            all(Kind::List(&I32)).null_from(0), // Replicas
+                        ],
+                        tags: &[],
+                    }))), // Partitions
+                ],
+                tags: &[],
+            }))), // Topics
+        ],
+        tags: &[],
+    },
+};
+
 /// ApiVersionsRequest, versions 0-4.
 pub static API_VERSIONS: Schema = Schema {
     flexible_from: 3,
@@ -262,6 +287,26 @@ pub static DESCRIBE_TOPIC_PARTITIONS: Schema = Schema {
     },
 };
 
+/// ElectLeadersRequest, versions 0-2.
+pub static ELECT_LEADERS: Schema = Schema {
+    flexible_from: 2,
+    shape: Shape {
+        fields: &[
+            from(1, I8), // ElectionType
+            all(Kind::List(&Kind::Node(&Shape {
+                fields: &[
+                    all(TEXT),             // Topic
+                    all(Kind::List(&I32)), // Partitions
+                ],
+                tags: &[],
+            })))
+            .null_from(0), // TopicPartitions
+            all(I32),    // TimeoutMs
+        ],
+        tags: &[],
+    },
+};
+
 /// FetchRequest, versions 4-18.
 pub static FETCH: Schema = Schema {
     flexible_from: 12,
@@ -488,6 +533,25 @@ pub static LIST_OFFSETS: Schema = Schema {
                 tags: &[],
             }))), // Topics
             from(10, I32), // TimeoutMs
+        ],
+        tags: &[],
+    },
+};
+
+/// ListPartitionReassignmentsRequest, versions 0.
+pub static LIST_PARTITION_REASSIGNMENTS: Schema = Schema {
+    flexible_from: 0,
+    shape: Shape {
+        fields: &[
+            all(I32), // TimeoutMs
+            all(Kind::List(&Kind::Node(&Shape {
+                fields: &[
+                    all(TEXT),             // Name
+                    all(Kind::List(&I32)), // PartitionIndexes
+                ],
+                tags: &[],
+            })))
+            .null_from(0), // Topics
         ],
         tags: &[],
     },
