@@ -12,6 +12,7 @@ mod assignment;
 mod configs;
 mod create;
 mod delete;
+mod features;
 mod partitions;
 mod replicas;
 mod start;

@@ -128,8 +128,10 @@ fn the_reader_of_imports_sees_every_form() {
 fn files_have_one_subject() {
     let mut long = Vec::new();
     for file in ["src", "loadgen/src", "tests", "benches"].into_iter().flat_map(rust_files) {
-        let lines = fs::read_to_string(&file).expect("a source file").lines().count();
-        if lines > LINES_MAX {
+        let text = fs::read_to_string(&file).expect("a source file");
+        let lines = text.lines().count();
+        // A table that a program writes is read by nobody from its front to its end.
+        if lines > LINES_MAX && !text.starts_with("//! Made by tests/") {
             long.push(format!("{}: {lines} lines", relative(&file)));
         }
     }

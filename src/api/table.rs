@@ -5,13 +5,14 @@ use std::{future::Future, pin::Pin, rc::Rc};
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiKey, ApiVersionsRequest, CreatePartitionsRequest,
-    CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest,
-    DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeTopicPartitionsRequest,
-    ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
-    InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest,
-    ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
-    OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
+    AddRaftVoterRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiKey, ApiVersionsRequest,
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
+    DescribeQuorumRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest, FetchRequest, FindCoordinatorRequest,
+    HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
+    ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
+    MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
+    ProduceRequest, RemoveRaftVoterRequest, SyncGroupRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
 };
 
 use crate::{
@@ -20,12 +21,12 @@ use crate::{
         asker::Asker,
         call::Call,
         create_partitions, create_topics, delete_groups, delete_records, delete_topics, describe_cluster,
-        describe_configs, describe_groups, describe_log_dirs, describe_topic_partitions, elect_leaders, fetch,
-        find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group,
-        list_config_resources, list_groups, list_offsets, list_partition_reassignments, metadata, offset_commit,
-        offset_delete, offset_fetch, offset_for_leader_epoch,
+        describe_configs, describe_groups, describe_log_dirs, describe_quorum, describe_topic_partitions,
+        elect_leaders, fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group,
+        leave_group, list_config_resources, list_groups, list_offsets, list_partition_reassignments, metadata,
+        offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
         policy::{Operation, Quota},
-        produce, sync_group,
+        produce, raft_voters, sync_group, unregister_broker, update_features,
     },
     protocol::{
         frame::{self, RequestHead},
@@ -348,6 +349,24 @@ pub(crate) static TABLE: Table = Table {
             offset_delete::handle
         ),
         alone!(
+            DescribeQuorum,
+            DescribeQuorumRequest,
+            &shapes::DESCRIBE_QUORUM,
+            Describe,
+            Request,
+            small(32),
+            describe_quorum::handle
+        ),
+        alone!(
+            UpdateFeatures,
+            UpdateFeaturesRequest,
+            &shapes::UPDATE_FEATURES,
+            Alter,
+            Request,
+            small(32),
+            update_features::handle
+        ),
+        alone!(
             DescribeCluster,
             DescribeClusterRequest,
             &shapes::DESCRIBE_CLUSTER,
@@ -355,6 +374,15 @@ pub(crate) static TABLE: Table = Table {
             Request,
             small(2),
             describe_cluster::handle
+        ),
+        alone!(
+            UnregisterBroker,
+            UnregisterBrokerRequest,
+            &shapes::UNREGISTER_BROKER,
+            Alter,
+            Request,
+            small(2),
+            unregister_broker::handle
         ),
         alone!(
             ListConfigResources,
@@ -373,6 +401,16 @@ pub(crate) static TABLE: Table = Table {
             Request,
             listing(32),
             describe_topic_partitions::handle
+        ),
+        alone!(AddRaftVoter, AddRaftVoterRequest, &shapes::ADD_RAFT_VOTER, Alter, Request, small(4), raft_voters::add),
+        alone!(
+            RemoveRaftVoter,
+            RemoveRaftVoterRequest,
+            &shapes::REMOVE_RAFT_VOTER,
+            Alter,
+            Request,
+            small(4),
+            raft_voters::remove
         ),
     ],
 };
@@ -498,9 +536,14 @@ mod tests {
             (45, 0, 1),
             (46, 0, 0),
             (47, 0, 0),
+            (55, 0, 2),
+            (57, 0, 2),
             (60, 0, 2),
+            (64, 0, 0),
             (74, 0, 1),
             (75, 0, 0),
+            (80, 0, 0),
+            (81, 0, 0),
         ];
         assert_eq!(lines.len(), TABLE.apis().count());
         for (key, min, max) in lines {

@@ -4,7 +4,7 @@ use kafka_protocol::messages::{
     AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse,
     CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
     DeleteTopicsResponse, ElectLeadersRequest, ElectLeadersResponse, IncrementalAlterConfigsRequest,
-    IncrementalAlterConfigsResponse,
+    IncrementalAlterConfigsResponse, UnregisterBrokerResponse, UpdateFeaturesRequest, UpdateFeaturesResponse,
 };
 use uuid::Uuid;
 
@@ -133,6 +133,38 @@ impl ControlAsk for AlterPartitionReassignments {
         _: &mut dyn FnMut() -> Uuid,
     ) -> Result<Decision<Self::Answer>, ErrorCode> {
         Ok((Vec::new(), controller.alter_partition_reassignments(&self.0)))
+    }
+}
+
+/// UpdateFeatures (57) and its version.
+pub struct UpdateFeatures(pub UpdateFeaturesRequest, pub i16);
+
+impl ControlAsk for UpdateFeatures {
+    type Answer = UpdateFeaturesResponse;
+
+    fn decide(
+        self,
+        controller: &mut Controller,
+        _: &mut dyn FnMut() -> Uuid,
+    ) -> Result<Decision<Self::Answer>, ErrorCode> {
+        Ok(controller.update_features(&self.0, self.1))
+    }
+}
+
+/// UnregisterBroker (64).
+pub struct UnregisterBroker(pub BrokerId);
+
+impl ControlAsk for UnregisterBroker {
+    type Answer = UnregisterBrokerResponse;
+
+    fn decide(
+        self,
+        controller: &mut Controller,
+        _: &mut dyn FnMut() -> Uuid,
+    ) -> Result<Decision<Self::Answer>, ErrorCode> {
+        let refusal = controller.refuse_unregistration(self.0);
+        let answer = UnregisterBrokerResponse::default().with_error_code(refusal.code.code());
+        Ok((Vec::new(), answer.with_error_message(refusal.message())))
     }
 }
 

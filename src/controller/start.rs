@@ -17,7 +17,7 @@ pub const METADATA_VERSION_MIN: i16 = 7;
 
 /// The one feature that is implemented. `group.version`, `transaction.version` and the others are added with what they
 /// stand for; clients choose their protocols by them.
-const METADATA_VERSION_FEATURE: &str = "metadata.version";
+pub(super) const METADATA_VERSION_FEATURE: &str = "metadata.version";
 
 /// What a broker says of itself at its start.
 #[derive(Clone, Debug)]

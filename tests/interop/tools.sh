@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Apache Kafka's tools for operators: log directories, single offsets of groups, elections, reassignments.
+# Apache Kafka's tools for operators: log directories, single offsets of groups, elections, reassignments,
+# the quorum, features.
 source "$(dirname "$0")/lib.sh"
 need_kafka
 topic=$(topic_name tools)
@@ -34,3 +35,11 @@ says "Reassignment of partition $topic-1 is completed" kafka kafka-reassign-part
     fail "verify"
 grep -q 'Clearing topic-level throttles' "$WORK/says.out" || { cat "$WORK/says.out"; fail "throttles are not cleared"; }
 says 'No partition reassignments found' kafka kafka-reassign-partitions "${B[@]}" --list || fail "list"
+
+# The quorum of one voter, and features.
+kafka kafka-metadata-quorum "${B[@]}" describe --status >"$WORK/quorum.out"
+grep -qE "^LeaderId: +$broker\$" "$WORK/quorum.out" && grep -qE '^MaxFollowerLag: +0$' "$WORK/quorum.out" || { cat "$WORK/quorum.out"; fail "quorum status"; }
+says "^$broker[[:space:]].*[[:space:]]0[[:space:]].*Leader" kafka kafka-metadata-quorum "${B[@]}" describe --replication || fail "quorum replication"
+says 'Feature: metadata.version.*FinalizedVersionLevel: 4.3-IV0' kafka kafka-features "${B[@]}" describe || fail "features"
+says 'does not support this feature' kafka kafka-features "${B[@]}" upgrade --feature no.such.feature=1 || fail "an unknown feature was upgraded"
+says 'not currently registered' kafka kafka-cluster unregister "${B[@]}" --id 77 || fail "an unknown broker was unregistered"

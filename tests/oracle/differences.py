@@ -11,6 +11,7 @@ EXPECTED = [
     ("handshake/*", "api 2", ".max", "the codec has no ListOffsets 11: offsets of tiered storage"),
     ("handshake/*", "api [89]", ".max", "the codec has no OffsetCommit and OffsetFetch 10: topic ids"),
     ("handshake/*", "api 35", ".max", "the codec has no DescribeLogDirs 5: cordoned directories"),
+    ("handshake/*", "api 80", ".max", "the codec has no AddRaftVoter 1: acks of one that is not a voter yet"),
     ("handshake/*", "SupportedFeatures metadata.version", ".MinVersion", "there are no older metadata versions to come from"),
     ("handshake/*", "SupportedFeatures *", "", "features of what is not there yet: groups of KIP-848, share and streams, transactions, ELR"),
     ("handshake/*", "FinalizedFeatures *", "", "features of what is not there yet"),
@@ -58,6 +59,10 @@ EXPECTED = [
     ("wrong-joins/*", "after refused joins · *", "*", "a refused first join leaves no group behind here"),
     ("old-alter-configs/*", "*min.insync.replicas", "*", "without ELR (KIP-966) nothing sets it for the whole cluster"),
     ("offset-deletes/*", "the group afterwards · *", "*", "a group without members and offsets is gone at once here, in Kafka with the next look for expired offsets"),
+    ("features/*", "lower* · *", ".ErrorMessage", "there are no older metadata versions to go back to"),
+    ("features/*", "higher · *", ".ErrorMessage", "there are no older metadata versions to go back to"),
+    ("features/*", "level 0 · *", ".ErrorMessage", "there are no older metadata versions to go back to"),
+    ("voters/*", "* another cluster · *", ".ErrorMessage", "the brokers' own cluster ids"),
     # Forms that no client sends.
     ("refusals/*", "metadata with -2 topics · *", "*", "a length below -1 closes the connection"),
     ("refusals/*", "client id * · *", "*", "a client id that is no text closes the connection"),

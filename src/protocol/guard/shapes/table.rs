@@ -3,6 +3,29 @@
 
 use super::{BLOB, BOOL, I8, I16, I32, I64, Kind, Schema, Shape, TEXT, UUID, all, between, from, until};
 
+/// AddRaftVoterRequest, versions 0-1.
+pub static ADD_RAFT_VOTER: Schema = Schema {
+    flexible_from: 0,
+    shape: Shape {
+        fields: &[
+            all(TEXT).null_from(0), // ClusterId
+            all(I32),               // TimeoutMs
+            all(I32),               // VoterId
+            all(UUID),              // VoterDirectoryId
+            all(Kind::List(&Kind::Node(&Shape {
+                fields: &[
+                    all(TEXT), // Name
+                    all(TEXT), // Host
+                    all(I16),  // Port
+                ],
+                tags: &[],
+            }))), // Listeners
+            from(1, BOOL),          // AckWhenCommitted
+        ],
+        tags: &[],
+    },
+};
+
 /// AlterConfigsRequest, versions 0-2.
 pub static ALTER_CONFIGS: Schema = Schema {
     flexible_from: 2,
@@ -258,6 +281,28 @@ pub static DESCRIBE_LOG_DIRS: Schema = Schema {
                 tags: &[],
             })))
             .null_from(0), // Topics
+        ],
+        tags: &[],
+    },
+};
+
+/// DescribeQuorumRequest, versions 0-2.
+pub static DESCRIBE_QUORUM: Schema = Schema {
+    flexible_from: 0,
+    shape: Shape {
+        fields: &[
+            all(Kind::List(&Kind::Node(&Shape {
+                fields: &[
+                    all(TEXT), // TopicName
+                    all(Kind::List(&Kind::Node(&Shape {
+                        fields: &[
+                            all(I32), // PartitionIndex
+                        ],
+                        tags: &[],
+                    }))), // Partitions
+                ],
+                tags: &[],
+            }))), // Topics
         ],
         tags: &[],
     },
@@ -730,6 +775,19 @@ pub static PRODUCE: Schema = Schema {
     },
 };
 
+/// RemoveRaftVoterRequest, versions 0.
+pub static REMOVE_RAFT_VOTER: Schema = Schema {
+    flexible_from: 0,
+    shape: Shape {
+        fields: &[
+            all(TEXT).null_from(0), // ClusterId
+            all(I32),               // VoterId
+            all(UUID),              // VoterDirectoryId
+        ],
+        tags: &[],
+    },
+};
+
 /// SyncGroupRequest, versions 0-5.
 pub static SYNC_GROUP: Schema = Schema {
     flexible_from: 4,
@@ -748,6 +806,38 @@ pub static SYNC_GROUP: Schema = Schema {
                 ],
                 tags: &[],
             }))), // Assignments
+        ],
+        tags: &[],
+    },
+};
+
+/// UnregisterBrokerRequest, versions 0.
+pub static UNREGISTER_BROKER: Schema = Schema {
+    flexible_from: 0,
+    shape: Shape {
+        fields: &[
+            all(I32), // BrokerId
+        ],
+        tags: &[],
+    },
+};
+
+/// UpdateFeaturesRequest, versions 0-2.
+pub static UPDATE_FEATURES: Schema = Schema {
+    flexible_from: 0,
+    shape: Shape {
+        fields: &[
+            all(I32), // timeoutMs
+            all(Kind::List(&Kind::Node(&Shape {
+                fields: &[
+                    all(TEXT),      // Feature
+                    all(I16),       // MaxVersionLevel
+                    until(0, BOOL), // AllowDowngrade
+                    from(1, I8),    // UpgradeType
+                ],
+                tags: &[],
+            }))), // FeatureUpdates
+            from(1, BOOL), // ValidateOnly
         ],
         tags: &[],
     },
