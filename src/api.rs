@@ -5,6 +5,7 @@
 //! outcome. Only Produce does anything in its first stage, so only Produce may be begun while earlier ones have no
 //! reply yet ([`pipelines`]).
 
+mod alter_client_quotas;
 mod alter_configs;
 mod alter_partition_reassignments;
 mod api_versions;
@@ -16,6 +17,7 @@ mod create_topics;
 mod delete_groups;
 mod delete_records;
 mod delete_topics;
+mod describe_client_quotas;
 mod describe_cluster;
 mod describe_configs;
 mod describe_groups;

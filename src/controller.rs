@@ -14,6 +14,7 @@ mod create;
 mod delete;
 mod features;
 mod partitions;
+mod quotas;
 mod replicas;
 mod start;
 

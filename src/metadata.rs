@@ -2,6 +2,7 @@
 
 mod image;
 pub mod names;
+pub mod quotas;
 mod snapshot;
 mod stream;
 mod touched;

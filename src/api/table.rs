@@ -5,26 +5,28 @@ use std::{future::Future, pin::Pin, rc::Rc};
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    AddRaftVoterRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiKey, ApiVersionsRequest,
-    CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
-    DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
-    DescribeQuorumRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest, FetchRequest, FindCoordinatorRequest,
-    HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
-    ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
-    MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
-    ProduceRequest, RemoveRaftVoterRequest, SyncGroupRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
+    AddRaftVoterRequest, AlterClientQuotasRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiKey,
+    ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest,
+    DeleteTopicsRequest, DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest,
+    DescribeGroupsRequest, DescribeLogDirsRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
+    ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest,
+    ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
+    OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, RemoveRaftVoterRequest, SyncGroupRequest,
+    UnregisterBrokerRequest, UpdateFeaturesRequest,
 };
 
 use crate::{
     api::{
-        Context, Outcome, Pending, Session, alter_configs, alter_partition_reassignments, api_versions,
+        Context, Outcome, Pending, Session, alter_client_quotas, alter_configs, alter_partition_reassignments,
+        api_versions,
         asker::Asker,
         call::Call,
-        create_partitions, create_topics, delete_groups, delete_records, delete_topics, describe_cluster,
-        describe_configs, describe_groups, describe_log_dirs, describe_quorum, describe_topic_partitions,
-        elect_leaders, fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group,
-        leave_group, list_config_resources, list_groups, list_offsets, list_partition_reassignments, metadata,
-        offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
+        create_partitions, create_topics, delete_groups, delete_records, delete_topics, describe_client_quotas,
+        describe_cluster, describe_configs, describe_groups, describe_log_dirs, describe_quorum,
+        describe_topic_partitions, elect_leaders, fetch, find_coordinator, heartbeat, incremental_alter_configs,
+        init_producer_id, join_group, leave_group, list_config_resources, list_groups, list_offsets,
+        list_partition_reassignments, metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
         policy::{Operation, Quota},
         produce, raft_voters, sync_group, unregister_broker, update_features,
     },
@@ -349,6 +351,24 @@ pub(crate) static TABLE: Table = Table {
             offset_delete::handle
         ),
         alone!(
+            DescribeClientQuotas,
+            DescribeClientQuotasRequest,
+            &shapes::DESCRIBE_CLIENT_QUOTAS,
+            DescribeConfigs,
+            Request,
+            listing(32),
+            describe_client_quotas::handle
+        ),
+        alone!(
+            AlterClientQuotas,
+            AlterClientQuotasRequest,
+            &shapes::ALTER_CLIENT_QUOTAS,
+            AlterConfigs,
+            Request,
+            small(32),
+            alter_client_quotas::handle
+        ),
+        alone!(
             DescribeQuorum,
             DescribeQuorumRequest,
             &shapes::DESCRIBE_QUORUM,
@@ -536,6 +556,8 @@ mod tests {
             (45, 0, 1),
             (46, 0, 0),
             (47, 0, 0),
+            (48, 0, 1),
+            (49, 0, 1),
             (55, 0, 2),
             (57, 0, 2),
             (60, 0, 2),

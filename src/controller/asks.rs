@@ -1,10 +1,11 @@
 //! What the controller can be asked. A new question is a type with its [`ControlAsk`], here or where it is asked.
 
 use kafka_protocol::messages::{
-    AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse,
-    CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
-    DeleteTopicsResponse, ElectLeadersRequest, ElectLeadersResponse, IncrementalAlterConfigsRequest,
-    IncrementalAlterConfigsResponse, UnregisterBrokerResponse, UpdateFeaturesRequest, UpdateFeaturesResponse,
+    AlterClientQuotasRequest, AlterClientQuotasResponse, AlterConfigsRequest, AlterConfigsResponse,
+    AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, CreatePartitionsRequest,
+    CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    ElectLeadersRequest, ElectLeadersResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+    UnregisterBrokerResponse, UpdateFeaturesRequest, UpdateFeaturesResponse,
 };
 use uuid::Uuid;
 
@@ -165,6 +166,21 @@ impl ControlAsk for UnregisterBroker {
         let refusal = controller.refuse_unregistration(self.0);
         let answer = UnregisterBrokerResponse::default().with_error_code(refusal.code.code());
         Ok((Vec::new(), answer.with_error_message(refusal.message())))
+    }
+}
+
+/// AlterClientQuotas (49).
+pub struct AlterClientQuotas(pub AlterClientQuotasRequest);
+
+impl ControlAsk for AlterClientQuotas {
+    type Answer = AlterClientQuotasResponse;
+
+    fn decide(
+        self,
+        controller: &mut Controller,
+        _: &mut dyn FnMut() -> Uuid,
+    ) -> Result<Decision<Self::Answer>, ErrorCode> {
+        Ok(controller.alter_client_quotas(&self.0))
     }
 }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::{
     base::{BrokerId, LeaderEpoch, PartitionKey, TopicId},
     config::{Layers, Overrides, Statics, TopicConfig},
-    metadata::names,
+    metadata::{names, quotas::Quotas},
     protocol::metadata_records::{
         BROKER_RESOURCE, BrokerRegistrationChange, ConfigRecord, MetadataRecord, PartitionChange, PartitionRecord,
         RegisterBroker, TOPIC_RESOURCE,
@@ -28,6 +28,7 @@ pub struct Image {
     /// By type and name of the resource.
     pub(super) configs: OrdMap<(i8, String), Overrides>,
     pub(super) features: OrdMap<String, i16>,
+    pub(super) quotas: Quotas,
     pub(super) next_producer_id: i64,
 }
 
@@ -177,6 +178,12 @@ impl Image {
         self.features.iter().map(|(name, level)| (name.as_str(), *level))
     }
 
+    /// What clients may use.
+    #[must_use]
+    pub fn quotas(&self) -> &Quotas {
+        &self.quotas
+    }
+
     /// The first producer id that no broker has.
     #[must_use]
     pub fn next_producer_id(&self) -> i64 {
@@ -201,6 +208,7 @@ impl Image {
             MetadataRecord::PartitionChange(change) => self.change_partition(change)?,
             MetadataRecord::RemoveTopic { topic_id } => self.remove_topic(*topic_id)?,
             MetadataRecord::Config(record) => self.set_config(record),
+            MetadataRecord::ClientQuota(record) => self.quotas.set(record),
             MetadataRecord::FeatureLevel { name, level: 0 } => {
                 self.features.remove(name);
             }

@@ -31,6 +31,7 @@ impl Image {
                 })
             }));
         }
+        records.extend(self.quotas.records().map(MetadataRecord::ClientQuota));
         if self.next_producer_id > 0 {
             records.push(MetadataRecord::ProducerIds {
                 broker_id: -1,
@@ -69,7 +70,9 @@ mod tests {
     use crate::{
         base::{LeaderEpoch, TopicId},
         metadata::Inconsistent,
-        protocol::metadata_records::{BrokerRegistrationChange, PartitionChange, RegisterBroker, TOPIC_RESOURCE},
+        protocol::metadata_records::{
+            BrokerRegistrationChange, ClientQuotaRecord, PartitionChange, QuotaValue, RegisterBroker, TOPIC_RESOURCE,
+        },
     };
 
     const TOPIC: TopicId = TopicId(Uuid::from_u128(7));
@@ -114,6 +117,11 @@ mod tests {
             partition(1),
             config(Some("5")),
             MetadataRecord::PartitionChange(PartitionChange { leader: Some(-1), ..PartitionChange::of(TOPIC, 1) }),
+            MetadataRecord::ClientQuota(ClientQuotaRecord {
+                entity: vec![("user".into(), None)],
+                key: "producer_byte_rate".into(),
+                value: Some(QuotaValue::of(1000.0)),
+            }),
             MetadataRecord::ProducerIds { broker_id: 1, broker_epoch: 0, next_producer_id: 3000 },
         ]
     }

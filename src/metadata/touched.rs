@@ -64,6 +64,7 @@ impl Change {
             | MetadataRecord::FenceBroker { .. }
             | MetadataRecord::UnfenceBroker { .. }
             | MetadataRecord::FeatureLevel { .. }
+            | MetadataRecord::ClientQuota(_)
             | MetadataRecord::ProducerIds { .. }
             | MetadataRecord::BrokerRegistrationChange(_)
             | MetadataRecord::NoOp

@@ -6,6 +6,7 @@
 
 mod broker;
 mod partition;
+mod quota;
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -13,6 +14,7 @@ use uuid::Uuid;
 pub use self::{
     broker::{BrokerEndpoint, BrokerFeature, BrokerRegistrationChange, RegisterBroker},
     partition::{PartitionChange, PartitionRecord},
+    quota::{ClientQuotaRecord, QuotaValue},
 };
 use super::primitives::{DecodeError, Reader, Writer};
 use crate::base::TopicId;
@@ -30,6 +32,7 @@ const FENCE_BROKER: u32 = 7;
 const UNFENCE_BROKER: u32 = 8;
 const REMOVE_TOPIC: u32 = 9;
 const FEATURE_LEVEL: u32 = 12;
+const CLIENT_QUOTA: u32 = 14;
 const PRODUCER_IDS: u32 = 15;
 const BROKER_REGISTRATION_CHANGE: u32 = 17;
 const NO_OP: u32 = 20;
@@ -93,6 +96,8 @@ pub enum MetadataRecord {
         /// The level.
         level: i16,
     },
+    /// A quota of clients was set, or with no value: removed.
+    ClientQuota(ClientQuotaRecord),
     /// A block of producer ids was given away.
     ProducerIds {
         /// Who took it.
@@ -190,6 +195,10 @@ impl MetadataRecord {
                 out.i16(*level);
                 out.no_tagged_fields();
             }
+            Self::ClientQuota(record) => {
+                head(&mut out, CLIENT_QUOTA, ClientQuotaRecord::VERSION);
+                record.write(&mut out);
+            }
             Self::ProducerIds { broker_id, broker_epoch, next_producer_id } => {
                 head(&mut out, PRODUCER_IDS, 0);
                 out.i32(*broker_id);
@@ -233,6 +242,7 @@ impl MetadataRecord {
             REGISTER_BROKER => return RegisterBroker::read(version, reader).map(Self::RegisterBroker),
             PARTITION => return PartitionRecord::read(version, reader).map(Self::Partition),
             PARTITION_CHANGE => return PartitionChange::read(version, reader).map(Self::PartitionChange),
+            CLIENT_QUOTA => return ClientQuotaRecord::read(version, reader).map(Self::ClientQuota),
             BROKER_REGISTRATION_CHANGE => {
                 return BrokerRegistrationChange::read(version, reader).map(Self::BrokerRegistrationChange);
             }
@@ -375,6 +385,11 @@ mod tests {
             MetadataRecord::UnfenceBroker { broker_id: 1, broker_epoch: 7 },
             MetadataRecord::RemoveTopic { topic_id },
             MetadataRecord::FeatureLevel { name: "metadata.version".into(), level: 30 },
+            MetadataRecord::ClientQuota(ClientQuotaRecord {
+                entity: vec![("client-id".into(), None), ("user".into(), Some("u".into()))],
+                key: "producer_byte_rate".into(),
+                value: Some(QuotaValue::of(1000.5)),
+            }),
             MetadataRecord::ProducerIds { broker_id: 1, broker_epoch: 7, next_producer_id: 1000 },
             MetadataRecord::BrokerRegistrationChange(BrokerRegistrationChange {
                 broker_id: 1,
@@ -412,6 +427,7 @@ mod tests {
             "01080000000001000000000000000700",
             "0109000000000000000000000000000001020300",
             "010c00116d657461646174612e76657273696f6e001e00",
+            "010e00030a636c69656e742d6964000005757365720275001370726f64756365725f627974655f72617465408f4400000000000000",
             "010f0000000001000000000000000700000000000003e800",
             "011102000000010000000000000007010001ff",
             "01140000",

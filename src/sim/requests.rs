@@ -5,15 +5,16 @@ use std::{rc::Rc, time::Duration};
 use bytes::Bytes;
 use kafka_protocol::{
     messages::{
-        AddRaftVoterRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiKey, ApiVersionsRequest,
-        CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
-        DescribeClusterRequest, DescribeConfigsRequest, DescribeDelegationTokenRequest, DescribeGroupsRequest,
-        DescribeLogDirsRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest,
-        FetchRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest,
-        InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListOffsetsRequest,
-        ListPartitionReassignmentsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
-        OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, RemoveRaftVoterRequest, SyncGroupRequest,
-        TopicName, UnregisterBrokerRequest, UpdateFeaturesRequest, alter_configs_request,
+        AddRaftVoterRequest, AlterClientQuotasRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiKey,
+        ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest,
+        DeleteTopicsRequest, DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest,
+        DescribeDelegationTokenRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeQuorumRequest,
+        DescribeTopicPartitionsRequest, ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, GroupId,
+        HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
+        ListConfigResourcesRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest,
+        OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+        RemoveRaftVoterRequest, SyncGroupRequest, TopicName, UnregisterBrokerRequest, UpdateFeaturesRequest,
+        alter_configs_request,
         create_partitions_request::CreatePartitionsTopic,
         create_topics_request::CreatableTopic,
         delete_records_request::DeleteRecordsTopic,
@@ -193,6 +194,10 @@ fn whoever_may_do_nothing_is_refused_by_every_request() {
         assert_eq!(codes(&wire, 0, request, |it| vec![it.error_code]).await, [cluster]);
         let request = RemoveRaftVoterRequest::default();
         assert_eq!(codes(&wire, 0, request, |it| vec![it.error_code]).await, [cluster]);
+        let request = DescribeClientQuotasRequest::default();
+        assert_eq!(codes(&wire, 1, request, |it| vec![it.error_code]).await, [cluster]);
+        let request = AlterClientQuotasRequest::default().with_entries(vec![Default::default()]);
+        assert_eq!(codes(&wire, 1, request, |it| vec![it.entries[0].error_code]).await, [cluster]);
         let request = InitProducerIdRequest::default().with_transactional_id(None).with_producer_id((-1).into());
         assert_eq!(codes(&wire, 4, request, |it| vec![it.error_code]).await, [cluster]);
 

@@ -3,7 +3,7 @@
 from cases import case
 
 # What Ringtail has; a key that leaves or joins this list changes the line "others".
-IMPLEMENTED = [0, 1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 19, 20, 21, 22, 23, 32, 33, 35, 37, 42, 43, 44, 45, 46, 47, 55, 57, 60, 64, 74, 75, 80, 81]
+IMPLEMENTED = [0, 1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 19, 20, 21, 22, 23, 32, 33, 35, 37, 42, 43, 44, 45, 46, 47, 48, 49, 55, 57, 60, 64, 74, 75, 80, 81]
 
 
 @case(levels=(0, 1, 2, 3, 4))

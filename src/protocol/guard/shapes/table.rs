@@ -26,6 +26,37 @@ pub static ADD_RAFT_VOTER: Schema = Schema {
     },
 };
 
+/// AlterClientQuotasRequest, versions 0-1.
+pub static ALTER_CLIENT_QUOTAS: Schema = Schema {
+    flexible_from: 1,
+    shape: Shape {
+        fields: &[
+            all(Kind::List(&Kind::Node(&Shape {
+                fields: &[
+                    all(Kind::List(&Kind::Node(&Shape {
+                        fields: &[
+                            all(TEXT),              // EntityType
+                            all(TEXT).null_from(0), // EntityName
+                        ],
+                        tags: &[],
+                    }))), // Entity
+                    all(Kind::List(&Kind::Node(&Shape {
+                        fields: &[
+                            all(TEXT), // Key
+                            all(I64),  // Value
+                            all(BOOL), // Remove
+                        ],
+                        tags: &[],
+                    }))), // Ops
+                ],
+                tags: &[],
+            }))), // Entries
+            all(BOOL), // ValidateOnly
+        ],
+        tags: &[],
+    },
+};
+
 /// AlterConfigsRequest, versions 0-2.
 pub static ALTER_CONFIGS: Schema = Schema {
     flexible_from: 2,
@@ -200,6 +231,25 @@ pub static DELETE_TOPICS: Schema = Schema {
             ), // Topics
             until(5, Kind::List(&TEXT)), // TopicNames
             all(I32),                    // TimeoutMs
+        ],
+        tags: &[],
+    },
+};
+
+/// DescribeClientQuotasRequest, versions 0-1.
+pub static DESCRIBE_CLIENT_QUOTAS: Schema = Schema {
+    flexible_from: 1,
+    shape: Shape {
+        fields: &[
+            all(Kind::List(&Kind::Node(&Shape {
+                fields: &[
+                    all(TEXT),              // EntityType
+                    all(I8),                // MatchType
+                    all(TEXT).null_from(0), // Match
+                ],
+                tags: &[],
+            }))), // Components
+            all(BOOL), // Strict
         ],
         tags: &[],
     },
