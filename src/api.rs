@@ -39,6 +39,7 @@ mod list_offsets;
 mod list_partition_reassignments;
 mod loggers;
 mod metadata;
+mod metering;
 mod offset_commit;
 mod offset_delete;
 mod offset_fetch;

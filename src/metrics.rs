@@ -8,6 +8,7 @@
 //! ([`Histogram`]).
 
 mod histogram;
+mod rate;
 mod snapshot;
 
 use std::{
@@ -18,6 +19,7 @@ use std::{
 
 pub use self::{
     histogram::{Histogram, Times},
+    rate::{Rate, Windows},
     snapshot::Snapshot,
 };
 

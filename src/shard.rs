@@ -11,6 +11,7 @@ mod log_sizes;
 mod metrics;
 mod offsets;
 mod produce;
+mod quota_use;
 mod replies;
 mod rewrites;
 mod router;
@@ -20,6 +21,7 @@ mod start;
 pub use self::{
     call::{FetchCall, ListedOffset, OffsetsCall, ProducePart, mesh_bytes},
     core::Broker,
+    quota_use::Used,
     replies::{Held, Leaving, ReplyMemory},
     rewrites::{RewriteMemory, Rewriting},
     router::{Bounds, Router},

@@ -22,6 +22,7 @@ mod orders;
 mod producer;
 mod prober;
 mod quorums;
+mod quotas;
 mod records;
 mod requests;
 mod rot;

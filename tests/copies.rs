@@ -131,7 +131,13 @@ impl World {
         let config = config::load(None, &[]).expect("the defaults").config;
         let group_memory = ringtail::internals::coordinator::MachineMemory::new(1 << 20);
         let rewrite_memory = ringtail::internals::shard::RewriteMemory::new(1 << 20);
-        let broker = Broker { id: BrokerId(1), cluster_id: "simulated".into(), group_memory, rewrite_memory };
+        let broker = Broker {
+            id: BrokerId(1),
+            cluster_id: "simulated".into(),
+            group_memory,
+            rewrite_memory,
+            quota_use: Default::default(),
+        };
         let seeds = sim.block_on(0, 0, move |io| async move {
             let data = Path::new("data");
             shard::recover(&io, &broker, &config, data, &settings, CORES).await.expect("an empty disk").0

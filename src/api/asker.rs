@@ -5,6 +5,7 @@ use std::{rc::Rc, time::Duration};
 use crate::{
     api::{
         Session,
+        metering::Metering,
         policy::{CLUSTER, Operation, Policy, Quota, Resource},
     },
     base::ErrorCode,
@@ -23,12 +24,14 @@ pub(super) struct Asker {
     pub quota: Quota,
     /// What clients may do.
     pub policy: Policy,
+    /// What the request uses; none while no quota is set.
+    pub metering: Option<Rc<Metering>>,
 }
 
 impl Asker {
     /// The same client, in what else the request does: some do one thing with a group and another with its topics.
     pub fn to(&self, operation: Operation) -> Self {
-        Self { session: self.session.clone(), operation, quota: self.quota, policy: self.policy }
+        Self { session: self.session.clone(), operation, quota: self.quota, policy: self.policy, metering: None }
     }
 
     /// Whether it may do with a resource what the request does.
@@ -68,13 +71,20 @@ impl Asker {
 
     /// For how long the client is not read from after this request. Asked once a request, when it is answered.
     pub fn throttle(&self) -> Duration {
-        (self.policy.throttle)(&self.session, self.quota)
+        let told = (self.policy.throttle)(&self.session, self.quota);
+        self.metering.as_ref().map_or(told, |metering| told.max(metering.throttle(self.quota)))
     }
 
     /// A client that may do everything.
     #[cfg(test)]
     pub fn anybody() -> Self {
         let session = Session::new(std::net::IpAddr::from([127, 0, 0, 1]), 0, Default::default());
-        Self { session: Rc::new(session), operation: Operation::Describe, quota: Quota::Request, policy: Policy::OPEN }
+        Self {
+            session: Rc::new(session),
+            operation: Operation::Describe,
+            quota: Quota::Request,
+            policy: Policy::OPEN,
+            metering: None,
+        }
     }
 }

@@ -57,6 +57,12 @@ impl<R> Call<R> {
         }
     }
 
+    /// No answer, to who wants none. The client is throttled all the same.
+    pub fn silence(&self) -> Outcome {
+        let mute = self.asker.throttle();
+        if mute.is_zero() { Outcome::Nothing } else { Outcome::Reply(Vec::new(), mute) }
+    }
+
     /// The metadata as far as whoever asks may use it.
     pub fn view<'a>(&'a self, image: &'a Image) -> View<'a> {
         View::new(image, &self.asker)

@@ -37,6 +37,9 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<FetchRequest>) -> O
         Err(error) => return reply.refuse(error),
     };
     let fetched = fetch(context, &call, &request, &session, reader).await;
+    if let Some(metering) = &call.asker.metering {
+        metering.fetched(fetched.iter().map(|fetched| fetched.bytes).sum());
+    }
     reply.mute(call.asker.throttle());
     let answers: Vec<_> = fetched.iter().map(summary).collect();
     let random = context.io.rand.next_u64();
@@ -117,7 +120,10 @@ async fn fetch(
     let view = call.view(&image);
     let keys: Vec<_> = session.partitions.iter().map(|(key, _)| find(view, key)).collect();
     let asked = keys.iter().zip(&session.partitions).filter_map(|(key, (_, range))| Some(((*key).ok()?, *range)));
-    let max_bytes = request.max_bytes.clamp(0, context.router.config().requests.fetch_max_bytes);
+    let most = context.router.config().requests.fetch_max_bytes;
+    let under_quota = call.asker.metering.as_ref().and_then(|metering| metering.fetch_bytes_max());
+    let most = under_quota.map_or(most, |bytes| most.min(i32::try_from(bytes).unwrap_or(i32::MAX)));
+    let max_bytes = request.max_bytes.clamp(0, most);
     let call = FetchCall {
         partitions: asked.collect(),
         reader,

@@ -1,5 +1,5 @@
-//! What a client may do, and how much of it. One function decides each for all handlers; today everything is allowed, and nobody is
-//! throttled.
+//! What a client may do, and how much of it. One function decides each for all handlers; today everything is allowed. Nobody is
+//! throttled by it: quotas that were set are [`Metering`](super::metering)'s.
 
 use std::time::Duration;
 

@@ -72,7 +72,10 @@ pub(super) async fn begin(context: Rc<Context>, call: Call<ProduceRequest>, bega
         let failed = topics.iter().flat_map(|topic| &topic.partition_responses).filter(|it| it.error_code != 0).count();
         context.io.metrics.add(Counter::FailedProduces, failed as u64);
         let outcome = if acks == 0 {
-            without_answer(&topics)
+            match without_answer(&topics) {
+                Outcome::Nothing => call.silence(),
+                outcome => outcome,
+            }
         } else {
             call.reply(ProduceResponse::default().with_responses(topics))
         };

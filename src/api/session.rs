@@ -62,6 +62,13 @@ impl Session {
         self.identity.borrow().clone()
     }
 
+    /// Its user, without the word before the name: as quotas know it.
+    pub(super) fn user(&self) -> StrBytes {
+        let identity = self.identity.borrow();
+        let principal = &identity.principal;
+        principal.split_once(':').map_or_else(|| principal.clone(), |(_, name)| StrBytes::from_string(name.to_owned()))
+    }
+
     /// The client has named its software. Copied: a slice would keep the request's whole frame.
     pub(super) fn runs(&self, name: &str, version: &str) {
         let kept = |text: &str| StrBytes::from_string(text.chars().take(SOFTWARE_BYTES_MAX).collect());

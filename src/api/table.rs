@@ -26,7 +26,9 @@ use crate::{
         describe_cluster, describe_configs, describe_groups, describe_log_dirs, describe_quorum,
         describe_topic_partitions, elect_leaders, fetch, find_coordinator, heartbeat, incremental_alter_configs,
         init_producer_id, join_group, leave_group, list_config_resources, list_groups, list_offsets,
-        list_partition_reassignments, metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
+        list_partition_reassignments, metadata,
+        metering::Metering,
+        offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
         policy::{Operation, Quota},
         produce, raft_voters, sync_group, unregister_broker, update_features,
     },
@@ -448,18 +450,32 @@ impl Table {
 
     /// Begins a request in its frame.
     pub(super) async fn begin(&self, context: &Rc<Context>, session: &Rc<Session>, frame: Bytes) -> Pending {
+        let request_bytes = frame.len();
         let row = frame::peek(&frame).and_then(|(key, _)| self.row(key));
         let (head, row) = match (frame::parse(frame, row.map(|row| &row.api)), row) {
             (Ok(head), Some(row)) => (head, row),
             (Err(why), _) => return closing(why.to_string()),
             (Ok(_), None) => unreachable!("a head is read with its row's api"),
         };
-        let asker =
-            Asker { session: session.clone(), operation: row.operation, quota: row.quota, policy: context.policy };
-        match row.handler {
-            Handler::Ordered(begin) => begin(context.clone(), asker, head).await,
+        let metering = Metering::of(context, session, head.client_id.as_ref(), request_bytes);
+        let asker = Asker {
+            session: session.clone(),
+            operation: row.operation,
+            quota: row.quota,
+            policy: context.policy,
+            metering: metering.clone(),
+        };
+        let Some(metering) = metering else {
+            return match row.handler {
+                Handler::Ordered(begin) => begin(context.clone(), asker, head).await,
+                Handler::Alone(run) => run(context.clone(), asker, head),
+            };
+        };
+        let pending = match row.handler {
+            Handler::Ordered(begin) => metering.clone().timed(begin(context.clone(), asker, head)).await,
             Handler::Alone(run) => run(context.clone(), asker, head),
-        }
+        };
+        Box::pin(metering.timed(pending))
     }
 
     /// See [`pipelines`](super::pipelines).

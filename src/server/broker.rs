@@ -167,6 +167,7 @@ fn broker(identity: &BrokerIdentity) -> Broker {
         cluster_id: identity.meta.cluster_id.clone(),
         group_memory: MachineMemory::new(group_bytes_max),
         rewrite_memory: RewriteMemory::new((identity.memory_bytes / 32 * REWRITES_32NDS) as usize),
+        quota_use: Arc::default(),
     }
 }
 

@@ -24,6 +24,7 @@ use crate::{
         call::{Answer, Call, Delta, Message},
         control::Driver,
         coordinators::{AnyCoordinator, Kind},
+        quota_use::QuotaUse,
         replies::ReplyMemory,
         rewrites::RewriteMemory,
         router::Bounds,
@@ -45,6 +46,8 @@ pub struct Broker {
     pub group_memory: Arc<MachineMemory>,
     /// What batches that are made anew may take, until they are stored.
     pub rewrite_memory: Arc<RewriteMemory>,
+    /// What its clients have used of their quotas.
+    pub quota_use: Arc<QuotaUse>,
 }
 
 /// What a connection's core needs to know about a topic, worked out once per change of its configuration.

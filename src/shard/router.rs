@@ -15,6 +15,7 @@ use crate::{
         call::{Answer, Call, FetchCall, ListedOffset, OffsetsCall, ProducePart},
         core::{Core, TopicView},
         produce::ProducePending,
+        quota_use::QuotaUse,
         replies::ReplyMemory,
         rewrites::RewriteMemory,
         settings,
@@ -54,6 +55,12 @@ impl Router {
     #[must_use]
     pub fn rewrite_memory(&self) -> &Arc<RewriteMemory> {
         &self.core.broker.rewrite_memory
+    }
+
+    /// What the broker's clients have used of their quotas.
+    #[must_use]
+    pub fn quota_use(&self) -> &QuotaUse {
+        &self.core.broker.quota_use
     }
 
     /// Tells this core what the process can do at most. Once.

@@ -126,7 +126,13 @@ impl Life {
     async fn recover(self: Rc<Self>, io: &Io, settings: &Settings) -> Result<(), String> {
         let group_memory = MachineMemory::new(settings.group_bytes_max);
         let rewrite_memory = RewriteMemory::new(settings.rewrite_bytes_max);
-        let broker = Broker { id: BrokerId(1), cluster_id: "simulated".into(), group_memory, rewrite_memory };
+        let broker = Broker {
+            id: BrokerId(1),
+            cluster_id: "simulated".into(),
+            group_memory,
+            rewrite_memory,
+            quota_use: Default::default(),
+        };
         let directory = Path::new(DIRECTORY);
         let (seeds, _) = recover(io, &broker, &settings.config, directory, &settings.log, self.cores)
             .await

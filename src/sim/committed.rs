@@ -162,7 +162,13 @@ impl Bed {
             let Settings { config, log, group_bytes_max, rewrite_bytes_max } = Settings::small();
             let rewrite_memory = RewriteMemory::new(rewrite_bytes_max);
             let group_memory = MachineMemory::new(group_bytes_max);
-            let broker = Broker { id: BrokerId(1), cluster_id: "simulated".into(), group_memory, rewrite_memory };
+            let broker = Broker {
+                id: BrokerId(1),
+                cluster_id: "simulated".into(),
+                group_memory,
+                rewrite_memory,
+                quota_use: Default::default(),
+            };
             recover(&io, &broker, &config, Path::new(DIRECTORY), &log, CORES).await.expect("an empty directory").0
         });
         let started = seeds.into_iter().enumerate().map(|(core, seed)| {

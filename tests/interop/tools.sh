@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Apache Kafka's tools for operators: log directories, single offsets of groups, elections, reassignments,
+# Apache Kafka's tools for operators: log directories, single offsets of groups, elections, reassignments, quotas,
 # the quorum, features.
 source "$(dirname "$0")/lib.sh"
 need_kafka
@@ -43,3 +43,16 @@ says "^$broker[[:space:]].*[[:space:]]0[[:space:]].*Leader" kafka kafka-metadata
 says 'Feature: metadata.version.*FinalizedVersionLevel: 4.3-IV0' kafka kafka-features "${B[@]}" describe || fail "features"
 says 'does not support this feature' kafka kafka-features "${B[@]}" upgrade --feature no.such.feature=1 || fail "an unknown feature was upgraded"
 says 'not currently registered' kafka kafka-cluster unregister "${B[@]}" --id 77 || fail "an unknown broker was unregistered"
+
+# Quotas: set, told, in force for who has the id, and gone again.
+client=perf-producer-client # what the tool calls itself, whatever it is told
+quotas() { kafka kafka-configs "${B[@]}" --entity-type clients --entity-name "$client" "$@"; }
+quotas --alter --add-config 'producer_byte_rate=20000,request_percentage=200' >/dev/null
+says "producer_byte_rate=20000.0" quotas --describe || fail "quotas are not told"
+kafka kafka-producer-perf-test "${B[@]}" --topic "$topic" --num-records 260 --record-size 1000 --throughput -1 \
+    --command-property linger.ms=0 --command-property batch.size=2000 >"$WORK/held.out" 2>&1 || { cat "$WORK/held.out"; fail "produce under a quota"; }
+# Ten seconds' worth of 20 kB are free, the other 60 kB take three.
+held=$(sed -n 's/.*, \([0-9]*\)\.[0-9]* ms max latency.*/\1/p' "$WORK/held.out" | tail -1)
+[ "${held:-0}" -gt 1500 ] || { cat "$WORK/held.out"; fail "the quota held nobody: at most $held ms"; }
+quotas --alter --delete-config 'producer_byte_rate,request_percentage' >/dev/null
+! says 'producer_byte_rate' quotas --describe || fail "quotas are not gone"

@@ -192,8 +192,6 @@ pub(super) static IDLE: &[Key] = &[
     idle("producer.purgatory.purge.interval.requests", Int, Some("1000"), Any, ReadOnly, NoEffect),
     idle("queued.max.request.bytes", Long, Some("-1"), Any, ReadOnly, NoEffect),
     idle("queued.max.requests", Int, Some("500"), AtLeast(1), ReadOnly, NoEffect),
-    idle("quota.window.num", Int, Some("11"), AtLeast(1), ReadOnly, NoEffect),
-    idle("quota.window.size.seconds", Int, Some("1"), AtLeast(1), ReadOnly, NoEffect),
     idle("remote.fetch.max.wait.ms", Int, Some("500"), AtLeast(1), ClusterWide, NoEffect),
     idle("remote.list.offsets.request.timeout.ms", Long, Some("30000"), AtLeast(1), ClusterWide, NoEffect),
     idle("remote.log.index.file.cache.total.size.bytes", Long, Some("1073741824"), AtLeast(1), ClusterWide, NoEffect),

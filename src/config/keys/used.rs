@@ -233,6 +233,16 @@ pub(super) static USED: &[Key] = &[
         "Most partitions that one DescribeTopicPartitions answer lists.",
     ),
     key(
+        "quota.window.num",
+        Int,
+        Some("11"),
+        AtLeast(1),
+        ReadOnly,
+        Used,
+        "In so many windows is counted what clients use of their quotas. They may use what is theirs in all but one of them at once.",
+    ),
+    key("quota.window.size.seconds", Int, Some("1"), AtLeast(1), ReadOnly, Used, "How long each of these windows is."),
+    key(
         "log.segment.bytes",
         Int,
         Some("1073741824"),

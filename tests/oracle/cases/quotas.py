@@ -1,4 +1,4 @@
-"""DescribeClientQuotas, AlterClientQuotas."""
+"""DescribeClientQuotas, AlterClientQuotas, and what comes of quotas."""
 
 from cases import case
 
@@ -73,3 +73,29 @@ def client_quotas(t):
     known([{"EntityType": "user", "MatchType": 0, "Match": user}], 0)
     known([{"EntityType": "user", "MatchType": 0, "Match": other}], 0)
     describe("nothing is left", ("user", 2, None))
+
+
+@case(levels=("high",))
+def throttled(t):
+    """Each on a connection of its own, which is not read from for a while then."""
+    name = t.topic("one")
+    topic_id = t.create(name)
+    batch = t.batch(["x" * 20_000])
+
+    def quota(key, value):
+        entity = [{"EntityType": "client-id", "EntityName": "oracle"}]
+        t.unheard("AlterClientQuotas", 1, Entries=[{"Entity": entity, "Ops": [{"Key": key, "Value": value or 0.0, "Remove": value is None}]}])
+        t.until(key, lambda answer: [one["Value"] for entry in answer["Entries"] for one in entry["Values"] if one["Key"] == key] == [value] * (value is not None),
+                "DescribeClientQuotas", 1, Components=[{"EntityType": "client-id", "MatchType": 0, "Match": "oracle"}], Strict=True)
+
+    t.produce("under no quota", name, topic_id, batch, version=9, on="before")
+    quota("producer_byte_rate", 1000.0)
+    t.produce("the first", name, topic_id, batch, version=9, on="first")
+    answer = t.produce("the second", name, topic_id, batch, version=9, on="second", drop=("ThrottleTimeMs",))
+    t.note("the second counts together with the first", 29_000 < answer["ThrottleTimeMs"] < 31_000)
+    quota("producer_byte_rate", None)
+    quota("consumer_byte_rate", 1000.0)
+    answer = t.fetch("fetch", name, topic_id, 0, version=11, on="fetch", drop=("ThrottleTimeMs", "Responses"))
+    t.note("a fetch is held to its own", 9_000 < answer["ThrottleTimeMs"] < 11_000)
+    quota("consumer_byte_rate", None)
+    t.produce("under none again", name, topic_id, batch, version=9, on="after")
