@@ -5,6 +5,7 @@
 //! outcome. Only Produce does anything in its first stage, so only Produce may be begun while earlier ones have no
 //! reply yet ([`pipelines`]).
 
+mod acls;
 mod alter_client_quotas;
 mod alter_configs;
 mod alter_partition_reassignments;
@@ -22,6 +23,7 @@ mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
 mod describe_log_dirs;
+mod describe_producers;
 mod describe_quorum;
 mod describe_topic_partitions;
 mod elect_leaders;
@@ -54,6 +56,7 @@ mod session;
 mod sync_group;
 pub(crate) mod table;
 mod topics;
+mod transactions;
 mod unregister_broker;
 mod update_features;
 mod view;

@@ -19,7 +19,7 @@ pub use self::{
     epochs::EpochCache,
     fetch::{FetchPartition, FetchRefusal, Fetcher, Isolation},
     follow::FollowRefusal,
-    producers::Producers,
+    producers::{ActiveProducer, Producers},
     role::{AssignedRole, Assignment},
     state::{PartitionState, StateError},
     validate::{

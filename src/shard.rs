@@ -1,5 +1,6 @@
 //! One core's whole world: its replicas, the calls it takes from other cores, and the way to theirs.
 
+mod administration;
 mod call;
 mod control;
 mod coordinators;
@@ -7,7 +8,6 @@ mod core;
 mod fetch;
 mod housekeeping;
 mod inbox;
-mod log_sizes;
 mod metrics;
 mod offsets;
 mod produce;

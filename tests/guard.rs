@@ -12,14 +12,16 @@ use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
         AddRaftVoterRequest, AlterClientQuotasRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiKey,
-        ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest,
-        DeleteTopicsRequest, DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest,
-        DescribeGroupsRequest, DescribeLogDirsRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
-        ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
-        InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest,
-        ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest, OffsetCommitRequest,
-        OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, RemoveRaftVoterRequest,
-        SyncGroupRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
+        ApiVersionsRequest, CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest,
+        DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeAclsRequest,
+        DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest,
+        DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
+        DescribeTransactionsRequest, ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
+        IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
+        ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
+        ListTransactionsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+        OffsetForLeaderEpochRequest, ProduceRequest, RemoveRaftVoterRequest, SyncGroupRequest, UnregisterBrokerRequest,
+        UpdateFeaturesRequest,
     },
     protocol::{Decodable, Encodable},
 };
@@ -203,6 +205,7 @@ fn codec(key: ApiKey, version: i16, body: Bytes) -> Result<(usize, Option<Vec<u8
         };
     }
     codecs!(
+        DescribeAcls: DescribeAclsRequest, CreateAcls: CreateAclsRequest, DeleteAcls: DeleteAclsRequest, DescribeProducers: DescribeProducersRequest, DescribeTransactions: DescribeTransactionsRequest, ListTransactions: ListTransactionsRequest,
         DescribeClientQuotas: DescribeClientQuotasRequest, AlterClientQuotas: AlterClientQuotasRequest,
         DescribeQuorum: DescribeQuorumRequest, UpdateFeatures: UpdateFeaturesRequest, UnregisterBroker: UnregisterBrokerRequest, AddRaftVoter: AddRaftVoterRequest, RemoveRaftVoter: RemoveRaftVoterRequest,
         ElectLeaders: ElectLeadersRequest, AlterPartitionReassignments: AlterPartitionReassignmentsRequest, ListPartitionReassignments: ListPartitionReassignmentsRequest,

@@ -6,31 +6,32 @@ use std::{future::Future, pin::Pin, rc::Rc};
 use bytes::Bytes;
 use kafka_protocol::messages::{
     AddRaftVoterRequest, AlterClientQuotasRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiKey,
-    ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest,
-    DeleteTopicsRequest, DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest,
-    DescribeGroupsRequest, DescribeLogDirsRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
+    ApiVersionsRequest, CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest,
+    DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeAclsRequest, DescribeClientQuotasRequest,
+    DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
+    DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest, DescribeTransactionsRequest,
     ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
     InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest,
-    ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
-    OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, RemoveRaftVoterRequest, SyncGroupRequest,
-    UnregisterBrokerRequest, UpdateFeaturesRequest,
+    ListOffsetsRequest, ListPartitionReassignmentsRequest, ListTransactionsRequest, MetadataRequest,
+    OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    RemoveRaftVoterRequest, SyncGroupRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
 };
 
 use crate::{
     api::{
-        Context, Outcome, Pending, Session, alter_client_quotas, alter_configs, alter_partition_reassignments,
+        Context, Outcome, Pending, Session, acls, alter_client_quotas, alter_configs, alter_partition_reassignments,
         api_versions,
         asker::Asker,
         call::Call,
         create_partitions, create_topics, delete_groups, delete_records, delete_topics, describe_client_quotas,
-        describe_cluster, describe_configs, describe_groups, describe_log_dirs, describe_quorum,
+        describe_cluster, describe_configs, describe_groups, describe_log_dirs, describe_producers, describe_quorum,
         describe_topic_partitions, elect_leaders, fetch, find_coordinator, heartbeat, incremental_alter_configs,
         init_producer_id, join_group, leave_group, list_config_resources, list_groups, list_offsets,
         list_partition_reassignments, metadata,
         metering::Metering,
         offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
         policy::{Operation, Quota},
-        produce, raft_voters, sync_group, unregister_broker, update_features,
+        produce, raft_voters, sync_group, transactions, unregister_broker, update_features,
     },
     protocol::{
         frame::{self, RequestHead},
@@ -262,6 +263,9 @@ pub(crate) static TABLE: Table = Table {
             small(16),
             offset_for_leader_epoch::handle
         ),
+        alone!(DescribeAcls, DescribeAclsRequest, &shapes::DESCRIBE_ACLS, Describe, Request, small(4), acls::describe),
+        alone!(CreateAcls, CreateAclsRequest, &shapes::CREATE_ACLS, Alter, Request, small(16), acls::create),
+        alone!(DeleteAcls, DeleteAclsRequest, &shapes::DELETE_ACLS, Alter, Request, small(16), acls::delete),
         alone!(
             DescribeConfigs,
             DescribeConfigsRequest,
@@ -398,6 +402,15 @@ pub(crate) static TABLE: Table = Table {
             describe_cluster::handle
         ),
         alone!(
+            DescribeProducers,
+            DescribeProducersRequest,
+            &shapes::DESCRIBE_PRODUCERS,
+            Read,
+            Request,
+            listing(32),
+            describe_producers::handle
+        ),
+        alone!(
             UnregisterBroker,
             UnregisterBrokerRequest,
             &shapes::UNREGISTER_BROKER,
@@ -405,6 +418,24 @@ pub(crate) static TABLE: Table = Table {
             Request,
             small(2),
             unregister_broker::handle
+        ),
+        alone!(
+            DescribeTransactions,
+            DescribeTransactionsRequest,
+            &shapes::DESCRIBE_TRANSACTIONS,
+            Describe,
+            Request,
+            small(32),
+            transactions::describe
+        ),
+        alone!(
+            ListTransactions,
+            ListTransactionsRequest,
+            &shapes::LIST_TRANSACTIONS,
+            Describe,
+            Request,
+            small(16),
+            transactions::list
         ),
         alone!(
             ListConfigResources,
@@ -562,6 +593,9 @@ mod tests {
             (21, 0, 2),
             (22, 0, 5),
             (23, 2, 4),
+            (29, 1, 3),
+            (30, 1, 3),
+            (31, 1, 3),
             (32, 1, 4),
             (33, 0, 2),
             (35, 1, 4),
@@ -577,7 +611,10 @@ mod tests {
             (55, 0, 2),
             (57, 0, 2),
             (60, 0, 2),
+            (61, 0, 0),
             (64, 0, 0),
+            (65, 0, 0),
+            (66, 0, 2),
             (74, 0, 1),
             (75, 0, 0),
             (80, 0, 0),

@@ -88,7 +88,41 @@ impl Producer {
     }
 }
 
+/// A producer as administrators see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActiveProducer {
+    /// Its id.
+    pub id: ProducerId,
+    /// The epoch of its last batch.
+    pub epoch: ProducerEpoch,
+    /// The sequence of the last record; -1: none is remembered.
+    pub last_sequence: i32,
+    /// The largest timestamp of the last batch.
+    pub last_timestamp: Timestamp,
+    /// -1 until a transaction marker arrives.
+    pub coordinator_epoch: i32,
+    /// First offset of the open transaction, if there is one.
+    pub transaction_start: Option<Offset>,
+}
+
 impl Producers {
+    /// All that are remembered, by id.
+    #[must_use]
+    pub fn active(&self) -> Vec<ActiveProducer> {
+        let told = |(id, producer): (&ProducerId, &Producer)| {
+            let last = producer.batches().last();
+            ActiveProducer {
+                id: *id,
+                epoch: producer.epoch,
+                last_sequence: last.map_or(-1, |batch| batch.last_sequence),
+                last_timestamp: last.map_or(-1, |batch| batch.timestamp),
+                coordinator_epoch: producer.coordinator_epoch,
+                transaction_start: producer.transaction_start,
+            }
+        };
+        self.sorted().into_iter().map(told).collect()
+    }
+
     /// Forgets the batches from `end` on, and producers of which nothing else is remembered.
     pub(super) fn truncate(&mut self, end: Offset) {
         self.entries.retain(|_, producer| {

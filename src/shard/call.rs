@@ -13,7 +13,7 @@ use crate::{
     group::{GroupAnswer, GroupRequest},
     metadata::{Image, Touched},
     metrics::Snapshot,
-    partition::{FetchPartition, Fetcher, Isolation, ValidBatch},
+    partition::{ActiveProducer, FetchPartition, Fetcher, Isolation, ValidBatch},
     replica::{Acks, Appended, Fetched},
 };
 
@@ -120,6 +120,8 @@ pub enum Call {
     Metrics,
     /// How large the logs of these partitions are, or of all that the core has.
     LogSizes(Option<Arc<[PartitionKey]>>),
+    /// The producers that a partition remembers.
+    Producers(PartitionKey),
 }
 
 /// What comes back.
@@ -140,6 +142,8 @@ pub enum Answer {
     Metrics(Box<Snapshot>),
     /// To [`Call::LogSizes`]: of those that the core has, in bytes of record batches.
     LogSizes(Vec<(PartitionKey, u64)>),
+    /// To [`Call::Producers`].
+    Producers(Result<Vec<ActiveProducer>, ErrorCode>),
 }
 
 /// What travels between cores.

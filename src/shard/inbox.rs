@@ -74,6 +74,10 @@ impl Core {
                 let sizes = this.log_sizes_here(keys.as_deref());
                 this.reply(from, id, Answer::LogSizes(sizes)).await;
             }),
+            Call::Producers(key) => self.io.spawner.spawn(async move {
+                let found = this.producers_here(key);
+                this.reply(from, id, Answer::Producers(found)).await;
+            }),
             Call::Metrics => self.io.spawner.spawn(async move {
                 let counted = Box::new(this.metrics_here());
                 this.reply(from, id, Answer::Metrics(counted)).await;

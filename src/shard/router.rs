@@ -10,6 +10,7 @@ use crate::{
     controller::asks::{AllocateProducerIds, ControlAsk},
     group::{self, GroupRequest, asks::GroupAsk},
     metadata::{Image, names::CONSUMER_OFFSETS},
+    partition::ActiveProducer,
     replica::Fetched,
     shard::{
         call::{Answer, Call, FetchCall, ListedOffset, OffsetsCall, ProducePart},
@@ -130,6 +131,12 @@ impl Router {
     /// here, or whose files have failed, are left out.
     pub async fn log_sizes(&self, keys: Option<Vec<PartitionKey>>) -> Vec<(PartitionKey, u64)> {
         self.core.log_sizes(keys.map(Arc::from)).await
+    }
+
+    /// The producers that a partition remembers, by id.
+    /// # Errors  `NotLeaderOrFollower` or `UnknownTopicOrPartition` if it is not here, `KafkaStorageError` if its files have failed.
+    pub async fn producers(&self, key: PartitionKey) -> Result<Vec<ActiveProducer>, ErrorCode> {
+        self.core.producers(key).await
     }
 
     /// The data directory.

@@ -6,19 +6,21 @@ use bytes::Bytes;
 use kafka_protocol::{
     messages::{
         AddRaftVoterRequest, AlterClientQuotasRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiKey,
-        ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest,
-        DeleteTopicsRequest, DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest,
-        DescribeDelegationTokenRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeQuorumRequest,
-        DescribeTopicPartitionsRequest, ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, GroupId,
-        HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
-        ListConfigResourcesRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest,
-        OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest,
-        RemoveRaftVoterRequest, SyncGroupRequest, TopicName, UnregisterBrokerRequest, UpdateFeaturesRequest,
-        alter_configs_request,
+        ApiVersionsRequest, CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest,
+        DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeAclsRequest,
+        DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeDelegationTokenRequest,
+        DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest,
+        DescribeTopicPartitionsRequest, DescribeTransactionsRequest, ElectLeadersRequest, FetchRequest,
+        FindCoordinatorRequest, GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
+        JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListOffsetsRequest,
+        ListPartitionReassignmentsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
+        OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, RemoveRaftVoterRequest, SyncGroupRequest,
+        TopicName, UnregisterBrokerRequest, UpdateFeaturesRequest, alter_configs_request,
         create_partitions_request::CreatePartitionsTopic,
         create_topics_request::CreatableTopic,
         delete_records_request::DeleteRecordsTopic,
         describe_configs_request::DescribeConfigsResource,
+        describe_producers_request,
         describe_topic_partitions_request::TopicRequest,
         elect_leaders_request,
         fetch_request::{FetchPartition, FetchTopic},
@@ -198,6 +200,18 @@ fn whoever_may_do_nothing_is_refused_by_every_request() {
         assert_eq!(codes(&wire, 1, request, |it| vec![it.error_code]).await, [cluster]);
         let request = AlterClientQuotasRequest::default().with_entries(vec![Default::default()]);
         assert_eq!(codes(&wire, 1, request, |it| vec![it.entries[0].error_code]).await, [cluster]);
+        let request = DescribeAclsRequest::default();
+        assert_eq!(codes(&wire, 3, request, |it| vec![it.error_code]).await, [cluster]);
+        let request = CreateAclsRequest::default().with_creations(vec![Default::default()]);
+        assert_eq!(codes(&wire, 3, request, |it| vec![it.results[0].error_code]).await, [cluster]);
+        let request = DeleteAclsRequest::default().with_filters(vec![Default::default()]);
+        assert_eq!(codes(&wire, 3, request, |it| vec![it.filter_results[0].error_code]).await, [cluster]);
+        let asked =
+            describe_producers_request::TopicRequest::default().with_name(name()).with_partition_indexes(vec![0]);
+        let request = DescribeProducersRequest::default().with_topics(vec![asked]);
+        assert_eq!(codes(&wire, 0, request, |it| vec![it.topics[0].partitions[0].error_code]).await, [topic]);
+        let request = DescribeTransactionsRequest::default().with_transactional_ids(vec![Default::default()]);
+        assert_eq!(codes(&wire, 0, request, |it| vec![it.transaction_states[0].error_code]).await, [53]);
         let request = InitProducerIdRequest::default().with_transactional_id(None).with_producer_id((-1).into());
         assert_eq!(codes(&wire, 4, request, |it| vec![it.error_code]).await, [cluster]);
 

@@ -55,7 +55,7 @@ kafka() {
         kafka-metadata-quorum) class=org.apache.kafka.tools.MetadataQuorumCommand ;;
         kafka-features) class=org.apache.kafka.tools.FeatureCommand ;;
         kafka-transactions) class=org.apache.kafka.tools.TransactionsCommand ;;
-        kafka-acls) class=kafka.admin.AclCommand ;;
+        kafka-acls) class=org.apache.kafka.tools.AclCommand ;;
         kafka-client-metrics) class=org.apache.kafka.tools.ClientMetricsCommand ;;
         kafka-groups) class=org.apache.kafka.tools.GroupsCommand ;;
         kafka-verifiable-producer) class=org.apache.kafka.tools.VerifiableProducer ;;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Apache Kafka's tools for operators: log directories, single offsets of groups, elections, reassignments, quotas,
-# the quorum, features.
+# the quorum, features, producers, transactions, ACLs.
 source "$(dirname "$0")/lib.sh"
 need_kafka
 topic=$(topic_name tools)
@@ -56,3 +56,10 @@ held=$(sed -n 's/.*, \([0-9]*\)\.[0-9]* ms max latency.*/\1/p' "$WORK/held.out" 
 [ "${held:-0}" -gt 1500 ] || { cat "$WORK/held.out"; fail "the quota held nobody: at most $held ms"; }
 quotas --alter --delete-config 'producer_byte_rate,request_percentage' >/dev/null
 ! says 'producer_byte_rate' quotas --describe || fail "quotas are not gone"
+
+# Producers of a partition, transactions where there are none, ACLs without an authorizer.
+seq 1 10 | kafka kafka-console-producer "${B[@]}" --topic "$topic" --command-property enable.idempotence=true
+both() { for partition in 0 1; do kafka kafka-transactions "${B[@]}" describe-producers --topic "$topic" --partition "$partition"; done; }
+says '^[0-9]+[[:space:]]+0[[:space:]]+-1[[:space:]]+[0-9]+[[:space:]]' both || fail "active producers"
+says 'TransactionalId' kafka kafka-transactions "${B[@]}" list || fail "list of transactions"
+says 'No Authorizer is configured' kafka kafka-acls "${B[@]}" --list || fail "ACLs without an authorizer"

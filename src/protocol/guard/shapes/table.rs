@@ -119,6 +119,28 @@ pub static API_VERSIONS: Schema = Schema {
     },
 };
 
+/// CreateAclsRequest, versions 1-3.
+pub static CREATE_ACLS: Schema = Schema {
+    flexible_from: 2,
+    shape: Shape {
+        fields: &[
+            all(Kind::List(&Kind::Node(&Shape {
+                fields: &[
+                    all(I8),     // ResourceType
+                    all(TEXT),   // ResourceName
+                    from(1, I8), // ResourcePatternType
+                    all(TEXT),   // Principal
+                    all(TEXT),   // Host
+                    all(I8),     // Operation
+                    all(I8),     // PermissionType
+                ],
+                tags: &[],
+            }))), // Creations
+        ],
+        tags: &[],
+    },
+};
+
 /// CreatePartitionsRequest, versions 0-3.
 pub static CREATE_PARTITIONS: Schema = Schema {
     flexible_from: 2,
@@ -179,6 +201,28 @@ pub static CREATE_TOPICS: Schema = Schema {
     },
 };
 
+/// DeleteAclsRequest, versions 1-3.
+pub static DELETE_ACLS: Schema = Schema {
+    flexible_from: 2,
+    shape: Shape {
+        fields: &[
+            all(Kind::List(&Kind::Node(&Shape {
+                fields: &[
+                    all(I8),                // ResourceTypeFilter
+                    all(TEXT).null_from(0), // ResourceNameFilter
+                    from(1, I8),            // PatternTypeFilter
+                    all(TEXT).null_from(0), // PrincipalFilter
+                    all(TEXT).null_from(0), // HostFilter
+                    all(I8),                // Operation
+                    all(I8),                // PermissionType
+                ],
+                tags: &[],
+            }))), // Filters
+        ],
+        tags: &[],
+    },
+};
+
 /// DeleteGroupsRequest, versions 0-2.
 pub static DELETE_GROUPS: Schema = Schema {
     flexible_from: 2,
@@ -231,6 +275,23 @@ pub static DELETE_TOPICS: Schema = Schema {
             ), // Topics
             until(5, Kind::List(&TEXT)), // TopicNames
             all(I32),                    // TimeoutMs
+        ],
+        tags: &[],
+    },
+};
+
+/// DescribeAclsRequest, versions 1-3.
+pub static DESCRIBE_ACLS: Schema = Schema {
+    flexible_from: 2,
+    shape: Shape {
+        fields: &[
+            all(I8),                // ResourceTypeFilter
+            all(TEXT).null_from(0), // ResourceNameFilter
+            from(1, I8),            // PatternTypeFilter
+            all(TEXT).null_from(0), // PrincipalFilter
+            all(TEXT).null_from(0), // HostFilter
+            all(I8),                // Operation
+            all(I8),                // PermissionType
         ],
         tags: &[],
     },
@@ -336,6 +397,23 @@ pub static DESCRIBE_LOG_DIRS: Schema = Schema {
     },
 };
 
+/// DescribeProducersRequest, versions 0.
+pub static DESCRIBE_PRODUCERS: Schema = Schema {
+    flexible_from: 0,
+    shape: Shape {
+        fields: &[
+            all(Kind::List(&Kind::Node(&Shape {
+                fields: &[
+                    all(TEXT),             // Name
+                    all(Kind::List(&I32)), // PartitionIndexes
+                ],
+                tags: &[],
+            }))), // Topics
+        ],
+        tags: &[],
+    },
+};
+
 /// DescribeQuorumRequest, versions 0-2.
 pub static DESCRIBE_QUORUM: Schema = Schema {
     flexible_from: 0,
@@ -377,6 +455,17 @@ pub static DESCRIBE_TOPIC_PARTITIONS: Schema = Schema {
                 ],
                 tags: &[],
             })), // Cursor
+        ],
+        tags: &[],
+    },
+};
+
+/// DescribeTransactionsRequest, versions 0.
+pub static DESCRIBE_TRANSACTIONS: Schema = Schema {
+    flexible_from: 0,
+    shape: Shape {
+        fields: &[
+            all(Kind::List(&TEXT)), // TransactionalIds
         ],
         tags: &[],
     },
@@ -647,6 +736,20 @@ pub static LIST_PARTITION_REASSIGNMENTS: Schema = Schema {
                 tags: &[],
             })))
             .null_from(0), // Topics
+        ],
+        tags: &[],
+    },
+};
+
+/// ListTransactionsRequest, versions 0-2.
+pub static LIST_TRANSACTIONS: Schema = Schema {
+    flexible_from: 0,
+    shape: Shape {
+        fields: &[
+            all(Kind::List(&TEXT)),     // StateFilters
+            all(Kind::List(&I64)),      // ProducerIdFilters
+            from(1, I64),               // DurationFilter
+            from(2, TEXT).null_from(2), // TransactionalIdPattern
         ],
         tags: &[],
     },

@@ -1,9 +1,10 @@
-//! How large the logs of all cores are.
+//! What administrators ask of partitions: how large their logs are, and which producers they remember.
 
 use std::{rc::Rc, sync::Arc};
 
 use crate::{
-    base::{METADATA_KEY, PartitionKey},
+    base::{ErrorCode, METADATA_KEY, PartitionKey},
+    partition::ActiveProducer,
     shard::{
         call::{Answer, Call},
         core::Core,
@@ -37,5 +38,23 @@ impl Core {
             Some(keys) => keys.iter().filter_map(size).collect(),
             None => replicas.keys().filter_map(size).collect(),
         }
+    }
+
+    /// The producers that a partition remembers, wherever it is.
+    pub(super) async fn producers(self: &Rc<Self>, key: PartitionKey) -> Result<Vec<ActiveProducer>, ErrorCode> {
+        let owner = self.owner(key);
+        if owner == self.index() {
+            return self.producers_here(key);
+        }
+        match self.call(owner, Call::Producers(key)).await.1.await {
+            Some(Answer::Producers(found)) => found,
+            Some(_) | None => Err(ErrorCode::NotLeaderOrFollower),
+        }
+    }
+
+    pub(super) fn producers_here(&self, key: PartitionKey) -> Result<Vec<ActiveProducer>, ErrorCode> {
+        let replica = self.replica(key)?;
+        replica.served()?;
+        Ok(replica.inspect(|partition| partition.state_ref().producers.active()))
     }
 }
