@@ -52,6 +52,7 @@ pub(crate) mod policy;
 mod produce;
 mod raft_voters;
 mod scatter;
+mod scram_credentials;
 mod session;
 mod sync_group;
 pub(crate) mod table;

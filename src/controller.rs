@@ -16,6 +16,7 @@ mod features;
 mod partitions;
 mod quotas;
 mod replicas;
+mod scram;
 mod start;
 
 use kafka_protocol::protocol::StrBytes;

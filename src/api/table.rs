@@ -5,11 +5,12 @@ use std::{future::Future, pin::Pin, rc::Rc};
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    AddRaftVoterRequest, AlterClientQuotasRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiKey,
-    ApiVersionsRequest, CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest,
-    DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeAclsRequest, DescribeClientQuotasRequest,
-    DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
-    DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest, DescribeTransactionsRequest,
+    AddRaftVoterRequest, AlterClientQuotasRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest,
+    AlterUserScramCredentialsRequest, ApiKey, ApiVersionsRequest, CreateAclsRequest, CreatePartitionsRequest,
+    CreateTopicsRequest, DeleteAclsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    DescribeAclsRequest, DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest,
+    DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest,
+    DescribeTopicPartitionsRequest, DescribeTransactionsRequest, DescribeUserScramCredentialsRequest,
     ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
     InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest,
     ListOffsetsRequest, ListPartitionReassignmentsRequest, ListTransactionsRequest, MetadataRequest,
@@ -31,7 +32,7 @@ use crate::{
         metering::Metering,
         offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
         policy::{Operation, Quota},
-        produce, raft_voters, sync_group, transactions, unregister_broker, update_features,
+        produce, raft_voters, scram_credentials, sync_group, transactions, unregister_broker, update_features,
     },
     protocol::{
         frame::{self, RequestHead},
@@ -375,6 +376,24 @@ pub(crate) static TABLE: Table = Table {
             alter_client_quotas::handle
         ),
         alone!(
+            DescribeUserScramCredentials,
+            DescribeUserScramCredentialsRequest,
+            &shapes::DESCRIBE_USER_SCRAM_CREDENTIALS,
+            Describe,
+            Request,
+            listing(32),
+            scram_credentials::describe
+        ),
+        alone!(
+            AlterUserScramCredentials,
+            AlterUserScramCredentialsRequest,
+            &shapes::ALTER_USER_SCRAM_CREDENTIALS,
+            Alter,
+            Request,
+            small(32),
+            scram_credentials::alter
+        ),
+        alone!(
             DescribeQuorum,
             DescribeQuorumRequest,
             &shapes::DESCRIBE_QUORUM,
@@ -608,6 +627,8 @@ mod tests {
             (47, 0, 0),
             (48, 0, 1),
             (49, 0, 1),
+            (50, 0, 0),
+            (51, 0, 0),
             (55, 0, 2),
             (57, 0, 2),
             (60, 0, 2),

@@ -2,10 +2,11 @@
 
 use kafka_protocol::messages::{
     AlterClientQuotasRequest, AlterClientQuotasResponse, AlterConfigsRequest, AlterConfigsResponse,
-    AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, CreatePartitionsRequest,
-    CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
-    ElectLeadersRequest, ElectLeadersResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
-    UnregisterBrokerResponse, UpdateFeaturesRequest, UpdateFeaturesResponse,
+    AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, AlterUserScramCredentialsRequest,
+    AlterUserScramCredentialsResponse, CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest,
+    CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, ElectLeadersRequest, ElectLeadersResponse,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, UnregisterBrokerResponse, UpdateFeaturesRequest,
+    UpdateFeaturesResponse,
 };
 use uuid::Uuid;
 
@@ -181,6 +182,21 @@ impl ControlAsk for AlterClientQuotas {
         _: &mut dyn FnMut() -> Uuid,
     ) -> Result<Decision<Self::Answer>, ErrorCode> {
         Ok(controller.alter_client_quotas(&self.0))
+    }
+}
+
+/// AlterUserScramCredentials (51).
+pub struct AlterUserScramCredentials(pub AlterUserScramCredentialsRequest);
+
+impl ControlAsk for AlterUserScramCredentials {
+    type Answer = AlterUserScramCredentialsResponse;
+
+    fn decide(
+        self,
+        controller: &mut Controller,
+        _: &mut dyn FnMut() -> Uuid,
+    ) -> Result<Decision<Self::Answer>, ErrorCode> {
+        Ok(controller.alter_user_scram_credentials(&self.0))
     }
 }
 

@@ -12,7 +12,7 @@ use kafka_protocol::{
 
 use super::{ApiError, Controller, repeated};
 use crate::{
-    base::{BrokerId, ErrorCode, LOGGERS, ROOT_LOGGER},
+    base::{BrokerId, ErrorCode, LOGGERS, ROOT_LOGGER, Set},
     config::{
         Key, Kind, Overrides, Update,
         keys::{broker_key, topic_key},
@@ -109,7 +109,8 @@ impl Controller {
                 .with_value(config.value.clone())
         });
         let gone = self.image.overrides(kind, &spelled(kind, name)).keys();
-        let gone = gone.filter(|key| resource.configs.iter().all(|config| config.name.as_str() != key.as_str()));
+        let named: Set<&str> = resource.configs.iter().map(|config| config.name.as_str()).collect();
+        let gone = gone.filter(|key| !named.contains(key.as_str()));
         let gone = gone.map(|key| {
             AlterableConfig::default().with_name(StrBytes::from_string(key.clone())).with_config_operation(DELETE)
         });

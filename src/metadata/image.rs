@@ -11,7 +11,7 @@ use crate::{
     metadata::{names, quotas::Quotas},
     protocol::metadata_records::{
         BROKER_RESOURCE, BrokerRegistrationChange, ConfigRecord, MetadataRecord, PartitionChange, PartitionRecord,
-        RegisterBroker, TOPIC_RESOURCE,
+        RegisterBroker, ScramCredential, ScramUser, TOPIC_RESOURCE,
     },
 };
 
@@ -29,6 +29,7 @@ pub struct Image {
     pub(super) configs: OrdMap<(i8, String), Overrides>,
     pub(super) features: OrdMap<String, i16>,
     pub(super) quotas: Quotas,
+    pub(super) scram_credentials: OrdMap<ScramUser, ScramCredential>,
     pub(super) next_producer_id: i64,
 }
 
@@ -178,6 +179,17 @@ impl Image {
         self.features.iter().map(|(name, level)| (name.as_str(), *level))
     }
 
+    /// All SCRAM credentials, by user and mechanism.
+    pub fn scram_credentials(&self) -> impl Iterator<Item = (&ScramUser, &ScramCredential)> {
+        self.scram_credentials.iter()
+    }
+
+    /// One SCRAM credential.
+    #[must_use]
+    pub fn scram_credential(&self, user: &ScramUser) -> Option<&ScramCredential> {
+        self.scram_credentials.get(user)
+    }
+
     /// What clients may use.
     #[must_use]
     pub fn quotas(&self) -> &Quotas {
@@ -208,6 +220,12 @@ impl Image {
             MetadataRecord::PartitionChange(change) => self.change_partition(change)?,
             MetadataRecord::RemoveTopic { topic_id } => self.remove_topic(*topic_id)?,
             MetadataRecord::Config(record) => self.set_config(record),
+            MetadataRecord::ScramCredential(user, credential) => {
+                self.scram_credentials.insert(user.clone(), credential.clone());
+            }
+            MetadataRecord::RemoveScramCredential(user) => {
+                self.scram_credentials.remove(user);
+            }
             MetadataRecord::ClientQuota(record) => self.quotas.set(record),
             MetadataRecord::FeatureLevel { name, level: 0 } => {
                 self.features.remove(name);

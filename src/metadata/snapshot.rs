@@ -31,6 +31,8 @@ impl Image {
                 })
             }));
         }
+        let credentials = self.scram_credentials.iter();
+        records.extend(credentials.map(|(user, it)| MetadataRecord::ScramCredential(user.clone(), it.clone())));
         records.extend(self.quotas.records().map(MetadataRecord::ClientQuota));
         if self.next_producer_id > 0 {
             records.push(MetadataRecord::ProducerIds {
@@ -64,6 +66,8 @@ fn record(key: PartitionKey, partition: &PartitionRegistration) -> PartitionReco
 
 #[cfg(test)]
 mod tests {
+    use crate::protocol::metadata_records::ScramCredential;
+    use bytes::Bytes;
     use uuid::Uuid;
 
     use super::*;
@@ -117,6 +121,15 @@ mod tests {
             partition(1),
             config(Some("5")),
             MetadataRecord::PartitionChange(PartitionChange { leader: Some(-1), ..PartitionChange::of(TOPIC, 1) }),
+            MetadataRecord::ScramCredential(
+                ("u".into(), 1),
+                ScramCredential {
+                    salt: Bytes::from_static(b"s"),
+                    stored_key: Bytes::from_static(b"k"),
+                    server_key: Bytes::from_static(b"l"),
+                    iterations: 4096,
+                },
+            ),
             MetadataRecord::ClientQuota(ClientQuotaRecord {
                 entity: vec![("user".into(), None)],
                 key: "producer_byte_rate".into(),

@@ -65,6 +65,8 @@ impl Change {
             | MetadataRecord::UnfenceBroker { .. }
             | MetadataRecord::FeatureLevel { .. }
             | MetadataRecord::ClientQuota(_)
+            | MetadataRecord::ScramCredential(..)
+            | MetadataRecord::RemoveScramCredential(_)
             | MetadataRecord::ProducerIds { .. }
             | MetadataRecord::BrokerRegistrationChange(_)
             | MetadataRecord::NoOp

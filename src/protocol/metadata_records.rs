@@ -7,6 +7,7 @@
 mod broker;
 mod partition;
 mod quota;
+mod scram;
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -15,6 +16,7 @@ pub use self::{
     broker::{BrokerEndpoint, BrokerFeature, BrokerRegistrationChange, RegisterBroker},
     partition::{PartitionChange, PartitionRecord},
     quota::{ClientQuotaRecord, QuotaValue},
+    scram::{ScramCredential, ScramUser},
 };
 use super::primitives::{DecodeError, Reader, Writer};
 use crate::base::TopicId;
@@ -31,11 +33,13 @@ const PARTITION_CHANGE: u32 = 5;
 const FENCE_BROKER: u32 = 7;
 const UNFENCE_BROKER: u32 = 8;
 const REMOVE_TOPIC: u32 = 9;
+const SCRAM_CREDENTIAL: u32 = 11;
 const FEATURE_LEVEL: u32 = 12;
 const CLIENT_QUOTA: u32 = 14;
 const PRODUCER_IDS: u32 = 15;
 const BROKER_REGISTRATION_CHANGE: u32 = 17;
 const NO_OP: u32 = 20;
+const REMOVE_SCRAM_CREDENTIAL: u32 = 22;
 const BEGIN_TRANSACTION: u32 = 23;
 const END_TRANSACTION: u32 = 24;
 const ABORT_TRANSACTION: u32 = 25;
@@ -96,6 +100,10 @@ pub enum MetadataRecord {
         /// The level.
         level: i16,
     },
+    /// A user has a SCRAM credential.
+    ScramCredential(ScramUser, ScramCredential),
+    /// A user has it no more.
+    RemoveScramCredential(ScramUser),
     /// A quota of clients was set, or with no value: removed.
     ClientQuota(ClientQuotaRecord),
     /// A block of producer ids was given away.
@@ -195,6 +203,14 @@ impl MetadataRecord {
                 out.i16(*level);
                 out.no_tagged_fields();
             }
+            Self::ScramCredential(user, credential) => {
+                head(&mut out, SCRAM_CREDENTIAL, scram::VERSION);
+                scram::write(&mut out, user, credential);
+            }
+            Self::RemoveScramCredential(user) => {
+                head(&mut out, REMOVE_SCRAM_CREDENTIAL, scram::VERSION);
+                scram::write_removal(&mut out, user);
+            }
             Self::ClientQuota(record) => {
                 head(&mut out, CLIENT_QUOTA, ClientQuotaRecord::VERSION);
                 record.write(&mut out);
@@ -242,6 +258,12 @@ impl MetadataRecord {
             REGISTER_BROKER => return RegisterBroker::read(version, reader).map(Self::RegisterBroker),
             PARTITION => return PartitionRecord::read(version, reader).map(Self::Partition),
             PARTITION_CHANGE => return PartitionChange::read(version, reader).map(Self::PartitionChange),
+            SCRAM_CREDENTIAL => {
+                return scram::read(version, reader).map(|(user, it)| Self::ScramCredential(user, it));
+            }
+            REMOVE_SCRAM_CREDENTIAL => {
+                return scram::read_removal(version, reader).map(Self::RemoveScramCredential);
+            }
             CLIENT_QUOTA => return ClientQuotaRecord::read(version, reader).map(Self::ClientQuota),
             BROKER_REGISTRATION_CHANGE => {
                 return BrokerRegistrationChange::read(version, reader).map(Self::BrokerRegistrationChange);
@@ -385,6 +407,16 @@ mod tests {
             MetadataRecord::UnfenceBroker { broker_id: 1, broker_epoch: 7 },
             MetadataRecord::RemoveTopic { topic_id },
             MetadataRecord::FeatureLevel { name: "metadata.version".into(), level: 30 },
+            MetadataRecord::ScramCredential(
+                ("u".into(), 1),
+                ScramCredential {
+                    salt: Bytes::from_static(&[1, 2]),
+                    stored_key: Bytes::from_static(&[3, 4]),
+                    server_key: Bytes::from_static(&[5, 6]),
+                    iterations: 4096,
+                },
+            ),
+            MetadataRecord::RemoveScramCredential(("u".into(), 1)),
             MetadataRecord::ClientQuota(ClientQuotaRecord {
                 entity: vec![("client-id".into(), None), ("user".into(), Some("u".into()))],
                 key: "producer_byte_rate".into(),
@@ -427,6 +459,8 @@ mod tests {
             "01080000000001000000000000000700",
             "0109000000000000000000000000000001020300",
             "010c00116d657461646174612e76657273696f6e001e00",
+            "010b000275010301020303040305060000100000",
+            "01160002750100",
             "010e00030a636c69656e742d6964000005757365720275001370726f64756365725f627974655f72617465408f4400000000000000",
             "010f0000000001000000000000000700000000000003e800",
             "011102000000010000000000000007010001ff",

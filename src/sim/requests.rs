@@ -5,17 +5,18 @@ use std::{rc::Rc, time::Duration};
 use bytes::Bytes;
 use kafka_protocol::{
     messages::{
-        AddRaftVoterRequest, AlterClientQuotasRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiKey,
-        ApiVersionsRequest, CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest,
-        DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeAclsRequest,
-        DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeDelegationTokenRequest,
-        DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest,
-        DescribeTopicPartitionsRequest, DescribeTransactionsRequest, ElectLeadersRequest, FetchRequest,
-        FindCoordinatorRequest, GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
-        JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListOffsetsRequest,
-        ListPartitionReassignmentsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
-        OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, RemoveRaftVoterRequest, SyncGroupRequest,
-        TopicName, UnregisterBrokerRequest, UpdateFeaturesRequest, alter_configs_request,
+        AddRaftVoterRequest, AlterClientQuotasRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest,
+        AlterUserScramCredentialsRequest, ApiKey, ApiVersionsRequest, CreateAclsRequest, CreatePartitionsRequest,
+        CreateTopicsRequest, DeleteAclsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+        DescribeAclsRequest, DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest,
+        DescribeDelegationTokenRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest,
+        DescribeQuorumRequest, DescribeTopicPartitionsRequest, DescribeTransactionsRequest,
+        DescribeUserScramCredentialsRequest, ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, GroupId,
+        HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
+        ListConfigResourcesRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest,
+        OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+        RemoveRaftVoterRequest, SyncGroupRequest, TopicName, UnregisterBrokerRequest, UpdateFeaturesRequest,
+        alter_configs_request,
         create_partitions_request::CreatePartitionsTopic,
         create_topics_request::CreatableTopic,
         delete_records_request::DeleteRecordsTopic,
@@ -212,6 +213,10 @@ fn whoever_may_do_nothing_is_refused_by_every_request() {
         assert_eq!(codes(&wire, 0, request, |it| vec![it.topics[0].partitions[0].error_code]).await, [topic]);
         let request = DescribeTransactionsRequest::default().with_transactional_ids(vec![Default::default()]);
         assert_eq!(codes(&wire, 0, request, |it| vec![it.transaction_states[0].error_code]).await, [53]);
+        let request = DescribeUserScramCredentialsRequest::default();
+        assert_eq!(codes(&wire, 0, request, |it| vec![it.error_code]).await, [cluster]);
+        let request = AlterUserScramCredentialsRequest::default().with_deletions(vec![Default::default()]);
+        assert_eq!(codes(&wire, 0, request, |it| vec![it.results[0].error_code]).await, [cluster]);
         let request = InitProducerIdRequest::default().with_transactional_id(None).with_producer_id((-1).into());
         assert_eq!(codes(&wire, 4, request, |it| vec![it.error_code]).await, [cluster]);
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Apache Kafka's tools for operators: log directories, single offsets of groups, elections, reassignments, quotas,
-# the quorum, features, producers, transactions, ACLs.
+# the quorum, features, producers, transactions, ACLs, SCRAM credentials.
 source "$(dirname "$0")/lib.sh"
 need_kafka
 topic=$(topic_name tools)
@@ -63,3 +63,13 @@ both() { for partition in 0 1; do kafka kafka-transactions "${B[@]}" describe-pr
 says '^[0-9]+[[:space:]]+0[[:space:]]+-1[[:space:]]+[0-9]+[[:space:]]' both || fail "active producers"
 says 'TransactionalId' kafka kafka-transactions "${B[@]}" list || fail "list of transactions"
 says 'No Authorizer is configured' kafka kafka-acls "${B[@]}" --list || fail "ACLs without an authorizer"
+
+# SCRAM credentials: told without their secrets.
+user=$(topic_name user)
+users() { kafka kafka-configs "${B[@]}" --entity-type users --entity-name "$user" "$@"; }
+users --alter --add-config 'SCRAM-SHA-256=[iterations=8192,password=secret]' >/dev/null
+users --alter --add-config 'SCRAM-SHA-512=[password=secret]' >/dev/null
+says "SCRAM credential configs for user-principal '$user' are SCRAM-SHA-256=iterations=8192, SCRAM-SHA-512=iterations=4096" users --describe || fail "credentials are not told"
+users --alter --delete-config SCRAM-SHA-256 >/dev/null
+users --alter --delete-config SCRAM-SHA-512 >/dev/null
+! says 'SCRAM-SHA' users --describe || fail "credentials are not gone"

@@ -107,6 +107,33 @@ pub static ALTER_PARTITION_REASSIGNMENTS: Schema = Schema {
     },
 };
 
+/// AlterUserScramCredentialsRequest, versions 0.
+pub static ALTER_USER_SCRAM_CREDENTIALS: Schema = Schema {
+    flexible_from: 0,
+    shape: Shape {
+        fields: &[
+            all(Kind::List(&Kind::Node(&Shape {
+                fields: &[
+                    all(TEXT), // Name
+                    all(I8),   // Mechanism
+                ],
+                tags: &[],
+            }))), // Deletions
+            all(Kind::List(&Kind::Node(&Shape {
+                fields: &[
+                    all(TEXT), // Name
+                    all(I8),   // Mechanism
+                    all(I32),  // Iterations
+                    all(BLOB), // Salt
+                    all(BLOB), // SaltedPassword
+                ],
+                tags: &[],
+            }))), // Upsertions
+        ],
+        tags: &[],
+    },
+};
+
 /// ApiVersionsRequest, versions 0-4.
 pub static API_VERSIONS: Schema = Schema {
     flexible_from: 3,
@@ -466,6 +493,23 @@ pub static DESCRIBE_TRANSACTIONS: Schema = Schema {
     shape: Shape {
         fields: &[
             all(Kind::List(&TEXT)), // TransactionalIds
+        ],
+        tags: &[],
+    },
+};
+
+/// DescribeUserScramCredentialsRequest, versions 0.
+pub static DESCRIBE_USER_SCRAM_CREDENTIALS: Schema = Schema {
+    flexible_from: 0,
+    shape: Shape {
+        fields: &[
+            all(Kind::List(&Kind::Node(&Shape {
+                fields: &[
+                    all(TEXT), // Name
+                ],
+                tags: &[],
+            })))
+            .null_from(0), // Users
         ],
         tags: &[],
     },
