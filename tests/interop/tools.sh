@@ -69,7 +69,7 @@ user=$(topic_name user)
 users() { kafka kafka-configs "${B[@]}" --entity-type users --entity-name "$user" "$@"; }
 users --alter --add-config 'SCRAM-SHA-256=[iterations=8192,password=secret]' >/dev/null
 users --alter --add-config 'SCRAM-SHA-512=[password=secret]' >/dev/null
-says "SCRAM credential configs for user-principal '$user' are SCRAM-SHA-256=iterations=8192, SCRAM-SHA-512=iterations=4096" users --describe || fail "credentials are not told"
+says 'SCRAM-SHA-256=iterations=8192' users --describe && grep -q 'SCRAM-SHA-512=iterations=4096' "$WORK/says.out" || fail "credentials are not told"
 users --alter --delete-config SCRAM-SHA-256 >/dev/null
 users --alter --delete-config SCRAM-SHA-512 >/dev/null
 ! says 'SCRAM-SHA' users --describe || fail "credentials are not gone"
