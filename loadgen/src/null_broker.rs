@@ -109,10 +109,15 @@ struct Topic {
 
 struct Server {
     listener: TcpListener,
-    address: SocketAddr,
     epoll: Epoll,
     peers: BTreeMap<u64, Peer>,
     next_token: u64,
+    desk: Desk,
+}
+
+/// What the null broker answers, without its sockets.
+pub struct Desk {
+    address: SocketAddr,
     topics: BTreeMap<String, Topic>,
     names: BTreeMap<Uuid, String>,
     next_producer: i64,
@@ -123,17 +128,8 @@ impl Server {
     fn new(listener: TcpListener, address: SocketAddr, manners: Manners) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         epoll.add(&listener, LISTENER_TOKEN, Interest::Read)?;
-        Ok(Self {
-            listener,
-            address,
-            epoll,
-            peers: BTreeMap::new(),
-            next_token: 0,
-            topics: BTreeMap::new(),
-            names: BTreeMap::new(),
-            next_producer: 1_000,
-            manners,
-        })
+        let desk = Desk::new(address, manners);
+        Ok(Self { listener, epoll, peers: BTreeMap::new(), next_token: 0, desk })
     }
 
     fn serve(&mut self, stop: &AtomicBool, cpu_ns: &AtomicU64) -> io::Result<()> {
@@ -184,7 +180,7 @@ impl Server {
         while let Some(frame) = next_frame(&mut peer.input)? {
             let start = peer.output.len();
             peer.output.put_u32(0);
-            let answered = self.answer(frame, &mut peer.output).map_err(io::Error::other)?;
+            let answered = self.desk.answer(frame, &mut peer.output).map_err(io::Error::other)?;
             if answered {
                 let length = (peer.output.len() - start - 4) as u32;
                 peer.output[start..start + 4].copy_from_slice(&length.to_be_bytes());
@@ -192,8 +188,8 @@ impl Server {
                 peer.output.truncate(start);
             }
         }
-        let until = sys::monotonic_ns() + self.manners.delay_ns;
-        while self.manners.delay_ns > 0 && sys::monotonic_ns() < until {
+        let until = sys::monotonic_ns() + self.desk.manners.delay_ns;
+        while self.desk.manners.delay_ns > 0 && sys::monotonic_ns() < until {
             std::hint::spin_loop();
         }
         while !peer.output.is_empty() {
@@ -206,9 +202,17 @@ impl Server {
         self.peers.insert(token, peer);
         Ok(())
     }
+}
 
-    /// Appends the answer. False: this request has none (acks=0).
-    fn answer(&mut self, mut frame: Bytes, out: &mut BytesMut) -> Result<bool, String> {
+impl Desk {
+    /// Metadata names this address as the only broker's.
+    pub fn new(address: SocketAddr, manners: Manners) -> Self {
+        Self { address, topics: BTreeMap::new(), names: BTreeMap::new(), next_producer: 1_000, manners }
+    }
+
+    /// Appends the answer to a request without its length, and without the answer's. False: this request has none (acks=0).
+    /// # Errors  what no client that read our ApiVersions sends.
+    pub fn answer(&mut self, mut frame: Bytes, out: &mut BytesMut) -> Result<bool, String> {
         let key = frame.get(..2).map(|key| i16::from_be_bytes([key[0], key[1]]));
         let version = frame.get(2..4).map(|version| i16::from_be_bytes([version[0], version[1]]));
         let (Some(key), Some(version)) = (key, version) else {
