@@ -1,4 +1,5 @@
 """Megabytes a second that a reader gets who looks at nothing: the sender's speed, and not that of a client that checks records.
+Then the bytes that it got, and the CPU seconds of the bare loop (0 for a broker, whose own the caller counts).
 
     tail.py BROKER TOPIC     from partition 0 of a topic, over and over, some 1 MiB a Fetch
     tail.py bare             from a loop that answers requests as large with as many bytes out of memory, in pieces of 64 KiB
@@ -66,29 +67,32 @@ def next_offset(reply, topic):
 
 
 def requests(connection, topic, memory):
-    """A round through the partition: the requests whose replies follow one another."""
-    found, offset = [], 0
+    """A round through the partition: the requests whose replies follow one another, and the bytes of these."""
+    found, offset, received = [], 0, 0
     while True:
         request = fetch(topic, offset)
-        ask(connection, request, memory)
+        received += ask(connection, request, memory)
         offset = next_offset(memory, topic)
         if offset is None:
-            return found
+            return found, received
         found.append(request)
 
 
-def rate(connection, asked, memory):
+def report(connection, asked, memory):
+    """Megabytes a second, and bytes."""
     received, count, start = 0, 0, time.monotonic()
     while time.monotonic() < start + SECONDS:
         received += ask(connection, asked[count % len(asked)], memory)
         count += 1
-    return received / (time.monotonic() - start) / 1e6
+    return received / (time.monotonic() - start) / 1e6, received
 
 
 def serve(listener):
+    """Answers one connection; the CPU seconds that this took."""
     connection, _ = listener.accept()
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     held, at = memoryview(os.urandom(REPLY_BYTES) * (MEMORY_BYTES // REPLY_BYTES)), 0
+    start = time.process_time()
     while connection.recv(256):
         end = at + REPLY_BYTES
         pieces = [held[piece : piece + PIECE_BYTES] for piece in range(at, end, PIECE_BYTES)]
@@ -96,24 +100,31 @@ def serve(listener):
         if sent < REPLY_BYTES:
             connection.sendall(held[at + sent : end])
         at = end % MEMORY_BYTES
+    return time.process_time() - start
 
 
 def main():
     memory = memoryview(bytearray(2 * REPLY_BYTES))
     if sys.argv[1] == "bare":
         listener = socket.create_server(("127.0.0.1", 0))
+        answer, told = os.pipe()
         if os.fork() == 0:
-            serve(listener)
+            os.write(told, str(serve(listener)).encode())
             os._exit(0)
-        print(rate(connect(listener.getsockname()), [b"x" * 70], memory))
+        # So that a child that fails is seen as the end of the pipe.
+        os.close(told)
+        with connect(listener.getsockname()) as connection:
+            found = report(connection, [b"x" * 70], memory)
+        print(*found, os.read(answer, 64).decode())
         return
     host, port = sys.argv[1].rsplit(":", 1)
     topic = sys.argv[2].encode()
     connection = connect((host, int(port)))
-    asked = requests(connection, topic, memory)
+    asked, first = requests(connection, topic, memory)
     if not asked:
         sys.exit(f"{sys.argv[2]} has nothing to read")
-    print(rate(connection, asked, memory))
+    rate, received = report(connection, asked, memory)
+    print(rate, first + received, 0.0)
 
 
 main()
