@@ -1,21 +1,25 @@
 #!/usr/bin/env python3
 """Mixed load on one Ringtail that is killed and started again and again.
 
-    benches/soak.py [--minutes N] [--every SECONDS] [--rss-max MIB] [-- FLAGS OF ringtail start]     (default: 30, 20, 1024)
+    benches/soak.py [--minutes N] [--every SECONDS] [--rss-max MIB] [-- FLAGS OF ringtail start]   (default: 30, 20, 1024)
 
 Three load generators run all the time: small idempotent produces with keys, read by a group that commits; 64 KiB records, read from
-the tail; and small batches from many producers, read by consumers that each begin at the oldest offset of a topic made anew every
-round. Each round lasts half a minute, over one kill -9 or more. The generators check every record that they read: an acknowledged
-one that is missing, one that is there twice, bytes that are not its own, an order that is not its producer's. The script checks that
-the broker ends only when it is killed, that it answers within half a minute of every start, and that its resident memory stays
-below the bound. Prints a summary; 1 if anything of this was violated. Binaries: RINGTAIL, LOADGEN (default: target/release).
+the tail; and 64 MB written as fast as they go, then read from the oldest offset by four consumers, on a new topic every time. The
+first two run in rounds of half a minute, over one kill -9 or more. The generators check every record that they read: an
+acknowledged one that is missing, one that is there twice, bytes that are not its own, an order that is not its producer's. The
+script checks that the broker ends only when it is killed, that it answers within half a minute of every start, and that its
+resident memory stays below the bound.
+
+Prints a summary; 1 if anything of this was violated. Binaries: RINGTAIL, LOADGEN (default: target/release).
 """
 
 import argparse
+import atexit
 import json
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -54,6 +58,8 @@ class Broker:
         self.command = [RINGTAIL, "start", *flags, *(word for each in overrides for word in ("--override", each))]
         self.log = open(os.path.join(work, "broker.log"), "ab")
         self.rss_max, self.slowest_start_s = 0, 0.0
+        # Also when the script is ended in the middle.
+        atexit.register(self.kill)
         self.start()
 
     def start(self):
@@ -157,7 +163,8 @@ def soak(options, work):
         violations.append("nothing was killed: --minutes is too short for --every")
     for load in loads:
         violations += load.violations
-        print(f"{load.name_of}: {load.rounds} rounds ({load.prevented} prevented by a kill), {load.acked:,} records acknowledged, {load.consumed:,} read and checked")
+        print(f"{load.name_of}: {load.rounds} rounds ({load.prevented} prevented by a kill),", end=" ")
+        print(f"{load.acked:,} records acknowledged, {load.consumed:,} read and checked")
         if load.consumed == 0:
             violations.append(f"{load.name_of}: nothing was read")
     print(f"{kills} kills; slowest start {broker.slowest_start_s:.2f} s; at most {broker.rss_max / 2**20:.0f} MiB resident")
@@ -172,6 +179,7 @@ def main():
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("flags", nargs="*")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     print(f"seed {options.seed}", flush=True)
     work = tempfile.mkdtemp(prefix="ringtail-soak-")
     violations = soak(options, work)
