@@ -55,14 +55,13 @@ pub(super) async fn begin(context: Rc<Context>, call: Call<ProduceRequest>, bega
     for topic in request.topic_data {
         sorting.topic(&context, call.view(&image), topic).await;
     }
-    let Sorting { mut topics, parts, places, timeout, mut decided, .. } = sorting;
+    let Sorting { mut topics, parts, places, timeout, decided, .. } = sorting;
     let bytes = parts.iter().map(|part| part.batch.bytes.len()).sum();
     let pending = context.router.produce(parts).await;
     call.asker.session.placement.appended(pending.elsewhere(), bytes);
     Box::pin(async move {
         let appended = pending.wait(timeout).await;
-        decided.extend(places.into_iter().zip(appended));
-        for ((topic, partition), appended) in decided {
+        for ((topic, partition), appended) in decided.into_iter().chain(places.into_iter().zip(appended)) {
             let answer = &mut topics[topic].partition_responses[partition];
             match appended {
                 Ok(produced) => stored(answer, &produced),

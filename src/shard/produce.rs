@@ -23,6 +23,8 @@ pub struct ProducePending {
 
 enum Part {
     Local(OneshotReceiver<Appended>),
+    /// What became of one that was local.
+    Decided(Appended),
     /// Which of `remote`, and which place in its answer.
     Remote(usize, usize),
 }
@@ -86,15 +88,15 @@ impl ProducePending {
         let Self { core, mut parts, mut remote, elsewhere: _ } = self;
         let _waiting = core.io.metrics.raised(Gauge::WaitingProduces);
         let lost = Err(ErrorCode::KafkaStorageError);
-        let mut local: Vec<Option<Appended>> = vec![None; parts.len()];
+        let late = Err(ErrorCode::RequestTimedOut);
         let mut from_cores: Vec<Option<Vec<Appended>>> = vec![None; remote.len()];
         let all = async {
             for (answers, answer) in from_cores.iter_mut().zip(&mut remote) {
                 *answers = Some(appended(answer.await));
             }
-            for (decided, part) in local.iter_mut().zip(&mut parts) {
+            for part in &mut parts {
                 if let Part::Local(answer) = part {
-                    *decided = Some(answer.await.unwrap_or(lost));
+                    *part = Part::Decided(answer.await.unwrap_or(lost));
                 }
             }
         };
@@ -103,13 +105,14 @@ impl ProducePending {
         for (answers, answer) in from_cores.iter_mut().zip(&mut remote).filter(|(answers, _)| answers.is_none()) {
             *answers = answer.try_recv().map(|answer| appended(Some(answer)));
         }
-        let decided = local.into_iter().zip(&mut parts).map(|(decided, part)| match part {
-            Part::Local(answer) => decided.or_else(|| answer.try_recv()),
+        let decided = parts.into_iter().map(|part| match part {
+            Part::Decided(decided) => decided,
+            Part::Local(mut answer) => answer.try_recv().unwrap_or(late),
             Part::Remote(core, place) => {
-                from_cores[*core].as_ref().map(|answers| answers.get(*place).copied().unwrap_or(lost))
+                from_cores[core].as_ref().map_or(late, |answers| answers.get(place).copied().unwrap_or(lost))
             }
         });
-        decided.map(|decided| decided.unwrap_or(Err(ErrorCode::RequestTimedOut))).collect()
+        decided.collect()
     }
 }
 
