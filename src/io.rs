@@ -14,6 +14,8 @@ mod mesh;
 mod outbox;
 mod rand;
 mod received;
+#[cfg(feature = "glommio")]
+mod ring;
 pub mod sim;
 mod spawner;
 mod stream;

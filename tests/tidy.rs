@@ -16,6 +16,8 @@ const LINES_MAX: usize = 800;
 const UNSAFE_FILES: &[&str] = &[
     "src/io/memory.rs",
     "src/io/glommio/",
+    "src/io/ring.rs",
+    "src/io/ring/",
     "src/server/signals.rs",
     "src/server/limits.rs",
     "loadgen/src/sys.rs",

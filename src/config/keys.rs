@@ -292,8 +292,8 @@ mod tests {
     #[test]
     fn kafkas_keys_are_all_there() {
         // 360 broker keys and 33 public topic keys in Apache Kafka 4.3.1; ours are durability, journal.bytes,
-        // memory.bytes and cores, and durability for topics.
-        assert_eq!(broker_keys().count(), 360 + 4);
+        // memory.bytes, cores and io.ring, and durability for topics.
+        assert_eq!(broker_keys().count(), 360 + 5);
         assert_eq!(topic_keys().len(), 33 + 1);
     }
 

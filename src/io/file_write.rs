@@ -247,17 +247,20 @@ mod tests {
     #[cfg(feature = "glommio")]
     fn on_this_machine<F: Future<Output = ()> + 'static>(
         name: &str,
-        body: impl FnOnce(Io, PathBuf) -> F + Send + 'static,
+        body: impl FnOnce(Io, PathBuf) -> F + Copy + Send + 'static,
     ) {
-        let root = std::env::temp_dir().join(format!("ringtail-io-{}-{name}", std::process::id()));
-        let body = std::cell::Cell::new(Some({
-            let root = root.clone();
-            move |io| body(io, root)
-        }));
-        let executors = crate::io::glommio::start(&[None], 64 * 1024, |_| body.take().expect("one core")).unwrap();
-        let result = executors.join().remove(0);
-        std::fs::remove_dir_all(&root).unwrap();
-        result.unwrap();
+        use crate::io::glommio::{Door, start};
+        for door in [Door::Ring, Door::Glommio] {
+            let root = std::env::temp_dir().join(format!("ringtail-io-{}-{name}", std::process::id()));
+            let body = std::cell::Cell::new(Some({
+                let root = root.clone();
+                move |io| body(io, root)
+            }));
+            let executors = start(&[None], 64 * 1024, door, |_| body.take().expect("one core")).unwrap();
+            let result = executors.join().remove(0);
+            std::fs::remove_dir_all(&root).unwrap();
+            result.unwrap();
+        }
     }
 
     #[test]

@@ -46,6 +46,9 @@ const FAIR_MESSAGES: usize = 32;
 enum Bell {
     #[cfg(feature = "glommio")]
     EventFd(super::glommio::EventFd),
+    /// That of a core which has a ring of its own, and looks into its queues in every turn.
+    #[cfg(feature = "glommio")]
+    Ring(Arc<super::ring::Bell>),
     Sim(sim::SimBell),
 }
 
@@ -54,6 +57,8 @@ impl Bell {
         match self {
             #[cfg(feature = "glommio")]
             Self::EventFd(bell) => bell.ring(),
+            #[cfg(feature = "glommio")]
+            Self::Ring(bell) => bell.ring(),
             Self::Sim(bell) => bell.ring(),
         }
     }
@@ -64,12 +69,18 @@ impl Bell {
 struct Inbox {
     /// Set by the core before it parks, taken by the first one that rings.
     sleeping: AtomicBool,
+    /// Somebody was waiting for room in a queue that comes from here, and there is some.
+    has_room: AtomicBool,
     bell: OnceLock<Bell>,
 }
 
 impl Inbox {
     /// Wakes the core if it sleeps. Call after the message is in its queue.
     fn wake(&self) {
+        #[cfg(feature = "glommio")]
+        if let Some(Bell::Ring(bell)) = self.bell.get() {
+            return bell.ring();
+        }
         fence(Ordering::SeqCst);
         if self.sleeping.load(Ordering::SeqCst) && self.sleeping.swap(false, Ordering::SeqCst) {
             self.ring();
@@ -77,6 +88,7 @@ impl Inbox {
     }
 
     fn ring(&self) {
+        self.has_room.store(true, Ordering::SeqCst);
         // Without a bell the core has not opened its mesh yet; it looks into its queues before it first sleeps.
         if let Some(bell) = self.bell.get() {
             bell.ring();
@@ -195,6 +207,23 @@ impl<M> Local<M> {
             Some(receiver) => receiver.take_room_wanted(),
             None => self.own.borrow_mut().take_room_wanted(),
         }
+    }
+
+    /// Wakes whoever finds something. Whether there is somebody.
+    #[cfg(feature = "glommio")]
+    fn look(&self) -> bool {
+        let inbox = self.inbox();
+        let mut found = false;
+        if inbox.has_room.load(Ordering::SeqCst) && inbox.has_room.swap(false, Ordering::SeqCst) {
+            self.room.notify_all();
+            found = true;
+        }
+        if self.receiver.borrow().is_some() && (0..self.inboxes.len()).any(|from| self.arrival(from).is_some()) {
+            let receiver = self.receiver.borrow_mut().take();
+            receiver.into_iter().for_each(Waker::wake);
+            found = true;
+        }
+        found
     }
 
     fn rung(&self) {
@@ -327,10 +356,18 @@ impl<M: Send + 'static> Mesh<M> {
     fn attend_bell(&self, io: &Io) {
         let bell = match &io.clock {
             #[cfg(feature = "glommio")]
-            Clock::Glommio(_) => Bell::EventFd(super::glommio::EventFd::new()),
+            Clock::Glommio(_) => match io.spawner.ring() {
+                Some(ring) => Bell::Ring(ring.bell().clone()),
+                None => Bell::EventFd(super::glommio::EventFd::new()),
+            },
             Clock::Sim(_) => Bell::Sim(sim::SimBell::default()),
         };
         assert!(self.local.inbox().bell.set(bell).is_ok(), "a core opens its mesh once");
+        #[cfg(feature = "glommio")]
+        if let Some(ring) = io.spawner.ring() {
+            let local = Rc::downgrade(&self.local);
+            return ring.watch(move || local.upgrade().is_some_and(|local| local.look()));
+        }
         let local = self.local.clone();
         io.spawner.spawn(async move {
             let inboxes = local.inboxes.clone();
@@ -343,6 +380,8 @@ impl<M: Send + 'static> Mesh<M> {
                         local.rung();
                     }
                 }
+                #[cfg(feature = "glommio")]
+                Bell::Ring(_) => unreachable!("its core looks by itself"),
                 Bell::Sim(bell) => loop {
                     bell.wait().await;
                     local.rung();

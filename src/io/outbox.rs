@@ -61,6 +61,15 @@ impl Outbox {
         self.pieces.iter().map(Slice::held_share).sum()
     }
 
+    /// Hands all of it over: the pieces, and how much of the first has been sent. Gives the number of unsent bytes.
+    #[cfg_attr(not(feature = "glommio"), allow(dead_code))]
+    pub(super) fn hand_over(&mut self, pieces: &mut VecDeque<Slice>, sent_of_first: &mut usize) -> usize {
+        std::mem::swap(&mut self.pieces, pieces);
+        *sent_of_first = std::mem::take(&mut self.sent_of_first);
+        self.own_bytes = 0;
+        std::mem::take(&mut self.unsent_bytes)
+    }
+
     /// The unsent bytes from the first on, as a gathering write wants them.
     pub(super) fn slices(&self) -> impl Iterator<Item = &[u8]> {
         let skip = |index| if index == 0 { self.sent_of_first } else { 0 };

@@ -27,6 +27,15 @@ impl Spawner {
         forward!(self, spawner => spawner.spawn(task));
     }
 
+    /// The ring of this core, if it has one of its own.
+    #[cfg(feature = "glommio")]
+    pub(super) fn ring(&self) -> Option<&super::ring::Ring> {
+        match self {
+            Self::Glommio(spawner) => spawner.ring(),
+            Self::Sim(_) => None,
+        }
+    }
+
     /// Starts a task whose value can be waited for. Dropping the handle leaves the task running.
     pub fn spawn_with_handle<T: 'static>(&self, task: impl Future<Output = T> + 'static) -> JoinHandle<T> {
         let (sender, receiver) = oneshot();

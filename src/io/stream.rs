@@ -29,22 +29,38 @@ pub enum Stream {
     /// A socket, on glommio's executor of this thread.
     #[cfg(feature = "glommio")]
     Glommio(super::glommio::Stream),
+    /// A socket, through the ring of this core.
+    #[cfg(feature = "glommio")]
+    Ring(super::ring::Stream),
     /// The simulator's.
     Sim(sim::Stream),
+}
+
+/// Forwards a call to whichever backend the stream has.
+macro_rules! forward_stream {
+    ($stream:expr, $backend:ident => $call:expr) => {
+        match $stream {
+            #[cfg(feature = "glommio")]
+            Self::Glommio($backend) => $call,
+            #[cfg(feature = "glommio")]
+            Self::Ring($backend) => $call,
+            Self::Sim($backend) => $call,
+        }
+    };
 }
 
 impl Stream {
     /// Sends small pieces at once, asks a silent peer whether it is there, and bounds the kernel's memory.
     /// # Errors  The system's: the connection is of no use then.
     pub fn configure(&self, options: &StreamOptions) -> io::Result<()> {
-        forward!(self, stream => stream.configure(options))
+        forward_stream!(self, stream => stream.configure(options))
     }
 
     /// Receives what has come, at most [`RECEIVED_BYTES_MAX`]; nothing is the end of the stream. `room` bytes, not more than
     /// that, are to be able to lie right behind what was received before, if that has to be moved otherwise.
     /// # Errors  The system's: the connection is lost.
     pub fn poll_recv(&self, context: &mut Context<'_>, room: usize) -> Poll<io::Result<Received>> {
-        forward!(self, stream => stream.poll_recv(context, room))
+        forward_stream!(self, stream => stream.poll_recv(context, room))
     }
 
     /// Receives behind what `into` holds, at most `up_to` bytes and within its capacity, of which there must be some. The
@@ -57,40 +73,55 @@ impl Stream {
         into: &mut Vec<u8>,
         up_to: usize,
     ) -> Poll<io::Result<usize>> {
-        forward!(self, stream => stream.poll_recv_into(context, into, up_to))
+        forward_stream!(self, stream => stream.poll_recv_into(context, into, up_to))
     }
 
     /// Holds no memory for what may come, until something does.
     pub fn rest(&self) {
-        forward!(self, stream => stream.rest());
+        forward_stream!(self, stream => stream.rest());
     }
 
     /// Sends some of what is in the outbox, which must not be empty, and takes it out. Nothing is copied in user space. Gives
-    /// the number of bytes, at most [`BYTES_AT_ONCE_MAX`](super::BYTES_AT_ONCE_MAX); waits while the peer does not read.
+    /// the number of bytes, at most [`BYTES_AT_ONCE_MAX`](super::BYTES_AT_ONCE_MAX); waits while the peer does not read. A
+    /// few bytes may be on their way only: see [`poll_sent`](Self::poll_sent).
     /// # Errors  The system's: the connection is lost.
     pub fn poll_send(&self, context: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<usize>> {
-        forward!(self, stream => stream.poll_send(context, outbox))
+        forward_stream!(self, stream => stream.poll_send(context, outbox))
+    }
+
+    /// Waits until the kernel has what was sent: before that a drop would lose it.
+    /// # Errors  The system's: the connection is lost.
+    #[cfg_attr(not(feature = "glommio"), allow(unused_variables))]
+    pub fn poll_sent(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            #[cfg(feature = "glommio")]
+            Self::Ring(stream) => stream.poll_sent(context),
+            #[cfg(feature = "glommio")]
+            Self::Glommio(_) => Poll::Ready(Ok(())),
+            Self::Sim(_) => Poll::Ready(Ok(())),
+        }
     }
 
     /// Receives nothing more: the receiver sees the end of the stream, what is to be sent still goes out.
     pub fn end_receiving(&self) {
-        forward!(self, stream => stream.end_receiving());
+        forward_stream!(self, stream => stream.end_receiving());
     }
 
     /// Ends both directions at once, so that tasks that wait see it. If the outbox is not empty, what the peer has not
     /// received is dropped with it, instead of the kernel keeping it for minutes.
     pub fn end(&self, outbox: &Outbox) {
-        forward!(self, stream => stream.end(outbox));
+        forward_stream!(self, stream => stream.end(outbox));
     }
 
     /// The connection for another core, with what has been received and not given. Nobody may be waiting on this end, which
     /// is to be dropped.
     /// # Errors  `EMFILE` if no descriptor is left.
-    // Waits for nothing yet: a backend whose operations are in the kernel has to wait until they have ended.
     pub async fn detach(&self) -> io::Result<DetachedStream> {
         Ok(match self {
             #[cfg(feature = "glommio")]
             Self::Glommio(stream) => DetachedStream::Glommio(stream.detach()?),
+            #[cfg(feature = "glommio")]
+            Self::Ring(stream) => DetachedStream::Glommio(stream.detach().await?),
             Self::Sim(stream) => DetachedStream::Sim(stream.detach()),
         })
     }
@@ -117,7 +148,10 @@ impl DetachedStream {
     pub fn attach(self, io: &Io) -> Stream {
         match self {
             #[cfg(feature = "glommio")]
-            Self::Glommio(stream) => Stream::Glommio(stream.attach()),
+            Self::Glommio(stream) => match io.spawner.ring() {
+                Some(ring) => Stream::Ring(stream.attach_to(ring)),
+                None => Stream::Glommio(stream.attach()),
+            },
             Self::Sim(stream) => Stream::Sim(stream.attach(io)),
         }
     }
@@ -157,7 +191,10 @@ impl BoundAddress {
     pub fn attach(self, io: &Io) -> Incoming {
         match self {
             #[cfg(feature = "glommio")]
-            Self::Glommio(bound) => Incoming::Glommio(bound.attach()),
+            Self::Glommio(bound) => match io.spawner.ring() {
+                Some(ring) => Incoming::Ring(bound.attach_to(ring)),
+                None => Incoming::Glommio(bound.attach()),
+            },
             Self::Sim(bound) => Incoming::Sim(bound.attach(io)),
         }
     }
@@ -168,6 +205,9 @@ pub enum Incoming {
     /// A socket, on glommio's executor of this thread.
     #[cfg(feature = "glommio")]
     Glommio(super::glommio::Incoming),
+    /// A socket, through the ring of this core.
+    #[cfg(feature = "glommio")]
+    Ring(super::ring::Incoming),
     /// The simulator's.
     Sim(sim::Incoming),
 }
@@ -179,6 +219,8 @@ impl Incoming {
         match self {
             #[cfg(feature = "glommio")]
             Self::Glommio(incoming) => incoming.next().await.map(DetachedStream::Glommio),
+            #[cfg(feature = "glommio")]
+            Self::Ring(incoming) => incoming.next().await.map(DetachedStream::Glommio),
             Self::Sim(incoming) => Ok(DetachedStream::Sim(incoming.next().await)),
         }
     }

@@ -414,6 +414,8 @@ impl Connection {
         *self.leaving.borrow_mut() = None;
         self.progress.unsent.set(0);
         if self.state.get() != State::Leaving {
+            // What was handed over last would be lost with the connection; an error only says that nobody reads it.
+            let _lost = poll_fn(|context| self.poll_sent(context)).await;
             self.close();
         }
         let abandoned = std::mem::take(&mut *self.in_flight.borrow_mut());
@@ -516,6 +518,18 @@ impl Connection {
         if sent.is_pending() {
             // From here on the client makes us hold it.
             self.held.borrow_mut().set(outbox.own_bytes());
+        }
+        sent
+    }
+
+    fn poll_sent(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_closed() {
+            return Poll::Ready(Ok(()));
+        }
+        let sent = self.stream.poll_sent(context);
+        if sent.is_pending() {
+            // A close has to wake this task.
+            *self.writer.0.borrow_mut() = Some(context.waker().clone());
         }
         sent
     }

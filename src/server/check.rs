@@ -20,12 +20,13 @@ pub fn check_data_dir(data_dir: &Path) -> Result<CheckReport, String> {
     };
     let config = settings::load_config(None, &[]).map_err(|error| error.to_string())?.config;
     probe::io_uring().map_err(|unusable| unusable.to_string())?;
-    let io_memory = probe::io_memory(1).map_err(|unusable| unusable.to_string())?;
+    let io_memory = probe::io_memory(1, backend::Door::Glommio).map_err(|unusable| unusable.to_string())?;
     let body = |_| {
         let (config, data_dir) = (config.clone(), data_dir.to_owned());
         move |io| async move { shard::check(&io, &config, &data_dir).await.map_err(|error| error.to_string()) }
     };
-    let executors = backend::start(&[None], io_memory, body).map_err(|error| error.to_string())?;
+    let executors =
+        backend::start(&[None], io_memory, backend::Door::Glommio, body).map_err(|error| error.to_string())?;
     let done = executors.join().pop().ok_or("the executor gave no answer")?;
     let mut report = done.map_err(|_| "the executor ended before its work was done")??;
     report.findings.splice(0..0, refused.map(|what| Finding { what, start: Start::Refused }));

@@ -148,7 +148,8 @@ pub(super) fn run<S: Shard>(
         let (replies, bounds) = (replies.clone(), shared.bounds);
         move |io| live(CoreContext { io, core, cores, identity, stop, replies, bounds }, shared, listeners)
     };
-    let executors = backend::start(&machine.plan.0, machine.io_memory, body).map_err(|error| error.to_string())?;
+    let executors =
+        backend::start(&machine.plan.0, machine.io_memory, machine.door, body).map_err(|error| error.to_string())?;
     // All are joined before the first failure is told.
     let mut ended = executors.join().into_iter();
     ended.try_for_each(|ended| ended.map_err(|error| error.to_string()).and_then(|result| result))
@@ -402,6 +403,7 @@ mod tests {
             memory_bytes: 256 << 20,
             io_memory: 64 << 10,
             open_files: 1024,
+            door: backend::Door::Ring,
         };
         let stop = Stop::default();
         let client = {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::{self, BrokerConfig, ConfigError, Loaded, Note},
-    io::glommio::probe,
+    io::glommio::{Door, probe},
     net::{Endpoint, Host},
     partition, protocol,
     shard::{self, Bounds},
@@ -49,6 +49,20 @@ const SEGMENT_FILES_MAX: u64 = 2000;
 
 /// Files of each executor that are neither segments nor connections: rings, event descriptors, journals, listeners.
 const FILES_OF_CORE: u64 = 64;
+
+/// `io.ring`, as far as this kernel has it.
+fn door(own_ring: bool) -> Door {
+    if !own_ring {
+        return Door::Glommio;
+    }
+    match probe::own_ring() {
+        Ok(()) => Door::Ring,
+        Err(error) => {
+            warn!(%error, "this kernel has no ring as io.ring=own needs it (Linux 6.1): glommio's are used");
+            Door::Glommio
+        }
+    }
+}
 
 /// Reads a file, or takes the defaults, and checks every value.
 /// # Errors  One line that names place, key, value and what is allowed.
@@ -85,6 +99,8 @@ pub(super) struct Machine {
     pub(super) io_memory: usize,
     /// How many files may be open.
     pub(super) open_files: u64,
+    /// How bytes get to the kernel.
+    pub(super) door: Door,
 }
 
 /// What the broker can hold and serve at most: it follows from memory, cores and open files. Bytes are the whole broker's.
@@ -120,12 +136,13 @@ impl Machine {
         }
         limits::keep_no_large_memory(memory_bytes);
         probe::io_uring().map_err(|unusable| unusable.to_string())?;
-        let io_memory = probe::io_memory(plan.0.len()).map_err(|unusable| unusable.to_string())?;
+        let door = door(config.node.own_ring);
+        let io_memory = probe::io_memory(plan.0.len(), door).map_err(|unusable| unusable.to_string())?;
         let open_files = limits::raise_open_files().unwrap_or(u64::MAX);
         if open_files < OPEN_FILES_FEW {
             warn!(files = open_files, "few files may be open; raise the limit (ulimit -n)");
         }
-        Ok(Self { plan, memory_bytes, io_memory, open_files })
+        Ok(Self { plan, memory_bytes, io_memory, open_files, door })
     }
 
     pub(super) fn cores(&self) -> usize {
@@ -282,7 +299,13 @@ mod tests {
     }
 
     fn machine(memory_mib: u64, cores: usize, open_files: u64) -> Machine {
-        Machine { plan: CorePlan(vec![None; cores]), memory_bytes: memory_mib << 20, io_memory: 0, open_files }
+        Machine {
+            plan: CorePlan(vec![None; cores]),
+            memory_bytes: memory_mib << 20,
+            io_memory: 0,
+            open_files,
+            door: Door::Glommio,
+        }
     }
 
     #[test]

@@ -30,6 +30,7 @@ EXPECTED = [
     ("every-broker-key/*", "key: durability", "", "a broker setting of Ringtail's"),
     ("every-broker-key/*", "key: cores", "", "a broker setting of Ringtail's"),
     ("every-broker-key/*", "key: journal.bytes", "", "a broker setting of Ringtail's"),
+    ("every-broker-key/*", "key: io.ring", "", "a broker setting of Ringtail's"),
     ("every-broker-key/*", "key: memory.bytes", "", "a broker setting of Ringtail's"),
     ("*-configs/*", "*: node.id", ".Synonyms*", "has a default here: it starts without a file"),
     ("every-broker-key/*", "key: max.connections", ".Value", "what memory and open files allow is in force, and told"),

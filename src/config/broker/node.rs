@@ -18,6 +18,8 @@ pub(crate) struct NodeConfig {
     pub(crate) rack: Option<String>,
     /// `cores`: empty, a number or a list. The command line parses it.
     pub(crate) cores: String,
+    /// `io.ring` is `own`.
+    pub(crate) own_ring: bool,
     /// `memory.bytes`; none: a quarter of what there is.
     pub(crate) memory_bytes: Option<u64>,
 }
@@ -31,6 +33,7 @@ impl NodeConfig {
             id,
             rack: values.text("broker.rack"),
             cores: values.word("cores"),
+            own_ring: values.word("io.ring") == "own",
             memory_bytes: values.limit("memory.bytes"),
         })
     }

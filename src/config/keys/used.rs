@@ -40,6 +40,15 @@ pub(super) static USED: &[Key] = &[
         "Executors: a number, or a list of cores such as 0,2-3. Empty is one for each core the process may use.",
     ),
     key(
+        "io.ring",
+        String,
+        Some("glommio"),
+        OneOf(&["glommio", "own"]),
+        ReadOnly,
+        Used,
+        "How bytes get to the kernel: glommio (default) is its rings, and a system call for each receive and send; own is a ring of each core's own beside them, entered once a turn for all connections and files, which costs less. It needs Linux 6.1; where it is missing glommio is used, and the start says so.",
+    ),
+    key(
         "node.id",
         Int,
         Some("1"),

@@ -23,14 +23,19 @@ use ::glommio::{
     io::{DmaBuffer, OpenOptions as DmaOptions},
 };
 
-use super::{file::File, sys, tasks::offload, whole_files};
+use super::{
+    file::File,
+    sys,
+    tasks::{Spawner, offload},
+    whole_files,
+};
 use crate::{
     base::{Set, Timestamp},
     io::{ALIGNMENT, Buffer, DirEntry, FileLeft, FileWrite, OpenOptions, align_up, is_full, memory::Home},
 };
 
 /// The operating system's error inside of glommio's.
-pub(super) fn plain(error: GlommioError<()>) -> io::Error {
+pub(in crate::io) fn plain(error: GlommioError<()>) -> io::Error {
     match error {
         GlommioError::IoError(source) | GlommioError::EnhancedIoError { source, .. } => source,
         // glommio's own kinds; it turns them into an error of the operating system's by itself.
@@ -63,11 +68,12 @@ pub struct Disk {
     home: Rc<CoreHome>,
     /// Devices of which glommio knows whether they can be polled.
     known_devices: Rc<RefCell<Set<u64>>>,
+    pub(super) spawner: Spawner,
 }
 
 impl Disk {
-    pub(super) fn here() -> Self {
-        Self { home: Rc::new(CoreHome(Home::here())), known_devices: Rc::default() }
+    pub(super) fn here(spawner: Spawner) -> Self {
+        Self { home: Rc::new(CoreHome(Home::here())), known_devices: Rc::default(), spawner }
     }
 
     pub(in crate::io) fn home(&self) -> &Arc<Home> {

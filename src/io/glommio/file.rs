@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{self, ErrorKind},
     ops::Range,
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsRawFd, OwnedFd, RawFd},
     path::{Path, PathBuf},
     ptr::NonNull,
     rc::Rc,
@@ -19,7 +19,7 @@ use super::{
     sys,
     tasks::offload,
 };
-use crate::io::{ALIGNMENT, Buffer, OpenOptions, SharedBuffer, Slice, align_up, channel::oneshot};
+use crate::io::{ALIGNMENT, Buffer, OpenOptions, SharedBuffer, Slice, align_up, channel::oneshot, ring::Ring};
 
 /// Said once per process: every file of a directory would say the same.
 static BUFFERED_WARNED: AtomicBool = AtomicBool::new(false);
@@ -27,6 +27,8 @@ static BUFFERED_WARNED: AtomicBool = AtomicBool::new(false);
 enum Kind {
     /// `O_DIRECT`, through the ring. On a tmpfs without `O_DIRECT`, which glommio takes as it is.
     Direct(DmaFile),
+    /// `O_DIRECT`, through a ring of ours.
+    InRing(FileInRing),
     /// Page cache, through threads.
     Buffered(fs::File),
 }
@@ -37,13 +39,19 @@ struct Handle {
     disk: Disk,
 }
 
-impl Handle {
+impl Kind {
     fn descriptor(&self) -> RawFd {
-        match &self.kind {
-            Kind::Direct(file) => file.as_raw_fd(),
-            Kind::Buffered(file) => file.as_raw_fd(),
+        match self {
+            Self::Direct(file) => file.as_raw_fd(),
+            Self::InRing(file) => file.descriptor.as_raw_fd(),
+            Self::Buffered(file) => file.as_raw_fd(),
         }
     }
+}
+
+struct FileInRing {
+    descriptor: OwnedFd,
+    ring: Ring,
 }
 
 /// An open file of one core.
@@ -52,23 +60,22 @@ pub struct File(Rc<Handle>);
 
 impl File {
     pub(super) async fn open(disk: &Disk, path: &Path, options: OpenOptions) -> io::Result<Self> {
-        disk.know_device(path).await?;
         let flags = if options.durable { libc::O_DSYNC } else { 0 };
-        let opened = DmaOptions::new()
-            .read(true)
-            .write(true)
-            .create(options.create)
-            .mode(0o644)
-            .custom_flags(flags)
-            .dma_open(path)
-            .await
-            .map_err(plain);
+        let opened = match disk.spawner.ring() {
+            Some(ring) => open_in(ring, path, options.create, flags).await,
+            None => {
+                disk.know_device(path).await?;
+                let mut open = DmaOptions::new();
+                open.read(true).write(true).create(options.create).mode(0o644).custom_flags(flags);
+                open.dma_open(path).await.map(Kind::Direct).map_err(plain)
+            }
+        };
         let kind = match opened {
-            Ok(file) => {
-                if !BUFFERED_WARNED.load(Ordering::Relaxed) && sys::is_tmpfs(file.as_raw_fd())? {
+            Ok(kind) => {
+                if !BUFFERED_WARNED.load(Ordering::Relaxed) && sys::is_tmpfs(kind.descriptor())? {
                     warn_buffered(path, "a tmpfs: nothing in it survives a power cut");
                 }
-                Kind::Direct(file)
+                kind
             }
             Err(error) if error.kind() == ErrorKind::InvalidInput => {
                 warn_buffered(path, "a file system without O_DIRECT: slower, and its page cache is in the way");
@@ -87,11 +94,10 @@ impl File {
     ) -> io::Result<T> {
         let (done, finished) = oneshot();
         let operation = operation(self.clone());
-        ::glommio::spawn_local(async move {
+        self.0.disk.spawner.spawn(async move {
             // The one who asked may have gone.
             let _unwanted = done.send(operation.await);
-        })
-        .detach();
+        });
         finished.await.unwrap_or_else(|| Err(ErrorKind::Interrupted.into()))
     }
 
@@ -114,6 +120,11 @@ impl File {
         range: Range<usize>,
         position: u64,
     ) -> io::Result<()> {
+        if let Kind::InRing(FileInRing { ring, .. }) = &self.0.kind {
+            let expected = range.len();
+            let written = ring.write(self.clone(), buffer, range, position).await?;
+            return if written == expected { Ok(()) } else { Err(short_write(written, expected)) };
+        }
         let whole = range == (0..buffer.len());
         // glommio writes whole buffers of its own, made by this core. Anything else goes through a thread, uncopied.
         let memory =
@@ -138,13 +149,23 @@ impl File {
         let head = usize::try_from(position % ALIGNMENT as u64).expect("less than a block");
         let start = position - head as u64;
         let end = head.checked_add(length).ok_or(ErrorKind::InvalidInput)?;
-        if let Kind::Direct(file) = &self.0.kind {
-            // Keeps the file open for as long as the read is in the ring.
-            let _open = self.clone();
-            let result = file.read_at_aligned(start, align_up(end)).await.map_err(plain)?;
-            if result.len() >= end {
-                return Ok(shared(result, &self.0.disk).slice(head..end));
+        match &self.0.kind {
+            Kind::InRing(FileInRing { ring, .. }) => {
+                let buffer = self.0.disk.allocate(align_up(end));
+                let (buffer, read) = ring.read(self.clone(), buffer, start).await?;
+                if read >= end {
+                    return Ok(buffer.share().slice(head..end));
+                }
             }
+            Kind::Direct(file) => {
+                // Keeps the file open for as long as the read is in the ring.
+                let _open = self.clone();
+                let result = file.read_at_aligned(start, align_up(end)).await.map_err(plain)?;
+                if result.len() >= end {
+                    return Ok(shared(result, &self.0.disk).slice(head..end));
+                }
+            }
+            Kind::Buffered(_) => (),
         }
         self.read_offloaded(start, head..end).await
     }
@@ -196,13 +217,18 @@ impl File {
     }
 
     pub(in crate::io) fn raw_fd(&self) -> RawFd {
-        self.0.descriptor()
+        self.0.kind.descriptor()
     }
 
     pub(in crate::io) async fn close(self) -> io::Result<()> {
         match Rc::try_unwrap(self.0) {
             Ok(Handle { kind: Kind::Direct(file), .. }) => file.close().await.map_err(plain),
             // A std file closes when dropped; other clones keep the file open.
+            // May take long if the file has been removed.
+            Ok(Handle { kind: Kind::InRing(FileInRing { descriptor, .. }), .. }) => {
+                offload(move || drop(descriptor)).await;
+                Ok(())
+            }
             Ok(Handle { kind: Kind::Buffered(_), .. }) | Err(_) => Ok(()),
         }
     }
@@ -225,6 +251,13 @@ fn shared(result: ReadResult, disk: &Disk) -> SharedBuffer {
 
 fn short_write(written: usize, expected: usize) -> io::Error {
     io::Error::new(ErrorKind::WriteZero, format!("{written} of {expected} bytes were written"))
+}
+
+/// Opens a file for direct I/O in a ring of ours.
+async fn open_in(ring: &Ring, path: &Path, create: bool, flags: i32) -> io::Result<Kind> {
+    let create = if create { libc::O_CREAT } else { 0 };
+    let file = ring.open(path, libc::O_RDWR | libc::O_DIRECT | create | flags).await?;
+    Ok(Kind::InRing(FileInRing { descriptor: file, ring: ring.clone() }))
 }
 
 fn open_buffered(path: &Path, options: OpenOptions) -> io::Result<fs::File> {

@@ -7,7 +7,11 @@ use std::{
     path::Path,
 };
 
-use super::{start::RING_DEPTH, sys};
+use super::{
+    start::{Door, RING_DEPTH},
+    sys,
+};
+use crate::io::ring;
 
 /// The kernel locks the I/O memory once for each of glommio's three rings.
 const RINGS: u64 = 3;
@@ -15,6 +19,9 @@ const RINGS: u64 = 3;
 /// Locked bytes that an executor needs besides its I/O memory. Since Linux 6.14 a ring counts by itself: 64 bytes for each
 /// submission, 16 for each of twice as many completions, 4 for each index, and a page in front.
 const RING_LOCKED_BYTES: u64 = RINGS * (RING_DEPTH as u64 * (64 + 2 * 16 + 4) + 4096);
+
+/// The ring of our own: entries, indices, completions, the ring of its buffers, a page in front.
+const OWN_RING_LOCKED_BYTES: u64 = ring::ENTRIES as u64 * (64 + 4) + ring::COMPLETIONS as u64 * 16 + 2 * 4096;
 
 /// Bounds of an executor's I/O memory: with less nothing is gained by registering it, with more nothing is gained either.
 const IO_MEMORY_MIN: u64 = 64 * 1024;
@@ -88,6 +95,12 @@ pub fn io_uring() -> Result<(), Unusable> {
     }
 }
 
+/// Asks the kernel for a ring of our own kind, which takes more than glommio's.
+/// # Errors  The kernel's.
+pub fn own_ring() -> io::Result<()> {
+    ring::probe()
+}
+
 /// Says what an error of `io_uring_setup` means, given the setting that may forbid it.
 fn explain(error: &io::Error, setting: Option<&str>) -> Unusable {
     let setting = setting.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
@@ -105,9 +118,10 @@ fn explain(error: &io::Error, setting: Option<&str>) -> Unusable {
 
 /// I/O memory for each of `cores` executors, in bytes, within what may be locked; raises the soft limit to the hard one.
 /// # Errors  If the limit is too low for so many.
-pub fn io_memory(cores: usize) -> Result<usize, Unusable> {
+pub fn io_memory(cores: usize, door: Door) -> Result<usize, Unusable> {
     let limit = sys::raise_memlock().map_err(|error| Unusable::Other(error.to_string()))?;
-    io_memory_within(limit, may_lock_anything(), cores)
+    let own_rings = if door == Door::Ring { OWN_RING_LOCKED_BYTES * cores as u64 } else { 0 };
+    io_memory_within(limit.map(|limit| limit.saturating_sub(own_rings)), may_lock_anything(), cores)
 }
 
 fn io_memory_within(limit: Option<u64>, unlimited: bool, cores: usize) -> Result<usize, Unusable> {

@@ -6,7 +6,7 @@
 use std::{
     io::{self, IoSlice},
     net::{Shutdown, SocketAddr, TcpStream as StdStream},
-    os::fd::{FromRawFd, IntoRawFd},
+    os::fd::{AsRawFd, FromRawFd, IntoRawFd},
     time::Duration,
 };
 
@@ -18,7 +18,10 @@ use crate::io::{BYTES_AT_ONCE_MAX, PIECES_AT_ONCE_MAX};
 /// Sends the beginning of `pieces` in one call and never waits. Nothing is copied in user space.
 /// Takes at most [`PIECES_AT_ONCE_MAX`] pieces and [`BYTES_AT_ONCE_MAX`] bytes; returns how many bytes the kernel took.
 /// # Errors  `WouldBlock` if the socket's buffer is full; anything else ends the connection.
-pub(super) fn send_pieces<'a>(stream: &TcpStream, pieces: impl Iterator<Item = &'a [u8]>) -> io::Result<usize> {
+pub(in crate::io) fn send_pieces<'a>(
+    stream: &impl AsRawFd,
+    pieces: impl Iterator<Item = &'a [u8]>,
+) -> io::Result<usize> {
     let mut vectors = [IoSlice::new(&[]); PIECES_AT_ONCE_MAX];
     let mut count = 0;
     let mut room = BYTES_AT_ONCE_MAX;
@@ -42,7 +45,7 @@ pub(super) fn send_pieces<'a>(stream: &TcpStream, pieces: impl Iterator<Item = &
 /// large body costs neither a `memset` nor a page before its bytes have arrived.
 /// Returns 0 at the end of the stream. The caller has reserved the capacity: at most what is spare is received.
 /// # Errors  `WouldBlock` if nothing is there; anything else ends the connection.
-pub(super) fn receive_into(stream: &TcpStream, into: &mut Vec<u8>, up_to: usize) -> io::Result<usize> {
+pub(in crate::io) fn receive_into(stream: &impl AsRawFd, into: &mut Vec<u8>, up_to: usize) -> io::Result<usize> {
     let spare = into.spare_capacity_mut();
     let length = spare.len().min(up_to);
     assert!(length > 0, "asked to receive into no room: 0 would read as the end of the stream");
@@ -87,7 +90,7 @@ pub(super) fn detach(accepted: AcceptedTcpStream) -> io::Result<StdStream> {
 
 /// A second descriptor of a connection, for another core: glommio gives its own away to nobody, so drop that one.
 /// # Errors  `EMFILE` if no descriptor is left.
-pub(super) fn duplicate(stream: &TcpStream) -> io::Result<StdStream> {
+pub(super) fn duplicate(stream: &impl AsRawFd) -> io::Result<StdStream> {
     Ok(SockRef::from(stream).try_clone()?.into())
 }
 
@@ -98,26 +101,30 @@ pub(super) fn adopt_stream(stream: StdStream) -> TcpStream {
 }
 
 /// Ends both directions at once, so that tasks that wait on the socket wake and see it.
-pub(super) fn shut_down(stream: &TcpStream) {
+pub(in crate::io) fn shut_down(stream: &impl AsRawFd) {
     // An error only says that the peer has already gone.
     let _ = SockRef::from(stream).shutdown(Shutdown::Both);
 }
 
 /// Ends the receiving direction: the reader sees the end of the stream, replies still go out.
-pub(super) fn shut_down_read(stream: &TcpStream) {
+pub(in crate::io) fn shut_down_read(stream: &impl AsRawFd) {
     // As above.
     let _ = SockRef::from(stream).shutdown(Shutdown::Read);
 }
 
 /// Makes the close drop what the peer has not read, instead of the kernel keeping it for minutes.
-pub(super) fn discard_unsent_on_close(stream: &TcpStream) {
+pub(in crate::io) fn discard_unsent_on_close(stream: &impl AsRawFd) {
     // An error leaves the default, which is only slower.
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 /// Bounds the kernel's memory for one direction of a connection, in bytes; the kernel doubles it for its own book-keeping.
 /// # Errors  whatever the system says.
-pub(super) fn set_buffer_bytes(stream: &TcpStream, send: Option<i32>, receive: Option<i32>) -> io::Result<()> {
+pub(in crate::io) fn set_buffer_bytes(
+    stream: &impl AsRawFd,
+    send: Option<i32>,
+    receive: Option<i32>,
+) -> io::Result<()> {
     let socket = SockRef::from(stream);
     let size = |bytes: i32| usize::try_from(bytes).unwrap_or_default();
     if let Some(bytes) = send {
@@ -132,6 +139,6 @@ pub(super) fn set_buffer_bytes(stream: &TcpStream, send: Option<i32>, receive: O
 /// Lets the kernel ask a silent peer whether it is still there, so that one whose machine is gone is let go even where
 /// `connections.max.idle.ms` is not to end anything.
 /// # Errors  whatever the system says.
-pub(super) fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+pub(in crate::io) fn keep_alive(stream: &impl AsRawFd) -> io::Result<()> {
     SockRef::from(stream).set_keepalive(true)
 }

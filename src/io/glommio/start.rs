@@ -10,16 +10,20 @@ use std::{
     time::Duration,
 };
 
-use ::glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement, PoolPlacement};
+use ::glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement, PoolPlacement, io::BufferedFile};
 
 use super::{
-    disk::Disk,
+    disk::{Disk, plain},
     ladder,
     probe::Unusable,
     sys,
-    tasks::{Clock, Spawner},
+    tasks::{Clock, Spawner, offload_to},
 };
-use crate::io::{self as room, Io, Rand, rand::Generator};
+use crate::io::{
+    self as room, Io, Rand,
+    rand::Generator,
+    ring::{Driver, Pool, Ring},
+};
 
 /// Threads of each core for work that blocks. Not pinned, so that they do not take the core's CPU from it.
 const OFFLOAD_THREADS: usize = 2;
@@ -29,6 +33,15 @@ pub(super) const RING_DEPTH: usize = 1024;
 
 /// How long an executor may take to start; it takes milliseconds.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How the bytes of connections and files get to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Through a ring of our own, in one call a turn.
+    Ring,
+    /// Through glommio's rings, and system calls for what is received and sent.
+    Glommio,
+}
 
 /// Why executors did not start, or how one ended.
 #[derive(Debug)]
@@ -118,6 +131,7 @@ fn translate(core: usize, error: GlommioError<()>) -> ExecutorError {
 pub fn start<T, B, F>(
     cores: &[Option<usize>],
     io_memory: usize,
+    door: Door,
     body: impl Fn(usize) -> B,
 ) -> Result<Executors<T>, ExecutorError>
 where
@@ -131,12 +145,24 @@ where
         let (ready, is_ready) = mpsc::channel::<()>();
         let (go, may_go) = mpsc::channel::<()>();
         let body = body(core);
+        // Made here, since its threads are not to be pinned.
+        let pool = match door {
+            Door::Ring => Pool::start(OFFLOAD_THREADS).map(Some),
+            Door::Glommio => Ok(None),
+        };
+        let pool = match pool {
+            Ok(pool) => pool,
+            Err(error) => {
+                abandon(starting);
+                return Err(ExecutorError::Executor { core, message: error.to_string() });
+            }
+        };
         let started = LocalExecutorBuilder::new(cpu.map_or(Placement::Unbound, Placement::Fixed))
             .name("core")
             .io_memory(io_memory)
             .ring_depth(RING_DEPTH)
-            .blocking_thread_pool_placement(PoolPlacement::Unbound(OFFLOAD_THREADS))
-            .spawn(move || run(core, count, body, ready, may_go));
+            .blocking_thread_pool_placement(PoolPlacement::Unbound(if pool.is_some() { 1 } else { OFFLOAD_THREADS }))
+            .spawn(move || run(core, count, door, pool, body, ready, may_go));
         match started {
             Ok(handle) => starting.push((handle, is_ready, go)),
             Err(error) => {
@@ -183,38 +209,59 @@ fn abandon<T: Send + 'static>(starting: Vec<Starting<T>>) -> Vec<Result<T, Execu
 }
 
 /// What an executor's thread does.
-async fn run<T, B, F>(
+async fn run<T: 'static, B, F>(
     core: usize,
     cores: usize,
+    door: Door,
+    pool: Option<Pool>,
     body: B,
     ready: mpsc::Sender<()>,
     may_go: mpsc::Receiver<()>,
 ) -> Result<T, ExecutorError>
 where
     B: FnOnce(Io) -> F,
-    F: Future<Output = T>,
+    F: Future<Output = T> + 'static,
 {
     let failed = |error: io::Error| ExecutorError::Executor { core, message: error.to_string() };
-    ::glommio::spawn_local(ladder::keep_timers_pending(cores)).detach();
-    let io = doors().await.map_err(failed)?;
+    match pool {
+        // Where nothing of ours is in glommio's rings, it parks in its turns only, which end by themselves.
+        Some(pool) => offload_to(pool),
+        None => {
+            ::glommio::spawn_local(ladder::keep_timers_pending(cores)).detach();
+        }
+    }
+    let io = doors(door, cores).await.map_err(failed)?;
     // Blocks the thread, on which nothing else runs yet.
     let abandoned = ready.send(()).is_err() || may_go.recv().is_err();
     if abandoned {
         return Err(ExecutorError::Executor { core, message: "another executor could not start".to_owned() });
     }
-    Ok(body(io).await)
+    let ring = io.spawner.ring().cloned();
+    let ended = io.spawner.clone().spawn_with_handle(body(io)).await;
+    if let Some(ring) = ring {
+        ring.end();
+    }
+    Ok(ended)
 }
 
-/// The doors of the executor of this thread, for one that was not started by [`start`]; such a one runs its own ladder.
-/// # Errors  The operating system's, for `/dev/urandom` and `/dev/null`.
-pub async fn doors() -> io::Result<Io> {
+/// The doors of the executor of this thread, one of so many.
+async fn doors(door: Door, cores: usize) -> io::Result<Io> {
     let mut bytes = [0; 32];
     fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     let words = std::array::from_fn(|word| u64::from_ne_bytes(std::array::from_fn(|byte| bytes[word * 8 + byte])));
+    let null = Rc::new(BufferedFile::open("/dev/null").await.map_err(plain)?);
+    let ring = match door {
+        Door::Ring => Some(Ring::new()?),
+        Door::Glommio => None,
+    };
+    if let Some(ring) = &ring {
+        ::glommio::spawn_local(Driver::new(ring, null.clone(), cores)).detach();
+    }
+    let spawner = Spawner { _here: PhantomData, ring: ring.clone() };
     Ok(Io {
-        disk: room::Disk::Glommio(Disk::here()),
-        clock: room::Clock::Glommio(Clock::open().await?),
-        spawner: room::Spawner::Glommio(Spawner { _here: PhantomData }),
+        disk: room::Disk::Glommio(Disk::here(spawner.clone())),
+        clock: room::Clock::Glommio(Clock::new(null, ring)),
+        spawner: room::Spawner::Glommio(spawner),
         rand: Rand::of(Generator::from_state(words)),
         metrics: Rc::default(),
     })

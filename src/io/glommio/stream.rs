@@ -14,7 +14,10 @@ use futures_lite::{AsyncRead, AsyncWrite};
 use socket2::Socket;
 
 use super::socket;
-use crate::io::{Outbox, RECEIVED_BYTES_MAX, Received, StreamOptions};
+use crate::io::{
+    Outbox, RECEIVED_BYTES_MAX, Received, StreamOptions,
+    ring::{self, Ring},
+};
 
 /// Connections that the kernel keeps until they are accepted. The kernel cuts it down to net.core.somaxconn.
 const BACKLOG: i32 = 1024;
@@ -33,8 +36,8 @@ impl Stream {
     pub(in crate::io) fn configure(&self, options: &StreamOptions) -> io::Result<()> {
         let tcp = self.tcp.borrow();
         tcp.set_nodelay(true).map_err(io::Error::from)?;
-        socket::keep_alive(&tcp)?;
-        socket::set_buffer_bytes(&tcp, options.send_buffer_bytes, options.receive_buffer_bytes)
+        socket::keep_alive(&*tcp)?;
+        socket::set_buffer_bytes(&*tcp, options.send_buffer_bytes, options.receive_buffer_bytes)
     }
 
     pub(in crate::io) fn poll_recv(&self, context: &mut Context<'_>, room: usize) -> Poll<io::Result<Received>> {
@@ -73,7 +76,7 @@ impl Stream {
     ) -> Poll<io::Result<usize>> {
         let mut tcp = self.tcp.borrow_mut();
         loop {
-            match socket::receive_into(&tcp, into, up_to) {
+            match socket::receive_into(&*tcp, into, up_to) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(poll_arrival(&mut tcp, context))?,
                 result => return Poll::Ready(result),
@@ -92,7 +95,7 @@ impl Stream {
     pub(in crate::io) fn poll_send(&self, context: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<usize>> {
         let mut tcp = self.tcp.borrow_mut();
         let sent = loop {
-            match socket::send_pieces(&tcp, outbox.slices()) {
+            match socket::send_pieces(&*tcp, outbox.slices()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     // glommio tries once more and, if the buffer is still full, waits for the socket in its ring. It may
@@ -108,19 +111,19 @@ impl Stream {
     }
 
     pub(in crate::io) fn end_receiving(&self) {
-        socket::shut_down_read(&self.tcp.borrow());
+        socket::shut_down_read(&*self.tcp.borrow());
     }
 
     pub(in crate::io) fn end(&self, outbox: &Outbox) {
         let tcp = self.tcp.borrow();
         if outbox.unsent_bytes() > 0 {
-            socket::discard_unsent_on_close(&tcp);
+            socket::discard_unsent_on_close(&*tcp);
         }
-        socket::shut_down(&tcp);
+        socket::shut_down(&*tcp);
     }
 
     pub(in crate::io) fn detach(&self) -> io::Result<DetachedStream> {
-        socket::duplicate(&self.tcp.borrow()).map(DetachedStream)
+        socket::duplicate(&*self.tcp.borrow()).map(|stream| DetachedStream::with(stream, None))
     }
 }
 
@@ -131,25 +134,38 @@ fn poll_arrival(tcp: &mut TcpStream, context: &mut Context<'_>) -> Poll<io::Resu
 }
 
 /// A connection of no executor. Closes itself if it does not arrive at one.
-pub struct DetachedStream(StdStream);
+pub struct DetachedStream {
+    socket: StdStream,
+    /// What had been received by then and not given.
+    received: Option<Received>,
+}
 
 impl DetachedStream {
     #[cfg(test)]
     pub(super) fn of(stream: StdStream) -> Self {
-        Self(stream)
+        Self::with(stream, None)
+    }
+
+    pub(in crate::io) fn with(socket: StdStream, received: Option<Received>) -> Self {
+        Self { socket, received }
     }
 
     pub(in crate::io) fn peer_address(&self) -> io::Result<SocketAddr> {
-        self.0.peer_addr()
+        self.socket.peer_addr()
     }
 
+    /// On an executor without a ring of its own: nothing was received where it comes from.
     pub(in crate::io) fn attach(self) -> Stream {
         Stream {
-            tcp: RefCell::new(socket::adopt_stream(self.0)),
+            tcp: RefCell::new(socket::adopt_stream(self.socket)),
             buffer: RefCell::default(),
             rests: Cell::new(false),
             receiver: RefCell::default(),
         }
+    }
+
+    pub(in crate::io) fn attach_to(self, ring: &Ring) -> ring::Stream {
+        ring::Stream::attach(ring, self.socket, self.received)
     }
 }
 
@@ -172,6 +188,10 @@ impl BoundAddress {
     pub(in crate::io) fn attach(self) -> Incoming {
         Incoming(socket::adopt_listener(self.0))
     }
+
+    pub(in crate::io) fn attach_to(self, ring: &Ring) -> ring::Incoming {
+        ring::Incoming::attach(ring, self.0)
+    }
 }
 
 /// A listening socket of this executor.
@@ -180,6 +200,6 @@ pub struct Incoming(TcpListener);
 impl Incoming {
     pub(in crate::io) async fn next(&self) -> io::Result<DetachedStream> {
         let accepted = self.0.shared_accept().await.map_err(io::Error::from)?;
-        socket::detach(accepted).map(DetachedStream)
+        socket::detach(accepted).map(|stream| DetachedStream::with(stream, None))
     }
 }

@@ -1,8 +1,8 @@
 //! Time and tasks on a glommio executor.
 
 use std::{
+    cell::RefCell,
     future::Future,
-    io,
     rc::Rc,
     sync::OnceLock,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -10,7 +10,13 @@ use std::{
 
 use ::glommio::io::BufferedFile;
 
-use crate::{base::Timestamp, io::Instant};
+use crate::{
+    base::Timestamp,
+    io::{
+        Instant,
+        ring::{Pool, Ring},
+    },
+};
 
 /// The moment from which all cores count, so that their instants can be compared.
 fn beginning() -> std::time::Instant {
@@ -18,22 +24,27 @@ fn beginning() -> std::time::Instant {
     *BEGINNING.get_or_init(std::time::Instant::now)
 }
 
+/// Time since then.
+pub(in crate::io) fn now() -> Instant {
+    Instant(u64::try_from(beginning().elapsed().as_nanos()).unwrap_or(u64::MAX))
+}
+
 /// The machine's time.
 #[derive(Clone)]
 pub struct Clock {
     /// `/dev/null`: a read of it through the ring is the one yield that lets glommio look for completed I/O.
     null: Rc<BufferedFile>,
+    ring: Option<Ring>,
 }
 
 impl Clock {
-    pub(super) async fn open() -> io::Result<Self> {
+    pub(super) fn new(null: Rc<BufferedFile>, ring: Option<Ring>) -> Self {
         beginning();
-        let null = BufferedFile::open("/dev/null").await.map_err(super::disk::plain)?;
-        Ok(Self { null: Rc::new(null) })
+        Self { null, ring }
     }
 
     pub(in crate::io) fn now(&self) -> Instant {
-        Instant(u64::try_from(beginning().elapsed().as_nanos()).unwrap_or(u64::MAX))
+        now()
     }
 
     pub(in crate::io) fn wall(&self) -> Timestamp {
@@ -44,14 +55,21 @@ impl Clock {
 
     pub(in crate::io) async fn sleep_until(&self, deadline: Instant) {
         let wait = deadline.since(self.now());
-        if !wait.is_zero() {
-            ::glommio::timer::sleep(wait).await;
+        match &self.ring {
+            Some(_) | None if wait.is_zero() => (),
+            Some(ring) => ring.sleep_until(deadline).await,
+            None => ::glommio::timer::sleep(wait).await,
         }
     }
 
     pub(in crate::io) async fn yield_now(&self) {
-        // Only the trip through the ring matters, not what came back.
-        let _nothing = self.null.read_at(0, 1).await;
+        match &self.ring {
+            Some(ring) => ring.yield_now().await,
+            None => {
+                // Only the trip through the ring matters, not what came back.
+                let _nothing = self.null.read_at(0, 1).await;
+            }
+        }
     }
 }
 
@@ -59,14 +77,37 @@ impl Clock {
 #[derive(Clone)]
 pub struct Spawner {
     pub(super) _here: std::marker::PhantomData<*mut ()>,
+    pub(super) ring: Option<Ring>,
 }
 
 impl Spawner {
     pub(in crate::io) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        ::glommio::spawn_local(task).detach();
+        match &self.ring {
+            Some(ring) => ::glommio::spawn_local(ring.clone().run(task)).detach(),
+            None => ::glommio::spawn_local(task).detach(),
+        };
+    }
+
+    /// The ring of this core, if it has one of its own.
+    pub(in crate::io) fn ring(&self) -> Option<&Ring> {
+        self.ring.as_ref()
     }
 }
 
 pub(super) async fn offload<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    ::glommio::executor().spawn_blocking(work).await
+    let pool = POOL.with_borrow(Option::clone);
+    match pool {
+        Some(pool) => pool.run(work).await,
+        None => ::glommio::executor().spawn_blocking(work).await,
+    }
+}
+
+thread_local! {
+    /// The threads of this core, if glommio's are not used.
+    static POOL: RefCell<Option<Pool>> = const { RefCell::new(None) };
+}
+
+/// Has the work of this core done by these threads from now on.
+pub(super) fn offload_to(pool: Pool) {
+    POOL.set(Some(pool));
 }

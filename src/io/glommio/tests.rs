@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use super::{start::ExecutorError, *};
+use super::{
+    super::{start::ExecutorError, *},
+    DOOR,
+};
 use crate::io::{self as room, Io, Mesh, MeshSeed, OpenOptions, Slice, Tail, mesh, stream::conformance};
 
 /// Little enough for any limit of locked memory.
@@ -20,7 +23,7 @@ struct Directory(PathBuf);
 
 impl Directory {
     fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("ringtail-io-{}-{name}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("ringtail-io-{}-{DOOR:?}-{name}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }
@@ -36,7 +39,7 @@ impl Drop for Directory {
 /// Runs a body on one executor.
 fn run<T: Send + 'static, F: Future<Output = T> + 'static>(body: impl FnOnce(Io) -> F + Send + 'static) -> T {
     let body = Cell::new(Some(body));
-    start(&[None], IO_MEMORY, |_| body.take().unwrap()).unwrap().join().remove(0).unwrap()
+    start(&[None], IO_MEMORY, DOOR, |_| body.take().unwrap()).unwrap().join().remove(0).unwrap()
 }
 
 #[test]
@@ -252,7 +255,7 @@ fn talk(placement: &[Option<usize>]) {
     const ROUNDS: u64 = 300;
     let seeds: Vec<MeshSeed<(usize, u64)>> = mesh(placement.len());
     let seeds = RefCell::new(seeds.into_iter().map(Some).collect::<Vec<_>>());
-    let executors = start(placement, IO_MEMORY, |core| {
+    let executors = start(placement, IO_MEMORY, DOOR, |core| {
         let seed = seeds.borrow_mut()[core].take().unwrap();
         move |io: Io| async move {
             let mesh = seed.open(&io);
@@ -281,7 +284,7 @@ fn more_executors_than_cpus_talk_and_two_share_a_cpu() {
 fn a_full_queue_makes_the_sender_wait_and_loses_nothing() {
     const MESSAGES: u64 = 20_000;
     let seeds = RefCell::new(mesh::<u64>(2).into_iter().map(Some).collect::<Vec<_>>());
-    let executors = start(&[None, None], IO_MEMORY, |core| {
+    let executors = start(&[None, None], IO_MEMORY, DOOR, |core| {
         let seed = seeds.borrow_mut()[core].take().unwrap();
         move |io: Io| async move {
             let mesh = seed.open(&io);
@@ -308,7 +311,7 @@ fn a_full_queue_makes_the_sender_wait_and_loses_nothing() {
 #[test]
 fn an_executor_that_cannot_start_keeps_the_others_from_running() {
     let ran = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let result = start(&[None, Some(100_000)], IO_MEMORY, |_| {
+    let result = start(&[None, Some(100_000)], IO_MEMORY, DOOR, |_| {
         let ran = ran.clone();
         move |_io| async move { ran.store(true, std::sync::atomic::Ordering::SeqCst) }
     });
@@ -320,7 +323,7 @@ fn an_executor_that_cannot_start_keeps_the_others_from_running() {
 fn this_machine_can_be_probed() {
     let directory = Directory::new("probe");
     probe::io_uring().unwrap();
-    assert!(probe::io_memory(1).unwrap() >= 64 * 1024);
+    assert!(probe::io_memory(1, DOOR).unwrap() >= 64 * 1024);
     probe::direct_io(&directory.0).unwrap();
     assert_eq!(std::fs::read_dir(&directory.0).unwrap().count(), 0, "nothing is left behind");
     assert_eq!(probe::direct_io(&directory.0.join("none")).unwrap_err().kind(), ErrorKind::NotFound);

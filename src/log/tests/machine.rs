@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use super::{batch, bytes_of, key, story};
 use crate::{
     base::{LeaderEpoch, Offset},
-    io::Io,
+    io::{Io, glommio as backend},
     log::{CoreLog, LivePartitions, LogConfig, LogSettings, finish_clean_stop, recover},
     partition::PartitionState,
     protocol::batch::{BatchHeader, BatchInfo},
@@ -80,10 +80,12 @@ async fn life(io: Io, directory: PathBuf, found: Offset, batches: usize, stop: b
 fn lives_follow_each_other_on_a_real_disk() {
     let directory = Directory(std::env::temp_dir().join(format!("ringtail-log-{}", std::process::id())));
     let mut end = 0;
-    for (batches, stop) in [(3, false), (40, false), (2, true), (1, true), (0, false)] {
+    // Each life through the other door.
+    let doors = [backend::Door::Ring, backend::Door::Glommio].into_iter().cycle();
+    for ((batches, stop), door) in [(3, false), (40, false), (2, true), (1, true), (0, false)].into_iter().zip(doors) {
         let path = directory.0.clone();
         let body = std::cell::Cell::new(Some(move |io: Io| life(io, path, Offset(end), batches as usize, stop)));
-        let executors = crate::io::glommio::start(&[None], IO_MEMORY, |_| body.take().expect("one core")).unwrap();
+        let executors = backend::start(&[None], IO_MEMORY, door, |_| body.take().expect("one core")).unwrap();
         executors.join().remove(0).unwrap();
         end += batches;
     }

@@ -1,5 +1,6 @@
 //! Over real sockets on the loopback, from threads.
 
+#[path = "sockets/counted.rs"]
 mod counted;
 
 use std::{
@@ -38,7 +39,7 @@ fn with_counted_echo<T: Send + 'static>(
     client: impl FnOnce(&dyn Fn() -> StdStream) -> T + Send + 'static,
 ) -> (T, Snapshot) {
     let once = std::sync::Mutex::new(Some((sweeps, client, settings)));
-    let executor = backend::start(&[None], 64 << 10, |_| {
+    let executor = backend::start(&[None], 64 << 10, DOOR, |_| {
         let (sweeps, client, settings) = once.lock().unwrap().take().expect("there is one core");
         move |io| async move {
             let endpoint = Endpoint { host: Host::Loopback, port: 0 };
