@@ -156,8 +156,8 @@ mod tests {
             "17 Topic name is invalid: 'a b' contains one or more characters other than ASCII alphanumerics, '.', '_' \
              and '-'"
         );
-        // Kafka shows 340 of its 360 keys; four are ours.
-        assert_eq!(check(4, "1", None), "344");
+        // Kafka shows 340 of its 360 keys; five are ours.
+        assert_eq!(check(4, "1", None), "345");
         assert_eq!(check(4, "1", Some("num.partitions")), "3@4");
         assert_eq!(check(4, "", None), "0");
         assert_eq!(check(4, "2", None), "42 Unexpected broker id, expected 1 or empty string, but received 2");
