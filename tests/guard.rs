@@ -5,6 +5,7 @@
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
+    backtrace::{Backtrace, BacktraceStatus},
     cell::Cell,
 };
 
@@ -205,12 +206,17 @@ fn codec(key: ApiKey, version: i16, body: Bytes) -> Result<(usize, Option<Vec<u8
         };
     }
     codecs!(
-        DescribeUserScramCredentials: DescribeUserScramCredentialsRequest, AlterUserScramCredentials: AlterUserScramCredentialsRequest,
-        DescribeAcls: DescribeAclsRequest, CreateAcls: CreateAclsRequest, DeleteAcls: DeleteAclsRequest, DescribeProducers: DescribeProducersRequest, DescribeTransactions: DescribeTransactionsRequest, ListTransactions: ListTransactionsRequest,
+        DescribeUserScramCredentials: DescribeUserScramCredentialsRequest,
+        AlterUserScramCredentials: AlterUserScramCredentialsRequest, DescribeAcls: DescribeAclsRequest,
+        CreateAcls: CreateAclsRequest, DeleteAcls: DeleteAclsRequest, DescribeProducers: DescribeProducersRequest,
+        DescribeTransactions: DescribeTransactionsRequest, ListTransactions: ListTransactionsRequest,
         DescribeClientQuotas: DescribeClientQuotasRequest, AlterClientQuotas: AlterClientQuotasRequest,
-        DescribeQuorum: DescribeQuorumRequest, UpdateFeatures: UpdateFeaturesRequest, UnregisterBroker: UnregisterBrokerRequest, AddRaftVoter: AddRaftVoterRequest, RemoveRaftVoter: RemoveRaftVoterRequest,
-        ElectLeaders: ElectLeadersRequest, AlterPartitionReassignments: AlterPartitionReassignmentsRequest, ListPartitionReassignments: ListPartitionReassignmentsRequest,
-        DescribeLogDirs: DescribeLogDirsRequest, AlterConfigs: AlterConfigsRequest, ListConfigResources: ListConfigResourcesRequest,
+        DescribeQuorum: DescribeQuorumRequest, UpdateFeatures: UpdateFeaturesRequest,
+        UnregisterBroker: UnregisterBrokerRequest, AddRaftVoter: AddRaftVoterRequest,
+        RemoveRaftVoter: RemoveRaftVoterRequest, ElectLeaders: ElectLeadersRequest,
+        AlterPartitionReassignments: AlterPartitionReassignmentsRequest,
+        ListPartitionReassignments: ListPartitionReassignmentsRequest, DescribeLogDirs: DescribeLogDirsRequest,
+        AlterConfigs: AlterConfigsRequest, ListConfigResources: ListConfigResourcesRequest,
         OffsetDelete: OffsetDeleteRequest,
         Produce: ProduceRequest, Fetch: FetchRequest, ListOffsets: ListOffsetsRequest, Metadata: MetadataRequest,
         OffsetCommit: OffsetCommitRequest, OffsetFetch: OffsetFetchRequest, FindCoordinator: FindCoordinatorRequest,
@@ -263,8 +269,9 @@ fn every_cut_is_refused() {
 /// Memory that the codec may ask for: a few structures, and a multiple of the frame that covers the largest element
 /// (192 bytes) for the smallest one on the wire, counted again as the collections of tagged fields grow.
 fn memory_max(frame: usize) -> usize {
-    // An error of the codec carries a backtrace, some 7 KiB, where RUST_BACKTRACE asks for one.
-    8192 + 2 * frame * ELEMENT_BYTES_MAX
+    // An error of the codec carries a backtrace where somebody asks for them.
+    let backtrace = if Backtrace::capture().status() == BacktraceStatus::Captured { 16 << 10 } else { 0 };
+    4096 + backtrace + 2 * frame * ELEMENT_BYTES_MAX
 }
 
 #[test]
