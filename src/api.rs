@@ -13,6 +13,7 @@ mod api_versions;
 mod asker;
 mod brokers;
 mod call;
+mod config_changes;
 mod create_partitions;
 mod create_topics;
 mod delete_groups;

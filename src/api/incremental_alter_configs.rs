@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use kafka_protocol::messages::{
     IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+    incremental_alter_configs_request::AlterConfigsResource,
     incremental_alter_configs_response::AlterConfigsResourceResponse,
 };
 
@@ -11,6 +12,7 @@ use crate::{
     api::{
         Context, Outcome,
         call::{Call, throttled},
+        config_changes::{self, Resource},
     },
     base::ErrorCode,
     controller::asks::IncrementalAlterConfigs,
@@ -20,30 +22,21 @@ throttled!(IncrementalAlterConfigsResponse);
 
 pub(super) async fn handle(context: &Rc<Context>, call: Call<IncrementalAlterConfigsRequest>) -> Outcome {
     let (mut request, call) = call.take();
-    let resources = std::mem::take(&mut request.resources);
-    let mut names = Vec::with_capacity(resources.len());
-    let mut denied = Vec::new();
-    let refused = |(resource_type, name), error: ErrorCode| {
+    let resource = |asked: &AlterConfigsResource| (asked.resource_type, asked.resource_name.clone());
+    let (allowed, denied) = config_changes::sort(&call.asker, std::mem::take(&mut request.resources), resource);
+    let resources: Vec<_> = allowed.iter().map(resource).collect();
+    request.resources = allowed;
+    let refused = |((resource_type, name), error): (Resource, ErrorCode)| {
         AlterConfigsResourceResponse::default()
             .with_resource_type(resource_type)
             .with_resource_name(name)
             .with_error_code(error.code())
     };
-    for resource in resources {
-        let name = (resource.resource_type, resource.resource_name.clone());
-        match call.asker.configs_of(resource.resource_type, &resource.resource_name) {
-            Ok(()) => {
-                names.push(name);
-                request.resources.push(resource);
-            }
-            Err(error) => denied.push(refused(name, error)),
-        }
-    }
     let mut responses = match context.router.control(IncrementalAlterConfigs(request, context.router.broker_id())).await
     {
         Ok(answer) => answer.responses,
-        Err(error) => names.into_iter().map(|name| refused(name, error)).collect(),
+        Err(error) => resources.into_iter().map(|resource| refused((resource, error))).collect(),
     };
-    responses.append(&mut denied);
+    responses.extend(denied.into_iter().map(refused));
     call.reply(IncrementalAlterConfigsResponse::default().with_responses(responses))
 }
