@@ -61,6 +61,17 @@ impl Settings {
         };
         Self { config: loaded.config, log, group_bytes_max: 64 << 20, rewrite_bytes_max: 1 << 20 }
     }
+
+    /// The one broker of a simulated cluster, with nothing used yet.
+    pub fn broker(&self) -> Broker {
+        Broker {
+            id: BrokerId(1),
+            cluster_id: "simulated".into(),
+            group_memory: MachineMemory::new(self.group_bytes_max),
+            rewrite_memory: RewriteMemory::new(self.rewrite_bytes_max),
+            quota_use: Default::default(),
+        }
+    }
 }
 
 /// From a start to an end. Lives outside of the simulated machine.
@@ -124,15 +135,7 @@ impl Life {
     }
 
     async fn recover(self: Rc<Self>, io: &Io, settings: &Settings) -> Result<(), String> {
-        let group_memory = MachineMemory::new(settings.group_bytes_max);
-        let rewrite_memory = RewriteMemory::new(settings.rewrite_bytes_max);
-        let broker = Broker {
-            id: BrokerId(1),
-            cluster_id: "simulated".into(),
-            group_memory,
-            rewrite_memory,
-            quota_use: Default::default(),
-        };
+        let broker = settings.broker();
         let directory = Path::new(DIRECTORY);
         let (seeds, _) = recover(io, &broker, &settings.config, directory, &settings.log, self.cores)
             .await

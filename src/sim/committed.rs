@@ -12,9 +12,8 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
-    base::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionKey, TopicId},
+    base::{ErrorCode, LeaderEpoch, Offset, PartitionKey, TopicId},
     controller::asks::EnsureTopic,
-    coordinator::MachineMemory,
     io::{
         channel::{Notify, OneshotReceiver, oneshot},
         sim::{Faults, Simulation},
@@ -27,7 +26,7 @@ use crate::{
     },
     quorum::{Event, LocalFuture, Quorum, SingleVoter},
     replica::Acks,
-    shard::{Broker, OffsetsCall, ProducePart, RewriteMemory, Router, Started, recover, start_with},
+    shard::{OffsetsCall, ProducePart, Router, Started, recover, start_with},
     sim::broker::{DIRECTORY, NODE, Settings},
 };
 
@@ -159,17 +158,12 @@ impl Bed {
         let sim = Simulation::new(seed);
         let fatal: Rc<RefCell<Option<String>>> = Rc::default();
         let seeds = sim.block_on(NODE, 0, |io| async move {
-            let Settings { config, log, group_bytes_max, rewrite_bytes_max } = Settings::small();
-            let rewrite_memory = RewriteMemory::new(rewrite_bytes_max);
-            let group_memory = MachineMemory::new(group_bytes_max);
-            let broker = Broker {
-                id: BrokerId(1),
-                cluster_id: "simulated".into(),
-                group_memory,
-                rewrite_memory,
-                quota_use: Default::default(),
-            };
-            recover(&io, &broker, &config, Path::new(DIRECTORY), &log, CORES).await.expect("an empty directory").0
+            let settings = Settings::small();
+            let broker = settings.broker();
+            recover(&io, &broker, &settings.config, Path::new(DIRECTORY), &settings.log, CORES)
+                .await
+                .expect("an empty directory")
+                .0
         });
         let started = seeds.into_iter().enumerate().map(|(core, seed)| {
             let (quorum, fatal) = (quorum.clone(), Rc::clone(&fatal));
