@@ -276,6 +276,7 @@ impl Drop for Inner {
                 "a ring ends with operations under way: their memory is leaked"
             );
             std::mem::forget(std::mem::take(operations));
+            self.buffers.get_mut().leak();
         }
     }
 }

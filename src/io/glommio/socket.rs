@@ -38,7 +38,8 @@ pub(in crate::io) fn send_pieces<'a>(
         return Ok(0);
     }
     // glommio's sockets are blocking ones, so MSG_DONTWAIT is what keeps the core from being parked in here.
-    SockRef::from(stream).send_vectored_with_flags(&vectors[..count], libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+    let socket = SockRef::from(stream);
+    uninterrupted(|| socket.send_vectored_with_flags(&vectors[..count], libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL))
 }
 
 /// Receives at most `up_to` bytes behind what `into` holds and never waits. The memory need not be initialised, so a
@@ -49,10 +50,21 @@ pub(in crate::io) fn receive_into(stream: &impl AsRawFd, into: &mut Vec<u8>, up_
     let spare = into.spare_capacity_mut();
     let length = spare.len().min(up_to);
     assert!(length > 0, "asked to receive into no room: 0 would read as the end of the stream");
-    let received = SockRef::from(stream).recv_with_flags(&mut spare[..length], libc::MSG_DONTWAIT)?;
+    let socket = SockRef::from(stream);
+    let received = uninterrupted(|| socket.recv_with_flags(&mut spare[..length], libc::MSG_DONTWAIT))?;
     // SAFETY: the kernel has just initialised exactly `received` bytes behind the old length, within the capacity.
     unsafe { into.set_len(into.len() + received) };
     Ok(received)
+}
+
+/// The call's result once no signal has come in between.
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 /// A socket bound to `address` that does not listen yet: its port is known, but nobody can connect.

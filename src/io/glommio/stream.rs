@@ -77,7 +77,6 @@ impl Stream {
         let mut tcp = self.tcp.borrow_mut();
         loop {
             match socket::receive_into(&*tcp, into, up_to) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(poll_arrival(&mut tcp, context))?,
                 result => return Poll::Ready(result),
             }
@@ -94,17 +93,14 @@ impl Stream {
 
     pub(in crate::io) fn poll_send(&self, context: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<usize>> {
         let mut tcp = self.tcp.borrow_mut();
-        let sent = loop {
-            match socket::send_pieces(&*tcp, outbox.slices()) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // glommio tries once more and, if the buffer is still full, waits for the socket in its ring. It may
-                    // send a part: that counts.
-                    let first = outbox.slices().find(|piece| !piece.is_empty()).expect("the outbox is not empty");
-                    break ready!(Pin::new(&mut *tcp).poll_write(context, first))?;
-                }
-                result => break result?,
+        let sent = match socket::send_pieces(&*tcp, outbox.slices()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // glommio tries once more and, if the buffer is still full, waits for the socket in its ring. It may
+                // send a part: that counts.
+                let first = outbox.slices().find(|piece| !piece.is_empty()).expect("the outbox is not empty");
+                ready!(Pin::new(&mut *tcp).poll_write(context, first))?
             }
+            result => result?,
         };
         outbox.sent(sent)?;
         Poll::Ready(Ok(sent))

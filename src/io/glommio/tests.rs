@@ -219,6 +219,71 @@ fn a_dropped_write_lands_and_tasks_are_waited_for() {
     });
 }
 
+/// What a core that waits is woken by at once: a wait that ends by itself would make each of them last 100 ms.
+const WAKES: u32 = 40;
+const WAKES_TIME_MAX: Duration = Duration::from_millis(2500);
+
+#[test]
+fn another_thread_wakes_a_task_of_a_core_that_waits() {
+    let (asks, asked) = mpsc::channel::<std::task::Waker>();
+    let woken = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let wakes = woken.clone();
+    let thread = std::thread::spawn(move || {
+        for waker in asked {
+            // Long enough for the core to have looked, spun and gone to sleep.
+            std::thread::sleep(Duration::from_millis(2));
+            wakes.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            waker.wake();
+        }
+    });
+    let took = run(move |io| async move {
+        let began = io.clock.now();
+        for wake in 1..=WAKES {
+            let mut asked = false;
+            std::future::poll_fn(|context| {
+                if woken.load(std::sync::atomic::Ordering::SeqCst) >= wake {
+                    return std::task::Poll::Ready(());
+                }
+                if !std::mem::replace(&mut asked, true) {
+                    asks.send(context.waker().clone()).unwrap();
+                }
+                std::task::Poll::Pending
+            })
+            .await;
+        }
+        io.clock.now().since(began)
+    });
+    thread.join().unwrap();
+    assert!(took < WAKES_TIME_MAX, "{took:?}");
+}
+
+#[test]
+fn a_message_wakes_the_core_that_waits_for_it() {
+    let seeds = RefCell::new(mesh::<u32>(2).into_iter().map(Some).collect::<Vec<_>>());
+    let executors = start(&[None, None], IO_MEMORY, DOOR, |core| {
+        let seed = seeds.borrow_mut()[core].take().unwrap();
+        move |io: Io| async move {
+            let mesh = seed.open(&io);
+            let began = io.clock.now();
+            for wake in 0..WAKES {
+                if core == 0 {
+                    // Long enough for the other to have gone to sleep.
+                    io.clock.sleep(Duration::from_millis(2)).await;
+                    mesh.send(1, wake).await;
+                    assert_eq!(mesh.recv().await, wake);
+                } else {
+                    let message = mesh.recv().await;
+                    mesh.send(0, message).await;
+                }
+            }
+            io.clock.now().since(began)
+        }
+    });
+    for took in executors.unwrap().join() {
+        assert!(took.as_ref().is_ok_and(|took| *took < WAKES_TIME_MAX), "{took:?}");
+    }
+}
+
 /// What a core says when it has asked all it wanted to.
 const DONE: u64 = u64::MAX;
 

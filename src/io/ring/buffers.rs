@@ -90,6 +90,13 @@ impl Buffers {
     }
 }
 
+impl Buffers {
+    /// Frees none of them: the kernel may still fill one.
+    pub(super) fn leak(&mut self) {
+        mem::forget(mem::take(&mut self.memory));
+    }
+}
+
 impl Drop for Buffers {
     fn drop(&mut self) {
         // SAFETY: allocated with this layout; the ring is gone, so the kernel does not look any more.

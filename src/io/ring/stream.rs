@@ -159,14 +159,12 @@ impl Stream {
             return Poll::Ready(Ok(taken));
         }
         if socket.receiving.get().is_none() {
-            loop {
-                match socket::receive_into(&socket.stream, into, up_to) {
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    result => return Poll::Ready(result),
+            match socket::receive_into(&socket.stream, into, up_to) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    socket.receiving.set(Some(self.ring.start(Op::Readable(socket.clone()))));
                 }
+                result => return Poll::Ready(result),
             }
-            socket.receiving.set(Some(self.ring.start(Op::Readable(socket.clone()))));
         }
         wait(&socket.receiver, context);
         Poll::Pending
@@ -185,16 +183,13 @@ impl Stream {
             socket.sending.set(Some(self.ring.start(Op::Send(socket.clone(), sending))));
             return Poll::Ready(Ok(bytes));
         }
-        let sent = loop {
-            match socket::send_pieces(&socket.stream, outbox.slices()) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    socket.sending.set(Some(self.ring.start(Op::Writable(socket.clone()))));
-                    wait(&socket.sender, context);
-                    return Poll::Pending;
-                }
-                result => break result?,
+        let sent = match socket::send_pieces(&socket.stream, outbox.slices()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                socket.sending.set(Some(self.ring.start(Op::Writable(socket.clone()))));
+                wait(&socket.sender, context);
+                return Poll::Pending;
             }
+            result => result?,
         };
         outbox.sent(sent)?;
         Poll::Ready(Ok(sent))
