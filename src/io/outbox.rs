@@ -61,6 +61,12 @@ impl Outbox {
         self.pieces.iter().map(Slice::held_share).sum()
     }
 
+    /// Whether all of it fits one system call and is not longer than that.
+    #[cfg_attr(not(feature = "glommio"), allow(dead_code))]
+    pub(super) fn is_within(&self, bytes: usize) -> bool {
+        self.unsent_bytes <= bytes && self.pieces.len() <= PIECES_AT_ONCE_MAX
+    }
+
     /// Hands all of it over: the pieces, and how much of the first has been sent. Gives the number of unsent bytes.
     #[cfg_attr(not(feature = "glommio"), allow(dead_code))]
     pub(super) fn hand_over(&mut self, pieces: &mut VecDeque<Slice>, sent_of_first: &mut usize) -> usize {

@@ -176,7 +176,7 @@ impl Stream {
     pub(in crate::io) fn poll_send(&self, context: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<usize>> {
         ready!(self.poll_sent(context))?;
         let socket = &self.socket;
-        if outbox.unsent_bytes() <= WITH_THE_TURN_BYTES_MAX {
+        if outbox.is_within(WITH_THE_TURN_BYTES_MAX) {
             let mut sending = socket.spare.borrow_mut().take().unwrap_or_default();
             let bytes = outbox.hand_over(&mut sending.pieces, &mut sending.skip);
             sending.left = bytes;
