@@ -4,7 +4,8 @@
 compare-kafka.sh and figures.sh do not have.
 
     benches/requests.py [--rounds N] [--seconds N] [--only small,tail,touch] [--modes flush,write] [--connections 1,16,64]
-        (default: 3 rounds of 2 s a cell, some 8 minutes)
+                        [--override KEY=VALUE of Ringtail ...]
+        (default: 3 rounds of 2 s a cell, some 9 minutes)
 
 One record a request (1 KiB; 100 bytes on 64 connections), one request in flight on each connection, acks=all, closed loop; every
 connection writes to all partitions in turn. Medians of the rounds, whose order alternates. Prints a Markdown table and leaves it
@@ -43,6 +44,11 @@ BROKERS = ("bare", "ringtail, 1 core", "ringtail", "kafka")
 PARTS = ("small", "tail", "touch")
 MODES = ("flush", "write")
 PARTITIONS = 10_000
+# The generator's word for having been late, and how often it may have been.
+LATE = 2
+TRIES = 3
+# Given to every Ringtail, from the command line.
+OVERRIDES = []
 FIRST_TOUCH_RATE = 1_000
 # The share of Ringtail's memory that is kept for readers is larger.
 TAIL_BYTES = "128MB"
@@ -69,7 +75,7 @@ class Broker:
         elif name == "kafka":
             command = [os.path.join(ROOT, "benches/kafka/start.sh"), str(port), str(free_port()), data, mode]
         else:
-            overrides = [f"listeners=PLAINTEXT://{self.address}", f"log.dirs={data}/data", f"durability={mode}"]
+            overrides = [f"listeners=PLAINTEXT://{self.address}", f"log.dirs={data}/data", f"durability={mode}", *OVERRIDES]
             cores = ["--cores", "1"] if name.endswith("1 core") else []
             command = [RINGTAIL, "start", *cores, *(word for override in overrides for word in ("--override", override))]
         log = open(data + ".log", "w")
@@ -102,7 +108,7 @@ class Broker:
 
 
 def load(broker, *flags):
-    """A run of the load generator: its report, and the CPU seconds that the broker took meanwhile."""
+    """A run of the load generator: its report (None if the generator itself was late), and the CPU seconds that the broker took."""
     place = os.path.join(WORK, "run")
     command = [LOADGEN, "run", "-b", broker.address, "-q", "--json", "-o", place, *flags]
     # The generator goes before the brokers where the system allows it: its own lateness is nobody's latency.
@@ -111,7 +117,9 @@ def load(broker, *flags):
     before = broker.cpu_s()
     done = subprocess.run(command, capture_output=True, text=True)
     after = broker.cpu_s()
-    # 2 is a late generator, which a closed loop does not have.
+    # A closed loop has no schedule to be late for.
+    if done.returncode == LATE:
+        return None, after - before
     if done.returncode != 0:
         sys.exit(f"{broker.name}: {' '.join(command)} ended with {done.returncode}: {done.stderr}")
     with open(os.path.join(place, "report.json")) as report:
@@ -206,7 +214,16 @@ def tail_reads():
 
 
 def first_touch(partitions):
-    """p50 and p99 in µs at a fixed rate on a new broker, the first record of every partition included."""
+    """p50 and p99 in µs at a fixed rate on a new broker, the first record of every partition included. Measured again, up to three
+    times, while the generator is late; then there is no figure."""
+    for _ in range(TRIES):
+        found = first_touch_once(partitions)
+        if found is not None:
+            return found
+    return [None, None]
+
+
+def first_touch_once(partitions):
     broker = Broker("ringtail", "flush")
     report, _ = load(
         broker, "--mode", "produce", "--rate", str(FIRST_TOUCH_RATE), "--producers", "16", "--partitions", str(partitions),
@@ -215,6 +232,8 @@ def first_touch(partitions):
     )  # fmt: skip
     broker.stop()
     shutil.rmtree(broker.directory)
+    if report is None:
+        return None
     found = report["columns"]["latency"]["percentiles"]
     return [found[name]["ns"] / 1e3 for name in ("p50", "p99")]
 
@@ -264,8 +283,10 @@ def main():
     parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--only", type=words(PARTS), default=list(PARTS))
     parser.add_argument("--modes", type=words(MODES), default=list(MODES))
+    parser.add_argument("--override", action="append", default=[])
     parser.add_argument("--connections", type=words(CONNECTIONS), default=list(CONNECTIONS))
     options = parser.parse_args()
+    OVERRIDES.extend(options.override)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     shutil.rmtree(WORK, ignore_errors=True)
     os.makedirs(WORK)
