@@ -16,7 +16,6 @@ mod sys;
 mod tasks;
 mod whole_files;
 
-pub(in crate::io) use self::tasks::now;
 pub use self::{
     disk::{Disk, Filesystem},
     event_fd::EventFd,
@@ -25,6 +24,7 @@ pub use self::{
     stream::{BoundAddress, DetachedStream, Incoming, Stream},
     tasks::{Clock, Spawner},
 };
+pub(in crate::io) use self::{socket::addresses, tasks::now};
 
 // The same file twice: what is shown through one door is shown through the other.
 #[cfg(test)]

@@ -6,11 +6,11 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     task::{Context, Poll},
 };
 
-use super::{Io, Outbox, Received, forward, sim};
+use super::{Io, Outbox, Received, Spawner, forward, sim};
 
 /// What is received at once at most, in bytes; a large body has memory of its own.
 pub const RECEIVED_BYTES_MAX: usize = 16 * 1024;
@@ -50,6 +50,30 @@ macro_rules! forward_stream {
 }
 
 impl Stream {
+    /// Connects to the first address of a host that answers. Takes as long as the system lets it: bound it.
+    /// # Errors  `ConnectionRefused` if nobody listens there; `NotFound` if the name has no address; whatever else the system says.
+    pub async fn connect(io: &Io, host: &str, port: u16) -> io::Result<Self> {
+        let mut failed = io::ErrorKind::NotFound.into();
+        for address in addresses(io, host, port).await? {
+            match Self::connect_to(io, address).await {
+                Err(error) => failed = error,
+                connected => return connected,
+            }
+        }
+        Err(failed)
+    }
+
+    async fn connect_to(io: &Io, to: SocketAddr) -> io::Result<Self> {
+        match &io.spawner {
+            #[cfg(feature = "glommio")]
+            Spawner::Glommio(spawner) => match spawner.ring() {
+                Some(ring) => super::ring::Stream::connect(ring, to).await.map(Self::Ring),
+                None => super::glommio::Stream::connect(to).await.map(Self::Glommio),
+            },
+            Spawner::Sim(spawner) => spawner.connect(to).await.map(Self::Sim),
+        }
+    }
+
     /// Sends small pieces at once, asks a silent peer whether it is there, and bounds the kernel's memory.
     /// # Errors  The system's: the connection is of no use then.
     pub fn configure(&self, options: &StreamOptions) -> io::Result<()> {
@@ -124,6 +148,18 @@ impl Stream {
             Self::Ring(stream) => DetachedStream::Glommio(stream.detach().await?),
             Self::Sim(stream) => DetachedStream::Sim(stream.detach()),
         })
+    }
+}
+
+/// The addresses of a host, which may be one itself.
+async fn addresses(io: &Io, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    match &io.spawner {
+        #[cfg(feature = "glommio")]
+        Spawner::Glommio(_) => super::glommio::addresses(host, port).await,
+        Spawner::Sim(_) => Err(io::ErrorKind::NotFound.into()),
     }
 }
 

@@ -73,6 +73,7 @@ impl<T> QueueSender<T> {
 
     /// Waits for room, first come first served, then puts the item in.
     /// # Errors  The item, if the receiver is gone.
+    #[cfg(test)]
     pub async fn send(&self, item: T) -> Result<(), T> {
         let slot = self.state.room.acquire(1).await;
         if self.is_closed() {

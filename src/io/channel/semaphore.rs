@@ -34,7 +34,6 @@ impl Semaphore {
     }
 
     /// Takes `amount` at once, if it is free and nobody waits.
-    #[cfg(test)]
     #[must_use]
     pub fn try_acquire(&self, amount: usize) -> Option<Permit> {
         if !self.0.waiting.borrow().is_empty() || self.0.available.get() < amount {

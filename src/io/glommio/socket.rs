@@ -5,7 +5,7 @@
 
 use std::{
     io::{self, IoSlice},
-    net::{Shutdown, SocketAddr, TcpStream as StdStream},
+    net::{Shutdown, SocketAddr, TcpStream as StdStream, ToSocketAddrs},
     os::fd::{AsRawFd, FromRawFd, IntoRawFd},
     time::Duration,
 };
@@ -13,6 +13,7 @@ use std::{
 use ::glommio::net::{AcceptedTcpStream, TcpListener, TcpStream};
 use socket2::{Domain, SockRef, Socket, Type};
 
+use super::tasks::offload;
 use crate::io::{BYTES_AT_ONCE_MAX, PIECES_AT_ONCE_MAX};
 
 /// Sends the beginning of `pieces` in one call and never waits. Nothing is copied in user space.
@@ -91,6 +92,37 @@ pub(super) fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
 pub(super) fn adopt_listener(socket: Socket) -> TcpListener {
     // SAFETY: the descriptor is owned, and its ownership goes to the listener.
     unsafe { TcpListener::from_raw_fd(socket.into_raw_fd()) }
+}
+
+/// A socket that has begun to connect; when there is room to send, it has, or has failed ([`connected`] tells).
+/// # Errors  whatever the system says.
+pub(in crate::io) fn begin_connecting(to: SocketAddr) -> io::Result<StdStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        Ok(()) | Err(_) => Ok(socket.into()),
+    }
+}
+
+/// Whether a socket has connected. It is one that waits from then on, as accepted ones are.
+/// # Errors  `ConnectionRefused` if nobody listens there; whatever else the system says.
+pub(in crate::io) fn connected(stream: &StdStream) -> io::Result<()> {
+    if let Some(error) = stream.take_error()? {
+        return Err(error);
+    }
+    // A port of this machine that nobody listens on may be the one that the system has chosen for ourselves.
+    if stream.local_addr()? == stream.peer_addr()? {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    stream.set_nonblocking(false)
+}
+
+/// The addresses of a host. Asked on another thread: it may take seconds.
+/// # Errors  The system's: it knows none.
+pub(in crate::io) async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let host = host.to_owned();
+    offload(move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect)).await
 }
 
 /// Turns what glommio accepted into something that closes itself when it is lost on the way to another core.

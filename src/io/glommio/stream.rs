@@ -33,6 +33,13 @@ pub struct Stream {
 }
 
 impl Stream {
+    pub(in crate::io) async fn connect(to: SocketAddr) -> io::Result<Self> {
+        let tcp = TcpStream::connect(to).await.map_err(io::Error::from)?;
+        let stream = socket::duplicate(&tcp)?;
+        socket::connected(&stream)?;
+        Ok(DetachedStream::with(stream, None).attach())
+    }
+
     pub(in crate::io) fn configure(&self, options: &StreamOptions) -> io::Result<()> {
         let tcp = self.tcp.borrow();
         tcp.set_nodelay(true).map_err(io::Error::from)?;

@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     future::Future,
-    io::ErrorKind,
+    io::{ErrorKind, Read, Write},
     path::PathBuf,
     sync::mpsc,
     time::Duration,
@@ -13,7 +13,7 @@ use super::{
     super::{start::ExecutorError, *},
     DOOR,
 };
-use crate::io::{self as room, Io, Mesh, MeshSeed, OpenOptions, Slice, Tail, mesh, stream::conformance};
+use crate::io::{self as room, Io, Mesh, MeshSeed, OpenOptions, Slice, Stream, Tail, mesh, stream::conformance};
 
 /// Little enough for any limit of locked memory.
 const IO_MEMORY: usize = 64 * 1024;
@@ -417,4 +417,36 @@ fn sockets_do_what_every_stream_does() {
     with_connection(|_, here, there| conformance::a_receiver_that_rests_misses_nothing(here, there));
     with_connection(|_, here, there| conformance::both_directions_end_as_they_are_told(here, there));
     with_connection(conformance::a_detached_stream_goes_on);
+}
+
+#[test]
+fn connections_are_opened_to_who_listens_and_refused_elsewhere() {
+    use std::{future::poll_fn, net::TcpListener};
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+    let free = nobody.local_addr().unwrap().port();
+    drop(nobody);
+    run(move |io| async move {
+        for host in ["127.0.0.1", "localhost"] {
+            let here = Stream::connect(&io, host, port).await.unwrap();
+            let (mut there, _) = listener.accept().unwrap();
+            there.write_all(b"hello").unwrap();
+            let received = poll_fn(|context| here.poll_recv(context, 1)).await.unwrap();
+            assert_eq!(received.as_slice(), b"hello");
+            let mut outbox = room::Outbox::default();
+            outbox.push(vec![b"and back".to_vec().into()]);
+            while outbox.unsent_bytes() > 0 {
+                poll_fn(|context| here.poll_send(context, &mut outbox)).await.unwrap();
+            }
+            poll_fn(|context| here.poll_sent(context)).await.unwrap();
+            let mut back = [0; 8];
+            there.read_exact(&mut back).unwrap();
+            assert_eq!(&back, b"and back");
+        }
+        let refused = Stream::connect(&io, "127.0.0.1", free).await.err().unwrap();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        assert!(Stream::connect(&io, "no.such.host.invalid", port).await.is_err());
+    });
 }

@@ -4,7 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
     io,
-    net::TcpStream as StdStream,
+    net::{SocketAddr, TcpStream as StdStream},
     os::fd::{AsRawFd, OwnedFd, RawFd},
     rc::Rc,
     task::{Context, Poll, Waker, ready},
@@ -118,6 +118,15 @@ impl Stream {
             spare: RefCell::default(),
         };
         Self { ring: ring.clone(), socket: Rc::new(socket) }
+    }
+
+    pub(in crate::io) async fn connect(ring: &Ring, to: SocketAddr) -> io::Result<Self> {
+        let stream = Self::attach(ring, socket::begin_connecting(to)?, None);
+        let socket = &stream.socket;
+        socket.sending.set(Some(ring.start(Op::Writable(socket.clone()))));
+        poll_fn(|context| stream.poll_sent(context)).await?;
+        socket::connected(&socket.stream)?;
+        Ok(stream)
     }
 
     pub(in crate::io) fn configure(&self, options: &StreamOptions) -> io::Result<()> {

@@ -2,12 +2,17 @@
 
 use std::{
     future::Future,
+    io,
+    net::SocketAddr,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
 };
 
-use super::world::{Event, EventKey, World};
+use super::{
+    network,
+    world::{Event, EventKey, World},
+};
 use crate::{base::Timestamp, io::Instant};
 
 /// Wall-clock time at which every simulation begins, in milliseconds since the Unix epoch.
@@ -107,6 +112,10 @@ impl Spawner {
     pub(super) fn new(world: Rc<World>, node: usize, core: usize) -> Self {
         let generation = world.generation(node);
         Self { world, node, core, generation }
+    }
+
+    pub(in crate::io) async fn connect(&self, to: SocketAddr) -> io::Result<network::Stream> {
+        network::connect(self.world.clone(), self.node, to).await
     }
 
     pub(in crate::io) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
