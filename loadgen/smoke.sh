@@ -24,7 +24,8 @@ for _ in $(seq 50); do
   port=$((20000 + RANDOM % 10000))
   (echo >"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
 done
-"$ringtail" start --override "listeners=PLAINTEXT://127.0.0.1:$port" --override "log.dirs=$work/data" >"$work/log" 2>&1 &
+"$ringtail" start --override "listeners=PLAINTEXT://127.0.0.1:$port" --override "log.dirs=$work/data" \
+    ${RINGTAIL_TEST_RING:+--override "io.ring=$RINGTAIL_TEST_RING"} >"$work/log" 2>&1 &
 pid=$!
 for _ in $(seq 100); do
   (echo >"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break

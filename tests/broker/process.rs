@@ -64,6 +64,10 @@ pub fn command(directory: &Path, extra: &[&str]) -> Command {
     if !extra.contains(&"--cores") {
         command.args(["--cores", "2"]);
     }
+    // Which way to the kernel is tried: `own` or `glommio`; without it the broker's default.
+    if let Ok(ring) = std::env::var("RINGTAIL_TEST_RING") {
+        command.args(["--override", &format!("io.ring={ring}")]);
+    }
     command.args(extra);
     command.stdin(Stdio::null());
     command

@@ -78,7 +78,8 @@ own_broker=
 start_own() {
     local binary=$1 data=$2 log="$WORK/own-broker.log"
     shift 2
-    "$binary" start --override "log.dirs=$data" --override "listeners=PLAINTEXT://127.0.0.1:${OWN_PORT:-0}" "$@" >"$log" 2>&1 &
+    "$binary" start --override "log.dirs=$data" --override "listeners=PLAINTEXT://127.0.0.1:${OWN_PORT:-0}" \
+        ${RINGTAIL_TEST_RING:+--override "io.ring=$RINGTAIL_TEST_RING"} "$@" >"$log" 2>&1 &
     own_broker=$!
     trap 'if [ -n "$own_broker" ]; then kill -9 "$own_broker" 2>/dev/null; fi' EXIT
     BOOTSTRAP=

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Starts the release build on a free port and runs every script of this folder against it; or, with an address, runs
 # them against that broker. Each must pass alone; what cannot run here says why and is counted as skipped.
+# RINGTAIL_TEST_RING=own|glommio chooses the brokers' way to the kernel, here and in tests/broker.
 cd "$(dirname "$0")"
 ROOT="$(cd ../.. && pwd)"
 WORK="$ROOT/target/interop"
@@ -11,7 +12,7 @@ if [ $# -gt 0 ]; then
 else
     rm -rf "$WORK/data"
     "$ROOT/target/release/ringtail" start --override "log.dirs=$WORK/data" --override listeners=PLAINTEXT://127.0.0.1:0 \
-        >"$WORK/broker.log" 2>&1 &
+        ${RINGTAIL_TEST_RING:+--override "io.ring=$RINGTAIL_TEST_RING"} >"$WORK/broker.log" 2>&1 &
     broker=$!
     trap '[ -n "$broker" ] && kill "$broker" 2>/dev/null' EXIT
     for _ in $(seq 100); do
