@@ -30,7 +30,7 @@ pub use self::{
     file_write::{DirectoryMark, FileLeft, FileWrite, Left, PieceWrite},
     memory::{ALIGNMENT, Buffer, Pinned, SharedBuffer, Slice, Tail, align_up},
     mesh::{Mesh, MeshSeed, mesh, mesh_bytes},
-    outbox::{BYTES_AT_ONCE_MAX, Outbox, PIECES_AT_ONCE_MAX},
+    outbox::{BYTES_AT_ONCE_MAX, OnTheWay, Outbox, PIECES_AT_ONCE_MAX},
     rand::Rand,
     received::Received,
     spawner::{Spawner, StoppableTask},

@@ -1,6 +1,13 @@
 //! The bytes that one connection has still to send: pieces as their owners left them, in order.
 
-use std::{collections::VecDeque, io};
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use super::Slice;
 
@@ -100,6 +107,30 @@ impl Outbox {
         }
         self.sent_of_first = left;
         Ok(())
+    }
+}
+
+/// Memory of one core's replies' own that is on its way into the kernel, for any core to look at. It is no longer in an
+/// [`Outbox`], and stays for as long as a client does not read.
+#[derive(Clone, Debug, Default)]
+pub struct OnTheWay(Arc<AtomicUsize>);
+
+impl OnTheWay {
+    /// In bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    // Its core alone changes it, so no more is needed than a load and a store.
+    #[cfg_attr(not(feature = "glommio"), allow(dead_code))]
+    pub(super) fn more(&self, bytes: usize) {
+        self.0.store(self.bytes() + bytes, Ordering::Relaxed);
+    }
+
+    #[cfg_attr(not(feature = "glommio"), allow(dead_code))]
+    pub(super) fn less(&self, bytes: usize) {
+        self.0.store(self.bytes() - bytes, Ordering::Relaxed);
     }
 }
 

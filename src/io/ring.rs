@@ -14,10 +14,13 @@ mod kernel;
 mod op;
 mod pool;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
     future::{Future, poll_fn},
     io,
     os::fd::{FromRawFd, OwnedFd},
@@ -45,10 +48,13 @@ use self::{
     op::{More, Op},
     timers::{Sleep, Timers},
 };
-use super::Instant;
+use super::{Instant, OnTheWay};
 
 /// The key of operations whose end nobody waits for.
 const NOBODYS: u64 = u64::MAX;
+
+/// What a receive has for a key while its connection waits for a buffer: no operation has it.
+const STARVES: u64 = u64::MAX - 1;
 
 /// A ring that ends has so long to get back what the kernel still has.
 const END_STEP: Duration = Duration::from_millis(10);
@@ -68,6 +74,11 @@ struct Inner {
     timers: Timers,
     /// Tasks that let others, and the kernel, go first.
     yielding: RefCell<Vec<Waker>>,
+    /// Connections for whose bytes there was no buffer, in their order: each turn has as many of them ask again as find one,
+    /// so that a crowd costs each of its members one attempt in vain and not one a turn.
+    starving: RefCell<VecDeque<Rc<stream::Socket>>>,
+    /// Memory of replies' own that the kernel has not taken yet.
+    on_the_way: OnTheWay,
     /// What else is looked at in every turn: it wakes its tasks if there is something for them, and says whether there is.
     watched: RefCell<Vec<Box<dyn Fn() -> bool>>>,
     /// Polls of this core's tasks.
@@ -89,6 +100,8 @@ impl Ring {
             bell: Bell::new(),
             timers: Timers::default(),
             yielding: RefCell::default(),
+            starving: RefCell::default(),
+            on_the_way: OnTheWay::default(),
             watched: RefCell::default(),
             polls: Cell::new(0),
             ended: Cell::new(false),
@@ -145,9 +158,15 @@ impl Ring {
         .await
     }
 
-    /// Lets the driver, and with it the core, go.
+    /// What replies hold that have been handed to the kernel and not been taken by it.
+    pub(super) fn on_the_way(&self) -> &OnTheWay {
+        &self.0.on_the_way
+    }
+
+    /// Lets the driver, and with it the core, go. Nothing is under way behind this.
     pub(super) fn end(&self) {
         self.0.ended.set(true);
+        self.0.finish();
     }
 
     /// Begins an operation. Its key, for [`cancel`](Self::cancel).
@@ -170,6 +189,15 @@ impl Ring {
         unsafe { self.0.kernel.borrow_mut().push(&entry) };
     }
 
+    /// Looks at what a send has still to send.
+    fn look_at_sending<T>(&self, key: u64, look: impl FnOnce(&op::Sending) -> T) -> Option<T> {
+        let operations = self.0.operations.borrow();
+        match operations.get(usize::try_from(key).ok()?) {
+            Some(Op::Send(_, sending)) => Some(look(sending)),
+            Some(_) | None => None,
+        }
+    }
+
     /// The one call of a turn; with `wait`, waits so long for something to happen. How much has completed.
     fn turn(&self, wait: Option<Duration>) -> usize {
         let mut completions = self.0.completions.take();
@@ -181,7 +209,18 @@ impl Ring {
         let count = completions.len();
         completions.drain(..).for_each(|completion| self.complete(completion));
         self.0.completions.replace(completions);
+        self.feed_the_starving();
         count
+    }
+
+    /// All buffers are back here: so many connections that found none may ask again. Those that do so now are ahead of
+    /// whoever comes.
+    fn feed_the_starving(&self) {
+        for _ in 0..buffers::COUNT {
+            let next = self.0.starving.borrow_mut().pop_front();
+            let Some(socket) = next else { break };
+            socket.may_receive();
+        }
     }
 
     fn complete(&self, Completion { key, result, flags }: Completion) {
@@ -198,20 +237,28 @@ impl Ring {
                     .map(|id| self.0.buffers.borrow_mut().take(id, usize::try_from(result).unwrap_or(0)));
                 match result {
                     0.. => socket.received(Ok(taken.unwrap_or_default()), more),
-                    _ if again || -result == libc::ENOBUFS || -result == libc::ECANCELED => socket.may_receive(),
+                    _ if -result == libc::ENOBUFS => {
+                        socket.starves();
+                        self.0.starving.borrow_mut().push_back(socket);
+                    }
+                    _ if again || -result == libc::ECANCELED => socket.may_receive(),
                     _ => socket.received(Err(error(result)), more),
                 }
             }
             // What there is, or is wrong, the next call on the socket will tell.
             Op::Readable(socket) => socket.may_receive(),
             Op::Writable(socket) => socket.may_send(),
-            Op::Send(socket, mut sending) => match usize::try_from(result) {
-                Ok(0) => socket.sent(sending, Some(io::ErrorKind::WriteZero.into())),
-                Ok(bytes) if sending.sent(bytes) => socket.sent(sending, None),
-                Ok(_) => self.send_on(socket, sending),
-                Err(_) if again => self.send_on(socket, sending),
-                Err(_) => socket.sent(sending, Some(error(result))),
-            },
+            Op::Send(socket, mut sending) => {
+                let failed = match usize::try_from(result) {
+                    Ok(0) => Some(io::ErrorKind::WriteZero.into()),
+                    Ok(bytes) if sending.sent(bytes) => None,
+                    Ok(_) => return self.send_on(socket, sending),
+                    Err(_) if again => return self.send_on(socket, sending),
+                    Err(_) => Some(error(result)),
+                };
+                self.0.on_the_way.less(sending.own_bytes);
+                socket.sent(sending, failed);
+            }
             Op::Accept(listener) => listener.accepted(match result {
                 // SAFETY: the kernel has just made this descriptor for us.
                 0.. => Ok(unsafe { OwnedFd::from_raw_fd(result) }),
@@ -250,34 +297,54 @@ fn error(result: i32) -> io::Error {
     io::Error::from_raw_os_error(-result)
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        // The kernel may still write to what operations own: they are ended first, or never freed.
-        let operations = self.operations.get_mut();
-        let (kernel, completions) = (self.kernel.get_mut(), self.completions.get_mut());
-        for (key, _) in operations.iter() {
-            let entry = opcode::AsyncCancel::new(key as u64).build().user_data(NOBODYS);
+impl Inner {
+    /// Ends what is under way and waits for its end: the kernel may write to what operations own, and some of them own what
+    /// owns the ring, so that neither would ever go.
+    fn finish(&self) {
+        let keys: Vec<u64> = self.operations.borrow().iter().map(|(key, _)| key as u64).collect();
+        for key in keys {
+            let entry = opcode::AsyncCancel::new(key).build().user_data(NOBODYS);
             // SAFETY: the entry points to nothing.
-            unsafe { kernel.push(&entry) };
+            unsafe { self.kernel.borrow_mut().push(&entry) };
         }
         for _ in 0..END_STEPS_MAX {
-            if operations.is_empty() {
+            if self.operations.borrow().is_empty() {
                 return;
             }
-            kernel.enter(Some(END_STEP));
-            kernel.reap(completions);
-            for completion in completions.drain(..).filter(|completion| completion.key != NOBODYS) {
-                drop(operations.try_remove(completion.key as usize));
+            let mut completions = Vec::new();
+            {
+                let mut kernel = self.kernel.borrow_mut();
+                kernel.enter(Some(END_STEP));
+                kernel.reap(&mut completions);
             }
+            completions.into_iter().for_each(|completion| self.forget(completion));
         }
+        let operations = self.operations.take();
         if !operations.is_empty() {
             tracing::debug!(
                 operations = operations.len(),
                 "a ring ends with operations under way: their memory is leaked"
             );
-            std::mem::forget(std::mem::take(operations));
-            self.buffers.get_mut().leak();
+            std::mem::forget(operations);
+            self.buffers.borrow_mut().leak();
         }
+    }
+
+    /// Takes an operation out whose outcome nobody wants any more.
+    fn forget(&self, Completion { key, result, .. }: Completion) {
+        let operation = usize::try_from(key).ok().and_then(|key| self.operations.borrow_mut().try_remove(key));
+        if let Some(Op::Accept(_) | Op::Open(_)) = &operation
+            && result >= 0
+        {
+            // SAFETY: the kernel has just made this descriptor for us.
+            drop(unsafe { OwnedFd::from_raw_fd(result) });
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 

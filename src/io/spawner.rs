@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    OnTheWay,
     channel::{Notify, OneshotReceiver, oneshot},
     either, forward, sim,
 };
@@ -34,6 +35,16 @@ impl Spawner {
             Self::Glommio(spawner) => spawner.ring(),
             Self::Sim(_) => None,
         }
+    }
+
+    /// What replies of this core hold that are on their way into the kernel; none is, where they go at once.
+    #[must_use]
+    pub fn on_the_way(&self) -> OnTheWay {
+        #[cfg(feature = "glommio")]
+        if let Some(ring) = self.ring() {
+            return ring.on_the_way().clone();
+        }
+        OnTheWay::default()
     }
 
     /// Starts a task whose value can be waited for. Dropping the handle leaves the task running.

@@ -126,6 +126,30 @@ impl Stream {
         }
     }
 
+    /// Bytes that were sent and are on their way only: see [`poll_sent`](Self::poll_sent).
+    #[must_use]
+    pub fn unsent_bytes(&self) -> usize {
+        match self {
+            #[cfg(feature = "glommio")]
+            Self::Ring(stream) => stream.unsent_bytes(),
+            #[cfg(feature = "glommio")]
+            Self::Glommio(_) => 0,
+            Self::Sim(_) => 0,
+        }
+    }
+
+    /// What would be free if they were not, in bytes; of memory that others hold as well, a share.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            #[cfg(feature = "glommio")]
+            Self::Ring(stream) => stream.held_bytes(),
+            #[cfg(feature = "glommio")]
+            Self::Glommio(_) => 0,
+            Self::Sim(_) => 0,
+        }
+    }
+
     /// Receives nothing more: the receiver sees the end of the stream, what is to be sent still goes out.
     pub fn end_receiving(&self) {
         forward_stream!(self, stream => stream.end_receiving());
@@ -265,7 +289,7 @@ impl Incoming {
 /// What every backend's streams do, shown on the two ends of a connection that live on one core.
 #[cfg(test)]
 pub(super) mod conformance {
-    use std::future::poll_fn;
+    use std::{future::poll_fn, time::Duration};
 
     use futures_lite::future::poll_once;
 
@@ -363,6 +387,52 @@ pub(super) mod conformance {
         .await;
         rest.expect("sent");
         assert!(begun > 0 && [first.as_slice(), &received.expect("received")].concat() == sent);
+    }
+
+    /// What the kernel has not taken is told, wherever it lies, until it is: a small reply may be out of the outbox.
+    pub async fn what_is_not_taken_is_told(io: Io, here: Stream, there: Stream) {
+        const PIECE_BYTES: usize = 4000;
+        let small = StreamOptions { send_buffer_bytes: Some(4096), receive_buffer_bytes: Some(4096) };
+        here.configure(&small).expect("a connection");
+        there.configure(&small).expect("a connection");
+        let on_the_way = io.spawner.on_the_way();
+        let told = |unsent: &Outbox| {
+            assert_eq!((here.unsent_bytes() > 0, here.held_bytes()), (on_the_way.bytes() > 0, on_the_way.bytes()));
+            unsent.own_bytes() + on_the_way.bytes()
+        };
+        let mut unsent = Outbox::default();
+        let mut begun = 0;
+        // Until the buffers in between are full.
+        loop {
+            unsent.push(vec![bytes(PIECE_BYTES).into()]);
+            begun += PIECE_BYTES;
+            let taken = async {
+                send_all(&here, &mut unsent).await.expect("sent");
+                poll_fn(|context| here.poll_sent(context)).await.expect("sent");
+                true
+            };
+            let late = async {
+                io.clock.sleep(Duration::from_millis(100)).await;
+                false
+            };
+            if !futures_lite::future::or(taken, late).await {
+                break;
+            }
+            assert_eq!(told(&unsent), 0);
+        }
+        assert_eq!(told(&unsent), PIECE_BYTES);
+        let rest = async {
+            send_all(&here, &mut unsent).await.expect("sent");
+            poll_fn(|context| here.poll_sent(context)).await.expect("sent");
+        };
+        let receive = async {
+            let mut received = 0;
+            while received < begun {
+                received += receive(&there).await.expect("more").len();
+            }
+        };
+        futures_lite::future::zip(rest, receive).await;
+        assert_eq!(told(&unsent), 0);
     }
 
     /// A receiver that rests is woken by what comes; what it has had before stays.

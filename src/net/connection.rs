@@ -251,12 +251,17 @@ impl Connection {
 
     /// Whether requests are in flight or replies unsent.
     pub(super) fn is_busy(&self) -> bool {
-        self.open_requests.get() > 0 || self.progress.unsent.get() > 0
+        self.open_requests.get() > 0 || self.unsent_bytes() > 0
+    }
+
+    /// Bytes of replies that the kernel has not taken.
+    pub(super) fn unsent_bytes(&self) -> usize {
+        self.progress.unsent.get() + self.stream.unsent_bytes()
     }
 
     /// What its unsent replies keep from others, in bytes. Looks at every piece.
     pub(super) fn held_bytes(&self) -> usize {
-        self.outbox.borrow().held_bytes()
+        self.outbox.borrow().held_bytes() + self.stream.held_bytes()
     }
 
     /// Nothing has come for long: it is waited for without a buffer.

@@ -119,6 +119,7 @@ impl<S: Service> NetCore<S> {
     #[must_use]
     pub fn new(service: S, settings: NetSettings, io: &Io, send: impl Fn(Accepted) + 'static) -> Rc<Self> {
         let memory = RequestMemory::new(settings.small_request_bytes, settings.large_requests.clone());
+        settings.replies.count_on_the_way(settings.core, io.spawner.on_the_way());
         Rc::new(Self {
             service,
             settings,
@@ -284,7 +285,7 @@ impl<S: Service> NetCore<S> {
         let replies = &self.settings.replies;
         let mut holders: Vec<(usize, &Connection)> = if replies.is_tight() {
             let unread = connections.values().map(|watched| &*watched.connection);
-            unread.filter(|it| it.progress.unsent.get() > 0).map(|it| (it.held_bytes(), it)).collect()
+            unread.filter(|it| it.unsent_bytes() > 0).map(|it| (it.held_bytes(), it)).collect()
         } else {
             Vec::new()
         };

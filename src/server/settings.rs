@@ -36,7 +36,8 @@ const CONNECTION_SIXTEENTHS: u64 = 2;
 
 /// The program itself and what an idle broker holds.
 const BASE_BYTES: u64 = 12 << 20;
-/// An idle executor: rings, registered buffers, a journal's blocks, stacks.
+/// An idle executor: rings, registered buffers, a journal's blocks, stacks; and what its own ring receives into, where it has one, for
+/// which there is less that is registered.
 const EXECUTOR_BYTES: u64 = 5 << 19;
 
 /// What a connection is counted with: what an idle one takes, and half of the buffer that a busy one has as well.

@@ -9,7 +9,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use crate::io::Pinned;
+use crate::io::{OnTheWay, Pinned};
 
 /// The number of fetches that find room when nothing is left for longer answers.
 const CROWD: usize = 256;
@@ -24,17 +24,29 @@ pub struct ReplyMemory {
     /// Unsent replies with memory of their own: everything but records.
     own_bytes: AtomicUsize,
     /// Of each core, the records that only readers keep.
-    pinned: Box<[OfCore]>,
+    pinned: Box<[OfCore<Pinned>]>,
+    /// Of each core, unsent replies that the kernel has been given already.
+    on_the_way: Box<[OfCore<OnTheWay>]>,
     /// Taken by the sweepers, once a second each.
     holders: Mutex<Holders>,
 }
 
-#[derive(Default)]
-struct OfCore(OnceLock<Pinned>);
+/// Where a core says how much it has.
+struct OfCore<T>(OnceLock<T>);
 
-impl std::fmt::Debug for OfCore {
+impl<T> OfCore<T> {
+    fn all(cores: usize) -> Box<[Self]> {
+        (0..cores).map(|_| Self(OnceLock::new())).collect()
+    }
+
+    fn sum(all: &[Self], bytes: impl Fn(&T) -> usize) -> usize {
+        all.iter().filter_map(|core| core.0.get()).map(bytes).sum()
+    }
+}
+
+impl<T> std::fmt::Debug for OfCore<T> {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "{}", self.0.get().map_or(0, Pinned::bytes))
+        write!(out, "{}", self.0.get().is_some())
     }
 }
 
@@ -56,7 +68,8 @@ impl ReplyMemory {
             bytes_max,
             pressed_bytes,
             own_bytes: AtomicUsize::new(0),
-            pinned: (0..cores).map(|_| OfCore::default()).collect(),
+            pinned: OfCore::all(cores),
+            on_the_way: OfCore::all(cores),
             holders: Mutex::new(holders),
         })
     }
@@ -73,11 +86,17 @@ impl ReplyMemory {
         let _ = self.pinned[core].0.set(pinned);
     }
 
+    /// Counts what a core has given to the kernel from now on. Once a core.
+    pub fn count_on_the_way(&self, core: usize, on_the_way: OnTheWay) {
+        // As above.
+        let _ = self.on_the_way[core].0.set(on_the_way);
+    }
+
     /// Bytes that unread replies hold and nobody else.
     #[must_use]
     pub fn held(&self) -> usize {
-        let pinned = self.pinned.iter().filter_map(|core| core.0.get());
-        self.own_bytes.load(Ordering::Relaxed) + pinned.map(Pinned::bytes).sum::<usize>()
+        let of_cores = OfCore::sum(&self.pinned, Pinned::bytes) + OfCore::sum(&self.on_the_way, OnTheWay::bytes);
+        self.own_bytes.load(Ordering::Relaxed) + of_cores
     }
 
     /// How many bytes a fetch may read now: half of what is left, so that whoever comes next finds something as well. When

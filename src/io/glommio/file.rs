@@ -17,7 +17,7 @@ use ::glommio::io::{DmaBuffer, DmaFile, OpenOptions as DmaOptions, ReadResult};
 use super::{
     disk::{Disk, plain},
     sys,
-    tasks::offload,
+    tasks::{offload, offload_and_forget},
 };
 use crate::io::{ALIGNMENT, Buffer, OpenOptions, SharedBuffer, Slice, align_up, channel::oneshot, ring::Ring};
 
@@ -43,15 +43,31 @@ impl Kind {
     fn descriptor(&self) -> RawFd {
         match self {
             Self::Direct(file) => file.as_raw_fd(),
-            Self::InRing(file) => file.descriptor.as_raw_fd(),
+            Self::InRing(file) => file.raw_fd(),
             Self::Buffered(file) => file.as_raw_fd(),
         }
     }
 }
 
 struct FileInRing {
-    descriptor: OwnedFd,
+    /// There until it is closed.
+    descriptor: Option<OwnedFd>,
     ring: Ring,
+}
+
+impl FileInRing {
+    fn raw_fd(&self) -> RawFd {
+        self.descriptor.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    }
+}
+
+impl Drop for FileInRing {
+    fn drop(&mut self) {
+        // The last close of a file that has been removed takes as long as its file system needs: not on the core.
+        if let Some(descriptor) = self.descriptor.take() {
+            offload_and_forget(move || drop(descriptor));
+        }
+    }
 }
 
 /// An open file of one core.
@@ -225,7 +241,8 @@ impl File {
             Ok(Handle { kind: Kind::Direct(file), .. }) => file.close().await.map_err(plain),
             // A std file closes when dropped; other clones keep the file open.
             // May take long if the file has been removed.
-            Ok(Handle { kind: Kind::InRing(FileInRing { descriptor, .. }), .. }) => {
+            Ok(Handle { kind: Kind::InRing(mut file), .. }) => {
+                let descriptor = file.descriptor.take();
                 offload(move || drop(descriptor)).await;
                 Ok(())
             }
@@ -257,7 +274,7 @@ fn short_write(written: usize, expected: usize) -> io::Error {
 async fn open_in(ring: &Ring, path: &Path, create: bool, flags: i32) -> io::Result<Kind> {
     let create = if create { libc::O_CREAT } else { 0 };
     let file = ring.open(path, libc::O_RDWR | libc::O_DIRECT | create | flags).await?;
-    Ok(Kind::InRing(FileInRing { descriptor: file, ring: ring.clone() }))
+    Ok(Kind::InRing(FileInRing { descriptor: Some(file), ring: ring.clone() }))
 }
 
 fn open_buffered(path: &Path, options: OpenOptions) -> io::Result<fs::File> {

@@ -7,25 +7,37 @@ use std::{
     path::Path,
 };
 
-use super::{
-    start::{Door, RING_DEPTH},
-    sys,
-};
+use super::{start::Door, sys};
 use crate::io::ring;
 
 /// The kernel locks the I/O memory once for each of glommio's three rings.
 const RINGS: u64 = 3;
 
 /// Locked bytes that an executor needs besides its I/O memory. Since Linux 6.14 a ring counts by itself: 64 bytes for each
-/// submission, 16 for each of twice as many completions, 4 for each index, and a page in front.
-const RING_LOCKED_BYTES: u64 = RINGS * (RING_DEPTH as u64 * (64 + 2 * 16 + 4) + 4096);
+/// submission, 16 for each of twice as many completions, 4 for each index, and a page in front. Our own has the ring of its
+/// buffers as well.
+const fn rings_locked_bytes(door: Door) -> u64 {
+    RINGS * (door.glommio_depth() as u64 * (64 + 2 * 16 + 4) + 4096) + own_ring_locked_bytes(door)
+}
 
-/// The ring of our own: entries, indices, completions, the ring of its buffers, a page in front.
-const OWN_RING_LOCKED_BYTES: u64 = ring::ENTRIES as u64 * (64 + 4) + ring::COMPLETIONS as u64 * 16 + 2 * 4096;
+const fn own_ring_locked_bytes(door: Door) -> u64 {
+    match door {
+        Door::Ring => ring::ENTRIES as u64 * (64 + 4) + ring::COMPLETIONS as u64 * 16 + 2 * 4096,
+        Door::Glommio => 0,
+    }
+}
 
-/// Bounds of an executor's I/O memory: with less nothing is gained by registering it, with more nothing is gained either.
+/// The least I/O memory of an executor: with less nothing is gained by registering it.
 const IO_MEMORY_MIN: u64 = 64 * 1024;
-const IO_MEMORY_MAX: u64 = 2 * 1024 * 1024;
+
+/// The most of it: with more nothing is gained either. Our own ring does not use that it is registered, so there it is as
+/// much as the blocks of a journal take from it, which need not be asked for again and again then.
+const fn io_memory_max(door: Door) -> u64 {
+    match door {
+        Door::Ring => 512 * 1024,
+        Door::Glommio => 2 * 1024 * 1024,
+    }
+}
 
 /// glommio starts with no less than this limit.
 const MEMLOCK_MIN: u64 = 512 * 1024;
@@ -120,25 +132,29 @@ fn explain(error: &io::Error, setting: Option<&str>) -> Unusable {
 /// # Errors  If the limit is too low for so many.
 pub fn io_memory(cores: usize, door: Door) -> Result<usize, Unusable> {
     let limit = sys::raise_memlock().map_err(|error| Unusable::Other(error.to_string()))?;
-    let own_rings = if door == Door::Ring { OWN_RING_LOCKED_BYTES * cores as u64 } else { 0 };
-    io_memory_within(limit.map(|limit| limit.saturating_sub(own_rings)), may_lock_anything(), cores)
+    io_memory_within(limit, may_lock_anything(), cores, door)
 }
 
-fn io_memory_within(limit: Option<u64>, unlimited: bool, cores: usize) -> Result<usize, Unusable> {
-    let size = |bytes: u64| usize::try_from(bytes).expect("at most IO_MEMORY_MAX");
+fn io_memory_within(limit: Option<u64>, unlimited: bool, cores: usize, door: Door) -> Result<usize, Unusable> {
+    let size = |bytes: u64| usize::try_from(bytes).expect("at most a few MiB");
+    let may_be_locked = limit.unwrap_or(u64::MAX);
     let limit = match limit {
         // glommio looks at the limit even if the kernel would not.
         Some(limit) if limit < MEMLOCK_MIN => return Err(Unusable::Memlock { limit, cores_that_fit: 0 }),
-        Some(limit) if !unlimited => limit,
-        Some(_) | None => return Ok(size(IO_MEMORY_MAX)),
+        // The kernel takes its time to give back what the ring had that was made to see whether there is one.
+        Some(limit) if !unlimited => limit - own_ring_locked_bytes(door),
+        Some(_) | None => return Ok(size(io_memory_max(door))),
     };
     let each = limit / (cores.max(1) as u64);
-    let memory = each.saturating_sub(RING_LOCKED_BYTES) / RINGS / 4096 * 4096;
+    let memory = each.saturating_sub(rings_locked_bytes(door)) / RINGS / 4096 * 4096;
     if memory >= IO_MEMORY_MIN {
-        return Ok(size(memory.min(IO_MEMORY_MAX)));
+        return Ok(size(memory.min(io_memory_max(door))));
     }
-    let needed = RING_LOCKED_BYTES + RINGS * IO_MEMORY_MIN;
-    Err(Unusable::Memlock { limit, cores_that_fit: usize::try_from(limit / needed).unwrap_or(usize::MAX) })
+    let needed = rings_locked_bytes(door) + RINGS * IO_MEMORY_MIN;
+    Err(Unusable::Memlock {
+        limit: may_be_locked,
+        cores_that_fit: usize::try_from(limit / needed).unwrap_or(usize::MAX),
+    })
 }
 
 /// Whether this process has CAP_IPC_LOCK, to which the limit does not apply.
@@ -205,15 +221,18 @@ mod tests {
     #[test]
     fn io_memory_fits_what_may_be_locked() {
         let mib = 1024 * 1024;
-        assert_eq!(io_memory_within(None, false, 64), Ok(2 * 1024 * 1024));
-        assert_eq!(io_memory_within(Some(8 * mib), true, 64), Ok(2 * 1024 * 1024));
-        let two = io_memory_within(Some(8 * mib), false, 2).unwrap() as u64;
-        assert!(two * 3 * 2 + 2 * RING_LOCKED_BYTES <= 8 * mib && two > mib, "{two}");
-        assert_eq!(io_memory_within(Some(mib), false, 8), Err(Unusable::Memlock { limit: mib, cores_that_fit: 2 }));
-        let none = io_memory_within(Some(65536), false, 1).unwrap_err();
-        assert_eq!(none, Unusable::Memlock { limit: 65536, cores_that_fit: 0 });
-        assert!(!none.to_string().contains("--cores"));
-        // The figure that the message names does fit.
-        assert!(io_memory_within(Some(mib), false, 2).is_ok());
+        for (door, most, fit) in [(Door::Glommio, 2 * mib, 2), (Door::Ring, mib / 2, 3)] {
+            let within = |limit, unlimited, cores| io_memory_within(limit, unlimited, cores, door);
+            assert_eq!(within(None, false, 64), Ok(most as usize));
+            assert_eq!(within(Some(8 * mib), true, 64), Ok(most as usize));
+            let two = within(Some(4 * mib), false, 2).unwrap() as u64;
+            assert!(two * 3 * 2 + 2 * rings_locked_bytes(door) <= 4 * mib && two > mib / 3, "{two}");
+            assert_eq!(within(Some(mib), false, 8), Err(Unusable::Memlock { limit: mib, cores_that_fit: fit }));
+            let none = within(Some(65536), false, 1).unwrap_err();
+            assert_eq!(none, Unusable::Memlock { limit: 65536, cores_that_fit: 0 });
+            assert!(!none.to_string().contains("--cores"));
+            // The figure that the message names does fit.
+            assert!(within(Some(mib), false, fit).is_ok());
+        }
     }
 }

@@ -28,9 +28,6 @@ use crate::io::{
 /// Threads of each core for work that blocks. Not pinned, so that they do not take the core's CPU from it.
 const OFFLOAD_THREADS: usize = 2;
 
-/// Requests in a core's ring at once; more wait outside. Deep, because a full ring is one way into glommio's wrong park.
-pub(super) const RING_DEPTH: usize = 1024;
-
 /// How long an executor may take to start; it takes milliseconds.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -41,6 +38,17 @@ pub enum Door {
     Ring,
     /// Through glommio's rings, and system calls for what is received and sent.
     Glommio,
+}
+
+impl Door {
+    /// Requests in each of glommio's rings at once; more wait outside. Deep where all goes through them, because a full ring
+    /// is one way into glommio's wrong park.
+    pub(super) const fn glommio_depth(self) -> usize {
+        match self {
+            Self::Ring => 128,
+            Self::Glommio => 1024,
+        }
+    }
 }
 
 /// Why executors did not start, or how one ended.
@@ -160,7 +168,7 @@ where
         let started = LocalExecutorBuilder::new(cpu.map_or(Placement::Unbound, Placement::Fixed))
             .name("core")
             .io_memory(io_memory)
-            .ring_depth(RING_DEPTH)
+            .ring_depth(door.glommio_depth())
             .blocking_thread_pool_placement(PoolPlacement::Unbound(if pool.is_some() { 1 } else { OFFLOAD_THREADS }))
             .spawn(move || run(core, count, door, pool, body, ready, may_go));
         match started {

@@ -102,6 +102,16 @@ pub(super) async fn offload<T: Send + 'static>(work: impl FnOnce() -> T + Send +
     }
 }
 
+/// Work that nobody waits for. Done here and now where the core has no threads of its own.
+pub(super) fn offload_and_forget(work: impl FnOnce() + Send + 'static) {
+    // At the thread's end they may have gone before what is left to them.
+    let pool = POOL.try_with(|pool| pool.borrow().clone()).ok().flatten();
+    match pool {
+        Some(pool) => pool.give(work),
+        None => work(),
+    }
+}
+
 thread_local! {
     /// The threads of this core, if glommio's are not used.
     static POOL: RefCell<Option<Pool>> = const { RefCell::new(None) };

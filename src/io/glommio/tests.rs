@@ -416,6 +416,7 @@ fn sockets_do_what_every_stream_does() {
     with_connection(|_, here, there| conformance::who_does_not_read_makes_the_sender_wait(here, there));
     with_connection(|_, here, there| conformance::a_receiver_that_rests_misses_nothing(here, there));
     with_connection(|_, here, there| conformance::both_directions_end_as_they_are_told(here, there));
+    with_connection(conformance::what_is_not_taken_is_told);
     with_connection(conformance::a_detached_stream_goes_on);
 }
 

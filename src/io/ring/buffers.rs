@@ -21,7 +21,7 @@ use crate::{
 pub(super) const GROUP: u16 = 1;
 
 /// How many the kernel has at once; whoever finds none tries again when they are back.
-const COUNT: u16 = 64;
+pub(super) const COUNT: u16 = 64;
 
 /// What is not longer is copied out, so that the buffer, which the caches have, is used again at once, and so that little is
 /// kept alive by little.

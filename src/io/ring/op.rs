@@ -82,6 +82,8 @@ pub(super) struct Sending {
     /// How much of the first piece is not to be sent again.
     pub(super) skip: usize,
     pub(super) left: usize,
+    /// Bytes of the pieces that are not parts of a core's buffers.
+    pub(super) own_bytes: usize,
     vectors: Vec<libc::iovec>,
     header: Option<libc::msghdr>,
 }
@@ -109,6 +111,11 @@ impl Sending {
             msg_flags: 0,
         });
         opcode::SendMsg::new(Fd(descriptor), header).flags(flags as u32).build()
+    }
+
+    /// What would be free if the pieces were not there, in bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.pieces.iter().map(Slice::held_share).sum()
     }
 
     /// Takes out what the kernel has taken. Whether that was all.

@@ -44,11 +44,16 @@ impl Pool {
         Ok(Self(sender))
     }
 
+    /// Has some work done that nobody waits for.
+    pub(in crate::io) fn give(&self, work: impl FnOnce() + Send + 'static) {
+        assert!(self.0.send(Box::new(work)).is_ok(), "the threads wait for jobs");
+    }
+
     /// Runs some work on one of the threads. It is done whether or not it is waited for.
     pub(in crate::io) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let outcome = Arc::new(Mutex::new(Outcome { value: None, waiting: None }));
         let done = outcome.clone();
-        let job = Box::new(move || {
+        self.give(move || {
             let value = work();
             let waiting = {
                 let mut outcome = lock(&done);
@@ -57,7 +62,6 @@ impl Pool {
             };
             waiting.into_iter().for_each(Waker::wake);
         });
-        assert!(self.0.send(job).is_ok(), "the threads wait for jobs");
         poll_fn(move |context| {
             let mut outcome = lock(&outcome);
             if let Some(value) = outcome.value.take() {

@@ -13,8 +13,8 @@ use std::{
 use socket2::Socket as OpenSocket;
 
 use super::{
-    Ring,
-    op::{More, Op, Sending},
+    Ring, STARVES,
+    op::{self, More, Op, Sending},
 };
 use crate::{
     base::copied,
@@ -59,6 +59,12 @@ impl Socket {
     pub(super) fn may_receive(&self) {
         self.receiving.set(None);
         wake(&self.receiver);
+    }
+
+    /// There was no buffer for what has come: it is there, for the next receive.
+    pub(super) fn starves(&self) {
+        self.receiving.set(Some(STARVES));
+        self.more.set(More::Known);
     }
 
     /// A send has ended.
@@ -187,6 +193,8 @@ impl Stream {
         let socket = &self.socket;
         if outbox.is_within(WITH_THE_TURN_BYTES_MAX) {
             let mut sending = socket.spare.borrow_mut().take().unwrap_or_default();
+            sending.own_bytes = outbox.own_bytes();
+            self.ring.on_the_way().more(sending.own_bytes);
             let bytes = outbox.hand_over(&mut sending.pieces, &mut sending.skip);
             sending.left = bytes;
             socket.sending.set(Some(self.ring.start(Op::Send(socket.clone(), sending))));
@@ -214,6 +222,16 @@ impl Stream {
             Some(error) => Poll::Ready(Err(error)),
             None => Poll::Ready(Ok(())),
         }
+    }
+
+    pub(in crate::io) fn unsent_bytes(&self) -> usize {
+        let sending = self.socket.sending.get().and_then(|key| self.ring.look_at_sending(key, |sending| sending.left));
+        sending.unwrap_or(0)
+    }
+
+    pub(in crate::io) fn held_bytes(&self) -> usize {
+        let sending = self.socket.sending.get();
+        sending.and_then(|key| self.ring.look_at_sending(key, op::Sending::held_bytes)).unwrap_or(0)
     }
 
     pub(in crate::io) fn end_receiving(&self) {

@@ -488,6 +488,41 @@ fn when_the_memory_for_replies_is_used_up_the_largest_holder_goes_and_nobody_els
 }
 
 #[test]
+fn the_first_reply_that_is_not_read_counts_and_is_waited_for() {
+    let replies = ReplyMemory::new(1, 1 << 20, 1 << 20);
+    let settings = NetSettings { replies: replies.clone(), stream: small_send_buffer(), ..settings() };
+    let (busy, seen) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(0)));
+    let (told_busy, told_seen) = (busy.clone(), seen.clone());
+    let look = move |core: &NetCore<Echo>| {
+        told_busy.store(core.busy(), Ordering::SeqCst);
+        told_seen.fetch_add(1, Ordering::SeqCst);
+    };
+    with_echo(settings, look, move |connect| {
+        let mut client = connect();
+        let look = || {
+            // The second look from here on has begun behind this.
+            let before = seen.load(Ordering::SeqCst);
+            while seen.load(Ordering::SeqCst) < before + 2 {
+                thread::sleep(Duration::from_millis(1));
+            }
+            (busy.load(Ordering::SeqCst), replies.held())
+        };
+        // Until one of them finds the buffers in between full, and stays.
+        let body = [b'e'; 4000];
+        let unread = (1..5000_usize).find(|_| {
+            send(&mut client, &body);
+            (0..20).all(|_| look().0 == 1)
+        });
+        let unread = unread.expect("it is waited for");
+        assert!(look().1 >= 2000, "{} bytes are held", look().1);
+        for _ in 0..unread {
+            assert_eq!(receive(&mut client), body);
+        }
+        assert!((0..1000).any(|_| look() == (0, 0)), "all of it is read");
+    });
+}
+
+#[test]
 fn a_connection_that_was_quiet_for_long_is_served_as_before() {
     let sweeps = std::cell::Cell::new(0);
     let sweep = move |core: &NetCore<Echo>| {

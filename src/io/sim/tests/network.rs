@@ -40,10 +40,11 @@ fn simulated_connections_do_what_every_stream_does() {
         for network in [Network::default(), bad()] {
             let with = |body| with_connection(seed, network.clone(), body);
             type Body = fn(Io, Stream, Stream) -> std::pin::Pin<Box<dyn Future<Output = ()>>>;
-            let bodies: [Body; 4] = [
+            let bodies: [Body; 5] = [
                 |_, here, there| Box::pin(conformance::all_of_it_arrives(here, there)),
                 |_, here, there| Box::pin(conformance::a_receiver_that_rests_misses_nothing(here, there)),
                 |_, here, there| Box::pin(conformance::both_directions_end_as_they_are_told(here, there)),
+                |io, here, there| Box::pin(conformance::what_is_not_taken_is_told(io, here, there)),
                 |io, here, there| Box::pin(conformance::a_detached_stream_goes_on(io, here, there)),
             ];
             bodies.into_iter().for_each(with);
