@@ -263,6 +263,17 @@ impl Stream {
     }
 }
 
+#[cfg(test)]
+impl Stream {
+    pub(super) fn receive_for_test(&self) -> Op {
+        Op::Receive(self.socket.clone(), More::Unknown)
+    }
+
+    pub(super) fn starves_for_test(&self) -> bool {
+        self.socket.receiving.get() == Some(STARVES)
+    }
+}
+
 impl Drop for Stream {
     fn drop(&mut self) {
         for operation in [self.socket.receiving.get(), self.socket.sending.get()].into_iter().flatten() {

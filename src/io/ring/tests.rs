@@ -12,7 +12,7 @@ use std::{
 
 use futures_lite::future::{poll_fn, poll_once};
 
-use super::{Bell, COMPLETIONS, stream};
+use super::{Bell, COMPLETIONS, buffers, kernel::Completion, stream};
 use crate::io::{
     BoundAddress, Io, OpenOptions, RECEIVED_BYTES_MAX,
     glommio::{self, Door},
@@ -69,6 +69,35 @@ fn a_crowd_is_served_with_few_buffers_and_few_attempts() {
     assert!(polls < 4 * CROWD as u64, "{polls} polls for {CROWD} connections");
 }
 
+/// Where a kernel completes them all in one turn, most of a crowd find no buffer.
+#[test]
+fn those_who_find_no_buffer_ask_again_in_their_order_and_no_more_at_a_time_than_find_one() {
+    run(|io| async move {
+        let ring = io.spawner.ring().unwrap().clone();
+        let (mut peers, mut streams) = (Vec::new(), Vec::new());
+        for _ in 0..2 * buffers::COUNT {
+            let (here, there) = UnixStream::pair().unwrap();
+            streams.push(stream::Stream::attach(&ring, StdStream::from(OwnedFd::from(here)), None));
+            peers.push(there);
+        }
+        for stream in &streams {
+            // As if the kernel had had it and said so.
+            let key = ring.0.operations.borrow_mut().insert(stream.receive_for_test());
+            ring.complete(Completion { key: key as u64, result: -libc::ENOBUFS, flags: 0 });
+        }
+        let asking = || streams.iter().take_while(|stream| !stream.starves_for_test()).count();
+        assert_eq!((asking(), ring.0.starving.borrow().len()), (0, 2 * usize::from(buffers::COUNT)));
+        ring.feed_the_starving();
+        assert_eq!(asking(), usize::from(buffers::COUNT));
+        ring.feed_the_starving();
+        assert_eq!(asking(), streams.len());
+        // One that went on to wait gets what comes.
+        peers[0].write_all(b"here").unwrap();
+        let received = poll_fn(|context| streams[0].poll_recv(context, RECEIVED_BYTES_MAX)).await.unwrap();
+        assert_eq!(received.as_slice(), b"here");
+    });
+}
+
 #[test]
 fn more_operations_than_have_room_all_end() {
     run(|io| async move {
@@ -100,7 +129,9 @@ fn what_is_under_way_at_the_end_goes_with_the_ring() {
     });
     client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let ended = client.read(&mut [0]);
-    assert!(ended.as_ref().is_ok_and(|read| *read == 0) || ended.is_err_and(|it| it.kind() == ErrorKind::ConnectionReset));
+    assert!(
+        ended.as_ref().is_ok_and(|read| *read == 0) || ended.is_err_and(|it| it.kind() == ErrorKind::ConnectionReset)
+    );
     assert_eq!(Arc::strong_count(&bell), 1, "the ring is kept by what it keeps");
     std::fs::remove_file(path).unwrap();
 }
