@@ -1,13 +1,14 @@
 //! A broker's settings as values, by subject. A subject is a file here: a struct and how it is read. A setting is a row of the
 //! table (`keys`), and a field and a line of its subject.
 
+mod cluster;
 mod groups;
 mod listeners;
 mod network;
 mod node;
 mod offsets;
 mod producers;
-mod quorum;
+mod replication;
 mod requests;
 mod storage;
 mod topics;
@@ -15,8 +16,9 @@ mod topics;
 use std::sync::Arc;
 
 use self::{
-    groups::GroupsConfig, listeners::ListenersConfig, network::NetworkConfig, node::NodeConfig, offsets::OffsetsConfig,
-    producers::ProducersConfig, requests::RequestsConfig, storage::StorageConfig, topics::TopicsConfig,
+    cluster::ClusterConfig, groups::GroupsConfig, listeners::ListenersConfig, network::NetworkConfig, node::NodeConfig,
+    offsets::OffsetsConfig, producers::ProducersConfig, replication::ReplicationConfig, requests::RequestsConfig,
+    storage::StorageConfig, topics::TopicsConfig,
 };
 use super::{
     layers::{Layers, Statics},
@@ -30,6 +32,8 @@ use super::{
 pub struct BrokerConfig {
     pub(crate) node: NodeConfig,
     pub(crate) listeners: ListenersConfig,
+    pub(crate) cluster: ClusterConfig,
+    pub(crate) replication: ReplicationConfig,
     pub(crate) storage: StorageConfig,
     pub(crate) network: NetworkConfig,
     pub(crate) requests: RequestsConfig,
@@ -41,6 +45,15 @@ pub struct BrokerConfig {
     pub(crate) statics: Arc<Statics>,
 }
 
+/// What stays as it is while the process runs.
+struct Fixed {
+    node: NodeConfig,
+    listeners: ListenersConfig,
+    cluster: ClusterConfig,
+    replication: ReplicationConfig,
+    storage: StorageConfig,
+}
+
 impl BrokerConfig {
     /// The settings that `statics` make.
     pub(super) fn of(statics: Statics, places: &Places) -> Result<Self, ConfigError> {
@@ -48,32 +61,37 @@ impl BrokerConfig {
         let layers = Layers::of(&statics);
         let values = Values::of_broker(&layers);
         let node = NodeConfig::read(&values, places)?;
-        let (listeners, controllers) = ListenersConfig::read(&values, places)?;
-        quorum::check(&values, places, node.id, &controllers)?;
+        let listeners = ListenersConfig::read(&values, places)?;
+        let cluster = ClusterConfig::read(&values, places, node.id, &listeners.controllers)?;
+        let replication = ReplicationConfig::read(&values, places)?;
         let storage = StorageConfig::read(&values, places)?;
-        Ok(Self::read(node, listeners, storage, statics.clone(), &layers))
+        Ok(Self::read(Fixed { node, listeners, cluster, replication, storage }, statics.clone(), &layers))
     }
 
     /// These settings under dynamic values; `layers` must be made of [`Self::statics`]. What cannot change while the
     /// broker runs stays as it is.
     #[must_use]
     pub fn with(&self, layers: &Layers<'_>) -> Self {
-        Self::read(self.node.clone(), self.listeners.clone(), self.storage.clone(), self.statics.clone(), layers)
+        let fixed = Fixed {
+            node: self.node.clone(),
+            listeners: self.listeners.clone(),
+            cluster: self.cluster.clone(),
+            replication: self.replication.clone(),
+            storage: self.storage.clone(),
+        };
+        Self::read(fixed, self.statics.clone(), layers)
     }
 
     /// The settings with everything read that may change and cannot be wrong. Not by assignment: the compiler warns of a
     /// field that nobody reads, and takes an assignment behind a reference for a read.
-    fn read(
-        node: NodeConfig,
-        listeners: ListenersConfig,
-        storage: StorageConfig,
-        statics: Arc<Statics>,
-        layers: &Layers<'_>,
-    ) -> Self {
+    fn read(fixed: Fixed, statics: Arc<Statics>, layers: &Layers<'_>) -> Self {
         let values = Values::of_broker(layers);
+        let Fixed { node, listeners, cluster, replication, storage } = fixed;
         Self {
             node,
             listeners,
+            cluster,
+            replication,
             storage,
             network: NetworkConfig::read(&values),
             requests: RequestsConfig::read(&values),
@@ -179,8 +197,24 @@ mod tests {
             error("inter.broker.listener.name=INTERNAL\n"),
             "f line 1: inter.broker.listener.name=INTERNAL: must be the name of an advertised listener"
         );
+        assert_eq!(
+            error("inter.broker.listener.name=PLAINTEXT\nsecurity.inter.broker.protocol=PLAINTEXT\n"),
+            "f line 1: inter.broker.listener.name=PLAINTEXT: only one of it and security.inter.broker.protocol can be set"
+        );
         assert_eq!(error("log.dirs=,\n"), "f line 1: log.dirs=,: must be a directory");
         assert_eq!(config("broker.id=7\n").map(|config| config.node.id), Ok(BrokerId(7)));
+    }
+
+    #[test]
+    fn brokers_use_one_of_the_advertised_listeners_among_themselves() {
+        let name = |lines: &str| {
+            let map = "listener.security.protocol.map=IN:PLAINTEXT,OUT:PLAINTEXT,PLAINTEXT:PLAINTEXT\n";
+            config(&format!("{map}{lines}")).expect("it starts").listeners.inter_broker
+        };
+        assert_eq!(name(""), "PLAINTEXT");
+        assert_eq!(name("listeners=IN://:1,PLAINTEXT://:2\n"), "PLAINTEXT");
+        assert_eq!(name("listeners=IN://:1,OUT://:2\n"), "IN");
+        assert_eq!(name("listeners=IN://:1,OUT://:2\ninter.broker.listener.name=out\n"), "OUT");
     }
 
     fn dynamic(pairs: &[(&str, &str)]) -> Statics {

@@ -365,10 +365,11 @@ mod tests {
     #[test]
     fn every_setting_in_use_makes_a_difference() {
         /// What these say is held against what there is; another value does not start.
-        const REFUSED: [&str; 5] = [
+        const REFUSED: [&str; 6] = [
             "process.roles",
             "listener.security.protocol.map",
             "inter.broker.listener.name",
+            "security.inter.broker.protocol",
             "controller.quorum.voters",
             "controller.quorum.bootstrap.servers",
         ];

@@ -87,13 +87,8 @@ pub(super) fn parse(text: &str, map: &[(String, SecurityProtocol)]) -> Result<Ve
 fn parse_one(text: &str, map: &[(String, SecurityProtocol)]) -> Result<Listener, String> {
     let malformed = || format!("{text} is not NAME://host:port");
     let (name, address) = text.split_once("://").ok_or_else(malformed)?;
-    let (host, port) = address.rsplit_once(':').ok_or_else(malformed)?;
-    let host = match host.strip_prefix('[') {
-        Some(bracketed) => bracketed.strip_suffix(']').ok_or_else(malformed)?,
-        None => host,
-    };
-    let known = |letter: char| letter.is_ascii_alphanumeric() || "-%._:".contains(letter);
-    if name.is_empty() || !host.chars().all(known) {
+    let (host, port) = self::address(address).ok_or_else(malformed)?;
+    if name.is_empty() {
         return Err(malformed());
     }
     let port = port.parse().map_err(|_| format!("{port} in {text} is no port (0 to 65535)"))?;
@@ -104,6 +99,17 @@ fn parse_one(text: &str, map: &[(String, SecurityProtocol)]) -> Result<Listener,
         .map(|(_, protocol)| *protocol)
         .ok_or_else(|| format!("{name} is not in listener.security.protocol.map"))?;
     Ok(Listener { name, host: host.to_owned(), port, protocol })
+}
+
+/// The host, without brackets and perhaps empty, and what stands where the port should, of `host:port`.
+pub(super) fn address(text: &str) -> Option<(&str, &str)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let host = match host.strip_prefix('[') {
+        Some(bracketed) => bracketed.strip_suffix(']')?,
+        None => host,
+    };
+    let known = |letter: char| letter.is_ascii_alphanumeric() || "-%._:".contains(letter);
+    host.chars().all(known).then_some((host, port))
 }
 
 /// Whether every listener has a name and a port of its own.

@@ -225,9 +225,6 @@ mod tests {
         assert!(!refused("authorizer.class.name=\n"));
         assert!(refused("listeners=SSL://:9092\n"));
         assert!(refused("listeners=IN://:9092\nlistener.security.protocol.map=IN:SASL_PLAINTEXT\n"));
-        assert!(refused("controller.quorum.voters=1@localhost:9093,2@other:9093\n"));
-        assert!(refused("controller.quorum.voters=2@other:9093\n"));
-        assert!(!refused("controller.quorum.voters=1@localhost:9093\n"));
         assert!(refused("controller.quorum.bootstrap.servers=a:1,b:1\n"));
         assert!(refused("log.dirs=/a,/b\n"));
         assert!(refused("process.roles=controller\n"));

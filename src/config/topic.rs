@@ -29,6 +29,9 @@ pub struct TopicConfig {
     pub(crate) timestamp_after_max_ms: i64,
     /// `min.insync.replicas`.
     pub(crate) min_insync_replicas: i32,
+    /// `unclean.leader.election.enable`.
+    #[allow(dead_code, reason = "the cluster is being put together: who reads it comes with it")]
+    pub(crate) unclean_leader_election: bool,
     /// `retention.ms`; none: for ever.
     pub(crate) retention_ms: Option<i64>,
     /// `retention.bytes`; none: without limit.
@@ -118,6 +121,7 @@ impl TopicConfig {
             timestamp_before_max_ms: values.long("message.timestamp.before.max.ms"),
             timestamp_after_max_ms: values.long("message.timestamp.after.max.ms"),
             min_insync_replicas: values.int("min.insync.replicas"),
+            unclean_leader_election: values.boolean("unclean.leader.election.enable"),
             retention_ms: Some(values.long("retention.ms")).filter(|ms| *ms >= 0),
             retention_bytes: values.limit("retention.bytes"),
             segment_bytes: values.count("segment.bytes"),
@@ -160,6 +164,7 @@ mod tests {
                 timestamp_before_max_ms: i64::MAX,
                 timestamp_after_max_ms: 3_600_000,
                 min_insync_replicas: 1,
+                unclean_leader_election: false,
                 retention_ms: Some(604_800_000),
                 retention_bytes: None,
                 segment_bytes: 1 << 30,

@@ -151,7 +151,12 @@ fn wrong_settings_are_named_with_key_and_value() {
             vec!["authorizer.class.name"],
         ),
         ("listeners=SSL://:9093\n", vec!["SSL"]),
-        ("controller.quorum.voters=1@a:1,2@b:1,3@c:1\n", vec!["controller.quorum.voters"]),
+        ("controller.quorum.voters=2@b:1,3@c:1\n", vec!["controller.quorum.voters", "node.id=1"]),
+        (
+            "listeners=PLAINTEXT://:0,CONTROLLER://:0\ncontroller.listener.names=CONTROLLER\n\
+             controller.quorum.voters=1@a:1,2@b:1\n",
+            vec!["controller.quorum.voters", "stands alone"],
+        ),
         ("log.dirs=/tmp/a,/tmp/b\n", vec!["log.dirs"]),
     ];
     for (text, words) in cases {

@@ -15,15 +15,20 @@ pub(crate) struct ListenersConfig {
     /// What clients are told, by listener name. An empty host is up to the caller: the machine's name; port 0 is the one
     /// that was bound.
     pub(crate) advertised: Vec<Listener>,
+    /// The controller's, which are never advertised. Nobody comes to those of a node that stands alone.
+    pub(crate) controllers: Vec<Listener>,
+    /// The name of the advertised listener that brokers use among themselves.
+    #[allow(dead_code, reason = "the cluster is being put together: who reads it comes with it")]
+    pub(crate) inter_broker: String,
 }
 
 impl ListenersConfig {
-    /// These, and the controller's listeners, which are not bound.
     /// # Errors  A listener that cannot be bound or found, or none.
-    pub(super) fn read(values: &Values<'_>, places: &Places) -> Result<(Self, Vec<Listener>), ConfigError> {
+    pub(super) fn read(values: &Values<'_>, places: &Places) -> Result<Self, ConfigError> {
         let (bound, controllers) = split(values, places)?;
         let advertised = advertised(values, places, &bound)?;
-        Ok((Self { bound, advertised }, controllers))
+        let inter_broker = inter_broker(values, places, &advertised)?;
+        Ok(Self { bound, advertised, controllers, inter_broker })
     }
 }
 
@@ -85,11 +90,28 @@ fn advertised(values: &Values<'_>, places: &Places, bound: &[Listener]) -> Resul
     if let Some(listener) = bound.iter().find(|b| !advertised.iter().any(|one| one.name == b.name)) {
         return Err(places.error(key, &given, &format!("{} is missing", listener.name)));
     }
-    let key = "inter.broker.listener.name";
-    if let Some(name) = values.text(key)
-        && !advertised.iter().any(|listener| listener.name.eq_ignore_ascii_case(&name))
-    {
-        return Err(places.error(key, &name, "must be the name of an advertised listener"));
-    }
     Ok(advertised)
+}
+
+/// The listener of that name; or of the name of the protocol, which is PLAINTEXT; or the first.
+fn inter_broker(values: &Values<'_>, places: &Places, advertised: &[Listener]) -> Result<String, ConfigError> {
+    let (by_name, by_protocol) = ("inter.broker.listener.name", "security.inter.broker.protocol");
+    let protocol = values.word(by_protocol);
+    if protocol != SecurityProtocol::Plaintext.name() {
+        return Err(places.error(by_protocol, &protocol, "not supported yet: must be PLAINTEXT"));
+    }
+    let named = |name: &str| advertised.iter().find(|listener| listener.name.eq_ignore_ascii_case(name));
+    match values.text(by_name) {
+        Some(name) if values.given(by_protocol).is_some() => {
+            Err(places.error(by_name, &name, &format!("only one of it and {by_protocol} can be set")))
+        }
+        Some(name) => match named(&name) {
+            Some(listener) => Ok(listener.name.clone()),
+            None => Err(places.error(by_name, &name, "must be the name of an advertised listener")),
+        },
+        None => {
+            let listener = named(&protocol).or(advertised.first());
+            Ok(listener.expect("there is a listener for clients").name.clone())
+        }
+    }
 }

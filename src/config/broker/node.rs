@@ -56,5 +56,5 @@ fn check_roles(values: &Values<'_>, places: &Places) -> Result<(), ConfigError> 
     if ["broker", "controller"].iter().all(|role| value::list(&roles).any(|given| given == *role)) {
         return Ok(());
     }
-    Err(places.error(key, &roles, "not supported yet: a Ringtail stands alone; must be broker,controller"))
+    Err(places.error(key, &roles, "not supported yet: every node is both; must be broker,controller"))
 }

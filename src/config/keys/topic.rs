@@ -172,5 +172,13 @@ pub(super) static TOPIC: &[Key] = &[
         Used,
         "Age at which a segment is closed, in milliseconds.",
     ),
-    idle("unclean.leader.election.enable", Boolean, Some("false"), Any, PerTopic, NoEffect),
+    key(
+        "unclean.leader.election.enable",
+        Boolean,
+        Some("false"),
+        Any,
+        PerTopic,
+        Used,
+        "Whether a replica that is not in sync may become leader when there is no other, though records are lost.",
+    ),
 ];
