@@ -72,7 +72,7 @@ use kafka_protocol::messages::ApiKey;
 
 pub use self::{
     brokers::AdvertisedListener,
-    session::{Identity, Session},
+    session::{Identity, ListenerKind, Session},
 };
 use self::{
     policy::Policy,

@@ -21,7 +21,7 @@ use std::{
 
 use tracing::{info, warn};
 
-use self::broker::KafkaBroker;
+use self::{broker::KafkaBroker, executors::Listeners};
 pub use self::{
     check::check_data_dir,
     cores::{CoreChoice, parse_bytes},
@@ -31,10 +31,10 @@ pub use self::{
     signals::Stop,
 };
 use crate::{
-    config::BrokerConfig,
+    config::{BrokerConfig, Listener},
     io::glommio::{probe, probe::DirectIo},
     log::directory::MetaProperties,
-    net::{BoundListener, Endpoint},
+    net::BoundListener,
 };
 
 /// The metadata version that a new cluster begins with.
@@ -130,7 +130,7 @@ fn serve(options: &Options, config: BrokerConfig, stop: &Stop, began: Instant) -
     let _lock = step("data directory", data_dir::lock(&data_dir))?;
     step("data directory", look_at_disk(&data_dir))?;
     let meta = step("data directory", identify(&data_dir, &config))?;
-    let ports: Vec<u16> = listeners.iter().map(|(_, listener)| listener.port()).collect();
+    let ports: Vec<u16> = listeners.clients.iter().map(|(_, listener)| listener.port()).collect();
     let advertised = settings::advertised(&config, &ports);
     let identity = Arc::new(BrokerIdentity {
         config,
@@ -147,8 +147,9 @@ fn serve(options: &Options, config: BrokerConfig, stop: &Stop, began: Instant) -
     Ok(())
 }
 
-fn bind(config: &BrokerConfig) -> Result<Vec<(Endpoint, BoundListener)>, String> {
-    let bind = |listener| {
+/// The listeners, bound and not open yet. Nobody comes to the controllers' ones of a node that stands alone.
+fn bind(config: &BrokerConfig) -> Result<Listeners, String> {
+    let bind = |listener: &Listener| {
         let endpoint = settings::endpoint(listener);
         // The kernel lets go of a killed broker's sockets a moment after the process is gone: its rings end by themselves.
         let deadline = Instant::now() + std::time::Duration::from_secs(2);
@@ -162,7 +163,11 @@ fn bind(config: &BrokerConfig) -> Result<Vec<(Endpoint, BoundListener)>, String>
         };
         bound.map(|listener| (endpoint, listener)).map_err(|error| error.to_string())
     };
-    config.listeners.bound.iter().map(bind).collect()
+    let controllers = config.listeners.controllers.iter().filter(|_| config.cluster.of_several());
+    Ok(Listeners {
+        clients: config.listeners.bound.iter().map(bind).collect::<Result<_, _>>()?,
+        controllers: controllers.map(bind).collect::<Result<_, _>>()?,
+    })
 }
 
 /// Says what the disk under the data directory cannot do.

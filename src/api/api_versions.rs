@@ -17,7 +17,7 @@ use tracing::debug;
 
 use crate::{
     api::{
-        Context, Outcome,
+        Context, ListenerKind, Outcome,
         asker::Asker,
         call::{Call, text, throttled},
         table::Table,
@@ -48,7 +48,8 @@ pub(super) fn handle(context: &Context, asker: Asker, head: RequestHead) -> Outc
         call.asker.session.runs(name, version);
         debug!(client = %call.asker.session.client_host.as_str(), identity = ?call.asker.session.identity(), "a client named its software");
     }
-    call.reply(answer(context.table, &context.router.image(), context.router.image_offset(), call.version))
+    let (table, kind, image) = (context.table, call.asker.session.kind, context.router.image());
+    call.reply(answer(table, kind, &image, context.router.image_offset(), call.version))
 }
 
 /// The client does not know yet which versions there are: it gets an answer that it can read whatever it sent.
@@ -63,8 +64,8 @@ fn unsupported(correlation_id: i32, api: &Api) -> Outcome {
 }
 
 /// `epoch` is the offset of the last metadata record: clients take features only from a larger one than they have seen.
-fn answer(table: &Table, image: &Image, epoch: Offset, version: i16) -> ApiVersionsResponse {
-    let answer = ApiVersionsResponse::default().with_api_keys(table.apis().map(range).collect());
+fn answer(table: &Table, kind: ListenerKind, image: &Image, epoch: Offset, version: i16) -> ApiVersionsResponse {
+    let answer = ApiVersionsResponse::default().with_api_keys(table.apis_of(kind).map(range).collect());
     if version < 3 {
         return answer;
     }
@@ -124,7 +125,7 @@ mod tests {
 
     #[test]
     fn every_range_is_listed_and_produce_from_0() {
-        let keys: Vec<_> = answer(&TABLE, &Image::default(), Offset(7), 4)
+        let keys: Vec<_> = answer(&TABLE, ListenerKind::Clients, &Image::default(), Offset(7), 4)
             .api_keys
             .iter()
             .map(|range| (range.api_key, range.min_version, range.max_version))
@@ -132,13 +133,14 @@ mod tests {
         assert_eq!(keys.len(), TABLE.apis().count());
         assert_eq!(keys[0], (0, 0, 13));
         assert_eq!(keys[1], (1, 4, 18));
-        assert_eq!(answer(&TABLE, &Image::default(), Offset(7), 3).finalized_features_epoch, 7);
+        assert_eq!(answer(&TABLE, ListenerKind::Clients, &Image::default(), Offset(7), 3).finalized_features_epoch, 7);
         assert!(keys.iter().all(|(key, _, _)| ![71, 72, 68, 24].contains(key)));
     }
 
     #[test]
     fn the_answer_in_version_0_byte_for_byte() {
-        let call = frame::reply(1, 0, &answer(&TABLE, &Image::default(), Offset(7), 0)).expect("encodes");
+        let call = frame::reply(1, 0, &answer(&TABLE, ListenerKind::Clients, &Image::default(), Offset(7), 0))
+            .expect("encodes");
         let ranges = TABLE.apis().count();
         let body = 4 + 2 + 4 + 6 * ranges;
         let front = [&(body as u32).to_be_bytes()[..], b"\0\0\0\x01\0\0", &(ranges as u32).to_be_bytes()].concat();

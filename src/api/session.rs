@@ -16,12 +16,24 @@ const ANONYMOUS: &str = "User:ANONYMOUS";
 /// Of each of the names that a client gives its software so many bytes are kept: a request has room for many more.
 const SOFTWARE_BYTES_MAX: usize = 64;
 
+/// What a listener is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenerKind {
+    /// Clients, and other brokers for records.
+    Clients,
+    /// Other controllers, and brokers for the controller: one of `controller.listener.names`.
+    Controllers,
+}
+
 /// The client of a connection, on the core that serves it.
 #[derive(Debug)]
 pub struct Session {
     /// Its address as Kafka writes it: `/127.0.0.1`.
     pub client_host: StrBytes,
-    /// The listener it came through, as an index into the context's advertised listeners.
+    /// What the listener that it came through is for.
+    pub(super) kind: ListenerKind,
+    /// That listener, as an index into the context's advertised listeners; who came through a controllers' one, which is not
+    /// advertised, is told of the first.
     pub listener: usize,
     /// What its requests say about where it is served best.
     pub(super) placement: Placement,
@@ -52,8 +64,18 @@ impl Session {
     /// A client at this address that came through this listener. `identity` is what it has said so far.
     #[must_use]
     pub fn new(address: IpAddr, listener: usize, identity: Identity) -> Self {
+        Self::through(ListenerKind::Clients, address, listener, identity)
+    }
+
+    /// Whoever came through a controllers' listener.
+    #[must_use]
+    pub fn of_controllers(address: IpAddr, identity: Identity) -> Self {
+        Self::through(ListenerKind::Controllers, address, 0, identity)
+    }
+
+    fn through(kind: ListenerKind, address: IpAddr, listener: usize, identity: Identity) -> Self {
         let client_host = StrBytes::from_string(java_address(address));
-        Self { client_host, listener, placement: Placement::default(), identity: RefCell::new(identity) }
+        Self { client_host, kind, listener, placement: Placement::default(), identity: RefCell::new(identity) }
     }
 
     /// What the client has said so far.

@@ -20,8 +20,8 @@ use kafka_protocol::messages::{
 
 use crate::{
     api::{
-        Context, Outcome, Pending, Session, acls, alter_client_quotas, alter_configs, alter_partition_reassignments,
-        api_versions,
+        Context, ListenerKind, Outcome, Pending, Session, acls, alter_client_quotas, alter_configs,
+        alter_partition_reassignments, api_versions,
         asker::Asker,
         call::Call,
         create_partitions, create_topics, delete_groups, delete_records, delete_topics, describe_client_quotas,
@@ -498,11 +498,19 @@ impl Table {
         self.rows.iter().map(|row| &row.api)
     }
 
+    /// Every request that a listener of this kind takes, by key.
+    pub(super) fn apis_of(&self, kind: ListenerKind) -> impl Iterator<Item = &'static Api> {
+        self.apis().filter(move |api| is_taken(kind, api.key))
+    }
+
     /// Begins a request in its frame.
     pub(super) async fn begin(&self, context: &Rc<Context>, session: &Rc<Session>, frame: Bytes) -> Pending {
         let request_bytes = frame.len();
         let row = frame::peek(&frame).and_then(|(key, _)| self.row(key));
         let (head, row) = match (frame::parse(frame, row.map(|row| &row.api)), row) {
+            (Ok(_), Some(row)) if !is_taken(session.kind, row.api.key) => {
+                return closing(format!("the controllers' listener does not take {}", row.api.name));
+            }
             (Ok(head), Some(row)) => (head, row),
             (Err(why), _) => return closing(why.to_string()),
             (Ok(_), None) => unreachable!("a head is read with its row's api"),
@@ -551,6 +559,15 @@ impl Table {
     }
 }
 
+/// Whether a listener of this kind takes a request. What clients ask does not get to the controllers' one: it is open before
+/// the broker can serve, and has connections of its own.
+fn is_taken(kind: ListenerKind, key: ApiKey) -> bool {
+    match kind {
+        ListenerKind::Clients => true,
+        ListenerKind::Controllers => key == ApiKey::ApiVersions,
+    }
+}
+
 fn closing(why: String) -> Pending {
     Box::pin(std::future::ready(Outcome::Close(why)))
 }
@@ -587,6 +604,13 @@ mod tests {
         }
         assert!(!TABLE.pipelines(&[0, 0, 0]));
         assert_eq!(TABLE.memory_estimate(&[0x7f, 0xff, 0, 0], 64), 64);
+    }
+
+    #[test]
+    fn the_controllers_listener_takes_what_is_for_controllers() {
+        let keys = |kind| TABLE.apis_of(kind).map(|api| api.key).collect::<Vec<_>>();
+        assert_eq!(keys(ListenerKind::Controllers), [ApiKey::ApiVersions]);
+        assert_eq!(keys(ListenerKind::Clients).len(), TABLE.apis().count());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{
     service::Peer,
 };
 use crate::{
-    api::Identity,
+    api::{Identity, ListenerKind},
     base::Seldom,
     io::{BoundAddress, DetachedStream, Io, StoppableTask},
     metrics::Counter,
@@ -52,6 +52,7 @@ impl OpenListener {
     /// Accepts on this core for all cores: `deliver` carries each connection to [`Accepted::core`].
     pub fn accept(
         self,
+        kind: ListenerKind,
         listener: usize,
         limits: &Arc<ConnectionLimits>,
         io: &Io,
@@ -60,7 +61,7 @@ impl OpenListener {
         let accept = |bound| {
             let (limits, io, deliver) = (limits.clone(), io.clone(), deliver.clone());
             let spawner = io.spawner.clone();
-            spawner.spawn_stoppable(async move { accept_all(bound, listener, &limits, &io, deliver).await })
+            spawner.spawn_stoppable(async move { accept_all(bound, (kind, listener), &limits, &io, deliver).await })
         };
         Acceptor(self.0.into_iter().map(accept).collect())
     }
@@ -77,7 +78,7 @@ impl Acceptor {
 
 async fn accept_all(
     bound: BoundAddress,
-    listener: usize,
+    listener: (ListenerKind, usize),
     limits: &Arc<ConnectionLimits>,
     io: &Io,
     deliver: impl Fn(Accepted),
@@ -114,8 +115,12 @@ async fn accept_all(
 /// A connection that may be served, or who is refused and why.
 type Admitted = Result<Accepted, (SocketAddr, Refused)>;
 
-fn admit(stream: DetachedStream, listener: usize, limits: &Arc<ConnectionLimits>) -> io::Result<Admitted> {
-    let peer = Peer { address: canonical(stream.peer_address()?), listener, identity: Identity::default() };
+fn admit(
+    stream: DetachedStream,
+    (kind, listener): (ListenerKind, usize),
+    limits: &Arc<ConnectionLimits>,
+) -> io::Result<Admitted> {
+    let peer = Peer { address: canonical(stream.peer_address()?), kind, listener, identity: Identity::default() };
     Ok(match limits.admit(peer.address.ip()) {
         Ok(ticket) => Ok(Accepted { stream, peer, ticket, received: Vec::new() }),
         Err(refused) => Err((peer.address, refused)),

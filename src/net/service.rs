@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use crate::api::Identity;
+use crate::api::{Identity, ListenerKind};
 pub use crate::api::{Outcome, Pending};
 
 /// Who is on the other side.
@@ -12,7 +12,9 @@ pub use crate::api::{Outcome, Pending};
 pub struct Peer {
     /// The client's address.
     pub address: SocketAddr,
-    /// The listener that it came through, as an index into the configured ones.
+    /// What the listener that it came through is for.
+    pub kind: ListenerKind,
+    /// That listener, as an index into the configured ones of its kind.
     pub listener: usize,
     /// What the client has said of itself on the cores that served the connection before.
     pub identity: Identity,

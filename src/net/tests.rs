@@ -16,6 +16,7 @@ use futures_lite::future::poll_fn;
 
 use super::*;
 use crate::{
+    api::ListenerKind,
     io::{Slice, StreamOptions},
     shard::ReplyMemory,
 };

@@ -15,7 +15,7 @@ use super::{
     gate::Gate,
 };
 use crate::{
-    api,
+    api::{self, ListenerKind},
     base::{BrokerId, TopicId},
     coordinator::MachineMemory,
     log::{self, LogSettings, StopReport},
@@ -130,7 +130,11 @@ impl net::Service for KafkaService {
     type Client = Rc<api::Session>;
 
     fn client(&self, peer: &net::Peer) -> Rc<api::Session> {
-        Rc::new(api::Session::new(peer.address.ip(), peer.listener, peer.identity.clone()))
+        let (address, identity) = (peer.address.ip(), peer.identity.clone());
+        Rc::new(match peer.kind {
+            ListenerKind::Clients => api::Session::new(address, peer.listener, identity),
+            ListenerKind::Controllers => api::Session::of_controllers(address, identity),
+        })
     }
 
     fn identity(&self, client: &Rc<api::Session>) -> api::Identity {

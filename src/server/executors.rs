@@ -1,6 +1,7 @@
 //! The executors: each core's life from start to stop, in step with the other cores.
 
 use std::{
+    rc::Rc,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -14,13 +15,26 @@ use super::{
     signals::Stop,
 };
 use crate::{
-    io::{Io, StreamOptions, glommio as backend},
+    api::ListenerKind,
+    io::{Io, StoppableTask, StreamOptions, glommio as backend},
     net::{
         Accepted, Acceptor, BoundListener, ConnectionLimits, Endpoint, LargeRequests, Mailbox, NetCore, NetSettings,
         Service,
     },
     shard::{Bounds, ReplyMemory},
 };
+
+/// Connections of the controllers' listeners: some from each other broker. They are the first core's, and beside those that
+/// clients may have, so that no number of clients keeps the cluster's nodes from each other.
+const CONTROLLER_CONNECTIONS_MAX: usize = 128;
+
+/// The listeners, bound. The first core has them; they are opened to controllers as soon as all cores have started, and to clients
+/// when the broker serves.
+#[derive(Default)]
+pub(super) struct Listeners {
+    pub(super) clients: Vec<(Endpoint, BoundListener)>,
+    pub(super) controllers: Vec<(Endpoint, BoundListener)>,
+}
 
 /// What a core's world is told.
 #[derive(Clone)]
@@ -51,7 +65,8 @@ pub trait Shard: Clone + Send + 'static {
 
     /// Recovers and starts this core's part.
     fn start(&self, context: &CoreContext) -> impl Future<Output = Result<Self::Service, String>>;
-    /// What needs all cores to run; clients come after it.
+    /// What needs all cores to run, and may need the other nodes; controllers come before it, clients after it. Must end soon
+    /// after the stop is raised.
     fn announce(&self, context: &CoreContext, service: &Self::Service) -> impl Future<Output = Result<(), String>>;
     /// Stops this core's part, after the last connection of all cores is gone.
     fn stop(&self, service: Self::Service) -> impl Future<Output = Result<Self::Stopped, String>>;
@@ -71,6 +86,7 @@ struct Shared<S: Shard> {
     shard: S,
     net: NetSettings,
     limits: Arc<ConnectionLimits>,
+    controller_limits: Arc<ConnectionLimits>,
     bounds: Bounds,
     mailboxes: Vec<Mailbox<Accepted>>,
     started: Gate,
@@ -86,6 +102,7 @@ impl<S: Shard> Clone for Shared<S> {
             shard: self.shard.clone(),
             net: self.net.clone(),
             limits: self.limits.clone(),
+            controller_limits: self.controller_limits.clone(),
             bounds: self.bounds,
             mailboxes: self.mailboxes.clone(),
             started: self.started.clone(),
@@ -102,7 +119,7 @@ impl<S: Shard> Clone for Shared<S> {
 pub(super) fn run<S: Shard>(
     machine: &Machine,
     identity: &Arc<BrokerIdentity>,
-    listeners: Vec<(Endpoint, BoundListener)>,
+    listeners: Listeners,
     shard: &S,
     stop: &Stop,
 ) -> Result<(), String> {
@@ -131,6 +148,7 @@ pub(super) fn run<S: Shard>(
             config.network.connections_per_ip_max as usize,
             cores,
         ),
+        controller_limits: ConnectionLimits::new(CONTROLLER_CONNECTIONS_MAX, CONTROLLER_CONNECTIONS_MAX, 1),
         bounds,
         mailboxes: (0..cores).map(|_| Mailbox::default()).collect(),
         started: Gate::new(cores),
@@ -156,14 +174,37 @@ pub(super) fn run<S: Shard>(
 }
 
 /// A core's life: start, serve, stop, each step together with the others.
-async fn live<S: Shard>(
-    context: CoreContext,
-    shared: Shared<S>,
-    listeners: Vec<(Endpoint, BoundListener)>,
-) -> Result<(), String> {
+async fn live<S: Shard>(context: CoreContext, shared: Shared<S>, listeners: Listeners) -> Result<(), String> {
+    let Listeners { clients, controllers } = listeners;
     let service = together(&shared.started, shared.shard.start(&context).await).await?;
-    together(&shared.announced, shared.shard.announce(&context, &service).await).await?;
-    let served = serve(&context, &shared, service.clone(), listeners).await;
+    let mut serving = Serving::begin(&context, &shared, service.clone());
+    let opened = serving.open(&context, &shared, ListenerKind::Controllers, controllers);
+    let announced = match opened {
+        Ok(_) => shared.shard.announce(&context, &service).await,
+        Err(why) => Err(why),
+    };
+    if let Err(why) = together(&shared.announced, announced).await {
+        serving.end().await;
+        return Err(why);
+    }
+    // A start that was stopped while it waited serves nobody.
+    let stopped = context.stop.is_raised();
+    let clients = if stopped { Vec::new() } else { clients };
+    let opened = serving.open(&context, &shared, ListenerKind::Clients, clients);
+    let served = match opened {
+        Ok(addresses) => {
+            if context.core == 0 && !stopped {
+                say_ready(&context.identity, &addresses);
+            }
+            Ok(())
+        }
+        Err(why) => {
+            context.stop.raise();
+            Err(why)
+        }
+    };
+    context.stop.raised().await;
+    serving.end().await;
     // No core stops its part while another still has requests for it.
     shared.quiet.pass(Ok(())).await?;
     let left = together(&shared.stopped, store(&context, &shared, service).await).await;
@@ -195,62 +236,61 @@ async fn store<S: Shard>(context: &CoreContext, shared: &Shared<S>, service: S::
     Ok(())
 }
 
-/// Serves clients until the stop is asked for and the last connection is gone.
-async fn serve<S: Shard>(
-    context: &CoreContext,
-    shared: &Shared<S>,
-    service: S::Service,
-    listeners: Vec<(Endpoint, BoundListener)>,
-) -> Result<(), String> {
-    let net = NetCore::new(service.clone(), shared.net.clone(), &context.io, deliver(shared));
-    // The first core accepts, so it is the one that looks whether the limits were changed.
-    let (shared_limits, first) = (shared.clone(), context.core == 0);
-    let adapt = move || match shared_limits.shard.connection_limits(&service) {
-        Some((in_all, per_address)) if first => {
-            shared_limits.limits.set(in_all.min(shared_limits.bounds.connections_max), per_address);
-        }
-        Some(_) | None => (),
-    };
-    let spawner = &context.io.spawner;
-    let sweeper = spawner.spawn_stoppable(net.clone().sweep_on(adapt));
-    let receiver = spawner.spawn_stoppable(net.clone().receive(shared.mailboxes[context.core].clone()));
-    let opened = open(context, shared, listeners);
-    if opened.is_err() {
-        context.stop.raise();
-    }
-    context.stop.raised().await;
-    let served = match opened {
-        Ok(acceptors) => {
-            for acceptor in acceptors {
-                acceptor.stop().await;
-            }
-            Ok(())
-        }
-        Err(why) => Err(why),
-    };
-    receiver.stop().await;
-    net.end_all().await;
-    sweeper.stop().await;
-    served
+/// A core's connections, from when it has started until the last of them is gone.
+struct Serving<S: Service> {
+    net: Rc<NetCore<S>>,
+    sweeper: StoppableTask,
+    receiver: StoppableTask,
+    acceptors: Vec<Acceptor>,
 }
 
-/// Opens the listeners to clients, on the core that has them, and says so.
-fn open<S: Shard>(
-    context: &CoreContext,
-    shared: &Shared<S>,
-    listeners: Vec<(Endpoint, BoundListener)>,
-) -> Result<Vec<Acceptor>, String> {
-    let mut acceptors = Vec::new();
-    let mut addresses = Vec::new();
-    for (index, (endpoint, listener)) in listeners.into_iter().enumerate() {
-        addresses.extend(listener.addresses().iter().map(ToString::to_string));
-        let opened = listener.open(&endpoint).map_err(|error| error.to_string())?;
-        acceptors.push(opened.accept(index, &shared.limits, &context.io, deliver(shared)));
+impl<S: Service> Serving<S> {
+    fn begin<T: Shard<Service = S>>(context: &CoreContext, shared: &Shared<T>, service: S) -> Self {
+        let net = NetCore::new(service.clone(), shared.net.clone(), &context.io, deliver(shared));
+        // The first core accepts, so it is the one that looks whether the limits were changed.
+        let (shared_limits, first) = (shared.clone(), context.core == 0);
+        let adapt = move || match shared_limits.shard.connection_limits(&service) {
+            Some((in_all, per_address)) if first => {
+                shared_limits.limits.set(in_all.min(shared_limits.bounds.connections_max), per_address);
+            }
+            Some(_) | None => (),
+        };
+        let spawner = &context.io.spawner;
+        let sweeper = spawner.spawn_stoppable(net.clone().sweep_on(adapt));
+        let receiver = spawner.spawn_stoppable(net.clone().receive(shared.mailboxes[context.core].clone()));
+        Self { net, sweeper, receiver, acceptors: Vec::new() }
     }
-    if context.core == 0 {
-        say_ready(&context.identity, &addresses);
+
+    /// Opens listeners, on the core that has them. Gives their addresses.
+    fn open<T: Shard<Service = S>>(
+        &mut self,
+        context: &CoreContext,
+        shared: &Shared<T>,
+        kind: ListenerKind,
+        listeners: Vec<(Endpoint, BoundListener)>,
+    ) -> Result<Vec<String>, String> {
+        let limits = match kind {
+            ListenerKind::Clients => &shared.limits,
+            ListenerKind::Controllers => &shared.controller_limits,
+        };
+        let mut addresses = Vec::new();
+        for (index, (endpoint, listener)) in listeners.into_iter().enumerate() {
+            addresses.extend(listener.addresses().iter().map(ToString::to_string));
+            let opened = listener.open(&endpoint).map_err(|error| error.to_string())?;
+            self.acceptors.push(opened.accept(kind, index, limits, &context.io, deliver(shared)));
+        }
+        Ok(addresses)
     }
-    Ok(acceptors)
+
+    /// Accepts nobody, answers what is in flight, and ends all connections.
+    async fn end(self) {
+        for acceptor in self.acceptors {
+            acceptor.stop().await;
+        }
+        self.receiver.stop().await;
+        self.net.end_all().await;
+        self.sweeper.stop().await;
+    }
 }
 
 /// Carries connections to their cores.
@@ -276,7 +316,7 @@ mod tests {
         net::{SocketAddr, TcpStream},
         path::PathBuf,
         rc::Rc,
-        sync::atomic::{AtomicU64, Ordering},
+        sync::atomic::{AtomicBool, AtomicU64, Ordering},
         thread,
         time::Instant,
     };
@@ -299,6 +339,8 @@ mod tests {
         broken: Option<usize>,
         /// Connections that went on with another core, in all.
         moved: Arc<AtomicU64>,
+        /// The start waits, as for other nodes.
+        waits: Arc<AtomicBool>,
     }
 
     #[derive(Clone)]
@@ -324,6 +366,9 @@ mod tests {
             // Only after every core has started.
             let started = self.noted().iter().filter(|note| note.starts_with("start")).count();
             assert_eq!(started, context.cores);
+            while self.waits.load(Ordering::Relaxed) && !context.stop.is_raised() {
+                context.io.clock.sleep(Duration::from_millis(1)).await;
+            }
             Ok(())
         }
 
@@ -384,10 +429,19 @@ mod tests {
         }
     }
 
-    fn run_echo(cores: usize, shard: &Echo, client: impl FnOnce(SocketAddr) + Send + 'static) -> Result<(), String> {
-        let endpoint = Endpoint { host: Host::Loopback, port: 0 };
-        let listener = BoundListener::bind(&endpoint).unwrap();
-        let address = listener.addresses()[0];
+    /// The client is told where clients connect, and where controllers do.
+    fn run_echo(
+        cores: usize,
+        shard: &Echo,
+        client: impl FnOnce([SocketAddr; 2]) + Send + 'static,
+    ) -> Result<(), String> {
+        let bound = || {
+            let endpoint = Endpoint { host: Host::Loopback, port: 0 };
+            let listener = BoundListener::bind(&endpoint).unwrap();
+            (listener.addresses()[0], vec![(endpoint, listener)])
+        };
+        let ((address, clients), (of_controllers, controllers)) = (bound(), bound());
+        let listeners = Listeners { clients, controllers };
         let id = String::new;
         let identity = BrokerIdentity {
             config: load_config(None, &[]).unwrap().config,
@@ -409,11 +463,11 @@ mod tests {
         let client = {
             let stop = stop.clone();
             thread::spawn(move || {
-                client(address);
+                client([address, of_controllers]);
                 stop.raise();
             })
         };
-        let result = run(&machine, &Arc::new(identity), vec![(endpoint, listener)], shard, &stop);
+        let result = run(&machine, &Arc::new(identity), listeners, shard, &stop);
         client.join().expect("the client is content");
         result
     }
@@ -440,7 +494,7 @@ mod tests {
     #[test]
     fn connections_spread_over_the_cores_and_a_stop_is_orderly() {
         let shard = Echo::default();
-        let result = run_echo(3, &shard, |address| {
+        let result = run_echo(3, &shard, |[address, _]| {
             let mut clients: Vec<TcpStream> = (0..6).map(|_| connect(address)).collect();
             let mut answers: Vec<u8> = clients.iter_mut().map(ask).collect();
             answers.sort_unstable();
@@ -453,7 +507,7 @@ mod tests {
     #[test]
     fn a_connection_moves_from_core_to_core_and_its_requests_keep_their_order() {
         let shard = Echo::default();
-        let result = run_echo(3, &shard, |address| {
+        let result = run_echo(3, &shard, |[address, _]| {
             let mut client = connect(address);
             // All are sent before the first answer is read: what has arrived with a request that is not begun moves too.
             let requests = 4 * MOVED_AFTER;
@@ -476,6 +530,31 @@ mod tests {
         assert_eq!(result, Ok(()));
         // Twice three times: after each five requests but the last.
         assert_eq!(shard.moved.load(Ordering::Relaxed), 2 * 3);
+    }
+
+    #[test]
+    fn a_start_that_waits_serves_controllers_alone() {
+        let shard = Echo { waits: Arc::new(true.into()), ..Echo::default() };
+        let waits = shard.waits.clone();
+        let result = run_echo(3, &shard, move |[address, of_controllers]| {
+            let mut controllers: Vec<TcpStream> = (0..4).map(|_| connect(of_controllers)).collect();
+            assert_eq!(controllers.iter_mut().map(ask).collect::<Vec<_>>(), [0; 4], "all on the first core");
+            assert!(TcpStream::connect(address).is_err(), "clients have to wait");
+            waits.store(false, Ordering::Relaxed);
+            ask(&mut connect(address));
+            controllers.iter_mut().for_each(|controller| assert_eq!(ask(controller), 0));
+        });
+        assert_eq!(result, Ok(()));
+    }
+
+    #[test]
+    fn a_start_that_waits_can_be_stopped() {
+        let shard = Echo { waits: Arc::new(true.into()), ..Echo::default() };
+        let result = run_echo(2, &shard, |[_, of_controllers]| {
+            ask(&mut connect(of_controllers));
+        });
+        assert_eq!(result, Ok(()));
+        assert_eq!(shard.noted(), ["start 0", "start 1", "stopped [0, 1] on 0"]);
     }
 
     #[test]

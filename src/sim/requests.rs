@@ -38,7 +38,7 @@ use kafka_protocol::{
 
 use crate::{
     api::{
-        Session,
+        self, Identity, Outcome, Session,
         policy::{Policy, Quota},
         table::TABLE,
         toy,
@@ -85,6 +85,36 @@ fn one_more_request_is_a_file_and_a_row() {
 
     let start = [0, ApiKey::DescribeDelegationToken as u8, 0, 1];
     assert_eq!((table.memory_estimate(&start, 100), TABLE.memory_estimate(&start, 100)), (4096 + 300, 100));
+}
+
+#[test]
+fn what_clients_ask_ends_a_connection_of_the_controllers_listener() {
+    let bench = Bench::start(7, 1);
+    bench.topic("t", 1);
+    let context = bench.life.context(0).expect("it serves");
+    let outcomes = bench.wait(async move {
+        let session = Rc::new(Session::of_controllers(std::net::Ipv4Addr::LOCALHOST.into(), Identity::default()));
+        let mut outcomes = Vec::new();
+        for frame in [
+            wire::frame(
+                3,
+                1,
+                &ApiVersionsRequest::default()
+                    .with_client_software_name(text("a"))
+                    .with_client_software_version(text("1")),
+            ),
+            wire::frame(9, 2, &MetadataRequest::default()),
+            wire::frame(9, 3, &ProduceRequest::default()),
+        ] {
+            outcomes.push(api::handle(&context, &session, frame).await.await);
+        }
+        outcomes
+    });
+    assert!(matches!(outcomes[0], Outcome::Reply(..)), "{outcomes:?}");
+    for (outcome, name) in outcomes[1..].iter().zip(["Metadata", "Produce"]) {
+        let Outcome::Close(why) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(why, &format!("the controllers' listener does not take {name}"));
+    }
 }
 
 /// The first line of an authorizer: whoever has not said who it is may do nothing.

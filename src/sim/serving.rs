@@ -5,7 +5,7 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use crate::{
-    api::{self, Identity, Outcome, Session},
+    api::{self, Identity, ListenerKind, Outcome, Session},
     io::{BoundAddress, Io, StreamOptions},
     net::{
         Accepted, Acceptor, ConnectionLimits, LargeRequests, Mailbox, NetCore, NetSettings, OpenListener, Peer,
@@ -106,7 +106,7 @@ impl Serving {
     /// Opens the broker's address to clients, on the first core.
     pub fn open(&self, bound: BoundAddress, io: &Io) -> Acceptor {
         let open = OpenListener::open(vec![bound]).expect("a bound address can be opened");
-        open.accept(0, &self.limits, io, self.deliver())
+        open.accept(ListenerKind::Clients, 0, &self.limits, io, self.deliver())
     }
 
     fn deliver(&self) -> impl Fn(Accepted) + Clone + use<> {

@@ -36,7 +36,7 @@ impl World {
         let (serving, taken) = (limits.clone(), core.clone());
         sim.spawn_on(BROKER, 0, |io| async move {
             let open = OpenListener::open(vec![bound]).expect("it is ours");
-            let _accepting = open.accept(0, &serving, &io, move |accepted| taken.take(accepted));
+            let _accepting = open.accept(ListenerKind::Clients, 0, &serving, &io, move |accepted| taken.take(accepted));
             std::future::pending::<()>().await;
         });
         sim.run_for(Duration::from_millis(1));

@@ -51,7 +51,7 @@ fn with_counted_echo<T: Send + 'static>(
                 let core = core.clone();
                 move |accepted| core.take(accepted)
             };
-            let acceptor = listener.open(&endpoint).unwrap().accept(0, &limits, &io, deliver);
+            let acceptor = listener.open(&endpoint).unwrap().accept(ListenerKind::Clients, 0, &limits, &io, deliver);
             let client = thread::spawn(move || {
                 client(&move || {
                     let stream = StdStream::connect(address).unwrap();
