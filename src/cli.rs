@@ -73,6 +73,7 @@ mod tests {
             &["ringtail", "nonsense-command"][..],
             &["ringtail", "start", "--cores", "0"],
             &["ringtail", "--memory", "x"],
+            &["ringtail", "storage", "format", "-s", "-N", "-t", "abc", "-c", "server.properties"],
         ] {
             assert!(Cli::try_parse_from(bad).is_err(), "{bad:?}");
         }
@@ -80,6 +81,7 @@ mod tests {
             &["ringtail", "storage", "random-uuid"][..],
             &["ringtail", "storage", "format", "--standalone", "-t", "abc", "-c", "server.properties"],
             &["ringtail", "storage", "format", "-t", "abc", "-c", "server.properties", "--ignore-formatted"],
+            &["ringtail", "storage", "format", "-I", "1@a:1:x", "-t", "abc", "-c", "server.properties"],
             &["ringtail", "storage", "info", "-c", "server.properties"],
             &["ringtail", "storage", "check", "data"],
         ] {

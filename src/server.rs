@@ -27,7 +27,7 @@ pub use self::{
     cores::{CoreChoice, parse_bytes},
     data_dir::{DataDirError, lock as lock_data_dir, random_id, read_meta, write_meta},
     logging::LogFormat,
-    settings::{Advertised, data_dir_of, load_config, node_id_of},
+    settings::{Advertised, data_dir_of, load_config, node_id_of, stands_alone},
     signals::Stop,
 };
 use crate::{
@@ -195,6 +195,12 @@ fn identify(data_dir: &Path, config: &BrokerConfig) -> Result<MetaProperties, St
             data_dir.display(),
             meta.node_id
         )),
+        // A random id would make a cluster of each of its nodes.
+        None if !stands_alone(config) => Err(format!(
+            "{} is not formatted, and a node of several controller.quorum.voters must be, each with the cluster's id: run \
+             `ringtail storage format -t <id> -c <file>` (one id for all; `ringtail storage random-uuid` makes one)",
+            data_dir.display()
+        )),
         None => {
             let id = || random_id().map_err(|error| format!("no random numbers: {error}"));
             let meta = MetaProperties { cluster_id: id()?, node_id, directory_id: id()? };
@@ -212,4 +218,30 @@ fn end_process_on_panic() {
         report(panic);
         process::abort();
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_of_several_voters_starts_in_a_formatted_directory_alone() {
+        let data_dir = std::env::temp_dir().join(format!("ringtail-identify-{}", process::id()));
+        drop(std::fs::remove_dir_all(&data_dir));
+        std::fs::create_dir_all(&data_dir).expect("a directory");
+        let several = [
+            "listeners=PLAINTEXT://:0,CONTROLLER://:0",
+            "controller.listener.names=CONTROLLER",
+            "controller.quorum.voters=1@a:1,2@b:1",
+        ];
+        let several = load_config(None, &several.map(str::to_owned)).expect("it is one").config;
+        let refused = identify(&data_dir, &several).expect_err("it would be a cluster of its own");
+        assert!(refused.contains("is not formatted") && refused.contains("storage format"), "{refused}");
+        assert_eq!(std::fs::read_dir(&data_dir).expect("it is there").count(), 0, "nothing is written");
+
+        let alone = load_config(None, &[]).expect("it is one").config;
+        let made = identify(&data_dir, &alone).expect("it makes itself an id");
+        assert_eq!(identify(&data_dir, &several), Ok(made));
+        std::fs::remove_dir_all(data_dir).expect("it is ours");
+    }
 }

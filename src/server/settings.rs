@@ -225,6 +225,12 @@ pub fn node_id_of(config: &BrokerConfig) -> i32 {
     config.node.id.0
 }
 
+/// Whether the node is no other's voter: `controller.quorum.voters` names nobody else.
+#[must_use]
+pub fn stands_alone(config: &BrokerConfig) -> bool {
+    !config.cluster.of_several()
+}
+
 /// The sockets that a listener needs.
 pub(super) fn endpoint(listener: &config::Listener) -> Endpoint {
     let host = match listener.host.as_str() {
