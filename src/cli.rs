@@ -1,5 +1,6 @@
 //! The command line.
 
+mod dev;
 mod start;
 mod storage;
 
@@ -22,6 +23,8 @@ struct Cli {
 enum Command {
     /// Start the broker.
     Start(start::Start),
+    /// Start a cluster for trying out: processes of this program in a temporary directory, on free ports.
+    Dev(dev::Dev),
     /// Prepare or inspect a data directory, as kafka-storage.sh does. Starting needs no preparation.
     #[command(subcommand)]
     Storage(storage::Storage),
@@ -34,6 +37,7 @@ pub fn run() -> ExitCode {
     let result = match cli.command {
         None => start::run(cli.start),
         Some(Command::Start(start)) => start::run(start),
+        Some(Command::Dev(dev)) => dev::run(&dev),
         Some(Command::Storage(storage)) => storage::run(storage),
     };
     match result {
@@ -60,7 +64,7 @@ mod tests {
     fn commands_are_understood() {
         let start = |words: &[&str]| match Cli::try_parse_from(words).unwrap() {
             Cli { command: Some(Command::Start(start)), .. } | Cli { command: None, start } => start,
-            Cli { command: Some(Command::Storage(storage)), .. } => panic!("{storage:?}"),
+            Cli { command: Some(other), .. } => panic!("{other:?}"),
         };
         assert_eq!(start(&["ringtail"]).file, None);
         assert_eq!(start(&["ringtail", "start"]).file, None);
@@ -73,12 +77,14 @@ mod tests {
             &["ringtail", "nonsense-command"][..],
             &["ringtail", "start", "--cores", "0"],
             &["ringtail", "--memory", "x"],
+            &["ringtail", "dev", "--nodes", "0"],
             &["ringtail", "storage", "format", "-s", "-N", "-t", "abc", "-c", "server.properties"],
         ] {
             assert!(Cli::try_parse_from(bad).is_err(), "{bad:?}");
         }
         for good in [
-            &["ringtail", "storage", "random-uuid"][..],
+            &["ringtail", "dev", "--nodes", "3"][..],
+            &["ringtail", "storage", "random-uuid"],
             &["ringtail", "storage", "format", "--standalone", "-t", "abc", "-c", "server.properties"],
             &["ringtail", "storage", "format", "-t", "abc", "-c", "server.properties", "--ignore-formatted"],
             &["ringtail", "storage", "format", "-I", "1@a:1:x", "-t", "abc", "-c", "server.properties"],

@@ -24,11 +24,11 @@ use tracing::{info, warn};
 use self::{broker::KafkaBroker, executors::Listeners};
 pub use self::{
     check::check_data_dir,
-    cores::{CoreChoice, parse_bytes},
+    cores::{CoreChoice, affinity_mask, parse_bytes},
     data_dir::{DataDirError, lock as lock_data_dir, random_id, read_meta, write_meta},
     logging::LogFormat,
     settings::{Advertised, data_dir_of, load_config, node_id_of, stands_alone},
-    signals::Stop,
+    signals::{Stop, watch as watch_signals},
 };
 use crate::{
     config::{BrokerConfig, Listener},

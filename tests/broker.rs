@@ -6,6 +6,7 @@ mod broker {
     pub mod clients;
     pub mod confined;
     pub mod cores;
+    pub mod dev;
     pub mod durability;
     pub mod epochs;
     pub mod full;

@@ -61,8 +61,32 @@ fn every_default_can_be_set() {
 
 #[test]
 fn every_file_starts_a_broker_without_a_word() {
-    for name in ["server.properties", "dev.properties", "durable.properties", "write.properties"] {
+    let single = ["server.properties", "dev.properties", "durable.properties", "write.properties"];
+    for name in single.into_iter().chain(CLUSTER) {
         assert_eq!(load(name).notes, Vec::<Note>::new(), "{name}");
+    }
+}
+
+const CLUSTER: [&str; 3] = ["cluster/1.properties", "cluster/2.properties", "cluster/3.properties"];
+
+/// All but the node's id, its ports and its directory is the same, and the voters are where the controllers listen.
+#[test]
+fn the_clusters_files_are_of_one_cluster() {
+    let own = ["node.id", "listeners", "log.dirs"];
+    let statics = CLUSTER.map(|name| load(name).config.statics().clone());
+    let common = |number: usize| {
+        let mut settings = statics[number].clone();
+        settings.retain(|key, _| !own.contains(&key.as_str()));
+        settings
+    };
+    assert!(common(0) == common(1) && common(1) == common(2));
+    let voters: Vec<&str> = statics[0]["controller.quorum.voters"].split(',').collect();
+    for (number, settings) in statics.iter().enumerate() {
+        let port = settings["listeners"].split_once("CONTROLLER://localhost:").expect("it has one").1;
+        assert_eq!(voters[number], format!("{}@localhost:{port}", settings["node.id"]));
+        for key in own {
+            assert_eq!(statics.iter().filter(|other| other[key] == settings[key]).count(), 1, "{key}");
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::server::{self, CoreChoice, LogFormat, Options};
 
@@ -25,6 +26,9 @@ pub(super) struct Start {
     /// Where the data lies, above log.dirs. Default: ./ringtail-data.
     #[arg(long, value_name = "directory")]
     pub(super) data_dir: Option<PathBuf>,
+    /// Stop in order when the process that has started this one ends.
+    #[arg(long, hide = true)]
+    pub(super) end_with_parent: bool,
     /// How log lines look.
     #[arg(long, value_enum, default_value_t)]
     pub(super) log_format: LogFormat,
@@ -37,7 +41,10 @@ fn properties_file(text: &str) -> Result<PathBuf, String> {
 }
 
 pub(super) fn run(start: Start) -> Result<(), String> {
-    let Start { file, overrides, cores, memory, data_dir, log_format } = start;
+    let Start { file, overrides, cores, memory, data_dir, log_format, end_with_parent } = start;
+    if end_with_parent {
+        set_parent_process_death_signal(Some(Signal::TERM)).map_err(|error| error.to_string())?;
+    }
     let options = Options { file, overrides, cores, memory, data_dir, log_format };
     server::run(options).map_err(|error| error.to_string())
 }

@@ -38,7 +38,8 @@ pub fn markdown() -> String {
          - `server.properties`: every setting with its default, as a comment.\n\
          - `dev.properties`: small and quick, for development.\n\
          - `durable.properties`: for data that must not be lost.\n\
-         - `write.properties`: acknowledged when the device has it, without a flush.\n\n",
+         - `write.properties`: acknowledged when the device has it, without a flush.\n\
+         - `cluster/1.properties`, `2`, `3`: three nodes of one cluster, on one machine.\n\n",
     );
     table(&mut out, "broker setting", used_broker_keys());
     out.push('\n');
