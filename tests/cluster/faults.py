@@ -6,14 +6,16 @@ import subprocess
 import sys
 import time
 
-from confluent_kafka.admin import AdminClient
-
-from clients import QUIET, GroupReader, Writer, check, read_all
+import metadata
+import network
+from clients import GroupReader, Writer, check, read_all
 from nodes import Cluster
 
 TOPIC, PARTITIONS, WRITERS, PER_SECOND = "accounted", 6, 2, 300
 # So long a frozen node is away: longer than its session.
 FROZEN_SECONDS = 5
+# So long a node is cut off from the others at least.
+CUT_SECONDS = 8
 # Everything is in sync again so long after a fault is over.
 HEAL_SECONDS = 60
 
@@ -30,40 +32,44 @@ def tool(jars, name, *arguments):
 class Run:
     def __init__(self, which, binary, jars, folder):
         self.jars = jars
-        self.cluster = Cluster(which, binary, jars, folder)
+        why = network.missing()
+        self.network = None if why else network.Network()
+        if why:
+            print(f"SKIP: no node is cut off: {why}", flush=True)
+        self.cluster = Cluster(which, binary, jars, folder, self.network)
         self.bootstrap = self.cluster.bootstrap
-        self.writers, self.admin = [], None
+        self.writers = []
 
     def topics(self, *arguments):
         return tool(self.jars, "org.apache.kafka.tools.TopicCommand", "--bootstrap-server", self.bootstrap, *arguments)
 
-    def in_sync(self):
-        """By partition: its leader, and who is in sync."""
-        topics = self.admin.list_topics(TOPIC, timeout=10).topics
-        partitions = topics[TOPIC].partitions if TOPIC in topics else {}
-        return {number: (one.leader, sorted(one.isrs)) for number, one in partitions.items()}
-
-    def wait_for(self, what, holds, seconds=HEAL_SECONDS):
-        until, last = time.monotonic() + seconds, None
+    def wait_for(self, what, nodes, holds):
+        """Until each of these nodes says so of every partition, with its leader and who is in sync."""
+        until, said = time.monotonic() + HEAL_SECONDS, {}
         while time.monotonic() < until:
-            try:
-                last = self.in_sync()
-                if len(last) == PARTITIONS and all(holds(leader, isr) for leader, isr in last.values()):
-                    return
-            except Exception as error:  # whoever was asked is being killed
-                last = error
+            for node in nodes:
+                try:
+                    said[node.number] = metadata.ask(node.address, TOPIC)
+                except OSError as error:
+                    said[node.number] = {"": error}
+            known = [one for one in said.values() if len(one) == PARTITIONS]
+            if len(known) == len(nodes) and all(holds(*one) for of_node in known for one in of_node.values()):
+                return
             for node in self.cluster.nodes:
                 if node.process.poll() not in (None, -9):
                     node.fail("ended by itself")
             time.sleep(0.1)
-        raise SystemExit(f"{what}: not after {seconds} s: {last}")
+        raise SystemExit(f"{what}: not after {HEAL_SECONDS} s: {said}")
 
     def healed(self):
-        self.wait_for("all in sync", lambda leader, isr: leader in (1, 2, 3) and isr == [1, 2, 3])
+        self.wait_for("all in sync", self.cluster.nodes,
+                      lambda leader, isr: leader in (1, 2, 3) and isr == [1, 2, 3])
 
-    def without(self, *gone):
-        """The others lead everything, and know that these are gone."""
-        self.wait_for(f"without {gone}", lambda leader, isr: leader not in (-1, *gone) and not set(gone) & set(isr))
+    def without(self, gone):
+        """The others lead everything, and know that this one is gone."""
+        others = [node for node in self.cluster.nodes if node is not gone]
+        self.wait_for(f"without node {gone.number}", others,
+                      lambda leader, isr: leader not in (-1, gone.number) and gone.number not in isr)
 
     def fault(self, name, nodes, away, back):
         began = time.monotonic()
@@ -86,7 +92,7 @@ class Run:
 
     def killed(self, node):
         def back():
-            self.without(node.number)
+            self.without(node)
             node.start()
             node.wait()
         self.fault("kill -9", node.number, node.kill, back)
@@ -102,6 +108,15 @@ class Run:
             time.sleep(FROZEN_SECONDS)
             node.thaw()
         self.fault(f"frozen {FROZEN_SECONDS} s", node.number, node.freeze, back)
+
+    def cut_off(self, node, way):
+        """Clients still reach it: whatever it leads it must not acknowledge, and soon say that it does not lead."""
+        def back():
+            until = time.monotonic() + CUT_SECONDS
+            self.without(node)
+            time.sleep(max(0.0, until - time.monotonic()))
+            self.network.heal(node.number)
+        self.fault(f"cut off, {way}", node.number, lambda: self.network.cut(node.number, way), back)
 
     def restarted(self, node):
         def back():
@@ -143,7 +158,7 @@ class Run:
         assert len({row.split("Leader: ")[1].split()[0] for row in rows}) == 3, f"one node leads everything:\n{whole}"
 
         def back():
-            self.without(gone.number)
+            self.without(gone)
             under = self.topics("--describe", "--under-replicated-partitions", "--topic", TOPIC)
             assert under.count("\tPartition: ") == PARTITIONS, under
             assert self.topics("--describe", "--unavailable-partitions").strip() == ""
@@ -163,7 +178,6 @@ class Run:
         self.cluster.start()
         print(f"three nodes serve after {time.monotonic() - began:.1f} s: {self.bootstrap}", flush=True)
         self.topics("--create", "--topic", TOPIC, "--partitions", str(PARTITIONS), "--replication-factor", "3")
-        self.admin = AdminClient({"bootstrap.servers": self.bootstrap, **QUIET})
         self.healed()
         self.writers = [Writer(self.bootstrap, TOPIC, PARTITIONS, f"w{number}", PER_SECOND) for number in range(WRITERS)]
         reader = GroupReader(self.bootstrap, TOPIC, "readers")
@@ -177,11 +191,16 @@ class Run:
         self.killed_and_started_at_once(three)
         self.majority_killed(one, two)
         self.all_killed()
+        if self.network is not None:
+            for node, way in zip(nodes, ("both", "out", "in")):
+                self.cut_off(node, way)
         choice = random.Random(seed)
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            fault = choice.choice([self.killed, self.killed_and_started_at_once, self.frozen, self.restarted])
-            fault(choice.choice(nodes))
+            faults = [self.killed, self.killed_and_started_at_once, self.frozen, self.restarted]
+            if self.network is not None:
+                faults.append(lambda node: self.cut_off(node, choice.choice(("both", "out", "in"))))
+            choice.choice(faults)(choice.choice(nodes))
         for writer in self.writers:
             writer.finish()
         acknowledged = {value for writer in self.writers for value in writer.acknowledged}
@@ -209,6 +228,8 @@ def main():
         run.go(float(seconds), seed)
     finally:
         run.cluster.end()
+        if run.network is not None:
+            run.network.remove()
 
 
 main()

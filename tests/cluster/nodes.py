@@ -44,9 +44,9 @@ def free_ports(count):
 class Node:
     """One of them. Ended by its process id, whatever happens."""
 
-    def __init__(self, number, folder, settings, format_command, start_command):
+    def __init__(self, number, folder, settings, address, format_command, start_command):
+        self.address = address
         self.number, self.folder, self.process, self.lives = number, folder, None, 0
-        self.port = int(settings["listeners"].split(",")[0].rsplit(":", 1)[1])
         self.data = settings["log.dirs"]
         os.makedirs(folder)
         self.properties = os.path.join(folder, "server.properties")
@@ -113,11 +113,19 @@ class Node:
 
 
 class Cluster:
-    def __init__(self, which, binary, jars, folder):
+    """On machines of a network, or on the loopback if there is none."""
+
+    def __init__(self, which, binary, jars, folder, network):
         shutil.rmtree(folder, ignore_errors=True)
         self.which = which
-        ports = free_ports(6)
-        voters = ",".join(f"{number}@127.0.0.1:{ports[number + 2]}" for number in (1, 2, 3))
+        if network is None:
+            ports = free_ports(6)
+            clients = {number: f"127.0.0.1:{ports[number - 1]}" for number in (1, 2, 3)}
+            controllers = {number: f"127.0.0.1:{ports[number + 2]}" for number in (1, 2, 3)}
+        else:
+            clients = {number: f"{network.address(number)}:9092" for number in (1, 2, 3)}
+            controllers = {number: f"{network.address(number)}:9093" for number in (1, 2, 3)}
+        voters = ",".join(f"{number}@{address}" for number, address in controllers.items())
         if which == "kafka":
             java = ["java", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-cp",
                     f"{jars}/*", f"-Dlog4j2.configurationFile={LOG4J}"]
@@ -127,18 +135,18 @@ class Cluster:
             formats, starts = [binary, "storage"], [binary, "start", *arguments]
         self.nodes = []
         for number in (1, 2, 3):
-            port, controller = ports[number - 1], ports[number + 2]
             home = os.path.join(folder, f"node-{number}")
             settings = {
                 **SETTINGS,
                 "node.id": str(number),
                 "controller.quorum.voters": voters,
-                "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
-                "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+                "listeners": f"PLAINTEXT://{clients[number]},CONTROLLER://{controllers[number]}",
+                "advertised.listeners": f"PLAINTEXT://{clients[number]}",
                 "log.dirs": os.path.join(home, "data"),
             }
-            self.nodes.append(Node(number, home, settings, formats, starts))
-        self.bootstrap = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+            inside = [] if network is None else network.inside(number)
+            self.nodes.append(Node(number, home, settings, clients[number], formats, [*inside, *starts]))
+        self.bootstrap = ",".join(node.address for node in self.nodes)
 
     def start(self):
         for node in self.nodes:
