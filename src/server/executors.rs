@@ -68,6 +68,11 @@ pub trait Shard: Clone + Send + 'static {
     /// What needs all cores to run, and may need the other nodes; controllers come before it, clients after it. Must end soon
     /// after the stop is raised.
     fn announce(&self, context: &CoreContext, service: &Self::Service) -> impl Future<Output = Result<(), String>>;
+    /// Gives away what only one node of a cluster can have, when the stop is asked for and clients are still served. Ends soon,
+    /// whatever the other nodes do.
+    fn leave(&self, _service: &Self::Service) -> impl Future<Output = ()> {
+        std::future::ready(())
+    }
     /// Stops this core's part, after the last connection of all cores is gone.
     fn stop(&self, service: Self::Service) -> impl Future<Output = Result<Self::Stopped, String>>;
     /// `max.connections` and `max.connections.per.ip` as they are now; none: as they were at the start.
@@ -91,6 +96,7 @@ struct Shared<S: Shard> {
     mailboxes: Vec<Mailbox<Accepted>>,
     started: Gate,
     announced: Gate,
+    given_away: Gate,
     quiet: Gate,
     stopped: Gate,
     left: Left<S::Stopped>,
@@ -107,6 +113,7 @@ impl<S: Shard> Clone for Shared<S> {
             mailboxes: self.mailboxes.clone(),
             started: self.started.clone(),
             announced: self.announced.clone(),
+            given_away: self.given_away.clone(),
             quiet: self.quiet.clone(),
             stopped: self.stopped.clone(),
             left: self.left.clone(),
@@ -153,6 +160,7 @@ pub(super) fn run<S: Shard>(
         mailboxes: (0..cores).map(|_| Mailbox::default()).collect(),
         started: Gate::new(cores),
         announced: Gate::new(cores),
+        given_away: Gate::new(cores),
         quiet: Gate::new(cores),
         stopped: Gate::new(cores),
         left: Arc::default(),
@@ -204,6 +212,11 @@ async fn live<S: Shard>(context: CoreContext, shared: Shared<S>, listeners: List
         }
     };
     context.stop.raised().await;
+    if !stopped {
+        shared.shard.leave(&service).await;
+    }
+    // No core ends its connections while another still has something to give away.
+    shared.given_away.pass(Ok(())).await?;
     serving.end().await;
     // No core stops its part while another still has requests for it.
     shared.quiet.pass(Ok(())).await?;
@@ -341,10 +354,12 @@ mod tests {
         moved: Arc<AtomicU64>,
         /// The start waits, as for other nodes.
         waits: Arc<AtomicBool>,
+        /// The stop waits on the first core, as for other nodes.
+        leaves: Arc<AtomicBool>,
     }
 
     #[derive(Clone)]
-    struct EchoCore(Rc<usize>, Rc<Metrics>);
+    struct EchoCore(Rc<usize>, Rc<Metrics>, Io);
 
     /// So many requests on one core.
     const MOVED_AFTER: u32 = 5;
@@ -358,7 +373,7 @@ mod tests {
             if self.broken == Some(context.core) {
                 Err("no disk".into())
             } else {
-                Ok(EchoCore(Rc::new(context.core), context.io.metrics.clone()))
+                Ok(EchoCore(Rc::new(context.core), context.io.metrics.clone(), context.io.clone()))
             }
         }
 
@@ -370,6 +385,16 @@ mod tests {
                 context.io.clock.sleep(Duration::from_millis(1)).await;
             }
             Ok(())
+        }
+
+        async fn leave(&self, service: &EchoCore) {
+            if *service.0 > 0 || !self.leaves.load(Ordering::Relaxed) {
+                return;
+            }
+            self.note("leaves".into());
+            while self.leaves.load(Ordering::Relaxed) {
+                service.2.clock.sleep(Duration::from_millis(1)).await;
+            }
         }
 
         async fn stop(&self, service: EchoCore) -> Result<usize, String> {
@@ -555,6 +580,27 @@ mod tests {
         });
         assert_eq!(result, Ok(()));
         assert_eq!(shard.noted(), ["start 0", "start 1", "stopped [0, 1] on 0"]);
+    }
+
+    #[test]
+    fn clients_of_all_cores_are_served_until_everything_is_given_away() {
+        let shard = Echo { leaves: Arc::new(true.into()), ..Echo::default() };
+        let (noted, leaves) = (shard.clone(), shard.leaves.clone());
+        let (tell, told) = std::sync::mpsc::channel();
+        let result = run_echo(3, &shard, move |[address, _]| {
+            let mut clients: Vec<TcpStream> = (0..3).map(|_| connect(address)).collect();
+            // Goes on when the stop has been asked for, which is when this returns.
+            thread::spawn(move || {
+                while !noted.noted().contains(&"leaves".to_owned()) {
+                    thread::yield_now();
+                }
+                let asked = thread::spawn(move || clients.iter_mut().map(ask).sum::<u8>());
+                tell.send(asked.join().ok()).expect("the test waits");
+                leaves.store(false, Ordering::Relaxed);
+            });
+        });
+        assert_eq!(result, Ok(()));
+        assert_eq!(told.recv(), Ok(Some(3)), "one on each core");
     }
 
     #[test]
