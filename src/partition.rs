@@ -8,6 +8,8 @@ mod epochs;
 mod fetch;
 pub mod fetch_session;
 mod follow;
+mod in_sync;
+mod leader;
 mod producers;
 mod role;
 mod state;
@@ -19,6 +21,7 @@ pub use self::{
     epochs::EpochCache,
     fetch::{FetchPartition, FetchRefusal, Fetcher, Isolation},
     follow::FollowRefusal,
+    in_sync::{FollowerFetch, IsrChange, IsrState},
     producers::{ActiveProducer, Producers},
     role::{AssignedRole, Assignment},
     state::{PartitionState, StateError},
@@ -35,6 +38,7 @@ use crate::base::{ErrorCode, LeaderEpoch, Offset, Timestamp};
 #[derive(Clone, Debug)]
 pub struct Partition {
     leader_epoch: LeaderEpoch,
+    partition_epoch: i32,
     role: Role,
     /// Everything below it is on stable storage here.
     durable_end: Offset,
@@ -46,9 +50,10 @@ impl Partition {
     #[must_use]
     pub fn restored(assignment: &Assignment, state: PartitionState) -> Self {
         state.check();
-        let role = Role::of(&assignment.role);
         let durable_end = state.log_end_offset;
-        let mut partition = Self { leader_epoch: assignment.leader_epoch, role, durable_end, state };
+        let role = Role::of(assignment, durable_end);
+        let Assignment { leader_epoch, partition_epoch, .. } = *assignment;
+        let mut partition = Self { leader_epoch, partition_epoch, role, durable_end, state };
         partition.begin_term();
         partition.commit();
         partition

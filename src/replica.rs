@@ -22,13 +22,16 @@ use tracing::error;
 pub use self::unanswered::Acks;
 use self::unanswered::Unanswered;
 use crate::{
-    base::{ErrorCode, LeaderEpoch, Offset, PartitionKey, Timestamp},
+    base::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionKey, Timestamp},
     io::{
         Io, Slice,
         channel::{Notify, OneshotReceiver, OneshotSender, oneshot},
     },
     log::{Log, LogError, Read, Reservation},
-    partition::{AppendPlan, Assignment, FetchPartition, FetchRefusal, Fetcher, Partition, ValidBatch},
+    partition::{
+        AppendPlan, Assignment, FetchPartition, FetchRefusal, Fetcher, FollowerFetch, IsrChange, IsrState, Partition,
+        ValidBatch,
+    },
     protocol::batch::{BatchBuilder, BatchHeader, BatchInfo},
 };
 
@@ -196,7 +199,8 @@ impl Replica {
         let now = self.io.clock.wall();
         let mut partition = self.partition.borrow_mut();
         partition.move_log_start(self.log.log_start_offset());
-        let plan = match partition.check_append(&batch.info, now) {
+        let enough = if acks == Acks::All { partition.check_enough_in_sync() } else { Ok(()) };
+        let plan = match enough.and_then(|()| partition.check_append(&batch.info, now)) {
             Ok(plan) => plan,
             Err(error) => {
                 let _ = answer.send(Err(error));
@@ -259,6 +263,33 @@ impl Replica {
         if !self.partition.borrow().is_leader() {
             self.refuse_all(ErrorCode::NotLeaderOrFollower);
         }
+        self.refuse_without_enough();
+    }
+
+    /// What the controller is to be asked for; see [`Partition::propose_in_sync`].
+    pub fn propose_in_sync(&self, lag_max_ms: i64, is_eligible: impl Fn(BrokerId, i64) -> bool) -> Option<IsrChange> {
+        let (change, committed) = self.partition.borrow_mut().propose_in_sync(self.now_ms(), lag_max_ms, is_eligible);
+        self.committed(committed);
+        change
+    }
+
+    /// Takes the controller's answer; see [`Partition::in_sync_answered`].
+    pub fn in_sync_answered(&self, change: &IsrChange, answer: Result<IsrState, ErrorCode>) {
+        let committed = self.partition.borrow_mut().in_sync_answered(change, answer);
+        self.committed(committed);
+        self.refuse_without_enough();
+    }
+
+    /// With too few replicas in sync nothing is committed until more are: who waits for that is told, and has it in the log.
+    fn refuse_without_enough(&self) {
+        if self.partition.borrow().check_enough_in_sync().is_err() {
+            self.until_committed.borrow_mut().refuse_all(ErrorCode::NotEnoughReplicasAfterAppend);
+        }
+    }
+
+    /// Time that never goes back.
+    fn now_ms(&self) -> i64 {
+        (self.io.clock.now().0 / 1_000_000) as i64
     }
 
     /// The high watermark has moved, if it has: what it has passed is answered, fetches wake.
@@ -286,8 +317,10 @@ impl Replica {
         }
         self.follow_log_start();
         let plan = self.partition.borrow().plan_fetch(request, reader);
-        if let (Ok(_), Fetcher::Follower(id)) = (&plan, reader) {
-            let committed = self.partition.borrow_mut().follower_fetched(id, request.fetch_offset);
+        if let (Ok(_), Fetcher::Follower { broker, broker_epoch }) = (&plan, reader) {
+            let FetchPartition { fetch_offset: offset, log_start_offset, .. } = *request;
+            let fetch = FollowerFetch { broker, broker_epoch, offset, log_start_offset };
+            let committed = self.partition.borrow_mut().follower_fetched(&fetch, self.now_ms());
             self.committed(committed);
         }
         let mut fetched = {

@@ -7,6 +7,8 @@ mod coordinators;
 mod core;
 mod fetch;
 mod housekeeping;
+mod in_sync;
+mod in_sync_asks;
 mod inbox;
 mod metrics;
 mod offsets;

@@ -63,9 +63,12 @@ fn now_ms(context: &Context) -> i64 {
 
 /// Who asks: a broker that names itself, or anybody else.
 fn reader(request: &FetchRequest, version: i16) -> Fetcher {
-    let replica = if version >= 15 { request.replica_state.replica_id } else { request.replica_id };
+    let (replica, broker_epoch) = match version {
+        15.. => (request.replica_state.replica_id, request.replica_state.replica_epoch),
+        _ => (request.replica_id, -1),
+    };
     match request.isolation_level {
-        _ if replica.0 >= 0 => Fetcher::Follower(BrokerId(replica.0)),
+        _ if replica.0 >= 0 => Fetcher::Follower { broker: BrokerId(replica.0), broker_epoch },
         1 => Fetcher::Consumer(Isolation::ReadCommitted),
         _ => Fetcher::Consumer(Isolation::ReadUncommitted),
     }
@@ -77,7 +80,7 @@ fn session_request(request: &FetchRequest, version: i16) -> SessionRequest {
         session_id: request.session_id,
         session_epoch: request.session_epoch,
         by_id,
-        follower: matches!(reader(request, version), Fetcher::Follower(_)),
+        follower: matches!(reader(request, version), Fetcher::Follower { .. }),
         partitions: request.topics.iter().flat_map(|topic| wanted(topic, by_id)).collect(),
         forgotten: request.forgotten_topics_data.iter().flat_map(|topic| forgotten(topic, by_id)).collect(),
     }
@@ -213,14 +216,15 @@ mod tests {
     fn who_names_a_broker_is_a_follower() {
         let uncommitted = Fetcher::Consumer(Isolation::ReadUncommitted);
         for (version, replica, state, expected) in [
-            (4, 5, -1, Fetcher::Follower(BrokerId(5))),
+            (4, 5, -1, Fetcher::Follower { broker: BrokerId(5), broker_epoch: -1 }),
             (4, -1, -1, uncommitted),
             (4, -2, -1, uncommitted),
-            (15, -1, 5, Fetcher::Follower(BrokerId(5))),
+            (15, -1, 5, Fetcher::Follower { broker: BrokerId(5), broker_epoch: 9 }),
             (15, -1, -1, uncommitted),
         ] {
             let mut request = FetchRequest::default().with_replica_id(replica.into());
             request.replica_state.replica_id = state.into();
+            request.replica_state.replica_epoch = 9;
             assert_eq!(reader(&request, version), expected, "version {version}: {replica}, {state}");
         }
     }

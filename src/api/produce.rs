@@ -158,12 +158,6 @@ impl Sorting {
             return Err(refusal(ErrorCode::InvalidRequiredAcks));
         }
         let view = context.router.topic(topic.id).ok_or_else(|| refusal(ErrorCode::UnknownTopicOrPartition))?;
-        let (in_sync, replicas) = topic
-            .partition(data.index)
-            .map_or((0, 0), |partition| (partition.in_sync_replicas.len(), partition.replicas.len()));
-        if self.acks == -1 && in_sync < replicas_wanted(view.config.min_insync_replicas, replicas) {
-            return Err(refusal(ErrorCode::NotEnoughReplicas));
-        }
         let records = data.records.unwrap_or_default();
         self.validated_bytes += records.len();
         let batch = self.batch(context, records, &view.rules).await?;
@@ -230,11 +224,6 @@ fn not_stored(version: i16, error: ErrorCode) -> Refusal {
     Refusal { code: storage_error_for(version, LAST_WITHOUT_STORAGE_ERROR, error), message, record_errors: Vec::new() }
 }
 
-/// Never more than the partition has, as with Kafka: on one broker `min.insync.replicas=2` is 1.
-fn replicas_wanted(min_insync_replicas: i32, replicas: usize) -> usize {
-    usize::try_from(min_insync_replicas).unwrap_or(0).min(replicas).max(1)
-}
-
 fn refusal(code: ErrorCode) -> Refusal {
     Refusal { code, message: None, record_errors: Vec::new() }
 }
@@ -266,13 +255,6 @@ fn stored(answer: &mut PartitionProduceResponse, produced: &Produced) {
 mod tests {
     use super::*;
     use crate::base::Offset;
-
-    #[test]
-    fn no_more_replicas_are_wanted_than_there_are() {
-        for (min, replicas, expected) in [(1, 1, 1), (2, 1, 1), (2, 3, 2), (5, 3, 3), (0, 3, 1), (1, 0, 1)] {
-            assert_eq!(replicas_wanted(min, replicas), expected, "{min} of {replicas}");
-        }
-    }
 
     #[test]
     fn a_disk_that_fails_is_said_in_words_and_in_a_code_that_the_client_knows() {

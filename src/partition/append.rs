@@ -263,7 +263,7 @@ mod tests {
         partition.flushed(Offset(25));
         partition.move_log_start(Offset(4));
         let role = AssignedRole::Leader { others: vec![(BrokerId(2), true)] };
-        let assignment = Assignment { leader_epoch: LeaderEpoch(6), role };
+        let assignment = Assignment { role, ..Assignment::alone(LeaderEpoch(6)) };
         let mut partition = Partition::restored(&assignment, partition.state());
         append(&mut partition, &batch(-1, -1, -1, 5), 0);
         let plan = |from, upto| Ok(FetchPlan { from: Offset(from), upto: Offset(upto) });
@@ -272,7 +272,7 @@ mod tests {
             |epoch, end| Err(FetchRefusal::Diverging { epoch: LeaderEpoch(epoch), end_offset: Offset(end) });
         use ErrorCode as E;
         let [uncommitted, committed] = [Isolation::ReadUncommitted, Isolation::ReadCommitted].map(Fetcher::Consumer);
-        let follower = Fetcher::Follower(BrokerId(2));
+        let follower = Fetcher::Follower { broker: BrokerId(2), broker_epoch: 7 };
         for (offset, current, fetched, reader, expected) in [
             (4, -1, -1, uncommitted, plan(4, 25)),
             (4, 6, -1, committed, plan(4, 25)),
@@ -291,7 +291,7 @@ mod tests {
             (15, 6, 7, uncommitted, error(E::OffsetOutOfRange)),
             (35, 6, 6, follower, plan(35, 35)),
             (3, 6, 4, follower, error(E::OffsetOutOfRange)),
-            (4, 6, 3, Fetcher::Follower(BrokerId(3)), error(E::NotLeaderOrFollower)),
+            (4, 6, 3, Fetcher::Follower { broker: BrokerId(3), broker_epoch: 7 }, error(E::NotLeaderOrFollower)),
         ] {
             let request = FetchPartition {
                 fetch_offset: Offset(offset),

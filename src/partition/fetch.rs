@@ -33,7 +33,12 @@ pub enum Fetcher {
     /// A consumer: what is committed.
     Consumer(Isolation),
     /// Another replica of the partition: all there is.
-    Follower(BrokerId),
+    Follower {
+        /// Who holds it.
+        broker: BrokerId,
+        /// In which of its lives (KIP-903); -1 if it does not say.
+        broker_epoch: i64,
+    },
 }
 
 /// The offsets that may be sent: `from..upto`, beginning with the batch that holds `from`. Empty if they are equal.
@@ -64,7 +69,7 @@ impl Partition {
     #[must_use]
     pub fn visible_end(&self, reader: Fetcher) -> Offset {
         match reader {
-            Fetcher::Follower(_) => self.log_end_offset(),
+            Fetcher::Follower { .. } => self.log_end_offset(),
             Fetcher::Consumer(Isolation::ReadUncommitted) => self.high_watermark(),
             Fetcher::Consumer(Isolation::ReadCommitted) => self.last_stable_offset(),
         }
@@ -77,7 +82,7 @@ impl Partition {
         self.check_leader_epoch(request.current_leader_epoch).map_err(FetchRefusal::Error)?;
         let allowed = match reader {
             Fetcher::Consumer(_) => self.check_leads(),
-            Fetcher::Follower(id) => self.check_follower(id),
+            Fetcher::Follower { broker, broker_epoch } => self.check_follower(broker, broker_epoch),
         };
         allowed.map_err(FetchRefusal::Error)?;
         let from = request.fetch_offset;

@@ -27,7 +27,7 @@ impl Partition {
     /// # Errors  Why it is not taken over.
     pub fn check_follow(&self, info: &BatchInfo) -> Result<(), FollowRefusal> {
         match self.role {
-            Role::Leader { .. } => return Err(FollowRefusal::Leads),
+            Role::Leader(_) => return Err(FollowRefusal::Leads),
             Role::Follower { .. } => {}
         }
         if info.base_offset < self.state.log_end_offset {

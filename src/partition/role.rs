@@ -1,6 +1,6 @@
 //! What this broker is to a partition: its leader, or one of those who follow.
 
-use super::Partition;
+use super::{Partition, in_sync::Leading};
 use crate::{
     base::{BrokerId, ErrorCode, LeaderEpoch, Offset},
     metadata,
@@ -11,6 +11,10 @@ use crate::{
 pub struct Assignment {
     /// The leader's term.
     pub leader_epoch: LeaderEpoch,
+    /// Which state of the partition it is; grows with each change of it.
+    pub partition_epoch: i32,
+    /// `min.insync.replicas` of the topic.
+    pub min_in_sync_replicas: i32,
     /// Whether the broker leads in that term, or follows.
     pub role: AssignedRole,
 }
@@ -34,12 +38,13 @@ impl Assignment {
     /// The assignment of a partition's only replica.
     #[must_use]
     pub fn alone(leader_epoch: LeaderEpoch) -> Self {
-        Self { leader_epoch, role: AssignedRole::Leader { others: Vec::new() } }
+        let role = AssignedRole::Leader { others: Vec::new() };
+        Self { leader_epoch, partition_epoch: 0, min_in_sync_replicas: 1, role }
     }
 
     /// What `partition` is to broker `me`; nothing if it holds no replica.
     #[must_use]
-    pub fn of(partition: &metadata::PartitionRegistration, me: BrokerId) -> Option<Self> {
+    pub fn of(partition: &metadata::PartitionRegistration, min_in_sync_replicas: i32, me: BrokerId) -> Option<Self> {
         if !partition.replicas.contains(&me) {
             return None;
         }
@@ -50,61 +55,50 @@ impl Assignment {
         } else {
             AssignedRole::Follower { leader: partition.leader }
         };
-        Some(Self { leader_epoch: partition.leader_epoch, role })
+        let (leader_epoch, partition_epoch) = (partition.leader_epoch, partition.partition_epoch);
+        Some(Self { leader_epoch, partition_epoch, min_in_sync_replicas, role })
     }
 }
 
-/// The role that a partition plays, with what is known of the other replicas.
+/// The role that a partition plays, with what a leader knows of the other replicas.
 #[derive(Clone, Debug)]
 pub(super) enum Role {
-    Leader { others: Vec<Other> },
+    Leader(Leading),
     Follower { leader: Option<BrokerId> },
 }
 
-/// Another replica, as the leader sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Other {
-    id: BrokerId,
-    in_sync: bool,
-    /// Everything below it is on its stable storage. Absent until it has fetched in this term.
-    durable_end: Option<Offset>,
-}
-
 impl Role {
-    pub fn of(assigned: &AssignedRole) -> Self {
-        match assigned {
+    /// A role that begins where the log ends.
+    pub fn of(assignment: &Assignment, log_end: Offset) -> Self {
+        match &assignment.role {
             AssignedRole::Leader { others } => {
-                let other = |(id, in_sync): &(BrokerId, bool)| Other { id: *id, in_sync: *in_sync, durable_end: None };
-                Self::Leader { others: others.iter().map(other).collect() }
+                Self::Leader(Leading::new(others, assignment.min_in_sync_replicas, log_end))
             }
             AssignedRole::Follower { leader } => Self::Follower { leader: *leader },
-        }
-    }
-
-    /// Takes another list of replicas in the same term: what is known of those who stay is kept.
-    fn adjust(&mut self, assigned: &AssignedRole) {
-        let before = std::mem::replace(self, Self::of(assigned));
-        if let (Self::Leader { others: before }, Self::Leader { others }) = (before, self) {
-            for other in others {
-                other.durable_end = before.iter().find(|it| it.id == other.id).and_then(|it| it.durable_end);
-            }
         }
     }
 }
 
 impl Partition {
-    /// Takes the role that the metadata assigns. An assignment of an earlier term changes nothing: a later one is known.
+    /// Takes the role that the metadata assigns. An assignment of an earlier term changes nothing, nor does an earlier state of
+    /// the partition: a later one is known, perhaps from the controller's answer.
     ///
     /// Returns the new high watermark if it moved: it does when a replica that was behind leaves the in-sync ones.
     pub fn assign(&mut self, assignment: &Assignment) -> Option<Offset> {
-        if assignment.leader_epoch < self.leader_epoch {
+        let (known, given) =
+            ((self.leader_epoch, self.partition_epoch), (assignment.leader_epoch, assignment.partition_epoch));
+        if given < known {
             return None;
         }
-        if assignment.leader_epoch == self.leader_epoch {
-            self.role.adjust(&assignment.role);
-        } else {
-            self.leader_epoch = assignment.leader_epoch;
-            self.role = Role::of(&assignment.role);
+        (self.leader_epoch, self.partition_epoch) = given;
+        match (&mut self.role, &assignment.role) {
+            (Role::Leader(leading), AssignedRole::Leader { others }) if given.0 == known.0 => {
+                leading.set_min_in_sync_replicas(assignment.min_in_sync_replicas);
+                if given > known {
+                    leading.adjust(others);
+                }
+            }
+            (role, _) => *role = Role::of(assignment, self.state.log_end_offset),
         }
         self.begin_term();
         self.commit()
@@ -120,14 +114,14 @@ impl Partition {
     /// Whether this broker leads the partition.
     #[must_use]
     pub fn is_leader(&self) -> bool {
-        matches!(self.role, Role::Leader { .. })
+        matches!(self.role, Role::Leader(_))
     }
 
     /// The broker that this one follows; none if it leads, or if the partition has no leader.
     #[must_use]
     pub fn followed_leader(&self) -> Option<BrokerId> {
         match self.role {
-            Role::Leader { .. } => None,
+            Role::Leader(_) => None,
             Role::Follower { leader } => leader,
         }
     }
@@ -139,39 +133,12 @@ impl Partition {
     }
 
     /// What only a replica of the partition may ask its leader.
-    /// # Errors  `NotLeaderOrFollower` for any other broker.
-    pub(super) fn check_follower(&self, id: BrokerId) -> Result<(), ErrorCode> {
+    /// # Errors  `NotLeaderOrFollower` for any other broker, or an earlier life of that one.
+    pub(super) fn check_follower(&self, id: BrokerId, broker_epoch: i64) -> Result<(), ErrorCode> {
         match &self.role {
-            Role::Leader { others } if others.iter().any(|other| other.id == id) => Ok(()),
-            Role::Leader { .. } | Role::Follower { .. } => Err(ErrorCode::NotLeaderOrFollower),
+            Role::Leader(leading) if leading.knows(id, broker_epoch) => Ok(()),
+            Role::Leader(_) | Role::Follower { .. } => Err(ErrorCode::NotLeaderOrFollower),
         }
-    }
-
-    /// A follower asks for the records from `offset` on: what it has before it is on its stable storage, since it asks only
-    /// then.
-    ///
-    /// Returns the new high watermark if it moved.
-    pub fn follower_fetched(&mut self, id: BrokerId, offset: Offset) -> Option<Offset> {
-        if let Role::Leader { others } = &mut self.role
-            && let Some(other) = others.iter_mut().find(|other| other.id == id)
-        {
-            other.durable_end = Some(offset.min(self.state.log_end_offset));
-        }
-        self.commit()
-    }
-
-    /// Moves the high watermark of a leader to what every in-sync replica has on stable storage. It never moves back.
-    pub(super) fn commit(&mut self) -> Option<Offset> {
-        let Role::Leader { others } = &self.role else { return None };
-        let mut end = self.durable_end;
-        for other in others.iter().filter(|other| other.in_sync) {
-            end = end.min(other.durable_end?);
-        }
-        if end <= self.state.high_watermark {
-            return None;
-        }
-        self.state.high_watermark = end;
-        Some(end)
     }
 }
 
@@ -180,7 +147,7 @@ mod tests {
     use super::*;
     use crate::{
         base::{ProducerEpoch, ProducerId},
-        partition::{FollowRefusal, PartitionState},
+        partition::{FollowRefusal, FollowerFetch, PartitionState},
         protocol::{
             batch::{BatchInfo, TimestampType},
             compression::Compression,
@@ -209,13 +176,22 @@ mod tests {
     }
 
     fn leads(epoch: i32, others: &[(i32, bool)]) -> Assignment {
+        leads_in(epoch, 0, others)
+    }
+
+    fn leads_in(epoch: i32, partition_epoch: i32, others: &[(i32, bool)]) -> Assignment {
         let others = others.iter().map(|(id, in_sync)| (BrokerId(*id), *in_sync)).collect();
-        Assignment { leader_epoch: LeaderEpoch(epoch), role: AssignedRole::Leader { others } }
+        let (leader_epoch, role) = (LeaderEpoch(epoch), AssignedRole::Leader { others });
+        Assignment { leader_epoch, partition_epoch, min_in_sync_replicas: 1, role }
     }
 
     fn follows(epoch: i32, leader: i32) -> Assignment {
         let role = AssignedRole::Follower { leader: Some(BrokerId(leader)) };
-        Assignment { leader_epoch: LeaderEpoch(epoch), role }
+        Assignment { leader_epoch: LeaderEpoch(epoch), partition_epoch: 0, min_in_sync_replicas: 1, role }
+    }
+
+    fn fetched_by(id: i32, offset: Offset) -> FollowerFetch {
+        FollowerFetch { broker: BrokerId(id), broker_epoch: 7, offset, log_start_offset: Offset::ZERO }
     }
 
     #[test]
@@ -233,12 +209,15 @@ mod tests {
             eligible_leader_replicas: Vec::new(),
             last_known_elr: Vec::new(),
         };
-        assert_eq!(Assignment::of(&partition, ME), Some(leads(4, &[(3, false), (2, true)])));
-        assert_eq!(Assignment::of(&partition, BrokerId(2)), Some(follows(4, 1)));
-        assert_eq!(Assignment::of(&partition, BrokerId(7)), None);
+        assert_eq!(Assignment::of(&partition, 1, ME), Some(leads_in(4, 9, &[(3, false), (2, true)])));
+        assert_eq!(
+            Assignment::of(&partition, 1, BrokerId(2)),
+            Some(Assignment { partition_epoch: 9, ..follows(4, 1) })
+        );
+        assert_eq!(Assignment::of(&partition, 1, BrokerId(7)), None);
         partition.leader = None;
         let nobody = AssignedRole::Follower { leader: None };
-        assert_eq!(Assignment::of(&partition, ME).map(|it| it.role), Some(nobody));
+        assert_eq!(Assignment::of(&partition, 1, ME).map(|it| it.role), Some(nobody));
     }
 
     #[test]
@@ -248,13 +227,13 @@ mod tests {
         partition.appended(&batch(0, 1, 10), 0);
         for (step, moved) in [
             (partition.flushed(Offset(10)), None),
-            (partition.follower_fetched(BrokerId(2), Offset(10)), None),
-            (partition.follower_fetched(BrokerId(4), Offset(10)), None),
-            (partition.follower_fetched(BrokerId(3), Offset(6)), Some(6)),
-            (partition.follower_fetched(BrokerId(3), Offset(4)), None),
-            (partition.follower_fetched(BrokerId(9), Offset(10)), None),
+            (partition.follower_fetched(&fetched_by(2, Offset(10)), 0), None),
+            (partition.follower_fetched(&fetched_by(4, Offset(10)), 0), None),
+            (partition.follower_fetched(&fetched_by(3, Offset(6)), 0), Some(6)),
+            (partition.follower_fetched(&fetched_by(3, Offset(4)), 0), None),
+            (partition.follower_fetched(&fetched_by(9, Offset(10)), 0), None),
             // Whoever is behind and leaves the in-sync ones holds nobody up; who joins them counts from then on.
-            (partition.assign(&leads(1, &[(2, true), (3, false), (4, true)])), Some(10)),
+            (partition.assign(&leads_in(1, 1, &[(2, true), (3, false), (4, true)])), Some(10)),
         ] {
             assert_eq!(step, moved.map(Offset));
         }
@@ -262,7 +241,7 @@ mod tests {
         assert_eq!(partition.flushed(Offset(15)), None, "replica 2 has no more than 10");
         assert_eq!(partition.assign(&leads(2, &[(2, true)])), None, "in a new term nobody has fetched yet");
         assert_eq!(
-            partition.follower_fetched(BrokerId(2), Offset(99)),
+            partition.follower_fetched(&fetched_by(2, Offset(99)), 0),
             Some(Offset(15)),
             "no further than the log goes"
         );
@@ -316,7 +295,7 @@ mod tests {
             };
             let mut leader = Partition::restored(&leads(0, &[(2, true), (3, true)]), PartitionState::default());
             let mut follower = Partition::restored(&follows(0, 1), PartitionState::default());
-            let mut in_sync = [true, true];
+            let (mut in_sync, mut changes) = ([true, true], 0);
             let mut fetched = [None::<i64>; 2];
             let mut batches = Vec::new();
             for _ in 0..200 {
@@ -339,18 +318,19 @@ mod tests {
                     }
                     4 => {
                         follower.flushed(follower.log_end_offset());
-                        leader.follower_fetched(BrokerId(2), follower.durable_end());
+                        leader.follower_fetched(&fetched_by(2, follower.durable_end()), 0);
                         fetched[0] = Some(follower.durable_end().0);
                         follower.leader_committed(leader.high_watermark());
                     }
                     5 => {
                         let end = below(leader.log_end_offset().0 as u64 + 1) as i64;
-                        leader.follower_fetched(BrokerId(3), Offset(end));
+                        leader.follower_fetched(&fetched_by(3, Offset(end)), 0);
                         fetched[1] = Some(end);
                     }
                     _ => {
                         in_sync[1] = below(2) == 0;
-                        leader.assign(&leads(0, &[(2, in_sync[0]), (3, in_sync[1])]));
+                        changes += 1;
+                        leader.assign(&leads_in(0, changes, &[(2, in_sync[0]), (3, in_sync[1])]));
                     }
                 }
                 let most = (0..2).filter(|other| in_sync[*other]).map(|other| fetched[other].unwrap_or(0)).min();

@@ -22,11 +22,11 @@ fn key() -> PartitionKey {
 
 fn leads(epoch: i32, others: &[BrokerId]) -> Assignment {
     let others = others.iter().map(|id| (*id, true)).collect();
-    Assignment { leader_epoch: LeaderEpoch(epoch), role: AssignedRole::Leader { others } }
+    Assignment { role: AssignedRole::Leader { others }, ..Assignment::alone(LeaderEpoch(epoch)) }
 }
 
 fn follows(epoch: i32) -> Assignment {
-    Assignment { leader_epoch: LeaderEpoch(epoch), role: AssignedRole::Follower { leader: Some(LEADER) } }
+    Assignment { role: AssignedRole::Follower { leader: Some(LEADER) }, ..Assignment::alone(LeaderEpoch(epoch)) }
 }
 
 /// A replica in a directory of its own, whose flushes are followed as a core does it.
@@ -94,7 +94,7 @@ fn joined(records: &[Slice]) -> Bytes {
 /// One fetch of the follower: what it has not got, and how far that is committed.
 async fn pull(leader: &Replica, follower: &Replica, epoch: i32) {
     let asked = from(follower.durable_end(), epoch);
-    let fetched = leader.fetch(&asked, Fetcher::Follower(FOLLOWER), 1 << 20, true).await;
+    let fetched = leader.fetch(&asked, Fetcher::Follower { broker: FOLLOWER, broker_epoch: 7 }, 1 << 20, true).await;
     assert_eq!(fetched.error, None);
     let records = joined(&fetched.records);
     follower.follow(&records, fetched.high_watermark, fetched.log_start_offset).await.unwrap();
@@ -144,7 +144,9 @@ fn a_follower_serves_nobody_and_takes_over_with_what_it_has() {
         let consumer = Fetcher::Consumer(Isolation::ReadUncommitted);
         let fetched = follower.fetch(&from(Offset(0), 0), consumer, 1 << 20, true).await;
         assert_eq!(fetched.error, Some(ErrorCode::NotLeaderOrFollower));
-        let stranger = leader.fetch(&from(Offset(0), 0), Fetcher::Follower(BrokerId(9)), 1 << 20, true).await;
+        let stranger = leader
+            .fetch(&from(Offset(0), 0), Fetcher::Follower { broker: BrokerId(9), broker_epoch: 7 }, 1 << 20, true)
+            .await;
         assert_eq!(stranger.error, Some(ErrorCode::NotLeaderOrFollower));
 
         // Terms change: whoever waited at the old leader is told, and the new one goes on where its log ends.

@@ -13,7 +13,7 @@ use crate::{
     group::{GroupAnswer, GroupRequest},
     metadata::{Image, Touched},
     metrics::Snapshot,
-    partition::{ActiveProducer, FetchPartition, Fetcher, Isolation, ValidBatch},
+    partition::{ActiveProducer, FetchPartition, Fetcher, Isolation, IsrChange, IsrState, ValidBatch},
     replica::{Acks, Appended, Fetched},
 };
 
@@ -122,6 +122,8 @@ pub enum Call {
     LogSizes(Option<Arc<[PartitionKey]>>),
     /// The producers that a partition remembers.
     Producers(PartitionKey),
+    /// Other in-sync replicas, for the controller's core to ask for.
+    InSync(Box<[(PartitionKey, IsrChange)]>),
 }
 
 /// What comes back.
@@ -144,6 +146,8 @@ pub enum Answer {
     LogSizes(Vec<(PartitionKey, u64)>),
     /// To [`Call::Producers`].
     Producers(Result<Vec<ActiveProducer>, ErrorCode>),
+    /// To [`Call::InSync`], in the order given.
+    InSync(Vec<Result<IsrState, ErrorCode>>),
 }
 
 /// What travels between cores.

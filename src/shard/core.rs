@@ -24,6 +24,7 @@ use crate::{
         call::{Answer, Call, Delta, Message},
         control::Driver,
         coordinators::{AnyCoordinator, Kind},
+        in_sync_asks::InSync,
         quota_use::QuotaUse,
         replies::ReplyMemory,
         rewrites::RewriteMemory,
@@ -74,6 +75,7 @@ pub struct Core {
     pub(super) image_offset: Cell<Offset>,
     pub(super) replicas: RefCell<Map<PartitionKey, Rc<Replica>>>,
     pub(super) coordinators: RefCell<Map<(Kind, i32), AnyCoordinator>>,
+    pub(super) in_sync: InSync,
     /// On the core of the metadata log only.
     pub(super) driver: RefCell<Option<Rc<Driver>>>,
     /// Questions of this core that other cores have not answered yet.
@@ -111,6 +113,7 @@ impl Core {
             image_offset: Cell::new(image_offset),
             replicas: RefCell::default(),
             coordinators: RefCell::default(),
+            in_sync: InSync::default(),
             driver: RefCell::default(),
             open_calls: RefCell::default(),
             next_call: Cell::new(0),
@@ -224,9 +227,11 @@ impl Core {
         match (replica, self.assignment(key)) {
             (Some(replica), Some(assignment)) => replica.assign(&assignment),
             (Some(replica), None) => {
-                let leader_epoch = self.image.borrow().partition(key).map(|partition| partition.leader_epoch);
+                let image = self.image.borrow();
+                let Some(partition) = image.partition(key) else { return };
+                let (leader_epoch, partition_epoch) = (partition.leader_epoch, partition.partition_epoch);
                 let role = AssignedRole::Follower { leader: None };
-                replica.assign(&Assignment { leader_epoch: leader_epoch.unwrap_or(LeaderEpoch(0)), role });
+                replica.assign(&Assignment { leader_epoch, partition_epoch, min_in_sync_replicas: 1, role });
             }
             (None, _) => self.own(key),
         }
@@ -237,7 +242,8 @@ impl Core {
         if key == METADATA_KEY {
             return Some(Assignment::alone(LeaderEpoch(0)));
         }
-        Assignment::of(self.image.borrow().partition(key)?, self.broker.id)
+        let view = self.view(key.topic_id)?;
+        Assignment::of(self.image.borrow().partition(key)?, view.config.min_insync_replicas, self.broker.id)
     }
 
     /// Takes a replica into this core, and a coordinator with it if its topic asks for one.
@@ -283,6 +289,10 @@ impl Core {
             for key in some {
                 if let (Ok(replica), Some(view)) = (self.replica(*key), self.view(key.topic_id)) {
                     replica.log().set_config(settings::log_config(&view.config));
+                    // `min.insync.replicas` is one of its settings.
+                    if let Some(assignment) = self.assignment(*key) {
+                        replica.assign(&assignment);
+                    }
                 }
             }
             self.io.clock.yield_now().await;

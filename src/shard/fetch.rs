@@ -14,6 +14,7 @@ use crate::{
         either, join_all,
     },
     metrics::{Counter, Gauge},
+    partition::Fetcher,
     replica::{Fetched, Replica},
     shard::{
         call::{Answer, Call, FetchCall, Message},
@@ -187,13 +188,37 @@ impl Core {
         call.max_bytes.min(self.replies.borrow().fetch_bytes_max())
     }
 
+    /// Whether a follower is in the life that the metadata has of it, or in a later one of which it has not come here (KIP-903).
+    /// # Errors  `NotLeaderOrFollower`.
+    fn check_reader(&self, reader: Fetcher) -> Result<(), ErrorCode> {
+        let Fetcher::Follower { broker, broker_epoch } = reader else { return Ok(()) };
+        let image = self.image.borrow();
+        let registered = image.broker(broker).is_some_and(|registered| broker_epoch >= registered.broker_epoch);
+        if registered { Ok(()) } else { Err(ErrorCode::NotLeaderOrFollower) }
+    }
+
+    fn note_follower(&self, replica: &Replica, reader: Fetcher) {
+        if let Fetcher::Follower { broker, .. } = reader
+            && replica.inspect(|partition| partition.may_join(broker))
+        {
+            self.in_sync.note_joining(replica.key());
+        }
+    }
+
     async fn read_all(&self, call: &FetchCall) -> Vec<Fetched> {
+        if let Err(error) = self.check_reader(call.reader) {
+            return call.partitions.iter().map(|_| Fetched::refused(error)).collect();
+        }
         let mut room = self.fetch_bytes_max(call);
         let mut empty = true;
         let mut all = Vec::with_capacity(call.partitions.len());
         for (key, part) in &call.partitions {
             let fetched = match self.replica(*key) {
-                Ok(replica) => replica.fetch(part, call.reader, room, empty).await,
+                Ok(replica) => {
+                    let fetched = replica.fetch(part, call.reader, room, empty).await;
+                    self.note_follower(&replica, call.reader);
+                    fetched
+                }
                 Err(error) => Fetched::refused(error),
             };
             if fetched.bytes > 0 {
@@ -292,7 +317,7 @@ fn within_limits(mut fetched: Vec<Fetched>, call: &FetchCall) -> Vec<Fetched> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::partition::{Fetcher, Isolation};
+    use crate::partition::Isolation;
 
     #[test]
     fn a_fetch_that_may_read_less_than_it_waits_for_does_not_wait() {

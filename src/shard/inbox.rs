@@ -78,6 +78,10 @@ impl Core {
                 let found = this.producers_here(key);
                 this.reply(from, id, Answer::Producers(found)).await;
             }),
+            Call::InSync(changes) => self.io.spawner.spawn(async move {
+                let answers = this.ask_in_sync_here(&changes).await;
+                this.reply(from, id, Answer::InSync(answers)).await;
+            }),
             Call::Metrics => self.io.spawner.spawn(async move {
                 let counted = Box::new(this.metrics_here());
                 this.reply(from, id, Answer::Metrics(counted)).await;

@@ -229,6 +229,7 @@ pub async fn start_with(
     io.spawner.spawn(core.clone().follow_flushes());
     io.spawner.spawn(core.clone().serve_inbox());
     io.spawner.spawn(core.clone().keep_house());
+    io.spawner.spawn(core.clone().keep_in_sync());
     Ok(Started { router: Router::new(core.clone()), core, new_epochs: RefCell::new(new_epochs) })
 }
 
