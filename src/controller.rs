@@ -5,24 +5,35 @@
 //! answer once they are committed. If they are not, or may not be, the controller is dropped with the leadership of the quorum,
 //! and the next one is made from what is committed. Which broker asks, and which is registered, are arguments.
 //!
-//! Absent on purpose: elections and fencing, which need a second broker.
+//! Whether a broker is alive is what it says itself, in its heartbeats, and how long ago. That is the controller's own and in no
+//! record: the next controller listens for as long as a session before it takes anybody for dead.
 
+mod alter_partition;
 pub mod asks;
 mod assignment;
 mod configs;
 mod create;
 mod delete;
+mod elections;
 mod features;
+mod leadership;
+mod liveness;
 mod partitions;
 mod quotas;
-mod replicas;
+mod reassignments;
+mod registration;
+#[cfg(test)]
+mod rig;
 mod scram;
+mod sessions;
 mod start;
+mod transition;
 
 use kafka_protocol::protocol::StrBytes;
 
+use self::sessions::Sessions;
 pub use self::{
-    replicas::refuse_elections,
+    elections::refuse_elections,
     start::{BrokerRegistration, new_leader_epoch, partitions_led},
 };
 use crate::{
@@ -43,6 +54,12 @@ pub const PARTITIONS_PER_REQUEST_MAX: usize = 10_000;
 pub struct Controller {
     config: BrokerConfig,
     image: Image,
+    sessions: Sessions,
+    /// Of the first record that is decided next.
+    next_offset: i64,
+    now_ms: u64,
+    /// When partitions without leader were looked through.
+    elected_ms: u64,
 }
 
 /// Why one part of a request is not done: Kafka's code, and its words where it has any.
@@ -70,7 +87,8 @@ impl Controller {
     /// A controller that goes on from the image that the metadata log left behind.
     #[must_use]
     pub fn new(config: BrokerConfig, image: Image) -> Self {
-        Self { config, image }
+        let sessions = Sessions::new(config.cluster.session_timeout_ms);
+        Self { config, image, sessions, next_offset: 0, now_ms: 0, elected_ms: 0 }
     }
 
     /// The image with everything that was decided, committed or not. Nothing may be answered from it.

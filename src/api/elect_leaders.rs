@@ -1,6 +1,5 @@
 //! ElectLeaders (key 43), versions 0–2 (KIP-183).
 //! v1 unclean elections (KIP-460)
-//! Differs from Kafka: a partition that is not led stays so, since no other broker could lead it.
 
 use std::rc::Rc;
 

@@ -1,5 +1,5 @@
 //! UnregisterBroker (key 64), version 0 (KIP-500).
-//! Differs from Kafka: the broker that answers is not taken out of its own cluster.
+//! Differs from Kafka: a broker that runs is not taken out.
 
 use std::rc::Rc;
 

@@ -119,7 +119,7 @@ impl ControlAsk for ElectLeaders {
         controller: &mut Controller,
         _: &mut dyn FnMut() -> Uuid,
     ) -> Result<Decision<Self::Answer>, ErrorCode> {
-        Ok((Vec::new(), controller.elect_leaders(&self.0)))
+        Ok(controller.elect_leaders(&self.0))
     }
 }
 
@@ -164,9 +164,7 @@ impl ControlAsk for UnregisterBroker {
         controller: &mut Controller,
         _: &mut dyn FnMut() -> Uuid,
     ) -> Result<Decision<Self::Answer>, ErrorCode> {
-        let refusal = controller.refuse_unregistration(self.0);
-        let answer = UnregisterBrokerResponse::default().with_error_code(refusal.code.code());
-        Ok((Vec::new(), answer.with_error_message(refusal.message())))
+        Ok(controller.unregister(self.0))
     }
 }
 

@@ -91,7 +91,7 @@ impl Controller {
     }
 
     /// The broker's data directory, or nil for "it chooses".
-    fn directory(&self, broker: BrokerId) -> Uuid {
+    pub(super) fn directory(&self, broker: BrokerId) -> Uuid {
         match self.image.broker(broker).map(|broker| broker.log_dirs.as_slice()) {
             Some([directory]) => *directory,
             Some(_) | None => Uuid::nil(),

@@ -1,4 +1,4 @@
-//! Levels of features (KIP-584), and brokers that are taken out.
+//! Levels of features (KIP-584).
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,7 @@ use super::{
     ApiError, Controller,
     start::{METADATA_VERSION, METADATA_VERSION_FEATURE},
 };
-use crate::{
-    base::{BrokerId, ErrorCode},
-    protocol::metadata_records::MetadataRecord,
-};
+use crate::{base::ErrorCode, protocol::metadata_records::MetadataRecord};
 
 /// `FeatureUpdate.UpgradeType` of the wire.
 const UPGRADE: i8 = 1;
@@ -92,16 +89,5 @@ impl Controller {
             ));
         }
         Ok(())
-    }
-
-    /// Why no broker is taken out of the cluster: the only one that is registered is the one that runs.
-    #[must_use]
-    pub(super) fn refuse_unregistration(&self, broker: BrokerId) -> ApiError {
-        if self.image.broker(broker).is_none() {
-            let message = format!("Broker ID {broker} is not currently registered");
-            return ApiError::new(ErrorCode::BrokerIdNotRegistered, message);
-        }
-        let message = format!("Broker {broker} runs: stop it before it is taken out of the cluster.");
-        ApiError::new(ErrorCode::InvalidRequest, message)
     }
 }

@@ -38,11 +38,7 @@ impl Controller {
     /// Registers a broker that starts, before it does anything else. `broker_epoch` is the end offset of the metadata log.
     pub fn register_broker(&mut self, registration: BrokerRegistration, broker_epoch: i64) -> Vec<MetadataRecord> {
         let BrokerRegistration { broker, incarnation, end_points, rack, directory } = registration;
-        let mut records = Vec::new();
-        if self.image.feature(METADATA_VERSION_FEATURE) == 0 {
-            let name = METADATA_VERSION_FEATURE.to_owned();
-            records.push(MetadataRecord::FeatureLevel { name, level: METADATA_VERSION });
-        }
+        let mut records = self.first_features();
         records.push(MetadataRecord::RegisterBroker(RegisterBroker {
             broker_id: broker.0,
             incarnation_id: incarnation,
