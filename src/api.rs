@@ -8,12 +8,17 @@
 mod acls;
 mod alter_client_quotas;
 mod alter_configs;
+mod alter_partition;
 mod alter_partition_reassignments;
 mod api_versions;
+mod allocate_producer_ids;
 mod asker;
+mod broker_heartbeat;
+mod broker_registration;
 mod brokers;
 mod call;
 mod config_changes;
+pub(crate) mod controllers;
 mod create_partitions;
 mod create_topics;
 mod delete_groups;

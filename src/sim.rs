@@ -11,6 +11,7 @@ mod broker;
 mod committed;
 mod connection;
 mod consumer;
+mod controllers;
 mod coordinators;
 mod epochs;
 mod fetches;

@@ -77,7 +77,7 @@ pub(super) struct Memory {
 }
 
 /// The memory of a request with a short answer.
-const fn small(frame_times: usize) -> Memory {
+pub(super) const fn small(frame_times: usize) -> Memory {
     Memory { fixed: SMALL, frame_times }
 }
 
@@ -114,7 +114,6 @@ macro_rules! alone {
     };
 }
 
-#[cfg(test)]
 pub(super) use alone;
 
 /// Rows by key.

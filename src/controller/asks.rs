@@ -1,5 +1,7 @@
 //! What the controller can be asked. A new question is a type with its [`ControlAsk`], here or where it is asked.
 
+pub mod cluster;
+
 use kafka_protocol::messages::{
     AlterClientQuotasRequest, AlterClientQuotasResponse, AlterConfigsRequest, AlterConfigsResponse,
     AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, AlterUserScramCredentialsRequest,

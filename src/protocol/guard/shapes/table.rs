@@ -26,6 +26,18 @@ pub static ADD_RAFT_VOTER: Schema = Schema {
     },
 };
 
+/// AllocateProducerIdsRequest, versions 0.
+pub static ALLOCATE_PRODUCER_IDS: Schema = Schema {
+    flexible_from: 0,
+    shape: Shape {
+        fields: &[
+            all(I32), // BrokerId
+            all(I64), // BrokerEpoch
+        ],
+        tags: &[],
+    },
+};
+
 /// AlterClientQuotasRequest, versions 0-1.
 pub static ALTER_CLIENT_QUOTAS: Schema = Schema {
     flexible_from: 1,
@@ -77,6 +89,44 @@ pub static ALTER_CONFIGS: Schema = Schema {
                 tags: &[],
             }))), // Resources
             all(BOOL), // ValidateOnly
+        ],
+        tags: &[],
+    },
+};
+
+/// AlterPartitionRequest, versions 2-3.
+pub static ALTER_PARTITION: Schema = Schema {
+    flexible_from: 0,
+    shape: Shape {
+        fields: &[
+            all(I32), // BrokerId
+            all(I64), // BrokerEpoch
+            all(Kind::List(&Kind::Node(&Shape {
+                fields: &[
+                    from(2, UUID), // TopicId
+                    all(Kind::List(&Kind::Node(&Shape {
+                        fields: &[
+                            all(I32),                   // PartitionIndex
+                            all(I32),                   // LeaderEpoch
+                            until(2, Kind::List(&I32)), // NewIsr
+                            from(
+                                3,
+                                Kind::List(&Kind::Node(&Shape {
+                                    fields: &[
+                                        from(3, I32), // BrokerId
+                                        from(3, I64), // BrokerEpoch
+                                    ],
+                                    tags: &[],
+                                })),
+                            ), // NewIsrWithEpochs
+                            from(1, I8),                // LeaderRecoveryState
+                            all(I32),                   // PartitionEpoch
+                        ],
+                        tags: &[],
+                    }))), // Partitions
+                ],
+                tags: &[],
+            }))), // Topics
         ],
         tags: &[],
     },
@@ -141,6 +191,58 @@ pub static API_VERSIONS: Schema = Schema {
         fields: &[
             from(3, TEXT), // ClientSoftwareName
             from(3, TEXT), // ClientSoftwareVersion
+        ],
+        tags: &[],
+    },
+};
+
+/// BrokerHeartbeatRequest, versions 0-2.
+pub static BROKER_HEARTBEAT: Schema = Schema {
+    flexible_from: 0,
+    shape: Shape {
+        fields: &[
+            all(I32),  // BrokerId
+            all(I64),  // BrokerEpoch
+            all(I64),  // CurrentMetadataOffset
+            all(BOOL), // WantFence
+            all(BOOL), // WantShutDown
+        ],
+        tags: &[
+            (0, from(1, Kind::List(&UUID))),              // OfflineLogDirs
+            (1, from(2, Kind::List(&UUID)).null_from(2)), // CordonedLogDirs
+        ],
+    },
+};
+
+/// BrokerRegistrationRequest, versions 0-4.
+pub static BROKER_REGISTRATION: Schema = Schema {
+    flexible_from: 0,
+    shape: Shape {
+        fields: &[
+            all(I32),  // BrokerId
+            all(TEXT), // ClusterId
+            all(UUID), // IncarnationId
+            all(Kind::List(&Kind::Node(&Shape {
+                fields: &[
+                    all(TEXT), // Name
+                    all(TEXT), // Host
+                    all(I16),  // Port
+                    all(I16),  // SecurityProtocol
+                ],
+                tags: &[],
+            }))), // Listeners
+            all(Kind::List(&Kind::Node(&Shape {
+                fields: &[
+                    all(TEXT), // Name
+                    all(I16),  // MinSupportedVersion
+                    all(I16),  // MaxSupportedVersion
+                ],
+                tags: &[],
+            }))), // Features
+            all(TEXT).null_from(0), // Rack
+            from(1, BOOL), // IsMigratingZkBroker
+            from(2, Kind::List(&UUID)), // LogDirs
+            from(3, I64), // PreviousBrokerEpoch
         ],
         tags: &[],
     },
