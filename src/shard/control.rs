@@ -5,6 +5,7 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
 use tracing::{debug, error, info};
@@ -25,6 +26,9 @@ use crate::{
 
 /// New leader epochs are written so many at a time: 160 KiB of records, one write.
 const LEADER_EPOCHS_A_BATCH: usize = 4096;
+
+/// Between two looks of the controller at what time alone brings about.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Between the quorum and the cores. Lives on the core of the metadata log, as long as the broker does.
 pub(super) struct Driver {
@@ -242,10 +246,34 @@ impl Core {
         let (answer, receiver) = oneshot();
         let this = self.clone();
         self.io.spawner.spawn(async move {
-            let decide = |controller: &mut Controller| ask.decide_any(controller, &mut || this.io.rand.uuid());
+            let decide = |controller: &mut Controller| {
+                this.prepare(&driver, controller);
+                ask.decide_any(controller, &mut || this.io.rand.uuid())
+            };
             let _ = answer.send(driver.change(decide).await);
         });
         receiver.await.unwrap_or(Err(ErrorCode::NotController))
+    }
+
+    /// Lets the controller of a cluster see time go by, whenever this broker has it.
+    pub(super) async fn let_time_pass(self: Rc<Self>, driver: Rc<Driver>) {
+        loop {
+            self.io.clock.sleep(TICK).await;
+            driver.leads().await;
+            let tick = |controller: &mut Controller| {
+                self.prepare(&driver, controller);
+                Ok((controller.tick(), ()))
+            };
+            if let Err(error) = driver.change(tick).await {
+                debug!(?error, "what time has brought about is left to the next controller");
+            }
+        }
+    }
+
+    /// Tells the controller what is not in the records, before it decides. Whoever does has the turn.
+    fn prepare(&self, driver: &Driver, controller: &mut Controller) {
+        controller.set_now(self.io.clock.now().0 / 1_000_000);
+        controller.set_next_offset(driver.position.get().last_offset.plus(1).0);
     }
 
     async fn publish(self: &Rc<Self>, delta: Delta) {

@@ -223,6 +223,9 @@ pub async fn start_with(
         let quorum = quorum(single_voter(&core, &directory, bytes_since_snapshot));
         let driver = Driver::new(quorum, fatal, image_offset);
         *core.driver.borrow_mut() = Some(driver.clone());
+        if core.statics.cluster.of_several() {
+            io.spawner.spawn(core.clone().let_time_pass(driver.clone()));
+        }
         io.spawner.spawn(core.clone().follow_quorum(driver));
     }
     core.watch_states();
