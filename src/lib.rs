@@ -25,7 +25,6 @@ pub(crate) mod quorum;
 pub(crate) mod coordinator;
 pub(crate) mod replica;
 pub(crate) mod log;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "only the tests have other brokers yet"))]
 pub(crate) mod peer;
 pub(crate) mod io;
 

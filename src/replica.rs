@@ -3,10 +3,9 @@
 //! Check → append → into memory runs without an await, so it is atomic on its core and needs no lock. What must wait
 //! (memory, disk space) waits in the partition's own queue, in order, and blocks no other partition.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "nothing assigns followers yet; the tests feed one by hand"))]
 mod follow;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 mod unanswered;
 
 use std::{
@@ -19,8 +18,8 @@ use std::{
 
 use tracing::error;
 
-pub use self::unanswered::Acks;
 use self::unanswered::Unanswered;
+pub use self::{follow::FollowError, unanswered::Acks};
 use crate::{
     base::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionKey, Timestamp},
     io::{
@@ -61,9 +60,17 @@ pub struct Replica {
     until_durable: RefCell<Unanswered>,
     /// Appends that are answered when the high watermark has passed them.
     until_committed: RefCell<Unanswered>,
-    watches: RefCell<Vec<(u64, Notify)>>,
+    watches: RefCell<Vec<Watch>>,
     next_watch: Cell<u64>,
     deleted: Cell<bool>,
+}
+
+/// Somebody who wants to know of news.
+struct Watch {
+    number: u64,
+    bell: Notify,
+    /// Of what is in memory, committed or not.
+    of_appends: bool,
 }
 
 struct Waiting {
@@ -213,6 +220,7 @@ impl Replica {
                 let info = batch.info.at(base_offset, leader_epoch);
                 self.log.append(room, &batch.bytes, &info);
                 partition.appended(&info, now);
+                self.wake_followers();
                 let produced = Produced { base_offset, log_append_time: batch.log_append_time, log_start_offset };
                 (info.next_offset(), produced)
             }
@@ -249,8 +257,8 @@ impl Replica {
         }
         match committed {
             Some(_) => self.committed(committed),
-            // Followers read beyond what is committed.
-            None if durable => self.wake_watches(),
+            // What is committed its leader says: whoever waits at a follower waits for its disk.
+            None if durable && !self.partition.borrow().is_leader() => self.wake_watches(),
             None => {}
         }
     }
@@ -400,17 +408,27 @@ impl Replica {
         self.partition.borrow_mut().expire_producers(now, expiration_ms);
     }
 
-    /// Rings `bell` whenever more can be read, until [`Self::unwatch`] with the number this gives.
+    /// Rings `bell` whenever more is committed, until [`Self::unwatch`] with the number this gives.
     pub fn watch(&self, bell: &Notify) -> u64 {
+        self.watch_for(bell, false)
+    }
+
+    /// Rings `bell` also when a batch is in memory and no more: followers read beyond what is committed, so that their disks
+    /// work at the same time as the leader's.
+    pub fn watch_appends(&self, bell: &Notify) -> u64 {
+        self.watch_for(bell, true)
+    }
+
+    fn watch_for(&self, bell: &Notify, of_appends: bool) -> u64 {
         let number = self.next_watch.get();
         self.next_watch.set(number + 1);
-        self.watches.borrow_mut().push((number, bell.clone()));
+        self.watches.borrow_mut().push(Watch { number, bell: bell.clone(), of_appends });
         number
     }
 
     /// Ends a [`Self::watch`].
     pub fn unwatch(&self, number: u64) {
-        self.watches.borrow_mut().retain(|(other, _)| *other != number);
+        self.watches.borrow_mut().retain(|watch| watch.number != number);
     }
 
     /// How many watch.
@@ -436,9 +454,12 @@ impl Replica {
     }
 
     fn wake_watches(&self) {
-        for (_, bell) in self.watches.borrow().iter() {
-            bell.notify_all();
-        }
+        self.watches.borrow().iter().for_each(|watch| watch.bell.notify_all());
+    }
+
+    fn wake_followers(&self) {
+        let watches = self.watches.borrow();
+        watches.iter().filter(|watch| watch.of_appends).for_each(|watch| watch.bell.notify_all());
     }
 
     fn refusal(&self, error: &LogError) -> ErrorCode {

@@ -2,7 +2,7 @@
 //! v4 isolation (KIP-98) · v5 log start offset (KIP-107) · v7 sessions (KIP-227) · v9 leader epochs (KIP-320) · v11 rack (KIP-392) ·
 //! v12 divergence (KIP-595) · v13 topic ids (KIP-516) · v15 replica state (KIP-903) · v16 node endpoints (KIP-951)
 //! Record bytes are answered as they lie in memory or came from the disk.
-//! Differs from Kafka: no preferred read replica; followers are not served yet.
+//! Differs from Kafka: no preferred read replica; a follower below version 15 has no broker epoch and is refused.
 
 mod reply;
 

@@ -1,8 +1,8 @@
 //! What a follower takes over from its leader.
 
-use super::{Partition, role::Role};
+use super::{FetchPartition, Partition, role::Role};
 use crate::{
-    base::{Offset, Timestamp},
+    base::{LeaderEpoch, Offset, Timestamp},
     protocol::batch::BatchInfo,
 };
 
@@ -11,6 +11,8 @@ use crate::{
 pub enum FollowRefusal {
     /// This broker leads the partition.
     Leads,
+    /// The term is over in which its leader was asked.
+    Over,
     /// It begins below the end of the log: it, or a part of it, is there already.
     Overlaps {
         /// Where the log ends.
@@ -38,6 +40,42 @@ impl Partition {
             return Err(FollowRefusal::Epoch);
         }
         Ok(())
+    }
+
+    /// What the leader is to be asked for: what follows the end of the log, if all of that is on stable storage here.
+    #[must_use]
+    pub fn next_fetch(&self, partition_max_bytes: i32) -> Option<FetchPartition> {
+        self.followed_leader().filter(|_| self.durable_end == self.state.log_end_offset)?;
+        Some(FetchPartition {
+            fetch_offset: self.state.log_end_offset,
+            partition_max_bytes,
+            current_leader_epoch: Some(self.leader_epoch),
+            last_fetched_epoch: self.state.epochs.latest(),
+            log_start_offset: self.state.log_start_offset,
+        })
+    }
+
+    /// Whether this broker follows somebody in that term.
+    #[must_use]
+    pub fn follows_in(&self, leader_epoch: LeaderEpoch) -> bool {
+        self.leader_epoch == leader_epoch && self.followed_leader().is_some()
+    }
+
+    /// Where the log is to end, when the leader's has diverged from it: the largest epoch there that is not above our last one
+    /// is `epoch`, and ends at `end_offset` (KIP-101, KIP-279). Never told by the high watermark.
+    #[must_use]
+    pub fn diverging_end(&self, epoch: LeaderEpoch, end_offset: Offset) -> Offset {
+        let log_end = self.state.log_end_offset;
+        let (known, end) = self.state.epochs.end_of(epoch, log_end);
+        let ours = if known.0 < 0 { log_end } else { end };
+        ours.min(end_offset).min(log_end).max(self.state.log_start_offset)
+    }
+
+    /// A follower's log ends at `end` from now on: what came behind it the leader does not have.
+    pub fn cut_off(&mut self, end: Offset) {
+        assert!(!self.is_leader(), "what a leader has is the partition's log");
+        self.state.truncate(end);
+        self.durable_end = self.durable_end.min(end);
     }
 
     /// A batch of the leader's has gone into memory.

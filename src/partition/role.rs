@@ -104,10 +104,13 @@ impl Partition {
         self.commit()
     }
 
-    /// A leader's records are of its term from the end of its log on.
+    /// A leader's records are of its term from the end of its log on. A follower knows of the epochs that its records have: one
+    /// that it led and in which nothing was appended is not in its leader's log, or begins elsewhere.
     pub(super) fn begin_term(&mut self) {
-        if self.is_leader() {
-            self.state.epochs.assign(self.leader_epoch, self.state.log_end_offset);
+        let log_end = self.state.log_end_offset;
+        match self.role {
+            Role::Leader(_) => self.state.epochs.assign(self.leader_epoch, log_end),
+            Role::Follower { .. } => self.state.epochs.truncate_end(log_end),
         }
     }
 

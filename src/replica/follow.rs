@@ -1,9 +1,11 @@
 //! A follower's side: batches of the leader's, taken over as they are.
 
+use std::rc::Rc;
+
 use crate::{
-    base::Offset,
+    base::{LeaderEpoch, Offset},
     log::LogError,
-    partition::FollowRefusal,
+    partition::{FetchPartition, FollowRefusal, Partition},
     protocol::batch::{BatchInfo, BatchView, batches, crc_ok},
     replica::Replica,
 };
@@ -24,8 +26,22 @@ impl Replica {
     /// returns; [`Replica::durable_end`] tells when they count, and where the next fetch begins. `high_watermark` and
     /// `log_start_offset` are the leader's.
     /// # Errors  Why not all were taken; those before the first that was not are.
+    #[allow(dead_code, reason = "for the metadata's log when its quorum has several voters")]
     pub async fn follow(
         &self,
+        records: &[u8],
+        high_watermark: Offset,
+        log_start_offset: Offset,
+    ) -> Result<(), FollowError> {
+        let leader_epoch = self.inspect(Partition::leader_epoch);
+        self.follow_in(leader_epoch, records, high_watermark, log_start_offset).await
+    }
+
+    /// [`follow`](Self::follow), as long as this broker follows in the term in which the leader was asked: memory may be waited for.
+    /// # Errors  As there; `FollowRefusal::Over`.
+    pub async fn follow_in(
+        &self,
+        leader_epoch: LeaderEpoch,
         records: &[u8],
         high_watermark: Offset,
         log_start_offset: Offset,
@@ -42,13 +58,50 @@ impl Replica {
             };
             let now = self.io.clock.wall();
             let mut partition = self.partition.borrow_mut();
+            if partition.leader_epoch() != leader_epoch {
+                return Err(FollowError::Refused(FollowRefusal::Over));
+            }
             partition.check_follow(&info).map_err(FollowError::Refused)?;
             self.log.append(room, batch.bytes, &info);
             partition.followed(&info, now);
         }
+        if self.partition.borrow().leader_epoch() != leader_epoch {
+            return Err(FollowError::Refused(FollowRefusal::Over));
+        }
         let committed = self.partition.borrow_mut().leader_committed(high_watermark);
         self.committed(committed);
         self.follow_start(log_start_offset).await
+    }
+
+    /// What the leader is to be asked for next; nothing while something of the log is not on stable storage.
+    pub fn next_fetch(&self, partition_max_bytes: i32) -> Option<FetchPartition> {
+        if self.is_deleted() || self.log.is_offline() {
+            return None;
+        }
+        self.inspect(|partition| partition.next_fetch(partition_max_bytes))
+    }
+
+    /// Cuts off what the leader of that term does not have: from where its log and ours went apart, as it says. Durable when it
+    /// returns; for long, since all of the log has to be in its segments first.
+    /// # Errors  `FollowRefusal::Over`, `Log`.
+    pub async fn cut_diverging(
+        self: &Rc<Self>,
+        leader_epoch: LeaderEpoch,
+        (epoch, end_offset): (LeaderEpoch, Offset),
+    ) -> Result<(), FollowError> {
+        let offset = self.inspect(|partition| partition.diverging_end(epoch, end_offset));
+        loop {
+            let cut = self.log.find_cut(offset).await.map_err(FollowError::Log)?;
+            if !self.partition.borrow().follows_in(leader_epoch) {
+                return Err(FollowError::Refused(FollowRefusal::Over));
+            }
+            let Some(cut) = cut else { return Ok(()) };
+            let end = cut.end();
+            if let Some(truncated) = self.log.truncate(cut) {
+                self.partition.borrow_mut().cut_off(end);
+                return truncated.durable().await.map_err(FollowError::Log);
+            }
+        }
     }
 
     /// The leader's log begins later: so does ours, as far as we know that to be committed.
@@ -65,6 +118,7 @@ impl Replica {
     }
 
     /// Everything below it is on stable storage here: where a follower's next fetch begins.
+    #[allow(dead_code, reason = "for the metadata's log when its quorum has several voters")]
     pub fn durable_end(&self) -> Offset {
         self.partition.borrow().durable_end()
     }

@@ -30,7 +30,7 @@ fn follows(epoch: i32) -> Assignment {
 }
 
 /// A replica in a directory of its own, whose flushes are followed as a core does it.
-async fn open(io: &Io, directory: &str, assignment: &Assignment) -> Rc<Replica> {
+pub async fn open(io: &Io, directory: &str, assignment: &Assignment) -> Rc<Replica> {
     open_with(io, directory, assignment, LogSettings::default().dirty_max_bytes).await
 }
 
@@ -67,7 +67,7 @@ async fn open_with(io: &Io, directory: &str, assignment: &Assignment, dirty_max_
     replica
 }
 
-fn values(values: &[&str]) -> ValidBatch {
+pub fn values(values: &[&str]) -> ValidBatch {
     let mut batch = BatchBuilder::new();
     for value in values {
         batch.push(1, None, Some(value.as_bytes()));

@@ -76,6 +76,8 @@ pub struct Core {
     pub(super) replicas: RefCell<Map<PartitionKey, Rc<Replica>>>,
     pub(super) coordinators: RefCell<Map<(Kind, i32), AnyCoordinator>>,
     pub(super) in_sync: InSync,
+    /// Brokers from which followers of this core fetch; rung when others do.
+    pub(super) fetchers: RefCell<Map<BrokerId, Notify>>,
     /// On the core of the metadata log only.
     pub(super) driver: RefCell<Option<Rc<Driver>>>,
     /// Questions of this core that other cores have not answered yet.
@@ -114,6 +116,7 @@ impl Core {
             replicas: RefCell::default(),
             coordinators: RefCell::default(),
             in_sync: InSync::default(),
+            fetchers: RefCell::default(),
             driver: RefCell::default(),
             open_calls: RefCell::default(),
             next_call: Cell::new(0),
@@ -225,7 +228,10 @@ impl Core {
     fn reassign(self: &Rc<Self>, key: PartitionKey) {
         let replica = self.replicas.borrow().get(&key).cloned();
         match (replica, self.assignment(key)) {
-            (Some(replica), Some(assignment)) => replica.assign(&assignment),
+            (Some(replica), Some(assignment)) => {
+                replica.assign(&assignment);
+                self.fetch_for(&replica);
+            }
             (Some(replica), None) => {
                 let image = self.image.borrow();
                 let Some(partition) = image.partition(key) else { return };
@@ -251,6 +257,7 @@ impl Core {
         let key = replica.key();
         self.replicas.borrow_mut().insert(key, replica.clone());
         self.coordinate(topic, &replica);
+        self.fetch_for(&replica);
     }
 
     async fn remove_topic(&self, before: &Image, topic_id: TopicId) {

@@ -153,7 +153,8 @@ impl Core {
         }
         let deadline = self.io.clock.now() + call.max_wait;
         let news = Notify::new();
-        let _watches = Watches::of(call.partitions.iter().filter_map(|(key, _)| self.replica(*key).ok()), &news);
+        let replicas = call.partitions.iter().filter_map(|(key, _)| self.replica(*key).ok());
+        let _watches = Watches::of(replicas, call.reader, &news);
         let over = either(wait_ended, self.io.clock.sleep_until(deadline));
         let mut over = std::pin::pin!(over);
         loop {
@@ -236,9 +237,12 @@ impl Core {
 struct Watches(Vec<(Rc<Replica>, u64)>);
 
 impl Watches {
-    fn of(replicas: impl Iterator<Item = Rc<Replica>>, bell: &Notify) -> Self {
+    fn of(replicas: impl Iterator<Item = Rc<Replica>>, reader: Fetcher, bell: &Notify) -> Self {
         let watched = replicas.map(|replica| {
-            let number = replica.watch(bell);
+            let number = match reader {
+                Fetcher::Consumer(_) => replica.watch(bell),
+                Fetcher::Follower { .. } => replica.watch_appends(bell),
+            };
             (replica, number)
         });
         Self(watched.collect())
