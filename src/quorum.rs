@@ -1,15 +1,19 @@
 //! The quorum behind the controller: whoever leads it proposes records, and every broker is told what is committed.
 //!
-//! Today it has one voter. When there are more, only this room changes.
+//! A broker alone is the only voter ([`SingleVoter`]); several are a raft ([`RaftQuorum`]).
 
+#[cfg_attr(not(test), expect(dead_code, reason = "no broker is started as one of several voters yet; the tests are"))]
+mod raft;
 mod single_voter;
 mod snapshot;
 
 use std::{future::Future, pin::Pin};
 
+#[expect(unused_imports, reason = "as above")]
+pub use self::raft::{Malformed, OpenError, PACKET_BYTES_MAX, RaftQuorum, RaftSettings, Seat, Transport};
 pub use self::{
     single_voter::SingleVoter,
-    snapshot::{MetadataError, StoredMetadata, read_snapshot},
+    snapshot::{MetadataError, StoredMetadata, Voters, read_snapshot},
 };
 use crate::{
     base::{ErrorCode, LeaderEpoch, Offset},
@@ -22,6 +26,14 @@ use crate::{
 pub enum Event {
     /// Records are committed, whoever proposed them.
     Committed(CommittedBatch),
+    /// What is committed has gone on too far to be told one by one: the image is to be these records. In between, records
+    /// were committed that nobody tells any more.
+    Replaced {
+        /// How far they go.
+        position: Position,
+        /// All that make the image.
+        records: Vec<MetadataRecord>,
+    },
     /// This broker leads from now on, in that epoch. What earlier leaders had committed has been told before, and nothing
     /// is committed any more but what is proposed in this epoch.
     Gained(LeaderEpoch),

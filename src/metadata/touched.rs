@@ -49,6 +49,19 @@ impl Change {
         (self.image, self.touched)
     }
 
+    /// The image of after, and what differs, or may, from one that it does not follow from record by record.
+    #[must_use]
+    pub fn instead_of(self, before: &Image) -> (Image, Touched) {
+        let Self { image, .. } = self;
+        let topics = |image: &Image| image.topics().map(|topic| topic.id).collect::<Set<TopicId>>();
+        let (then, now) = (topics(before), topics(&image));
+        let mut removed: Vec<TopicId> = then.difference(&now).copied().collect();
+        removed.sort_by_key(|id| id.0);
+        let touched =
+            Touched { partitions: image.partition_keys().collect(), removed, configured: now, broker_configured: true };
+        (image, touched)
+    }
+
     fn note(&mut self, record: &MetadataRecord) {
         let key = |topic_id, partition| PartitionKey { topic_id, partition };
         match record {

@@ -3,12 +3,11 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    io,
     path::PathBuf,
     rc::Rc,
 };
 
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::{
     base::{ErrorCode, LeaderEpoch, Offset},
@@ -100,29 +99,10 @@ impl SingleVoter {
         }
     }
 
-    async fn write_snapshot(&self, position: Position, records: &[MetadataRecord]) -> io::Result<()> {
-        // The directory is the log's, and a log takes one that it did not make for somebody else's.
-        self.replica.log().make_directory().await?;
-        snapshot::write(&self.io, &self.directory, position, records).await
-    }
-
     async fn take_snapshot(&self, position: Position, records: &[MetadataRecord]) {
         self.since_snapshot.set(0);
-        if let Err(error) = self.write_snapshot(position, records).await {
-            warn!(%error, "metadata snapshot could not be written; the log stays long");
-            return;
-        }
-        let end = position.last_offset.plus(1);
-        info!(%end, records = records.len(), "metadata snapshot written");
-        // Should the newest snapshot not be readable some day, the one before and the log from there on are the metadata.
-        let previous = match snapshot::one_before(&self.io, &self.directory, end).await {
-            Ok(Some(previous)) => previous,
-            Ok(None) => return,
-            Err(error) => {
-                warn!(%error, "metadata snapshots could not be listed; the log stays long");
-                return;
-            }
-        };
+        let taken = snapshot::take(&self.io, &self.replica, &self.directory, position, records).await;
+        let Some(previous) = taken else { return };
         match self.replica.delete_records(previous.0).await {
             Ok(_) => snapshot::remove_older(&self.io, &self.directory, previous).await,
             Err(error) => warn!(?error, "metadata log could not be shortened"),

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{
     base::{LeaderEpoch, Offset, Set, TopicId},
@@ -17,6 +17,7 @@ use crate::{
         batch::{self, BatchBuilder, Records},
         metadata_records::MetadataRecord,
     },
+    replica::Replica,
 };
 
 /// Control record types: key is version 0 and the type.
@@ -92,10 +93,55 @@ impl fmt::Display for MetadataError {
 impl std::error::Error for MetadataError {}
 
 /// Writes the state at that position as a snapshot.
-pub(super) async fn write(io: &Io, directory: &Path, position: Position, records: &[MetadataRecord]) -> io::Result<()> {
+async fn write(io: &Io, directory: &Path, position: Position, records: &[MetadataRecord]) -> io::Result<()> {
+    let bytes = encode(records, position.epoch, io.clock.wall());
+    store(io, directory, position, &bytes).await
+}
+
+/// Who writes the metadata's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Voters {
+    /// This broker alone: it appends at the log's end, which a snapshot never lies beyond.
+    One,
+    /// Several: a snapshot comes from another one when this log is too short, which goes on behind it.
+    Several,
+}
+
+/// Writes a snapshot of another voter's as it is: it ends at that position.
+pub(super) async fn store(io: &Io, directory: &Path, position: Position, bytes: &[u8]) -> io::Result<()> {
+    io.disk.replace_file(&path(directory, position), bytes).await
+}
+
+fn path(directory: &Path, position: Position) -> PathBuf {
     let (end, epoch) = (position.last_offset.plus(1), position.epoch);
-    let path = directory.join(format!("{:020}-{:010}{SUFFIX}", end.0, epoch.0));
-    io.disk.replace_file(&path, &encode(records, epoch, io.clock.wall())).await
+    directory.join(format!("{:020}-{:010}{SUFFIX}", end.0, epoch.0))
+}
+
+/// Writes the state at that position as a snapshot of the metadata replica's log. Gives the end of the one before, which is
+/// where the log may begin from now on: should the newest snapshot not be readable some day, that one and the log from there
+/// on are the metadata. None if there is none, or if something has failed; then the log stays as it is.
+pub(super) async fn take(
+    io: &Io,
+    replica: &Replica,
+    directory: &Path,
+    position: Position,
+    records: &[MetadataRecord],
+) -> Option<Offset> {
+    // The directory is the log's, and a log takes one that it did not make for somebody else's.
+    let written = match replica.log().make_directory().await {
+        Ok(()) => write(io, directory, position, records).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = written {
+        warn!(%error, "metadata snapshot could not be written; the log stays long");
+        return None;
+    }
+    let end = position.last_offset.plus(1);
+    info!(%end, records = records.len(), "metadata snapshot written");
+    one_before(io, directory, end).await.unwrap_or_else(|error| {
+        warn!(%error, "metadata snapshots could not be listed; the log stays long");
+        None
+    })
 }
 
 fn encode(records: &[MetadataRecord], epoch: LeaderEpoch, now: i64) -> Vec<u8> {
@@ -154,25 +200,25 @@ impl StoredMetadata {
     }
 
     /// Adds the log's batches that lie behind the snapshot.
-    /// # Errors  `Malformed`, `Missing`, `TooShort`.
-    pub fn replay(&mut self, log: &MetadataLog) -> Result<(), MetadataError> {
+    /// # Errors  `Malformed`, `Missing`, and of one voter `TooShort`.
+    pub fn replay(&mut self, log: &MetadataLog, voters: Voters) -> Result<(), MetadataError> {
         if self.next < log.start {
             return Err(self.missing(log.start));
         }
-        if log.end < self.next {
+        if log.end < self.next && voters == Voters::One {
             // What would be appended there next is behind the snapshot's end for the following start, and would be skipped.
             return Err(MetadataError::TooShort { log_end: log.end, snapshot_end: self.next });
         }
         for slice in &log.batches {
             for batch in batch::batches(slice) {
                 let batch = batch.map_err(|_| MetadataError::Malformed(self.next))?;
-                self.replay_batch(&batch)?;
+                self.replay_batch(&batch, voters)?;
             }
         }
         if self.next < log.end { Err(self.missing(log.end)) } else { Ok(()) }
     }
 
-    fn replay_batch(&mut self, batch: &batch::BatchView<'_>) -> Result<(), MetadataError> {
+    fn replay_batch(&mut self, batch: &batch::BatchView<'_>, voters: Voters) -> Result<(), MetadataError> {
         let header = &batch.header;
         if header.base_offset > self.next {
             return Err(self.missing(header.base_offset));
@@ -182,6 +228,10 @@ impl StoredMetadata {
             return Err(malformed);
         }
         let Some(records) = decode_batch(batch) else { return Err(malformed) };
+        if voters == Voters::Several && header.is_control() && header.last_offset() >= self.next {
+            // It stands in for what only a snapshot had, and that is not there.
+            return Err(self.missing(header.last_offset().plus(1)));
+        }
         let deleted = records.iter().filter_map(|record| match record {
             MetadataRecord::RemoveTopic { topic_id } => Some(*topic_id),
             _ => None,
@@ -201,7 +251,7 @@ impl StoredMetadata {
 }
 
 /// The records of a data batch; none for a control batch.
-fn decode_batch(batch: &batch::BatchView<'_>) -> Option<Vec<MetadataRecord>> {
+pub(super) fn decode_batch(batch: &batch::BatchView<'_>) -> Option<Vec<MetadataRecord>> {
     if batch.header.is_control() {
         return Some(Vec::new());
     }
@@ -211,7 +261,7 @@ fn decode_batch(batch: &batch::BatchView<'_>) -> Option<Vec<MetadataRecord>> {
 }
 
 /// None if the snapshot is not whole, from its header to its footer.
-fn decode_snapshot(bytes: &[u8]) -> Option<Vec<MetadataRecord>> {
+pub(super) fn decode_snapshot(bytes: &[u8]) -> Option<Vec<MetadataRecord>> {
     let mut records = Vec::new();
     let mut footer = false;
     let mut next = Offset::ZERO;
@@ -257,6 +307,17 @@ pub(super) async fn one_before(io: &Io, directory: &Path, end: Offset) -> io::Re
     for (other, name) in snapshots(io, directory).await?.into_iter().rev().filter(|(other, _)| *other < end) {
         if decode_snapshot(&io.disk.read_file(&directory.join(name)).await?).is_some() {
             return Ok(Some(other));
+        }
+    }
+    Ok(None)
+}
+
+/// The bytes of the snapshot that ends at `end`, if it is there and whole.
+pub(super) async fn read_at(io: &Io, directory: &Path, end: Offset) -> io::Result<Option<Vec<u8>>> {
+    for (_, name) in snapshots(io, directory).await?.into_iter().filter(|(other, _)| *other == end) {
+        let bytes = io.disk.read_file(&directory.join(name)).await?;
+        if decode_snapshot(&bytes).is_some() {
+            return Ok(Some(bytes));
         }
     }
     Ok(None)
@@ -312,7 +373,7 @@ mod tests {
             write(&io, directory, up_to(2), &[topic("a"), topic("b")]).await.expect("written");
             let log = log(&[log_batch(2, &[topic("b")]), log_batch(3, &[topic("c"), topic("d")])], 2, 5);
             let mut metadata = read_snapshot(&io, directory).await.expect("readable");
-            metadata.replay(&log).expect("no gap");
+            metadata.replay(&log, Voters::One).expect("no gap");
             assert_eq!(one_before(&io, directory, Offset(3)).await.expect("listed"), Some(Offset(1)));
             remove_older(&io, directory, Offset(3)).await;
             assert_eq!(snapshots(&io, directory).await.expect("listed").len(), 1);
@@ -335,12 +396,28 @@ mod tests {
             (0, 5, Vec::new()),
         ] {
             let mut metadata = StoredMetadata { next: Offset(2), ..StoredMetadata::default() };
-            let gap = metadata.replay(&log(&batches, start, end));
+            let gap = metadata.replay(&log(&batches, start, end), Voters::One);
             assert!(matches!(gap, Err(MetadataError::Missing { from: Offset(2), to: Offset(5), .. })), "{gap:?}");
         }
         let mut metadata = StoredMetadata { next: Offset(2), ..StoredMetadata::default() };
-        let short = metadata.replay(&log(&[log_batch(0, &[topic("x")])], 0, 1));
+        let short = metadata.replay(&log(&[log_batch(0, &[topic("x")])], 0, 1), Voters::One);
         assert!(matches!(short, Err(MetadataError::TooShort { .. })), "{short:?}");
+        let behind = [log_batch(0, &[topic("x")]), log_batch(2, &[topic("y")])];
+        for (end, records) in [(1, 0), (3, 1)] {
+            let mut metadata = StoredMetadata { next: Offset(2), ..StoredMetadata::default() };
+            let log = log(&behind[..=records], 0, end);
+            metadata.replay(&log, Voters::Several).expect("the snapshot has what is missing");
+            assert_eq!(metadata.records.len(), records);
+        }
+        // What stands in for records that a snapshot has is nothing without it.
+        let mut filler = BatchBuilder::new().control(true).at(Offset(2), LeaderEpoch(0));
+        filler.push(0, Some(&[0; 4]), None);
+        let filled = log(&[filler.build().into()], 2, 3);
+        for (next, is_missing) in [(2, true), (3, false)] {
+            let mut metadata = StoredMetadata { next: Offset(next), ..StoredMetadata::default() };
+            let replayed = metadata.replay(&filled, Voters::Several);
+            assert_eq!(matches!(replayed, Err(MetadataError::Missing { .. })), is_missing, "{replayed:?}");
+        }
     }
 
     #[test]
@@ -371,7 +448,7 @@ mod tests {
                 io.disk.write_file(&newest, &bytes, true).await.expect("written");
                 let batches = [log_batch(1, &[topic("b")]), log_batch(2, &[topic("c")])];
                 let mut metadata = read_snapshot(&io, directory).await.expect("readable");
-                let replayed = metadata.replay(&log(&batches[log_start - 1..], log_start as i64, 3));
+                let replayed = metadata.replay(&log(&batches[log_start - 1..], log_start as i64, 3), Voters::One);
                 let before = one_before(&io, directory, Offset(4)).await.expect("listed");
                 assert_eq!(before, Some(Offset(1)), "what stood in for it stays");
                 replayed.map(|()| metadata.records).map_err(|error| error.to_string())
@@ -391,7 +468,8 @@ mod tests {
         let gone = crate::base::TopicId(uuid::Uuid::from_u128(9));
         let removal = MetadataRecord::RemoveTopic { topic_id: gone };
         let mut metadata = StoredMetadata { next: Offset(2), ..StoredMetadata::default() };
-        metadata.replay(&log(&[log_batch(0, &[topic("x")]), log_batch(1, &[removal])], 0, 2)).expect("no gap");
+        let log = log(&[log_batch(0, &[topic("x")]), log_batch(1, &[removal])], 0, 2);
+        metadata.replay(&log, Voters::One).expect("no gap");
         assert_eq!((metadata.deleted.len(), metadata.records.len()), (1, 0));
         assert!(metadata.deleted.contains(&gone));
     }

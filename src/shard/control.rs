@@ -15,7 +15,7 @@ use crate::{
     controller::{Controller, asks::Decision, new_leader_epoch},
     io::channel::{Notify, OneshotSender, Semaphore, oneshot},
     log::Fatal,
-    metadata::{Change, CommittedBatch, Place, Position, StreamError},
+    metadata::{Change, CommittedBatch, Image, Place, Position, StreamError},
     protocol::metadata_records::MetadataRecord,
     quorum::{Event, Quorum},
     shard::{
@@ -191,6 +191,7 @@ impl Core {
                     let image = self.image.borrow().as_ref().clone();
                     driver.gain(epoch, Controller::new(self.statics.as_ref().clone(), image))
                 }
+                Event::Replaced { position, records } => self.replace_image(&driver, position, &records).await,
                 Event::Lost(error) => {
                     driver.lose(error);
                     Ok(())
@@ -213,6 +214,25 @@ impl Core {
             Place::Known => debug!(base_offset = %batch.base_offset, "committed metadata that the image has"),
         }
         driver.settle(&batch);
+        Ok(())
+    }
+
+    /// Goes on from another image than the one that was told.
+    async fn replace_image(
+        self: &Rc<Self>,
+        driver: &Driver,
+        position: Position,
+        records: &[MetadataRecord],
+    ) -> Result<(), StreamError> {
+        driver.lose(ErrorCode::NotController);
+        let mut change = Change::of(&Image::default());
+        for records in records.chunks(PARTITIONS_A_TURN) {
+            change.apply(records)?;
+            self.io.clock.yield_now().await;
+        }
+        let (image, touched) = change.instead_of(&self.image.borrow());
+        self.publish(Delta { image, touched, last_offset: position.last_offset }).await;
+        driver.position.set(position);
         Ok(())
     }
 

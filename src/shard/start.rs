@@ -23,7 +23,7 @@ use crate::{
     metadata::{Image, Inconsistent},
     partition::{Assignment, Partition, PartitionState},
     protocol::metadata_records::BrokerEndpoint,
-    quorum::{MetadataError, Quorum, SingleVoter, StoredMetadata, read_snapshot},
+    quorum::{MetadataError, Quorum, SingleVoter, StoredMetadata, Voters, read_snapshot},
     replica::Replica,
     shard::{
         call::Message,
@@ -170,7 +170,7 @@ pub async fn check(io: &Io, config: &BrokerConfig, directory: &Path) -> Result<C
 }
 
 fn replayed(metadata: &mut StoredMetadata, log: &MetadataLog) -> Result<Image, StartError> {
-    metadata.replay(log).map_err(StartError::Metadata)?;
+    metadata.replay(log, Voters::One).map_err(StartError::Metadata)?;
     let mut image = Image::default();
     metadata.records.iter().try_for_each(|record| image.apply(record)).map_err(StartError::Contradiction)?;
     Ok(image)

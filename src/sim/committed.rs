@@ -92,7 +92,7 @@ impl Script {
         match &event {
             Event::Gained(epoch) => self.0.leads.set(Some(*epoch)),
             Event::Lost(_) => self.0.leads.set(None),
-            Event::Committed(_) => {}
+            Event::Committed(_) | Event::Replaced { .. } => {}
         }
         self.0.events.borrow_mut().push_back(event);
         self.0.news.notify_all();
@@ -554,6 +554,7 @@ fn the_single_voter_tells_what_is_durable_in_order_and_leads_again_after_a_failu
                     Event::Committed(batch) => committed.push(batch),
                     Event::Lost(error) => lost = Some(error),
                     Event::Gained(epoch) => panic!("it leads already, in {epoch}"),
+                    Event::Replaced { .. } => panic!("nobody else has a snapshot"),
                 }
             }
             if lost.is_some() {
@@ -568,6 +569,7 @@ fn the_single_voter_tells_what_is_durable_in_order_and_leads_again_after_a_failu
                 Event::Committed(batch) => committed.push(batch),
                 Event::Gained(again) => break assert_eq!(again, epoch),
                 Event::Lost(error) => panic!("{error:?} was told already"),
+                Event::Replaced { .. } => panic!("nobody else has a snapshot"),
             }
         }
         sim.set_faults(NODE, Faults::default());
