@@ -35,6 +35,7 @@ mod describe_topic_partitions;
 mod elect_leaders;
 mod fetch;
 mod find_coordinator;
+mod forwarding;
 mod groups;
 mod heartbeat;
 mod incremental_alter_configs;

@@ -16,6 +16,7 @@ pub mod topic;
 pub mod value;
 mod values;
 
+pub(crate) use self::broker::Voter;
 pub use self::{
     broker::BrokerConfig,
     keys::{Effect, Key, Kind, Update},

@@ -33,8 +33,9 @@ use kafka_protocol::protocol::StrBytes;
 
 use self::sessions::Sessions;
 pub use self::{
+    create::default_topic,
     elections::refuse_elections,
-    start::{BrokerRegistration, new_leader_epoch, partitions_led},
+    start::{BrokerRegistration, new_leader_epoch, partitions_led, supported_features},
 };
 use crate::{
     base::{BrokerId, ErrorCode, ProducerId},

@@ -7,4 +7,5 @@ pub mod guard;
 pub mod metadata_records;
 pub mod offsets_records;
 pub mod primitives;
+pub mod quorum_packets;
 pub mod versions;

@@ -2,7 +2,6 @@
 //!
 //! A broker alone is the only voter ([`SingleVoter`]); several are a raft ([`RaftQuorum`]).
 
-#[cfg_attr(not(test), expect(dead_code, reason = "no broker is started as one of several voters yet; the tests are"))]
 mod raft;
 mod single_voter;
 mod snapshot;

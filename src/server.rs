@@ -109,16 +109,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
 
     let loaded = step("configuration", load_config(options.file.as_deref(), &options.overrides))?;
     settings::log_notes(&loaded.notes);
-    step("configuration", refuse_others(&loaded.config))?;
     serve(&options, loaded.config, &stop, began)
-}
-
-/// A node that voted alone would make a cluster of its own of each of several.
-fn refuse_others(config: &BrokerConfig) -> Result<(), &'static str> {
-    if config.cluster.of_several() {
-        return Err("controller.quorum.voters: not supported yet: a Ringtail stands alone; it can only name itself");
-    }
-    Ok(())
 }
 
 /// The steps after the configuration is known. What a step takes is given back when it goes out of scope, in reverse.

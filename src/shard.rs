@@ -2,6 +2,7 @@
 
 mod administration;
 mod call;
+mod cluster;
 mod control;
 mod coordinators;
 mod core;
@@ -13,6 +14,7 @@ mod in_sync;
 mod in_sync_asks;
 mod inbox;
 mod leader;
+mod membership;
 mod metrics;
 mod offsets;
 mod produce;
@@ -25,6 +27,7 @@ mod start;
 
 pub use self::{
     call::{FetchCall, ListedOffset, OffsetsCall, ProducePart, mesh_bytes},
+    cluster::Cluster,
     core::Broker,
     quota_use::Used,
     replies::{Held, Leaving, ReplyMemory},

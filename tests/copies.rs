@@ -137,6 +137,7 @@ impl World {
             group_memory,
             rewrite_memory,
             quota_use: Default::default(),
+            cluster: None,
         };
         let seeds = sim.block_on(0, 0, move |io| async move {
             let data = Path::new("data");

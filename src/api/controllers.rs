@@ -2,18 +2,18 @@
 
 use kafka_protocol::messages::{
     AllocateProducerIdsRequest, AlterPartitionRequest, BrokerHeartbeatRequest, BrokerRegistrationRequest,
+    EnvelopeRequest,
 };
 
 use crate::{
     api::{
-        allocate_producer_ids, alter_partition, broker_heartbeat, broker_registration,
+        allocate_producer_ids, alter_partition, broker_heartbeat, broker_registration, forwarding,
         table::{Row, alone, small},
     },
     protocol::guard::shapes,
 };
 
 /// The rows of these requests, by key.
-#[cfg_attr(not(test), expect(dead_code, reason = "the listener that takes them comes with the cluster's connections"))]
 #[allow(clippy::async_yields_async)] // that is what two stages are
 pub(crate) static CONTROLLER_ROWS: &[Row] = &[
     alone!(
@@ -25,6 +25,7 @@ pub(crate) static CONTROLLER_ROWS: &[Row] = &[
         small(16),
         alter_partition::handle
     ),
+    alone!(Envelope, EnvelopeRequest, &shapes::ENVELOPE, ClusterAction, Request, small(16), forwarding::handle),
     alone!(
         BrokerRegistration,
         BrokerRegistrationRequest,

@@ -1,6 +1,6 @@
 //! DescribeQuorum (key 55), versions 0–2 (KIP-595).
 //! v1 times of the last fetches (KIP-836) · v2 directories, endpoints and messages (KIP-853)
-//! Differs from Kafka: the one voter has no listener for controllers.
+//! Differs from Kafka: where voters listen is not told, and of several the leader alone knows how far it is.
 
 use std::rc::Rc;
 
@@ -40,16 +40,27 @@ pub(super) async fn handle(context: &Rc<Context>, call: Call<DescribeQuorumReque
     if !asks_for_the_metadata(&call.request) {
         return call.reply(answer.with_topics(refused(&call.request, ErrorCode::UnknownTopicOrPartition)));
     }
+    if let Some(cluster) = context.router.cluster() {
+        if !context.router.decides_for_others() {
+            return call.reply(answer.with_topics(refused(&call.request, ErrorCode::NotLeaderOrFollower)));
+        }
+        let end = ListedOffset {
+            timestamp: -1,
+            offset: context.router.image_offset().plus(1),
+            leader_epoch: cluster.epoch(),
+        };
+        let voters: Vec<i32> = cluster.voters().iter().map(|voter| voter.id.0).collect();
+        let me = context.router.broker_id().0;
+        let topics = described(&call.request, me, &voters, &end, context.io.clock.wall());
+        let nodes = if call.version >= NODES_FROM { nodes(&voters) } else { Vec::new() };
+        return call.reply(answer.with_topics(topics).with_nodes(nodes));
+    }
     let asked = OffsetsCall::List(vec![(METADATA_KEY, -1, LATEST)], Isolation::ReadUncommitted);
     let error = match context.router.offsets(asked).await.into_iter().next() {
         Some(Ok(end)) => {
             let voter = context.router.broker_id().0;
-            let nodes = if call.version >= NODES_FROM {
-                vec![Node::default().with_node_id(WireBroker(voter))]
-            } else {
-                Vec::new()
-            };
-            let topics = described(&call.request, voter, &end, context.io.clock.wall());
+            let nodes = if call.version >= NODES_FROM { nodes(&[voter]) } else { Vec::new() };
+            let topics = described(&call.request, voter, &[voter], &end, context.io.clock.wall());
             return call.reply(answer.with_topics(topics).with_nodes(nodes));
         }
         Some(Err(error)) => error,
@@ -69,20 +80,35 @@ fn asks_for_the_metadata(request: &DescribeQuorumRequest) -> bool {
     }
 }
 
-/// The one voter has everything that is committed, and is never behind.
-fn described(request: &DescribeQuorumRequest, voter: i32, end: &ListedOffset, now_ms: i64) -> Vec<TopicData> {
-    let state = ReplicaState::default()
-        .with_replica_id(WireBroker(voter))
-        .with_log_end_offset(end.offset.0)
-        .with_last_fetch_timestamp(now_ms)
-        .with_last_caught_up_timestamp(now_ms);
+fn nodes(voters: &[i32]) -> Vec<Node> {
+    voters.iter().map(|voter| Node::default().with_node_id(WireBroker(*voter))).collect()
+}
+
+/// The leader has everything that is committed, and is never behind; of the others Kafka's word for "not known" is said.
+fn described(
+    request: &DescribeQuorumRequest,
+    leader: i32,
+    voters: &[i32],
+    end: &ListedOffset,
+    now_ms: i64,
+) -> Vec<TopicData> {
+    let state = |voter: &i32| {
+        let state = ReplicaState::default().with_replica_id(WireBroker(*voter));
+        if *voter == leader {
+            return state
+                .with_log_end_offset(end.offset.0)
+                .with_last_fetch_timestamp(now_ms)
+                .with_last_caught_up_timestamp(now_ms);
+        }
+        state.with_log_end_offset(-1)
+    };
     let partition = PartitionData::default()
         .with_partition_index(METADATA_KEY.partition)
         .with_error_message(Some(StrBytes::new()))
-        .with_leader_id(WireBroker(voter))
+        .with_leader_id(WireBroker(leader))
         .with_leader_epoch(end.leader_epoch.0)
         .with_high_watermark(end.offset.0)
-        .with_current_voters(vec![state]);
+        .with_current_voters(voters.iter().map(state).collect());
     let topic = |name| TopicData::default().with_topic_name(name).with_partitions(vec![partition.clone()]);
     request.topics.iter().map(|asked| topic(asked.topic_name.clone())).collect()
 }

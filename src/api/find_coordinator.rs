@@ -20,7 +20,6 @@ use crate::{
         call::{Call, text, throttled},
     },
     base::ErrorCode,
-    controller::asks::EnsureTopic,
     metadata::names::CONSUMER_OFFSETS,
 };
 
@@ -70,7 +69,7 @@ async fn ensure_offsets_topic(context: &Context) -> Result<(), Refused> {
     if context.router.coordinators() > 0 {
         return Ok(());
     }
-    match context.router.control(EnsureTopic(CONSUMER_OFFSETS.to_owned())).await {
+    match context.router.ensure_topic(CONSUMER_OFFSETS).await {
         Ok(_) => Ok(()),
         Err(_) => Err((ErrorCode::CoordinatorNotAvailable, NOT_AVAILABLE)),
     }

@@ -26,7 +26,6 @@ use crate::{
         view::View,
     },
     base::{ErrorCode, Set, TopicId},
-    controller::asks::EnsureTopic,
     metadata::{Topic, names},
 };
 
@@ -176,7 +175,7 @@ fn create(context: &Rc<Context>, name: String) {
     }
     let background = context.clone();
     context.io.spawner.spawn(async move {
-        if let Err(error) = background.router.control(EnsureTopic(name.clone())).await {
+        if let Err(error) = background.router.ensure_topic(&name).await {
             warn!(topic = name, ?error, "auto-creation failed");
         }
         background.creating.borrow_mut().remove(&name);

@@ -24,11 +24,12 @@ use crate::{
         alter_partition_reassignments, api_versions,
         asker::Asker,
         call::Call,
+        controllers::CONTROLLER_ROWS,
         create_partitions, create_topics, delete_groups, delete_records, delete_topics, describe_client_quotas,
         describe_cluster, describe_configs, describe_groups, describe_log_dirs, describe_producers, describe_quorum,
-        describe_topic_partitions, elect_leaders, fetch, find_coordinator, heartbeat, incremental_alter_configs,
-        init_producer_id, join_group, leave_group, list_config_resources, list_groups, list_offsets,
-        list_partition_reassignments, metadata,
+        describe_topic_partitions, elect_leaders, fetch, find_coordinator, forwarding, heartbeat,
+        incremental_alter_configs, init_producer_id, join_group, leave_group, list_config_resources, list_groups,
+        list_offsets, list_partition_reassignments, metadata,
         metering::Metering,
         offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
         policy::{Operation, Quota},
@@ -37,6 +38,7 @@ use crate::{
     protocol::{
         frame::{self, RequestHead},
         guard::shapes,
+        quorum_packets,
         versions::Api,
     },
 };
@@ -499,15 +501,36 @@ impl Table {
 
     /// Every request that a listener of this kind takes, by key.
     pub(super) fn apis_of(&self, kind: ListenerKind) -> impl Iterator<Item = &'static Api> {
-        self.apis().filter(move |api| is_taken(kind, api.key))
+        let among_brokers = if kind == ListenerKind::Controllers { CONTROLLER_ROWS } else { &[] };
+        let apis = self.apis().filter(move |api| is_taken(kind, api.key));
+        apis.chain(among_brokers.iter().map(|row| &row.api))
+    }
+
+    /// The row of a key on a listener of that kind. What brokers ask the controller has one on the controllers' alone.
+    fn row_on(&self, kind: ListenerKind, key: i16) -> Option<&'static Row> {
+        let among_brokers = || CONTROLLER_ROWS.iter().find(|row| row.api.key as i16 == key);
+        match (kind, self.row(key)) {
+            (ListenerKind::Controllers, None) => among_brokers(),
+            (_, row) => row,
+        }
     }
 
     /// Begins a request in its frame.
     pub(super) async fn begin(&self, context: &Rc<Context>, session: &Rc<Session>, frame: Bytes) -> Pending {
         let request_bytes = frame.len();
-        let row = frame::peek(&frame).and_then(|(key, _)| self.row(key));
+        let key = frame::peek(&frame).map(|(key, _)| key);
+        if session.kind == ListenerKind::Controllers && key == Some(quorum_packets::KEY) {
+            return forwarding::take_packets(context, &frame);
+        }
+        let row = key.and_then(|key| self.row_on(session.kind, key));
+        if session.kind == ListenerKind::Clients
+            && row.is_some_and(|row| is_the_controller_s(row.api.key))
+            && context.router.is_led_elsewhere()
+        {
+            return forwarding::forward(context, frame);
+        }
         let (head, row) = match (frame::parse(frame, row.map(|row| &row.api)), row) {
-            (Ok(_), Some(row)) if !is_taken(session.kind, row.api.key) => {
+            (Ok(_), Some(row)) if self.row(row.api.key as i16).is_some() && !is_taken(session.kind, row.api.key) => {
                 return closing(format!("the controllers' listener does not take {}", row.api.name));
             }
             (Ok(head), Some(row)) => (head, row),
@@ -535,6 +558,22 @@ impl Table {
         Box::pin(metering.timed(pending))
     }
 
+    /// What becomes of a client's request that another broker has passed on.
+    pub(super) async fn decide(&self, context: &Rc<Context>, session: &Rc<Session>, frame: Bytes) -> Outcome {
+        let row = frame::peek(&frame).and_then(|(key, _)| self.row(key)).filter(|row| is_the_controller_s(row.api.key));
+        let (head, row) = match (frame::parse(frame, row.map(|row| &row.api)), row) {
+            (Ok(head), Some(row)) => (head, row),
+            (Ok(_), None) => return Outcome::Close("a request that nobody passes on".to_owned()),
+            (Err(why), _) => return Outcome::Close(why.to_string()),
+        };
+        let (session, policy) = (session.clone(), context.policy);
+        let asker = Asker { session, operation: row.operation, quota: row.quota, policy, metering: None };
+        match row.handler {
+            Handler::Ordered(begin) => begin(context.clone(), asker, head).await.await,
+            Handler::Alone(run) => run(context.clone(), asker, head).await,
+        }
+    }
+
     /// See [`pipelines`](super::pipelines).
     pub(super) fn pipelines(&self, frame_start: &[u8]) -> bool {
         let row = frame::peek(frame_start).and_then(|(key, _)| self.row(key));
@@ -543,7 +582,7 @@ impl Table {
 
     /// See [`memory_estimate`](super::memory_estimate).
     pub(crate) fn memory_estimate(&self, frame_start: &[u8], frame_bytes: usize) -> usize {
-        let row = frame::peek(frame_start).and_then(|(key, _)| self.row(key));
+        let row = frame::peek(frame_start).and_then(|(key, _)| self.row_on(ListenerKind::Controllers, key));
         // Unknown requests are closed, not served: they cost their frame.
         let Memory { fixed, frame_times } = row.map_or(Memory { fixed: 0, frame_times: 1 }, |row| row.memory);
         fixed.saturating_add(frame_bytes.saturating_mul(frame_times))
@@ -558,13 +597,29 @@ impl Table {
     }
 }
 
-/// Whether a listener of this kind takes a request. What clients ask does not get to the controllers' one: it is open before
-/// the broker can serve, and has connections of its own.
+/// Whether a listener of this kind takes a request. What clients ask does not get to the controllers' one, but for what the
+/// controller decides: it is open before the broker can serve, and has connections of its own.
 fn is_taken(kind: ListenerKind, key: ApiKey) -> bool {
-    match kind {
-        ListenerKind::Clients => true,
-        ListenerKind::Controllers => key == ApiKey::ApiVersions,
-    }
+    kind == ListenerKind::Clients || key == ApiKey::ApiVersions || is_the_controller_s(key)
+}
+
+/// Whether clients may ask this of any broker, and the controller alone can decide.
+pub(super) fn is_the_controller_s(key: ApiKey) -> bool {
+    matches!(
+        key,
+        ApiKey::CreateTopics
+            | ApiKey::DeleteTopics
+            | ApiKey::CreatePartitions
+            | ApiKey::AlterConfigs
+            | ApiKey::IncrementalAlterConfigs
+            | ApiKey::ElectLeaders
+            | ApiKey::AlterPartitionReassignments
+            | ApiKey::AlterClientQuotas
+            | ApiKey::AlterUserScramCredentials
+            | ApiKey::UpdateFeatures
+            | ApiKey::UnregisterBroker
+            | ApiKey::DescribeQuorum
+    )
 }
 
 fn closing(why: String) -> Pending {
@@ -608,8 +663,16 @@ mod tests {
     #[test]
     fn the_controllers_listener_takes_what_is_for_controllers() {
         let keys = |kind| TABLE.apis_of(kind).map(|api| api.key).collect::<Vec<_>>();
-        assert_eq!(keys(ListenerKind::Controllers), [ApiKey::ApiVersions]);
-        assert_eq!(keys(ListenerKind::Clients).len(), TABLE.apis().count());
+        let taken = keys(ListenerKind::Controllers);
+        for key in [ApiKey::ApiVersions, ApiKey::CreateTopics, ApiKey::AlterPartition, ApiKey::Envelope] {
+            assert!(taken.contains(&key), "{key:?}");
+        }
+        for key in [ApiKey::Produce, ApiKey::Fetch, ApiKey::Metadata, ApiKey::JoinGroup] {
+            assert!(!taken.contains(&key), "{key:?}");
+        }
+        let of_clients = keys(ListenerKind::Clients);
+        assert_eq!(of_clients.len(), TABLE.apis().count());
+        assert!(!of_clients.contains(&ApiKey::Envelope) && !of_clients.contains(&ApiKey::AlterPartition));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The loggers that clients see as settings of a broker (KIP-412): one for each room, and the root of them all.
 
 /// Their names, in order: what `RINGTAIL_LOG` calls them.
-pub const LOGGERS: [&str; 18] = [
+pub const LOGGERS: [&str; 19] = [
     "ringtail::api",
     "ringtail::cli",
     "ringtail::config",
@@ -14,6 +14,7 @@ pub const LOGGERS: [&str; 18] = [
     "ringtail::metrics",
     "ringtail::net",
     "ringtail::partition",
+    "ringtail::peer",
     "ringtail::protocol",
     "ringtail::quorum",
     "ringtail::replica",

@@ -15,6 +15,7 @@ mod topics;
 
 use std::sync::Arc;
 
+pub(crate) use self::cluster::Voter;
 use self::{
     cluster::ClusterConfig, groups::GroupsConfig, listeners::ListenersConfig, network::NetworkConfig, node::NodeConfig,
     offsets::OffsetsConfig, producers::ProducersConfig, replication::ReplicationConfig, requests::RequestsConfig,

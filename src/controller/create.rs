@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{ApiError, Controller, PARTITIONS_PER_REQUEST_MAX, repeated};
 use crate::{
     base::{BrokerId, ErrorCode, METADATA_TOPIC, TopicId},
-    config::{Overrides, describe},
+    config::{BrokerConfig, Overrides, describe},
     metadata::names::{self, CONSUMER_OFFSETS},
     protocol::metadata_records::{ConfigRecord, MetadataRecord, TOPIC_RESOURCE},
 };
@@ -73,12 +73,14 @@ impl Controller {
         let mut records = Vec::new();
         let mut answers = Vec::with_capacity(names.len());
         let mut taken = Taken::default();
+        // Those that are to come are waited for: the first of them would get all replicas otherwise.
+        let brokers = self.alive().len().max(self.config.cluster.voters.len());
         for name in names {
             if let Some(topic) = self.image.topic(name) {
                 answers.push(Ok(topic.id));
                 continue;
             }
-            let plan = self.plan(&self.by_default(name), &mut taken, random);
+            let plan = self.plan(&default_topic(&self.config, brokers, name), &mut taken, random);
             match plan {
                 Ok(plan) => {
                     let new = self.topic_records(name, &plan);
@@ -102,33 +104,6 @@ impl Controller {
         let (records, mut answers) = self.auto_create(&[name], random);
         let id = answers.pop().expect("one name, one answer")?;
         Ok((records, id))
-    }
-
-    /// What is created when only a name is known.
-    fn by_default(&self, name: &str) -> CreatableTopic {
-        let topic = CreatableTopic::default()
-            .with_name(TopicName(name.to_owned().into()))
-            .with_num_partitions(-1)
-            .with_replication_factor(-1);
-        if name != CONSUMER_OFFSETS {
-            return topic;
-        }
-        let config = |name: &'static str, value: String| {
-            kafka_protocol::messages::create_topics_request::CreatableTopicConfig::default()
-                .with_name(name.into())
-                .with_value(Some(value.into()))
-        };
-        // Kafka's default of three replicas would leave one broker without groups.
-        let brokers = i16::try_from(self.alive().len()).unwrap_or(i16::MAX);
-        topic
-            .with_num_partitions(self.config.offsets.topic_partitions)
-            .with_replication_factor(self.config.offsets.topic_replication_factor.min(brokers.max(1)))
-            .with_configs(vec![
-                config("cleanup.policy", "compact".to_owned()),
-                config("compression.type", "producer".to_owned()),
-                // The topic's bound is stricter than that of the broker's setting.
-                config("segment.bytes", self.config.offsets.topic_segment_bytes.max(1 << 20).to_string()),
-            ])
     }
 
     fn check_total(&self, request: &CreateTopicsRequest) -> Result<(), ApiError> {
@@ -281,6 +256,34 @@ fn refused(name: TopicName, refusal: &ApiError) -> CreatableTopicResult {
         .with_name(name)
         .with_error_code(refusal.code.code())
         .with_error_message(refusal.message())
+}
+
+/// What is created when only a name is known, in a cluster that has, or is to have, so many brokers.
+#[must_use]
+pub fn default_topic(config: &BrokerConfig, brokers: usize, name: &str) -> CreatableTopic {
+    let topic = CreatableTopic::default()
+        .with_name(TopicName(name.to_owned().into()))
+        .with_num_partitions(-1)
+        .with_replication_factor(-1);
+    if name != CONSUMER_OFFSETS {
+        return topic;
+    }
+    let setting = |name: &'static str, value: String| {
+        kafka_protocol::messages::create_topics_request::CreatableTopicConfig::default()
+            .with_name(name.into())
+            .with_value(Some(value.into()))
+    };
+    // Kafka's default of three replicas would leave one broker without groups.
+    let brokers = i16::try_from(brokers).unwrap_or(i16::MAX);
+    topic
+        .with_num_partitions(config.offsets.topic_partitions)
+        .with_replication_factor(config.offsets.topic_replication_factor.min(brokers.max(1)))
+        .with_configs(vec![
+            setting("cleanup.policy", "compact".to_owned()),
+            setting("compression.type", "producer".to_owned()),
+            // The topic's bound is stricter than that of the broker's setting.
+            setting("segment.bytes", config.offsets.topic_segment_bytes.max(1 << 20).to_string()),
+        ])
 }
 
 #[cfg(test)]

@@ -44,11 +44,7 @@ impl Controller {
             incarnation_id: incarnation,
             broker_epoch,
             end_points,
-            features: vec![BrokerFeature {
-                name: METADATA_VERSION_FEATURE.to_owned(),
-                min: METADATA_VERSION_MIN,
-                max: METADATA_VERSION,
-            }],
+            features: supported_features(),
             rack,
             // With one broker nobody waits for it to catch up.
             fenced: false,
@@ -58,6 +54,13 @@ impl Controller {
         self.apply(&records);
         records
     }
+}
+
+/// The features that a broker of this version has, and their levels.
+#[must_use]
+pub fn supported_features() -> Vec<BrokerFeature> {
+    let name = METADATA_VERSION_FEATURE.to_owned();
+    vec![BrokerFeature { name, min: METADATA_VERSION_MIN, max: METADATA_VERSION }]
 }
 
 /// The partitions that `broker` leads, each of which begins a new leader epoch when the broker's last life did not end

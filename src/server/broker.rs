@@ -18,10 +18,11 @@ use crate::{
     api::{self, ListenerKind},
     base::{BrokerId, TopicId},
     coordinator::MachineMemory,
+    io::{Either, either},
     log::{self, LogSettings, StopReport},
     net,
     protocol::metadata_records::BrokerEndpoint,
-    shard::{self, Broker, CoreSeed, Registration, RewriteMemory, Started},
+    shard::{self, Broker, Cluster, CoreSeed, Registration, RewriteMemory, Started},
 };
 
 /// Of the broker's memory, sixteenths: records that wait for their segment, and groups. The rest is for requests, replies and
@@ -108,7 +109,19 @@ impl Shard for KafkaBroker {
 
     async fn announce(&self, context: &CoreContext, service: &KafkaService) -> Result<(), String> {
         // Does something on the controller's core alone.
-        service.started.register(registration(&context.identity)).await.map_err(|error| error.to_string())
+        let registered = service.started.register(registration(&context.identity));
+        if !context.identity.config.cluster.of_several() {
+            return registered.await.map_err(|error| error.to_string());
+        }
+        // Others may let it wait for ever.
+        match either(registered, context.stop.raised()).await {
+            Either::Left(registered) => registered.map_err(|error| error.to_string()),
+            Either::Right(()) => Ok(()),
+        }
+    }
+
+    async fn leave(&self, service: &KafkaService) {
+        service.started.leave().await;
     }
 
     async fn stop(&self, service: KafkaService) -> Result<StopReport, String> {
@@ -172,6 +185,11 @@ fn broker(identity: &BrokerIdentity) -> Broker {
         group_memory: MachineMemory::new(group_bytes_max),
         rewrite_memory: RewriteMemory::new((identity.memory_bytes / 32 * REWRITES_32NDS) as usize),
         quota_use: Arc::default(),
+        cluster: identity
+            .config
+            .cluster
+            .of_several()
+            .then(|| Arc::new(Cluster::new(identity.config.cluster.voters.clone()))),
     }
 }
 

@@ -19,12 +19,15 @@ use crate::{
     log::CoreLog,
     metadata::{Image, Touched},
     partition::{AssignedRole, Assignment, Partition, TopicRules},
+    peer::Link,
     replica::Replica,
     shard::{
         call::{Answer, Call, Delta, Message},
+        cluster::Cluster,
         control::Driver,
         coordinators::{AnyCoordinator, Kind},
         in_sync_asks::InSync,
+        membership::Member,
         quota_use::QuotaUse,
         replies::ReplyMemory,
         rewrites::RewriteMemory,
@@ -49,6 +52,8 @@ pub struct Broker {
     pub rewrite_memory: Arc<RewriteMemory>,
     /// What its clients have used of their quotas.
     pub quota_use: Arc<QuotaUse>,
+    /// What is known of the others; none if the broker stands alone.
+    pub cluster: Option<Arc<Cluster>>,
 }
 
 /// What a connection's core needs to know about a topic, worked out once per change of its configuration.
@@ -80,6 +85,10 @@ pub struct Core {
     pub(super) fetchers: RefCell<Map<BrokerId, Notify>>,
     /// On the core of the metadata log only.
     pub(super) driver: RefCell<Option<Rc<Driver>>>,
+    /// The broker's part in a cluster of several, on the core of the metadata log.
+    pub(super) member: OnceCell<Rc<Member>>,
+    /// Ways to the voters' controllers.
+    pub(super) controllers: RefCell<Map<BrokerId, Rc<Link>>>,
     /// Questions of this core that other cores have not answered yet.
     open_calls: RefCell<Map<u64, OneshotSender<Answer>>>,
     next_call: Cell<u64>,
@@ -118,6 +127,8 @@ impl Core {
             in_sync: InSync::default(),
             fetchers: RefCell::default(),
             driver: RefCell::default(),
+            member: OnceCell::new(),
+            controllers: RefCell::default(),
             open_calls: RefCell::default(),
             next_call: Cell::new(0),
             parked: RefCell::default(),

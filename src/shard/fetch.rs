@@ -210,6 +210,9 @@ impl Core {
         if let Err(error) = self.check_reader(call.reader) {
             return call.partitions.iter().map(|_| Fetched::refused(error)).collect();
         }
+        if let (Fetcher::Consumer(_), Err(error)) = (call.reader, self.check_alive()) {
+            return call.partitions.iter().map(|_| Fetched::refused(error)).collect();
+        }
         let mut room = self.fetch_bytes_max(call);
         let mut empty = true;
         let mut all = Vec::with_capacity(call.partitions.len());

@@ -59,7 +59,8 @@ impl Core {
     /// The broker at the address that the metadata has of it now; the way there is kept as long as that stays.
     fn leader_at(self: &Rc<Self>, leader: BrokerId, known: &Known) -> Option<Rc<dyn Leader>> {
         let image = self.image.borrow().clone();
-        let end_point = image.broker(leader)?.end_points.iter().find(|it| it.security_protocol == PLAINTEXT)?;
+        let among_brokers = &self.statics.listeners.inter_broker;
+        let end_point = image.broker(leader)?.end_points.iter().find(|it| it.name == *among_brokers)?;
         let address = (end_point.host.clone(), end_point.port);
         if let Some((_, leader)) = known.borrow().as_ref().filter(|(there, _)| *there == address) {
             return Some(leader.clone());
@@ -76,6 +77,3 @@ impl Core {
 
 /// Where a broker was, and the way there.
 type Known = RefCell<Option<((String, u16), Rc<dyn Leader>)>>;
-
-/// Kafka's number of the only protocol between brokers.
-const PLAINTEXT: i16 = 0;

@@ -28,7 +28,6 @@ const ASKED_MAX: usize = 1000;
 
 impl Core {
     /// Says how the controller is asked. Once, on its core.
-    #[expect(dead_code, reason = "a broker alone has nobody to ask for")]
     pub(super) fn alter_partitions_by(&self, controller: AlterPartition) {
         // Whoever says so twice says the same.
         let _ = self.in_sync.controller.set(controller);

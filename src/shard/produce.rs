@@ -64,7 +64,7 @@ impl Core {
         let metrics = &self.io.metrics;
         metrics.count(Counter::Appends);
         metrics.add(Counter::BytesIn, part.batch.bytes.len() as u64);
-        match self.replica(part.key) {
+        match self.check_alive().and_then(|()| self.replica(part.key)) {
             Ok(replica) => replica.append(part.batch, part.acks),
             Err(error) => {
                 let (answer, receiver) = oneshot();
@@ -112,7 +112,8 @@ impl ProducePending {
                 from_cores[core].as_ref().map_or(late, |answers| answers.get(place).copied().unwrap_or(lost))
             }
         });
-        decided.collect()
+        // Whoever has lost its leaderships meanwhile, and has not heard of it, must not promise what the new leader may not have.
+        decided.map(|decided| decided.and_then(|produced| core.check_alive().map(|()| produced))).collect()
     }
 }
 

@@ -1,19 +1,26 @@
 //! The way from a request to the cores that can answer it. One per core.
 
-use std::{path::Path, rc::Rc, sync::Arc};
+use std::{path::Path, rc::Rc, sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use kafka_protocol::messages::{AllocateProducerIdsRequest, CreateTopicsRequest};
 use tracing::error;
 
 use crate::{
     base::{BrokerId, ErrorCode, Offset, PartitionKey, ProducerId, TopicId},
     config::BrokerConfig,
-    controller::asks::{AllocateProducerIds, ControlAsk},
+    controller::{
+        asks::{AllocateProducerIds, ControlAsk, EnsureTopic},
+        default_topic,
+    },
     group::{self, GroupRequest, asks::GroupAsk},
     metadata::{Image, names::CONSUMER_OFFSETS},
     partition::ActiveProducer,
+    protocol::quorum_packets::Envelope,
     replica::Fetched,
     shard::{
         call::{Answer, Call, FetchCall, ListedOffset, OffsetsCall, ProducePart},
+        cluster::Cluster,
         core::{Core, TopicView},
         produce::ProducePending,
         quota_use::QuotaUse,
@@ -22,6 +29,9 @@ use crate::{
         settings,
     },
 };
+
+/// What a topic or a block of producer ids may take that another broker decides.
+const ENSURE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The controller's core.
 pub(super) const CONTROLLER_CORE: usize = 0;
@@ -203,6 +213,54 @@ impl Router {
         Ok(*answer.downcast().expect("a question is decided by its own type, which makes the answer"))
     }
 
+    /// What is known of the cluster; none if this broker stands alone.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.core.broker.cluster.as_deref()
+    }
+
+    /// Whether another broker decides what only the controller does. Not while nobody is known who does.
+    #[must_use]
+    pub fn is_led_elsewhere(&self) -> bool {
+        self.core.is_led_elsewhere()
+    }
+
+    /// Whether this broker decides for a cluster of several.
+    #[must_use]
+    pub fn decides_for_others(&self) -> bool {
+        let cluster = self.core.broker.cluster.as_ref();
+        cluster.is_some_and(|cluster| cluster.leader() == Some(self.core.broker.id))
+    }
+
+    /// Has a client's whole request, without its length, decided by the controller (KIP-590). Gives the answer with its length.
+    /// # Errors  In words. Whether it was decided is not known.
+    pub async fn forward(&self, frame: Bytes) -> Result<Bytes, String> {
+        self.core.forward(frame).await
+    }
+
+    /// Takes packets of another voter's, which have come through the controllers' listener.
+    /// # Errors  Kafka's code for why they are not for this voter of this cluster.
+    pub fn take_packets(&self, envelope: &Envelope<'_>, packets: &[&[u8]]) -> Result<(), ErrorCode> {
+        let member = self.core.member.get().ok_or(ErrorCode::NotController)?;
+        member.take_packets(envelope, packets)
+    }
+
+    /// Has a topic with the defaults made, unless it is there: because a client named it, or because the broker needs it.
+    /// # Errors  As [`control`](Self::control).
+    pub async fn ensure_topic(&self, name: &str) -> Result<(), ErrorCode> {
+        if !self.is_led_elsewhere() {
+            return self.control(EnsureTopic(name.to_owned())).await.map(drop);
+        }
+        let cluster = self.core.broker.cluster.as_ref().map_or(1, |cluster| cluster.voters().len());
+        let topic = default_topic(&self.core.statics, cluster, name);
+        let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
+        let answer = self.core.ask_controller(&request, ENSURE_TIMEOUT).await?;
+        match answer.topics.first().and_then(|topic| ErrorCode::try_from_code(topic.error_code)) {
+            None | Some(ErrorCode::TopicAlreadyExists) => Ok(()),
+            Some(error) => Err(error),
+        }
+    }
+
     /// A producer id that nobody had before. Each core takes them from the controller in blocks.
     /// # Errors  What the controller answers.
     pub async fn next_producer_id(&self) -> Result<ProducerId, ErrorCode> {
@@ -214,7 +272,18 @@ impl Router {
             }
             let broker = self.broker_id();
             let broker_epoch = self.image().broker(broker).map_or(-1, |registered| registered.broker_epoch);
-            let (first, count) = self.control(AllocateProducerIds { broker, broker_epoch }).await?;
+            let (first, count) = if self.core.broker.cluster.is_some() {
+                let request = AllocateProducerIdsRequest::default()
+                    .with_broker_id(broker.0.into())
+                    .with_broker_epoch(broker_epoch);
+                let answer = self.core.ask_controller(&request, ENSURE_TIMEOUT).await?;
+                match ErrorCode::try_from_code(answer.error_code) {
+                    None => (ProducerId(answer.producer_id_start.0), i64::from(answer.producer_id_len)),
+                    Some(error) => return Err(error),
+                }
+            } else {
+                self.control(AllocateProducerIds { broker, broker_epoch }).await?
+            };
             self.core.producer_ids.set((first.0, first.0 + count));
         }
     }

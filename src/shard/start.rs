@@ -6,13 +6,14 @@ use std::{
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
 use tracing::warn;
 use uuid::Uuid;
 
 use crate::{
-    base::{ErrorCode, LeaderEpoch, METADATA_KEY, METADATA_TOPIC, Offset, PartitionKey},
+    base::{BrokerId, ErrorCode, LeaderEpoch, METADATA_KEY, METADATA_TOPIC, Offset, PartitionKey},
     config::BrokerConfig,
     controller::{BrokerRegistration, Controller, new_leader_epoch, partitions_led},
     io::{Io, MeshSeed, mesh},
@@ -23,16 +24,30 @@ use crate::{
     metadata::{Image, Inconsistent},
     partition::{Assignment, Partition, PartitionState},
     protocol::metadata_records::BrokerEndpoint,
-    quorum::{MetadataError, Quorum, SingleVoter, StoredMetadata, Voters, read_snapshot},
+    quorum::{
+        MetadataError, OpenError, Quorum, RaftQuorum, RaftSettings, Seat, SingleVoter, StoredMetadata, Voters,
+        read_snapshot,
+    },
     replica::Replica,
     shard::{
         call::Message,
+        cluster::Cluster,
         control::Driver,
         core::{Broker, Core},
+        membership::{Member, Post},
         router::{CONTROLLER_CORE, Router},
         settings,
     },
 };
+
+/// Where a voter of several keeps the quorum's log, below the data directory.
+const QUORUM_DIRECTORY: &str = "ringtail-quorum";
+
+/// How long an ask for other in-sync replicas looks for a controller.
+const ALTER_PARTITION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a broker that stops waits until others lead what it has led.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What one core starts from. Travels to its executor.
 pub struct CoreSeed {
@@ -79,6 +94,8 @@ pub enum StartError {
     Log(RecoverError),
     /// The disk has no room for the broker's registration.
     Full(PathBuf),
+    /// The quorum's own log cannot be gone on with.
+    Quorum(OpenError),
     /// The broker could not be registered for another reason.
     NotRegistered(ErrorCode),
 }
@@ -89,6 +106,7 @@ impl fmt::Display for StartError {
             Self::Metadata(error) => error.fmt(out),
             Self::Contradiction(error) => write!(out, "the metadata log contradicts itself: {error}"),
             Self::Log(error) => error.fmt(out),
+            Self::Quorum(error) => error.fmt(out),
             Self::Full(directory) => {
                 write!(out, "{}: the disk is full; free a few MiB of it and start again", directory.display())
             }
@@ -112,13 +130,15 @@ pub async fn recover(
     let snapshots = directory.join(format!("{METADATA_TOPIC}-0"));
     let mut metadata = read_snapshot(io, &snapshots).await.map_err(StartError::Metadata)?;
     let mut image = Image::default();
+    let voters = if config.cluster.of_several() { Voters::Several } else { Voters::One };
     let known = |log: MetadataLog| {
-        image = replayed(&mut metadata, &log).map_err(|error| error.to_string())?;
+        image = replayed(&mut metadata, &log, voters).map_err(|error| error.to_string())?;
         Ok(KnownPartitions { live: live_partitions(config, &image), deleted: std::mem::take(&mut metadata.deleted) })
     };
     let recovered = log::recover(io, directory, log_settings, cores, known).await.map_err(StartError::Log)?;
     let mut new_epochs = Vec::new();
-    if !recovered.report.clean {
+    // Among several the controller begins new epochs, when the broker registers.
+    if !recovered.report.clean && !config.cluster.of_several() {
         // In the image now, so that no core has to be told; in the metadata log before anything is served.
         new_epochs = partitions_led(&image, broker.id);
         for key in &new_epochs {
@@ -156,8 +176,9 @@ pub async fn check(io: &Io, config: &BrokerConfig, directory: &Path) -> Result<C
         }
     };
     let damaged = metadata.damaged.clone();
+    let voters = if config.cluster.of_several() { Voters::Several } else { Voters::One };
     let known = |log: MetadataLog| {
-        let image = replayed(&mut metadata, &log).map_err(|error| error.to_string())?;
+        let image = replayed(&mut metadata, &log, voters).map_err(|error| error.to_string())?;
         Ok(KnownPartitions { live: live_partitions(config, &image), deleted: std::mem::take(&mut metadata.deleted) })
     };
     let mut report = log::check(io, directory, known).await?;
@@ -169,8 +190,8 @@ pub async fn check(io: &Io, config: &BrokerConfig, directory: &Path) -> Result<C
     Ok(report)
 }
 
-fn replayed(metadata: &mut StoredMetadata, log: &MetadataLog) -> Result<Image, StartError> {
-    metadata.replay(log, Voters::One).map_err(StartError::Metadata)?;
+fn replayed(metadata: &mut StoredMetadata, log: &MetadataLog, voters: Voters) -> Result<Image, StartError> {
+    metadata.replay(log, voters).map_err(StartError::Metadata)?;
     let mut image = Image::default();
     metadata.records.iter().try_for_each(|record| image.apply(record)).map_err(StartError::Contradiction)?;
     Ok(image)
@@ -220,7 +241,10 @@ pub async fn start_with(
         core.own(key);
     }
     if core.index() == core.owner(METADATA_KEY) {
-        let quorum = quorum(single_voter(&core, &directory, bytes_since_snapshot));
+        let quorum = match core.broker.cluster.clone() {
+            Some(cluster) => voter(&core, &directory, bytes_since_snapshot, cluster, fatal.clone()).await?,
+            None => quorum(single_voter(&core, &directory, bytes_since_snapshot)),
+        };
         let driver = Driver::new(quorum, fatal, image_offset);
         *core.driver.borrow_mut() = Some(driver.clone());
         if core.statics.cluster.of_several() {
@@ -236,8 +260,8 @@ pub async fn start_with(
     Ok(Started { router: Router::new(core.clone()), core, new_epochs: RefCell::new(new_epochs) })
 }
 
-/// The voter over this core's replica of the metadata log, which is made if it is not there.
-fn single_voter(core: &Rc<Core>, directory: &Path, bytes_since_snapshot: u64) -> SingleVoter {
+/// This core's replica of the metadata log, which is made if it is not there.
+fn metadata_replica(core: &Rc<Core>) -> Rc<Replica> {
     let replica = match core.replica(METADATA_KEY) {
         Ok(replica) => replica,
         Err(_) => {
@@ -250,8 +274,58 @@ fn single_voter(core: &Rc<Core>, directory: &Path, bytes_since_snapshot: u64) ->
         }
     };
     replica.log().set_config(settings::metadata_log_config());
+    replica
+}
+
+/// The only voter.
+fn single_voter(core: &Rc<Core>, directory: &Path, bytes_since_snapshot: u64) -> SingleVoter {
     let directory = directory.join(format!("{METADATA_TOPIC}-0"));
-    SingleVoter::new(core.io.clone(), replica, directory, bytes_since_snapshot)
+    SingleVoter::new(core.io.clone(), metadata_replica(core), directory, bytes_since_snapshot)
+}
+
+/// One of several voters, and with it the broker's part in the cluster.
+async fn voter(
+    core: &Rc<Core>,
+    directory: &Path,
+    bytes_since_snapshot: u64,
+    cluster: Arc<Cluster>,
+    fatal: Fatal,
+) -> Result<Box<dyn Quorum>, StartError> {
+    let (io, me) = (&core.io, core.broker.id);
+    // Whoever hears of no leader asks for votes within the shorter of both.
+    let cluster_config = &core.statics.cluster;
+    let patience = Duration::from_millis(cluster_config.election_timeout_ms.min(cluster_config.fetch_timeout_ms));
+    let defaults = RaftSettings::default();
+    let seat = Seat {
+        me,
+        voters: cluster.voters().iter().map(|voter| voter.id).collect(),
+        directory: directory.join(QUORUM_DIRECTORY),
+        snapshots: directory.join(format!("{METADATA_TOPIC}-0")),
+        settings: RaftSettings { tick: patience / (2 * defaults.election_ticks as u32), ..defaults },
+    };
+    let mourner = Rc::downgrade(core);
+    let is_dead = Rc::new(move |broker: BrokerId| {
+        if let Some(core) = mourner.upgrade() {
+            core.fence_dead(broker);
+        }
+    });
+    let post = Post::open(io, me, &core.broker.cluster_id, cluster.voters(), is_dead);
+    let last_offset = core.image_offset.get();
+    let replica = metadata_replica(core);
+    let opened = RaftQuorum::open(io, seat, replica, last_offset, bytes_since_snapshot, post, fatal.clone()).await;
+    let quorum = opened.map_err(StartError::Quorum)?;
+    let member = Member::begin(core, quorum.clone(), cluster, fatal);
+    // Made once, here.
+    let _ = core.member.set(member);
+    let asker = Rc::downgrade(core);
+    core.alter_partitions_by(Rc::new(move |request| {
+        let core = asker.upgrade();
+        Box::pin(async move {
+            let core = core.ok_or(ErrorCode::NotController)?;
+            core.ask_controller(&request, ALTER_PARTITION_TIMEOUT).await
+        })
+    }));
+    Ok(Box::new(quorum))
 }
 
 impl Started {
@@ -273,6 +347,9 @@ impl Started {
     /// # Errors  `Full`, `NotRegistered`.
     pub async fn register(&self, registration: Registration) -> Result<(), StartError> {
         let Some(driver) = self.core.driver.borrow().clone() else { return Ok(()) };
+        if let Some(member) = self.core.member.get() {
+            return member.join(registration).await;
+        }
         driver.leads().await;
         let log = &self.core.log;
         let failed = |error| match log.is_full() {
@@ -292,6 +369,15 @@ impl Started {
         let broker_epoch = self.core.image_offset.get().plus(1).0;
         let register = |controller: &mut Controller| Ok((controller.register_broker(registration, broker_epoch), ()));
         driver.change(register).await.map_err(failed)
+    }
+
+    /// Gives away what this broker leads, before it stops: on the core of the metadata log, where there is a cluster to give it to.
+    pub async fn leave(&self) {
+        if let Some(member) = self.core.member.get()
+            && self.core.statics.cluster.controlled_shutdown
+        {
+            member.leave(LEAVE_TIMEOUT).await;
+        }
     }
 
     /// Stops the core's log in order. No request may be under way on any core.

@@ -70,6 +70,7 @@ impl Settings {
             group_memory: MachineMemory::new(self.group_bytes_max),
             rewrite_memory: RewriteMemory::new(self.rewrite_bytes_max),
             quota_use: Default::default(),
+            cluster: None,
         }
     }
 }

@@ -11,7 +11,6 @@ use crate::{
 };
 
 /// What makes a node one of several. It stays as it is while the process runs.
-#[allow(dead_code, reason = "the cluster is being put together: who reads them comes with it")]
 #[derive(Clone, Debug)]
 pub(crate) struct ClusterConfig {
     /// `controller.quorum.voters` by id, this node among them. Empty, or this node alone: it stands alone.

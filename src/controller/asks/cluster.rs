@@ -58,7 +58,6 @@ impl ControlAsk for AlterPartition {
 }
 
 /// A broker whose process is known to be gone, in the epoch in which it was: it is fenced before its session is over.
-#[allow(dead_code, reason = "who sees that a connection is refused comes with the cluster's connections")]
 pub struct FenceDead {
     /// The broker.
     pub broker: BrokerId,

@@ -637,6 +637,19 @@ pub static ELECT_LEADERS: Schema = Schema {
     },
 };
 
+/// EnvelopeRequest, version 0.
+pub static ENVELOPE: Schema = Schema {
+    flexible_from: 0,
+    shape: Shape {
+        fields: &[
+            all(BLOB),              // RequestData
+            all(BLOB).null_from(0), // RequestPrincipal
+            all(BLOB),              // ClientHostAddress
+        ],
+        tags: &[],
+    },
+};
+
 /// FetchRequest, versions 4-18.
 pub static FETCH: Schema = Schema {
     flexible_from: 12,
