@@ -108,6 +108,16 @@ impl Other {
         self.broker_epoch = fetch.broker_epoch;
     }
 
+    /// The controller has decided about it. Who is out is not waited for until it has fetched again: most often it is dead.
+    pub fn decided(&mut self, in_sync: bool) {
+        if self.in_sync && !in_sync {
+            self.caught_up_ms = None;
+            self.fetched = None;
+        }
+        self.in_sync = in_sync;
+        self.joins = false;
+    }
+
     fn counts(&self, now_ms: i64) -> bool {
         self.in_sync || self.joins || self.caught_up_ms.is_some_and(|then| now_ms.saturating_sub(then) <= JOIN_WAIT_MS)
     }
@@ -124,7 +134,11 @@ impl Leading {
     pub fn adjust(&mut self, assigned: &[(BrokerId, bool)]) {
         let mut before = std::mem::take(&mut self.others);
         let stays = |(id, in_sync): &(BrokerId, bool)| match before.iter().position(|other| other.id == *id) {
-            Some(index) => Other { in_sync: *in_sync, joins: false, ..before.swap_remove(index) },
+            Some(index) => {
+                let mut other = before.swap_remove(index);
+                other.decided(*in_sync);
+                other
+            }
             None => Other::of((*id, *in_sync)),
         };
         self.others = assigned.iter().map(stays).collect();

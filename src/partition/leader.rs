@@ -108,8 +108,7 @@ impl Partition {
                 self.partition_epoch = state.partition_epoch;
                 leading.pending = None;
                 for other in &mut leading.others {
-                    other.in_sync = state.in_sync_replicas.contains(&other.id);
-                    other.joins = false;
+                    other.decided(state.in_sync_replicas.contains(&other.id));
                 }
             }
             // It was not done, and will not be.
@@ -253,9 +252,23 @@ mod tests {
         append(&mut partition, 1);
         assert_eq!(partition.assign(&assignment(2, 2, &[(2, false), (3, false)])), None);
         assert_eq!(partition.check_enough_in_sync(), Err(ErrorCode::NotEnoughReplicas));
-        assert_eq!(partition.assign(&assignment(2, 1, &[(2, false), (3, false)])), None, "2 is expected to come back");
-        let proposed = partition.propose_in_sync(JOIN_WAIT_MS + 1, LAG_MAX_MS, |_, _| false);
-        assert_eq!(proposed, (None, Some(Offset(12))), "by the setting one is enough now");
+        let by_setting = partition.assign(&assignment(2, 1, &[(2, false), (3, false)]));
+        assert_eq!(by_setting, Some(Offset(12)), "one is enough now");
+    }
+
+    #[test]
+    fn who_was_at_the_end_is_waited_for_a_while_and_who_was_put_out_is_not() {
+        let mut partition = leader(1, &[(2, true), (3, false)]);
+        assert_eq!(fetch(&mut partition, 2, 10, 0), Some(10));
+        fetch(&mut partition, 3, 10, 0);
+        append(&mut partition, 2);
+        assert_eq!(fetch(&mut partition, 2, 12, 5), None, "3 is about to join");
+        let waited = partition.propose_in_sync(JOIN_WAIT_MS + 1, LAG_MAX_MS, |_, _| false);
+        assert_eq!(waited, (None, Some(Offset(12))));
+        append(&mut partition, 1);
+        assert_eq!(fetch(&mut partition, 2, 12, JOIN_WAIT_MS + 2), None);
+        let dead = partition.assign(&assignment(1, 1, &[(2, false), (3, false)]));
+        assert_eq!(dead, Some(Offset(13)), "2 was at the end a moment ago");
     }
 
     #[test]
