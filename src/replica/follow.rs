@@ -101,6 +101,8 @@ impl Replica {
                 self.partition.borrow_mut().cut_off(end);
                 return truncated.durable().await.map_err(FollowError::Log);
             }
+            // Somebody has room for an append that will not be, or works on the files: they need their turns.
+            self.io.clock.yield_now().await;
         }
     }
 

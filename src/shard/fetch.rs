@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    base::ErrorCode,
+    base::{BrokerId, ErrorCode},
     io::{
         Either,
         channel::{Notified, Notify},
@@ -189,13 +189,13 @@ impl Core {
         call.max_bytes.min(self.replies.borrow().fetch_bytes_max())
     }
 
-    /// Whether a follower is in the life that the metadata has of it, or in a later one of which it has not come here (KIP-903).
+    /// Whether a follower is in the life that the metadata has of it (KIP-903). One that is ahead of our metadata comes again; what
+    /// it says of itself must not be what shuts the registered one out.
     /// # Errors  `NotLeaderOrFollower`.
     fn check_reader(&self, reader: Fetcher) -> Result<(), ErrorCode> {
-        let Fetcher::Follower { broker, broker_epoch } = reader else { return Ok(()) };
         let image = self.image.borrow();
-        let registered = image.broker(broker).is_some_and(|registered| broker_epoch >= registered.broker_epoch);
-        if registered { Ok(()) } else { Err(ErrorCode::NotLeaderOrFollower) }
+        let registered = |id| image.broker(id).map(|broker| broker.broker_epoch);
+        if is_alive(reader, registered) { Ok(()) } else { Err(ErrorCode::NotLeaderOrFollower) }
     }
 
     fn note_follower(&self, replica: &Replica, reader: Fetcher) {
@@ -295,6 +295,14 @@ impl Drop for Others {
     }
 }
 
+/// Whether who reads is a consumer, or a broker in the life in which it is registered.
+fn is_alive(reader: Fetcher, registered: impl Fn(BrokerId) -> Option<i64>) -> bool {
+    match reader {
+        Fetcher::Consumer(_) => true,
+        Fetcher::Follower { broker, broker_epoch } => registered(broker) == Some(broker_epoch),
+    }
+}
+
 fn is_decided(part: &Fetched) -> bool {
     part.error.is_some() || part.diverging.is_some()
 }
@@ -342,6 +350,16 @@ mod tests {
         assert!(enough(99, 100, 99) && enough(99, 100, 0), "there is no room for more");
         assert!(!enough(0, 100, 0), "but then for something");
         assert!(enough(0, 0, 0));
+    }
+
+    #[test]
+    fn a_follower_is_served_in_the_life_that_is_registered_and_in_no_other() {
+        let registered = |id: BrokerId| (id == BrokerId(2)).then_some(70);
+        let follower = |id, broker_epoch| Fetcher::Follower { broker: BrokerId(id), broker_epoch };
+        let served = [(2, 70), (2, 69), (2, 71), (2, i64::MAX), (2, -1), (3, 70)]
+            .map(|(id, broker_epoch)| is_alive(follower(id, broker_epoch), registered));
+        assert_eq!(served, [true, false, false, false, false, false]);
+        assert!(is_alive(Fetcher::Consumer(Isolation::ReadCommitted), registered));
     }
 
     #[test]
