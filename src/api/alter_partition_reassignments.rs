@@ -1,6 +1,5 @@
 //! AlterPartitionReassignments (key 45), versions 0–1 (KIP-455).
 //! v1 whether the number of replicas may change (KIP-860)
-//! Differs from Kafka: a partition stays where it is, since there is no other broker.
 
 use std::rc::Rc;
 

@@ -136,7 +136,7 @@ impl ControlAsk for AlterPartitionReassignments {
         controller: &mut Controller,
         _: &mut dyn FnMut() -> Uuid,
     ) -> Result<Decision<Self::Answer>, ErrorCode> {
-        Ok((Vec::new(), controller.alter_partition_reassignments(&self.0)))
+        Ok(controller.alter_partition_reassignments(&self.0))
     }
 }
 

@@ -131,6 +131,11 @@ impl Controller {
         records
     }
 
+    /// Whether a topic would rather have an unclean leader than none.
+    pub(super) fn allows_unclean(&self, topic: &str) -> bool {
+        self.leader_rules(topic).unclean
+    }
+
     fn leader_rules(&self, topic: &str) -> LeaderRules {
         LeaderRules::of(&TopicConfig::of(&self.layers().with_topic(self.image.topic_overrides(topic))))
     }

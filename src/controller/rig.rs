@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use kafka_protocol::messages::{
-    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest, BrokerRegistrationResponse,
+    AlterPartitionRequest, BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest,
+    BrokerRegistrationResponse,
+    alter_partition_request::{BrokerState, PartitionData, TopicData},
     broker_registration_request::{Feature, Listener},
 };
 use uuid::Uuid;
@@ -148,6 +150,24 @@ impl Rig {
             controller.apply(&records);
             (records, ())
         });
+    }
+
+    /// The leader of a partition says who is in sync; the code.
+    pub fn alter(&mut self, index: i32, leader: i32, in_sync: &[i32]) -> i16 {
+        let (key, partition) = (self.key(index), self.partition(index));
+        let state = |id: &i32| BrokerState::default().with_broker_id((*id).into()).with_broker_epoch(self.epochs[id]);
+        let partition = PartitionData::default()
+            .with_partition_index(index)
+            .with_leader_epoch(partition.leader_epoch.0)
+            .with_partition_epoch(partition.partition_epoch)
+            .with_new_isr_with_epochs(in_sync.iter().map(state).collect());
+        let topic = TopicData::default().with_topic_id(key.topic_id.0).with_partitions(vec![partition]);
+        let request = AlterPartitionRequest::default()
+            .with_broker_id(leader.into())
+            .with_broker_epoch(self.epochs[&leader])
+            .with_topics(vec![topic]);
+        let answer = self.decide(|controller| controller.alter_partition(&request, 3));
+        answer.topics[0].partitions[0].error_code
     }
 
     pub fn key(&self, index: i32) -> PartitionKey {
