@@ -1,6 +1,6 @@
 //! Which brokers hold a new partition.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use uuid::Uuid;
 
@@ -11,31 +11,76 @@ use crate::{
 };
 
 impl Controller {
-    /// Brokers for partitions of a topic, spread evenly over those that are alive. Ids are random, so that topics begin on
-    /// random brokers; partitions that are added later go where they would have gone at once.
+    /// Brokers for partitions of a topic, spread evenly over those that are alive, and each partition over as many racks as can
+    /// be. Ids are random, so that topics begin on random brokers; partitions that are added later go where they would have
+    /// gone at once. If there are too few alive, others that are registered follow when they come back.
     pub(super) fn place(
         &self,
         topic_id: TopicId,
         partitions: Range<usize>,
         replication_factor: i16,
     ) -> Result<Vec<Vec<BrokerId>>, ApiError> {
-        let brokers = self.alive();
+        let alive = self.interleaved(self.alive());
         let replicas = usize::try_from(replication_factor).unwrap_or(0);
-        if replicas > brokers.len() {
-            return Err(ApiError::new(
-                ErrorCode::InvalidReplicationFactor,
-                format!(
-                    "Unable to replicate the partition {replicas} time(s): The target replication factor of {replicas} \
-                     cannot be reached because only {} broker(s) are registered or some brokers have all their log \
-                     directories cordoned.",
-                    brokers.len()
+        let registered = self.image.brokers().count();
+        if replicas > registered || alive.is_empty() {
+            let why = match replicas > registered {
+                true => format!(
+                    "The target replication factor of {replicas} cannot be reached because only {registered} broker(s) are \
+                     registered or some brokers have all their log directories cordoned."
                 ),
-            ));
+                false => "All brokers are currently fenced.".to_owned(),
+            };
+            let message = format!("Unable to replicate the partition {replicas} time(s): {why}");
+            return Err(ApiError::new(ErrorCode::InvalidReplicationFactor, message));
         }
         let start = (topic_id.0.as_u128() % 1024) as usize;
-        let on = |place| brokers[place];
-        let places = partitions.map(|partition| spread(brokers.len(), start, partition, replicas));
-        Ok(places.map(|places| places.into_iter().map(on).collect()).collect())
+        let away: Vec<_> = self.image.brokers().map(|broker| BrokerId(broker.broker_id)).collect();
+        let away = self.interleaved(away.into_iter().filter(|broker| !alive.contains(broker)).collect());
+        Ok(partitions
+            .map(|partition| {
+                let mut chosen = self.chosen(&alive, start, partition, replicas.min(alive.len()));
+                chosen.extend(self.chosen(&away, start, partition, replicas - chosen.len()));
+                chosen
+            })
+            .collect())
+    }
+
+    /// So many of these brokers for a partition, no rack twice while there is one without it.
+    fn chosen(&self, brokers: &[BrokerId], start: usize, partition: usize, replicas: usize) -> Vec<BrokerId> {
+        if replicas == 0 {
+            return Vec::new();
+        }
+        let order = spread(brokers.len(), start, partition, brokers.len());
+        let mut left: Vec<BrokerId> = order.into_iter().map(|place| brokers[place]).collect();
+        let mut racks: BTreeMap<Option<&str>, usize> = BTreeMap::new();
+        let mut chosen = Vec::with_capacity(replicas);
+        while chosen.len() < replicas {
+            let used = |broker: &BrokerId| racks.get(&self.rack(*broker)).copied().unwrap_or(0);
+            let next = (0..left.len()).min_by_key(|index| used(&left[*index])).expect("there are as many brokers");
+            let broker = left.remove(next);
+            *racks.entry(self.rack(broker)).or_default() += 1;
+            chosen.push(broker);
+        }
+        chosen
+    }
+
+    /// The brokers, by id, one of each rack after the other, so that leaders that follow each other are in different ones.
+    fn interleaved(&self, brokers: Vec<BrokerId>) -> Vec<BrokerId> {
+        let mut seen: BTreeMap<Option<&str>, usize> = BTreeMap::new();
+        let mut rounds: Vec<(usize, Option<&str>, BrokerId)> = Vec::with_capacity(brokers.len());
+        for broker in brokers {
+            let rack = self.rack(broker);
+            let round = seen.entry(rack).or_default();
+            rounds.push((*round, rack, broker));
+            *round += 1;
+        }
+        rounds.sort_unstable();
+        rounds.into_iter().map(|(_, _, broker)| broker).collect()
+    }
+
+    fn rack(&self, broker: BrokerId) -> Option<&str> {
+        self.image.broker(broker).and_then(|broker| broker.rack.as_deref())
     }
 
     /// The brokers that may be given partitions, by id.
@@ -72,6 +117,18 @@ impl Controller {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Whether one of the brokers that a client named for a new partition is alive, and can lead it.
+    pub(super) fn check_leader(&self, partition: usize, brokers: &[BrokerId]) -> Result<(), ApiError> {
+        if brokers.iter().any(|broker| self.is_active(*broker)) {
+            return Ok(());
+        }
+        let message = format!(
+            "All brokers specified in the manual partition assignment for partition {partition} are fenced or in controlled \
+             shutdown."
+        );
+        Err(ApiError::new(ErrorCode::InvalidReplicaAssignment, message))
     }
 
     /// The record of a fresh partition on these brokers.
@@ -111,8 +168,6 @@ fn spread(brokers: usize, start: usize, partition: usize, replicas: usize) -> Ve
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::{
         config::load,
@@ -203,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn brokers_that_are_not_alive_get_nothing_and_do_not_count() {
+    fn brokers_that_are_not_alive_only_follow_where_there_are_too_few_others() {
         for change in [
             RegisterBroker { broker_id: 5, fenced: true, ..RegisterBroker::default() },
             RegisterBroker { broker_id: 5, in_controlled_shutdown: true, ..RegisterBroker::default() },
@@ -212,10 +267,57 @@ mod tests {
             controller.image.apply(&MetadataRecord::RegisterBroker(change)).expect("always fits");
             let placed = controller.place(id(9), 0..6, 2).expect("two are alive");
             assert!(!counts(placed.into_iter().flatten()).contains_key(&5));
-            let refused = controller.place(id(9), 0..6, 3).expect_err("two are alive");
+            let placed = controller.place(id(9), 0..6, 3).expect("three are registered");
+            for holders in &placed {
+                assert_eq!(holders[2], BrokerId(5));
+                let record = controller.partition_record(id(9), 0, holders);
+                assert_eq!((record.leader, record.isr.len(), record.replicas.len()), (holders[0].0, 2, 3));
+            }
+            let refused = controller.place(id(9), 0..6, 4).expect_err("three are registered");
             assert_eq!(refused.code, ErrorCode::InvalidReplicationFactor);
         }
         let refused = cluster(&[]).place(id(9), 0..1, 1).expect_err("nobody is there");
         assert_eq!(refused.code, ErrorCode::InvalidReplicationFactor);
+        let mut controller = cluster(&[]);
+        let fenced = RegisterBroker { broker_id: 5, fenced: true, ..RegisterBroker::default() };
+        controller.image.apply(&MetadataRecord::RegisterBroker(fenced)).expect("always fits");
+        let refused = controller.place(id(9), 0..1, 1).expect_err("nobody can lead");
+        assert_eq!(refused.code, ErrorCode::InvalidReplicationFactor);
+        assert!(controller.check_leader(0, &[BrokerId(5)]).is_err());
+    }
+
+    /// A cluster with so many brokers in each rack, ids from 0 in the order of racks.
+    fn racks(sizes: &[usize]) -> Controller {
+        let mut controller = cluster(&[]);
+        let racks = sizes.iter().enumerate().flat_map(|(rack, size)| std::iter::repeat_n(rack, *size));
+        for (broker_id, rack) in (0..).zip(racks) {
+            let broker = RegisterBroker { broker_id, rack: Some(format!("r{rack}")), ..RegisterBroker::default() };
+            controller.image.apply(&MetadataRecord::RegisterBroker(broker)).expect("always fits");
+        }
+        controller
+    }
+
+    #[test]
+    fn each_partition_lies_in_as_many_racks_as_can_be() {
+        for sizes in [&[1, 1, 1][..], &[2, 2, 2], &[3, 3], &[3, 1, 1], &[2, 3]] {
+            let controller = racks(sizes);
+            let brokers: Vec<i32> = (0..sizes.iter().sum::<usize>() as i32).collect();
+            for replicas in 1..=brokers.len().min(4) {
+                let partitions = brokers.len() * (brokers.len() - 1);
+                let placed = controller.place(id(5), 0..partitions, replicas as i16).expect("enough brokers");
+                for holders in &placed {
+                    let rack = |broker: &BrokerId| controller.rack(*broker);
+                    let distinct: std::collections::BTreeSet<_> = holders.iter().map(rack).collect();
+                    assert_eq!(distinct.len(), replicas.min(sizes.len()), "{sizes:?}: {holders:?}");
+                    assert_eq!(counts(holders.iter().copied()).len(), replicas, "{sizes:?}: {holders:?}");
+                }
+                let (most, least) = most_and_least(&brokers, &counts(placed.iter().map(|holders| holders[0])));
+                assert_eq!(most, least, "leaders over {sizes:?}");
+                if sizes.iter().all(|size| *size == sizes[0]) {
+                    let (most, least) = most_and_least(&brokers, &counts(placed.iter().flatten().copied()));
+                    assert!(most - least <= partitions / 4, "{most} and {least} over {sizes:?}, {replicas} replicas");
+                }
+            }
+        }
     }
 }

@@ -73,8 +73,8 @@ impl Controller {
         let mut records = Vec::new();
         let mut answers = Vec::with_capacity(names.len());
         let mut taken = Taken::default();
-        // Those that are to come are waited for: the first of them would get all replicas otherwise.
-        let brokers = self.alive().len().max(self.config.cluster.voters.len());
+        // In a cluster that begins, the first broker to come waits for the others, or the groups would be its alone for ever.
+        let brokers = self.image.brokers().count().max(self.config.cluster.voters.len());
         for name in names {
             if let Some(topic) = self.image.topic(name) {
                 answers.push(Ok(topic.id));
@@ -216,7 +216,9 @@ impl Controller {
         if (0..).zip(&assignments).any(|(expected, (index, _))| *index != expected) {
             return refuse("partitions should be a consecutive 0-based integer sequence".to_owned());
         }
-        Ok(assignments.into_iter().map(|(_, brokers)| brokers).collect())
+        let assignments: Vec<Vec<BrokerId>> = assignments.into_iter().map(|(_, brokers)| brokers).collect();
+        (0..).zip(&assignments).try_for_each(|(partition, brokers)| self.check_leader(partition, brokers))?;
+        Ok(assignments)
     }
 
     fn topic_records(&self, name: &str, plan: &Plan) -> Vec<MetadataRecord> {

@@ -64,7 +64,8 @@ impl Controller {
             let message = "The number of partitions of __consumer_offsets cannot change.";
             return Err(ApiError::new(ErrorCode::InvalidRequest, message));
         }
-        let replicas = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
+        // While a reassignment is under way a partition has more replicas than it will have.
+        let replicas = topic.partitions.first().map_or(1, |it| it.replicas.len() - it.removing_replicas.len());
         let assignments = match &wanted.assignments {
             Some(given) => {
                 if given.len() != additional {
@@ -78,6 +79,8 @@ impl Controller {
                 let brokers = given.iter().map(|one| one.broker_ids.iter().map(|id| BrokerId(id.0)).collect());
                 let brokers: Vec<Vec<BrokerId>> = brokers.collect();
                 brokers.iter().try_for_each(|brokers| self.check_assignment(brokers, Some(replicas)))?;
+                let indexes = topic.partitions.len()..;
+                indexes.zip(&brokers).try_for_each(|(index, brokers)| self.check_leader(index, brokers))?;
                 brokers
             }
             None => {
