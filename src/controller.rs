@@ -60,7 +60,7 @@ pub struct Controller {
     next_offset: i64,
     now_ms: u64,
     /// When partitions without leader were looked through.
-    elected_ms: u64,
+    reviewed_ms: u64,
 }
 
 /// Why one part of a request is not done: Kafka's code, and its words where it has any.
@@ -89,7 +89,7 @@ impl Controller {
     #[must_use]
     pub fn new(config: BrokerConfig, image: Image) -> Self {
         let sessions = Sessions::new(config.cluster.session_timeout_ms);
-        Self { config, image, sessions, next_offset: 0, now_ms: 0, elected_ms: 0 }
+        Self { config, image, sessions, next_offset: 0, now_ms: 0, reviewed_ms: 0 }
     }
 
     /// The image with everything that was decided, committed or not. Nothing may be answered from it.

@@ -74,6 +74,9 @@ impl Controller {
             records.clear();
         }
         self.apply(&records);
+        if records.iter().any(decides_leaders) {
+            records.extend(self.review_leaders());
+        }
         (records, IncrementalAlterConfigsResponse::default().with_responses(responses))
     }
 
@@ -353,6 +356,13 @@ fn joined(old: &str, new: &str) -> String {
 fn without(old: &str, gone: &str) -> String {
     let stays = |element: &&str| !value::list(gone).any(|gone| gone == *element);
     value::list(old).filter(stays).collect::<Vec<_>>().join(",")
+}
+
+/// Whether a setting says who may lead. With fewer in-sync replicas wanted more is committed at once, and who was eligible may
+/// not have it: that must be in the batch that says so.
+fn decides_leaders(record: &MetadataRecord) -> bool {
+    let keys = ["min.insync.replicas", "unclean.leader.election.enable"];
+    matches!(record, MetadataRecord::Config(config) if keys.contains(&config.name.as_str()))
 }
 
 #[cfg(test)]

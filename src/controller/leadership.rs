@@ -63,15 +63,18 @@ impl Controller {
         records
     }
 
-    /// Elects leaders for the partitions that have none, where one can be had.
-    pub(super) fn elect_missing(&mut self) -> Vec<MetadataRecord> {
-        let leaderless = |partition: &PartitionRegistration| partition.leader.is_none();
+    /// Elects leaders for the partitions that have none, where one can be had, and takes from the eligible ones where there are
+    /// enough in-sync replicas without them: there more is committed than they have.
+    pub(super) fn review_leaders(&mut self) -> Vec<MetadataRecord> {
+        let concerned = |partition: &PartitionRegistration| {
+            partition.leader.is_none() || !partition.eligible_leader_replicas.is_empty()
+        };
         let brokers = Brokers {
             may_lead: &|replica| self.is_active(replica),
             directory: &|replica| self.directory(replica),
             lost: None,
         };
-        let records = self.transitions(leaderless, &brokers, |_| {});
+        let records = self.transitions(concerned, &brokers, |_| {});
         self.apply(&records);
         records
     }

@@ -10,9 +10,9 @@ use crate::{
     protocol::metadata_records::{BrokerRegistrationChange, MetadataRecord, RegisterBroker},
 };
 
-/// How often partitions without leader are looked through. Whoever comes back is elected at once; this is for settings that
-/// change.
-const ELECTIONS_EVERY_MS: u64 = 5_000;
+/// How often partitions without leader, or with eligible ones, are looked through. Whoever comes back is elected at once, and
+/// settings that are changed count at once; this is for those in the file that this controller has and the last one had not.
+const REVIEW_EVERY_MS: u64 = 5_000;
 
 /// What a broker is after its heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +44,9 @@ impl Controller {
         for (broker, broker_epoch) in self.sessions.expire() {
             records.extend(self.fence_life(broker, broker_epoch));
         }
-        if self.now_ms.saturating_sub(self.elected_ms) >= ELECTIONS_EVERY_MS {
-            self.elected_ms = self.now_ms;
-            records.extend(self.elect_missing());
+        if self.now_ms.saturating_sub(self.reviewed_ms) >= REVIEW_EVERY_MS {
+            self.reviewed_ms = self.now_ms;
+            records.extend(self.review_leaders());
         }
         records
     }
@@ -143,7 +143,7 @@ impl Controller {
     fn unfence(&mut self, registered: &RegisterBroker) -> Vec<MetadataRecord> {
         let life = of(BrokerId(registered.broker_id), registered.broker_epoch);
         let mut records = vec![self.change_registration(BrokerRegistrationChange { fenced: Some(false), ..life })];
-        records.extend(self.elect_missing());
+        records.extend(self.review_leaders());
         records
     }
 
@@ -174,8 +174,13 @@ fn of(broker: BrokerId, broker_epoch: i64) -> BrokerRegistrationChange {
 
 #[cfg(test)]
 mod tests {
+    use kafka_protocol::messages::{
+        IncrementalAlterConfigsRequest,
+        incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
+    };
+
     use super::*;
-    use crate::controller::rig::Rig;
+    use crate::{controller::rig::Rig, protocol::metadata_records::TOPIC_RESOURCE};
 
     /// (is_caught_up, is_fenced, should_shut_down)
     fn told(answer: &BrokerHeartbeatResponse) -> (bool, bool, bool) {
@@ -296,6 +301,39 @@ mod tests {
         assert_eq!(rig.show(0), "2 e2 isr=2 elr=1");
         rig.start(1);
         assert_eq!(rig.show(0), "2 e2 isr=2 elr=1");
+    }
+
+    fn set_min(rig: &mut Rig, value: &'static str) {
+        let config = AlterableConfig::default()
+            .with_name("min.insync.replicas".into())
+            .with_config_operation(0)
+            .with_value(Some(value.into()));
+        let resource = AlterConfigsResource::default()
+            .with_resource_type(TOPIC_RESOURCE)
+            .with_resource_name("t".into())
+            .with_configs(vec![config]);
+        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+        let answer = rig.decide(|controller| controller.incremental_alter_configs(BrokerId(1), &request));
+        assert_eq!(answer.responses[0].error_code, 0);
+    }
+
+    #[test]
+    fn who_was_eligible_is_not_once_less_is_enough_to_commit() {
+        let mut rig = Rig::of(&[1, 2, 3]);
+        rig.topic(&[&[1, 2, 3]], &[("min.insync.replicas", "3")]);
+        rig.kill(2);
+        rig.kill(3);
+        assert_eq!(rig.show(0), "1 e0 isr=1 elr=2,3");
+        set_min(&mut rig, "2");
+        assert_eq!(rig.show(0), "1 e0 isr=1 elr=2,3");
+        // From here on 1 commits alone.
+        set_min(&mut rig, "1");
+        assert_eq!(rig.show(0), "1 e0 isr=1");
+        set_min(&mut rig, "3");
+        assert_eq!(rig.show(0), "1 e0 isr=1");
+        rig.start(2);
+        rig.kill(1);
+        assert_eq!(rig.show(0), "none e1 isr= elr=1");
     }
 
     #[test]
