@@ -12,7 +12,7 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::{ApiError, Controller, transition::Election};
+use super::{ApiError, Controller, PARTITIONS_PER_REQUEST_MAX, transition::Election};
 use crate::{
     base::{BrokerId, ErrorCode, PartitionKey},
     metadata::PartitionRegistration,
@@ -31,7 +31,15 @@ impl Controller {
                 let answer = ReassignablePartitionResponse::default()
                     .with_partition_index(partition.partition_index)
                     .with_error_message(None);
-                match self.reassign(&asked.name, partition, request.allow_replication_factor_change) {
+                // One partition may be named often, and each time go somewhere else.
+                let decided = match records.len() < PARTITIONS_PER_REQUEST_MAX {
+                    true => self.reassign(&asked.name, partition, request.allow_replication_factor_change),
+                    false => {
+                        let message = "Excessively large number of partitions per request.";
+                        Err(ApiError::new(ErrorCode::PolicyViolation, message))
+                    }
+                };
+                match decided {
                     Ok(change) => {
                         let change: Vec<_> = change.map(MetadataRecord::PartitionChange).into_iter().collect();
                         self.apply(&change);
@@ -113,7 +121,12 @@ impl Controller {
         }
         let stays = |replica: &BrokerId| !partition.adding_replicas.contains(replica);
         let in_sync: Vec<BrokerId> = partition.in_sync_replicas.iter().copied().filter(stays).collect();
-        let unclean = in_sync.is_empty() && !partition.in_sync_replicas.is_empty();
+        // Whoever has all that was committed: while nobody is in sync, those who were last.
+        let whole = match partition.in_sync_replicas.is_empty() {
+            true => &partition.eligible_leader_replicas,
+            false => &partition.in_sync_replicas,
+        };
+        let unclean = !whole.is_empty() && !whole.iter().any(stays);
         if unclean && !self.allows_unclean(name) {
             let message = format!(
                 "Unable to revert partition assignment for {name}:{} because it would require an unclean \
@@ -209,6 +222,22 @@ mod tests {
         rig.in_sync(0, &[2]);
         let refused = ErrorCode::InvalidReplicaAssignment.code();
         assert_eq!(reassign(&mut rig, None).0, refused);
+        rig.kill(2);
+        assert_eq!(reassign(&mut rig, None), (refused, "1,2: none e1 isr= elr=2 adding=2".to_owned()));
+    }
+
+    #[test]
+    fn one_request_writes_so_much_and_no_more() {
+        let mut rig = Rig::of(&[1, 2]);
+        rig.topic(&[&[1, 2]], &[]);
+        let target = |ids: [i32; 2]| ReassignablePartition::default().with_replicas(Some(ids.map(Into::into).to_vec()));
+        let partitions = [target([2, 1]), target([1, 2])].into_iter().cycle().take(PARTITIONS_PER_REQUEST_MAX + 1);
+        let topic = ReassignableTopic::default().with_name(TopicName("t".into())).with_partitions(partitions.collect());
+        let request = AlterPartitionReassignmentsRequest::default().with_topics(vec![topic]);
+        let answer = rig.decide(|controller| controller.alter_partition_reassignments(&request));
+        let refused = answer.responses[0].partitions.iter().filter(|it| it.error_code != 0);
+        let refused: Vec<_> = refused.map(|it| it.error_code).collect();
+        assert_eq!(refused, [ErrorCode::PolicyViolation.code()]);
     }
 
     #[test]
