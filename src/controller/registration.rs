@@ -6,7 +6,10 @@
 use std::collections::BTreeSet;
 
 use kafka_protocol::{
-    messages::{BrokerRegistrationRequest, BrokerRegistrationResponse, UnregisterBrokerResponse},
+    messages::{
+        BrokerRegistrationRequest, BrokerRegistrationResponse, UnregisterBrokerResponse,
+        broker_registration_request::Listener,
+    },
     protocol::StrBytes,
 };
 use uuid::Uuid;
@@ -22,6 +25,9 @@ use crate::{
 
 /// Most listeners, features or directories that a broker may name.
 const LISTED_MAX: usize = 100;
+
+/// Most bytes of all names, hosts and the rack of a broker: they become one record.
+const TEXT_BYTES_MAX: usize = 64 << 10;
 
 /// Ids below are Kafka's marks for directories that are none.
 const RESERVED_DIRECTORIES: u128 = 100;
@@ -111,6 +117,10 @@ impl Controller {
 
     fn check_registration(&self, broker: BrokerId, request: &BrokerRegistrationRequest) -> Result<(), ErrorCode> {
         let too_many = request.listeners.len().max(request.features.len()).max(request.log_dirs.len()) > LISTED_MAX;
+        let listener = |listener: &Listener| listener.name.len() + listener.host.len();
+        let text_bytes = request.listeners.iter().map(listener).sum::<usize>()
+            + request.features.iter().map(|feature| feature.name.len()).sum::<usize>()
+            + request.rack.as_ref().map_or(0, |rack| rack.len());
         let listeners = repeated(request.listeners.iter().map(|listener| listener.name.as_str()));
         let directories = repeated(request.log_dirs.iter().copied());
         let reserved = request.log_dirs.iter().any(|directory| directory.as_u128() < RESERVED_DIRECTORIES);
@@ -120,6 +130,7 @@ impl Controller {
         };
         if broker.0 < 0
             || too_many
+            || text_bytes > TEXT_BYTES_MAX
             || request.listeners.is_empty()
             || request.log_dirs.is_empty()
             || !listeners.is_empty()
@@ -185,8 +196,6 @@ fn registration(request: &BrokerRegistrationRequest) -> RegisterBroker {
 
 #[cfg(test)]
 mod tests {
-    use kafka_protocol::messages::broker_registration_request::Listener;
-
     use super::*;
     use crate::controller::rig::Rig;
 
@@ -274,6 +283,7 @@ mod tests {
         refused(|it| it.listeners.clear(), invalid);
         refused(|it| it.listeners = vec![Listener::default(); 2], invalid);
         refused(|it| it.listeners = vec![it.listeners[0].clone(); 101], invalid);
+        refused(|it| it.rack = Some("r".repeat(64 << 10).into()), invalid);
         refused(|it| it.log_dirs.clear(), invalid);
         refused(|it| it.log_dirs = vec![it.log_dirs[0]; 2], invalid);
         refused(|it| it.log_dirs = vec![Uuid::nil()], invalid);
