@@ -122,8 +122,6 @@ struct Status {
     leader: Option<(BrokerId, LeaderEpoch)>,
     /// This voter leads, and takes proposals.
     leads: Option<LeaderEpoch>,
-    /// The last entry of the log, durable or not.
-    last: u64,
 }
 
 impl RaftQuorum {

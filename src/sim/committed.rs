@@ -431,6 +431,38 @@ fn what_is_repeated_is_applied_once() {
 }
 
 #[test]
+fn a_snapshot_takes_the_images_place_on_every_core() {
+    let bed = Bed::start_in_cluster(1, &[1, 2]);
+    bed.gain(2);
+    let mut answer = bed.create(1, "mine");
+    bed.settle();
+    let broker = |broker_id| MetadataRecord::RegisterBroker(RegisterBroker { broker_id, ..Default::default() });
+    let renamed = MetadataRecord::Topic { name: "t1".to_owned(), topic_id: id(4) };
+    let records = [vec![broker(1), broker(2)], topic(2, 3), topic(3, 1), vec![renamed]].concat();
+    let position = Position { last_offset: Offset(40), epoch: LeaderEpoch(5) };
+    bed.script.tell(Event::Replaced { position, records: records.clone() });
+    bed.settle();
+    assert_eq!((told(&mut answer), bed.topics()), (REFUSED, ("t1 t2 t3".to_owned(), 40)));
+    let image = bed.router(0).image();
+    assert!(image.topic_by_id(id(1)).is_none() && image.topic_by_id(id(4)).is_some());
+    let mut expected = Image::default();
+    records.iter().for_each(|record| expected.apply(record).expect("it fits"));
+    assert_eq!(*image, expected);
+    // The log goes on behind it, without what was proposed.
+    bed.script.0.proposed.borrow_mut().clear();
+    bed.script.0.next_offset.set(41);
+    bed.script.commit(5, &topic(5, 1));
+    bed.settle();
+    assert_eq!((bed.topics(), bed.fatal()), (("t1 t2 t3 t5".to_owned(), 42), None));
+    bed.gain(6);
+    let mut answer = bed.create(0, "new");
+    bed.settle();
+    bed.script.commit_proposed();
+    bed.settle();
+    assert_eq!((told(&mut answer), bed.fatal()), (Some(Ok(())), None));
+}
+
+#[test]
 fn the_quorums_own_batches_take_offsets_and_change_nothing() {
     let bed = Bed::start_in_cluster(1, &[1]);
     bed.gain(2);

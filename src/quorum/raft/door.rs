@@ -44,6 +44,11 @@ pub fn check(node: &RawNode<Store>, message: &Message) -> Result<(), Refused> {
         MessageType::MsgHeartbeat if message.commit > last => {
             Err(Refused::LostEntries { commit: message.commit, last })
         }
+        MessageType::MsgSnapshot => {
+            let metadata = message.get_snapshot().get_metadata();
+            let differs = metadata.index == log.committed && !log.match_term(metadata.index, metadata.term);
+            if differs { malformed("a snapshot of another log") } else { Ok(()) }
+        }
         MessageType::MsgAppend => check_append(node, message),
         MessageType::MsgAppendResponse if is_leader => {
             let known = if message.reject { message.reject_hint } else { message.index };

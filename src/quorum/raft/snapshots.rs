@@ -11,8 +11,7 @@ use tracing::{info, warn};
 use super::{
     RaftQuorum,
     store::Base,
-    told::epoch_of,
-    voting::raft_id,
+    voting::{epoch_of, raft_id},
     wire::{self, Mark, PIECE_BYTES_MAX, Packet, Piece},
 };
 use crate::{

@@ -7,7 +7,7 @@ use std::{
     rc::Rc,
 };
 
-use super::{RaftQuorum, entry};
+use super::{RaftQuorum, entry, voting::epoch_of};
 use crate::{
     base::{ErrorCode, LeaderEpoch, Offset},
     io::channel::Notify,
@@ -110,7 +110,8 @@ impl RaftQuorum {
     /// Nothing may be committed in a term, once it is told to be ours, but what is proposed from then on: so the whole log is
     /// told first, the leader's first entry with it.
     fn is_all_told(&self) -> bool {
-        self.told.applied.get() == self.status.get().last && self.proposals.borrow().is_empty()
+        let last = self.node.borrow().raft.raft_log.last_index();
+        self.told.applied.get() == last && self.proposals.borrow().is_empty()
     }
 
     fn replaced(&self, replaced: Received) -> Event {
@@ -223,9 +224,4 @@ impl RaftQuorum {
 fn base_offset(data: &[u8], end_offset: Offset) -> Offset {
     let count = entry::record_count(data).expect("an entry is checked before it gets into the log");
     end_offset.plus(-i64::from(count))
-}
-
-/// The epoch that raft's term is to Kafka.
-pub(super) fn epoch_of(term: u64) -> LeaderEpoch {
-    LeaderEpoch(i32::try_from(term).expect("terms are checked where they come in"))
 }

@@ -13,15 +13,18 @@ use super::{
     Proposed, RaftQuorum, Received, Status,
     door::{self, Refused},
     store::Store,
-    told::epoch_of,
     voter_log::{Addition, Rewritten, VoterLog},
-    voting::{Joined, Stage, broker_of, raft_id},
+    voting::{Joined, Stage, broker_of, epoch_of, raft_id},
     wire::{Answer, Mark, Packet},
 };
 use crate::{base::BrokerId, io::either};
 
 /// A voter with a new disk asks every so many ticks.
 const QUESTION_TICKS: usize = 4;
+
+/// A log that gets so long, and twice as long as it was, is written anew though no snapshot asks for it: elections are written
+/// to it as well.
+const LOG_BYTES: u64 = if cfg!(test) { 256 * 1024 } else { 16 * 1024 * 1024 };
 
 /// What a change of draws another election timeout.
 type Draw = (u64, StateRole, u64, u64);
@@ -31,6 +34,8 @@ struct Turns {
     quorum: Rc<RaftQuorum>,
     log: VoterLog,
     joined: Option<Joined>,
+    /// How long the log was when it was written anew.
+    rewritten_bytes: u64,
     ticks: usize,
     /// How often this voter has stood for election.
     elections: u64,
@@ -42,7 +47,8 @@ struct Fatal(String);
 
 /// Drives a voter until the process ends.
 pub(super) async fn run(quorum: Rc<RaftQuorum>, log: VoterLog, joined: Option<Joined>) {
-    let mut turns = Turns { quorum: quorum.clone(), log, joined, ticks: 0, elections: 0, drawn: None };
+    let mut turns =
+        Turns { quorum: quorum.clone(), log, joined, rewritten_bytes: 0, ticks: 0, elections: 0, drawn: None };
     turns.settle();
     let tick = quorum.seat.settings.tick;
     let mut next_tick = quorum.io.clock.now();
@@ -139,6 +145,10 @@ impl Turns {
             Packet::Piece(piece) => {
                 if let Some(message) = quorum.take_piece(from, piece) {
                     self.step_checked(message);
+                    if quorum.node.borrow().snap().is_none() {
+                        // What it has was committed here meanwhile.
+                        *quorum.received.borrow_mut() = None;
+                    }
                 }
             }
             Packet::Gone(mark) => quorum.give_up(from, mark),
@@ -375,17 +385,25 @@ impl Turns {
 
     /// Writes the log anew without what snapshots have made superfluous.
     async fn compact(&mut self) -> Result<(), Fatal> {
-        let Some(end_offset) = self.quorum.compact_to.take() else { return Ok(()) };
+        let upto = self.quorum.compact_to.take();
+        let is_long = self.log.bytes() > LOG_BYTES.max(2 * self.rewritten_bytes);
+        if upto.is_none() && !is_long {
+            return Ok(());
+        }
         let rewritten = {
             let node = self.quorum.node.borrow();
             let store = node.store();
-            let base = store.ending_at(end_offset, self.quorum.told.applied.get());
-            let Some(base) = base.filter(|base| base.mark.index > store.base().mark.index) else { return Ok(()) };
+            let base = upto.and_then(|end| store.ending_at(end, self.quorum.told.applied.get()));
+            let base = base.unwrap_or(store.base());
+            if !is_long && base.mark.index <= store.base().mark.index {
+                return Ok(());
+            }
             let entries = store.from(base.mark.index + 1).map(|(entry, _)| entry.clone()).collect();
             Rewritten { base, entries, hard_state: store.hard_state().clone() }
         };
         let written = self.log.rewrite(&rewritten, self.joined).await;
         written.map_err(|error| Fatal(format!("{} cannot be written anew: {error}", self.log.path().display())))?;
+        self.rewritten_bytes = self.log.bytes();
         self.quorum.node.borrow_mut().mut_store().compact(rewritten.base);
         debug!(entry = rewritten.base.mark.index, "the quorum's log was written anew");
         Ok(())
@@ -413,11 +431,7 @@ fn status_of(node: &RawNode<Store>, me: BrokerId) -> Status {
     let raft = &node.raft;
     let epoch = epoch_of(raft.term);
     let leads = raft.state == StateRole::Leader && raft.leader_id == raft_id(me) && raft.lead_transferee.is_none();
-    Status {
-        leader: broker_of(raft.leader_id).map(|leader| (leader, epoch)),
-        leads: leads.then_some(epoch),
-        last: raft.raft_log.last_index(),
-    }
+    Status { leader: broker_of(raft.leader_id).map(|leader| (leader, epoch)), leads: leads.then_some(epoch) }
 }
 
 impl RaftQuorum {

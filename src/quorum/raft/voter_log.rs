@@ -150,6 +150,11 @@ impl VoterLog {
         self.disk
     }
 
+    /// How long the log is.
+    pub fn bytes(&self) -> u64 {
+        self.position
+    }
+
     /// Where the log lies.
     pub fn path(&self) -> &Path {
         &self.path

@@ -14,7 +14,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use super::wire::{Answer, Mark};
-use crate::base::BrokerId;
+use crate::base::{BrokerId, LeaderEpoch};
 
 /// Voters of a quorum, at most.
 pub const VOTERS_MAX: usize = 7;
@@ -78,6 +78,11 @@ pub fn raft_id(broker: BrokerId) -> u64 {
 /// The broker that raft names so; none for raft's 0.
 pub fn broker_of(raft_id: u64) -> Option<BrokerId> {
     raft_id.checked_sub(1).and_then(|id| i32::try_from(id).ok()).map(BrokerId)
+}
+
+/// The epoch that raft's term is to Kafka.
+pub fn epoch_of(term: u64) -> LeaderEpoch {
+    LeaderEpoch(i32::try_from(term).expect("terms are checked where they come in"))
 }
 
 /// How far the others were when this disk was new: the last entry of the farthest of their logs.
