@@ -57,6 +57,7 @@ mod operations;
 mod placement;
 pub(crate) mod policy;
 mod produce;
+mod row;
 mod raft_voters;
 mod scatter;
 mod scram_credentials;

@@ -4,6 +4,7 @@ mod administration;
 mod call;
 mod cluster;
 mod control;
+mod controller_link;
 mod coordinators;
 mod core;
 mod fetch;
@@ -29,11 +30,12 @@ pub use self::{
     call::{FetchCall, ListedOffset, OffsetsCall, ProducePart, mesh_bytes},
     cluster::Cluster,
     core::Broker,
+    membership::Registration,
     quota_use::Used,
     replies::{Held, Leaving, ReplyMemory},
     rewrites::{RewriteMemory, Rewriting},
     router::{Bounds, Router},
-    start::{CoreSeed, Registration, Started, check, recover, start},
+    start::{CoreSeed, Started, check, recover, start},
 };
 #[cfg(test)]
 pub use self::{core::TopicView, start::start_with};

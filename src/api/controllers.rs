@@ -8,7 +8,7 @@ use kafka_protocol::messages::{
 use crate::{
     api::{
         allocate_producer_ids, alter_partition, broker_heartbeat, broker_registration, forwarding,
-        table::{Row, alone, small},
+        row::{Row, alone, small},
     },
     protocol::guard::shapes,
 };

@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(check(4, "", None), "0");
         assert_eq!(check(4, "2", None), "42 Unexpected broker id, expected 1 or empty string, but received 2");
         assert_eq!(check(4, "x", None), "42 Broker id must be an integer, but it is: x");
-        assert_eq!(check(8, "1", None), "18");
+        assert_eq!(check(8, "1", None), "19");
         assert_eq!(check(8, "1", Some("kafka")), "0", "no logger of that name");
         assert_eq!(check(8, "", None), "42 Broker id must not be empty");
         assert_eq!(check(8, "2", None), "42 Unexpected broker id, expected 1 but received 2");

@@ -78,6 +78,7 @@ levels!(
     "ringtail::metrics",
     "ringtail::net",
     "ringtail::partition",
+    "ringtail::peer",
     "ringtail::protocol",
     "ringtail::quorum",
     "ringtail::replica",

@@ -1,7 +1,7 @@
 //! The table of requests: one row each. What has no row is neither advertised nor decoded; everything else about a request is
 //! in its own file.
 
-use std::{future::Future, pin::Pin, rc::Rc};
+use std::rc::Rc;
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
@@ -33,90 +33,12 @@ use crate::{
         metering::Metering,
         offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
         policy::{Operation, Quota},
-        produce, raft_voters, scram_credentials, sync_group, transactions, unregister_broker, update_features,
+        produce, raft_voters,
+        row::{Handler, Memory, Row, alone, listing, small},
+        scram_credentials, sync_group, transactions, unregister_broker, update_features,
     },
-    protocol::{
-        frame::{self, RequestHead},
-        guard::shapes,
-        quorum_packets,
-        versions::Api,
-    },
+    protocol::{frame, guard::shapes, quorum_packets, versions::Api},
 };
-
-/// A request's first stage, where it has one: a future whose value is the second one.
-type Begun = Pin<Box<dyn Future<Output = Pending>>>;
-
-/// What serves a request.
-#[derive(Clone, Copy)]
-pub(super) enum Handler {
-    /// Hands over in order first, then waits.
-    Ordered(fn(Rc<Context>, Asker, RequestHead) -> Begun),
-    /// All in the second stage, once every earlier request has its reply.
-    Alone(fn(Rc<Context>, Asker, RequestHead) -> Pending),
-}
-
-/// One request.
-#[derive(Clone, Copy)]
-pub(crate) struct Row {
-    /// Its key, name, versions and shape.
-    pub(super) api: Api,
-    /// What it does with what it names: what a client must be allowed to do with each topic and group.
-    pub(super) operation: Operation,
-    /// What it is counted as.
-    pub(super) quota: Quota,
-    /// Memory that it takes while it is served, beyond record bytes of the log.
-    pub(super) memory: Memory,
-    pub(super) handler: Handler,
-}
-
-/// Memory of a request while it is served, in bytes.
-#[derive(Clone, Copy)]
-pub(super) struct Memory {
-    /// The bytes that any such request takes ...
-    pub fixed: usize,
-    /// ... and how many times its frame on top.
-    pub frame_times: usize,
-}
-
-/// The memory of a request with a short answer.
-pub(super) const fn small(frame_times: usize) -> Memory {
-    Memory { fixed: SMALL, frame_times }
-}
-
-/// The memory of a request whose answer lists topics or settings.
-const fn listing(frame_times: usize) -> Memory {
-    Memory { fixed: 128 << 10, frame_times }
-}
-
-const SMALL: usize = 8 << 10;
-
-/// A request whose handler takes the decoded call and gives what becomes of it.
-macro_rules! alone {
-    ($key:ident, $request:ty, $schema:expr, $operation:ident, $quota:ident, $memory:expr, $handle:path) => {
-        $crate::api::table::Row {
-            api: $crate::protocol::versions::Api::new::<$request>(
-                kafka_protocol::messages::ApiKey::$key,
-                stringify!($key),
-                $schema,
-            ),
-            operation: $crate::api::policy::Operation::$operation,
-            quota: $crate::api::policy::Quota::$quota,
-            memory: $memory,
-            handler: $crate::api::table::Handler::Alone(|context, asker, head| {
-                Box::pin(async move {
-                    let began = context.io.clock.now();
-                    let outcome = match $crate::api::call::Call::decode(asker, head) {
-                        Ok(call) => $handle(&context, call).await,
-                        Err(why) => $crate::api::Outcome::Close(why),
-                    };
-                    context.counted(kafka_protocol::messages::ApiKey::$key, began, outcome)
-                })
-            }),
-        }
-    };
-}
-
-pub(super) use alone;
 
 /// Rows by key.
 pub(crate) struct Table {
@@ -654,7 +576,7 @@ mod tests {
         for api in TABLE.apis() {
             let start = [&(api.key as i16).to_be_bytes()[..], &api.max.to_be_bytes()].concat();
             assert_eq!(TABLE.pipelines(&start), api.key == ApiKey::Produce, "{}", api.name);
-            assert!(TABLE.memory_estimate(&start, 100) >= 100 + SMALL);
+            assert!(TABLE.memory_estimate(&start, 100) >= 100 + crate::api::row::SMALL);
         }
         assert!(!TABLE.pipelines(&[0, 0, 0]));
         assert_eq!(TABLE.memory_estimate(&[0x7f, 0xff, 0, 0], 64), 64);
@@ -767,7 +689,7 @@ mod tests {
         out
     }
 
-    fn parse(frame: Bytes) -> Result<RequestHead, frame::HeadError> {
+    fn parse(frame: Bytes) -> Result<frame::RequestHead, frame::HeadError> {
         let row = frame::peek(&frame).and_then(|(key, _)| TABLE.row(key));
         frame::parse(frame, row.map(|row| &row.api))
     }

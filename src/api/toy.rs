@@ -11,7 +11,7 @@ use crate::{
     api::{
         Context, Outcome,
         call::{Call, text, throttled},
-        table::{Memory, Row, alone},
+        row::{Memory, Row, alone},
     },
     protocol::guard::shapes,
 };

@@ -23,11 +23,10 @@ use crate::{
     replica::Replica,
     shard::{
         call::{Answer, Call, Delta, Message},
-        cluster::Cluster,
+        cluster::{Cluster, TakePackets},
         control::Driver,
         coordinators::{AnyCoordinator, Kind},
         in_sync_asks::InSync,
-        membership::Member,
         quota_use::QuotaUse,
         replies::ReplyMemory,
         rewrites::RewriteMemory,
@@ -85,8 +84,8 @@ pub struct Core {
     pub(super) fetchers: RefCell<Map<BrokerId, Notify>>,
     /// On the core of the metadata log only.
     pub(super) driver: RefCell<Option<Rc<Driver>>>,
-    /// The broker's part in a cluster of several, on the core of the metadata log.
-    pub(super) member: OnceCell<Rc<Member>>,
+    /// Takes packets of other voters', on the core of the metadata log of a broker that is one of several.
+    pub(super) take_packets: OnceCell<TakePackets>,
     /// Ways to the voters' controllers.
     pub(super) controllers: RefCell<Map<BrokerId, Rc<Link>>>,
     /// Questions of this core that other cores have not answered yet.
@@ -127,7 +126,7 @@ impl Core {
             in_sync: InSync::default(),
             fetchers: RefCell::default(),
             driver: RefCell::default(),
-            member: OnceCell::new(),
+            take_packets: OnceCell::new(),
             controllers: RefCell::default(),
             open_calls: RefCell::default(),
             next_call: Cell::new(0),

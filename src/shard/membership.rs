@@ -26,13 +26,12 @@ use crate::{
     io::{Io, channel::Notify},
     log::Fatal,
     peer::{Link, LinkError},
-    protocol::quorum_packets::{self, Envelope},
-    quorum::{RaftQuorum, Transport},
-    shard::{
-        cluster::Cluster,
-        core::Core,
-        start::{Registration, StartError},
+    protocol::{
+        metadata_records::BrokerEndpoint,
+        quorum_packets::{self, Envelope},
     },
+    quorum::{RaftQuorum, Transport},
+    shard::{cluster::Cluster, core::Core},
 };
 
 /// Packets for one voter that wait for their way. Of more the oldest are dropped: raft says it again.
@@ -49,6 +48,15 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Between two questions that were refused.
 const REFUSED_PAUSE: Duration = Duration::from_millis(200);
+
+/// What the controller writes down about this broker when it starts.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// Where clients reach it.
+    pub end_points: Vec<BrokerEndpoint>,
+    /// `directory.id` of `meta.properties`.
+    pub directory: Uuid,
+}
 
 /// Carries the quorum's packets to the other voters.
 pub(super) struct Post {
@@ -228,7 +236,7 @@ impl Member {
 
     /// Registers this broker and waits until the cluster takes it for one that serves. From then on its heart beats.
     /// # Errors  Another broker with our id, or another cluster's.
-    pub(super) async fn join(self: &Rc<Self>, registration: Registration) -> Result<(), StartError> {
+    pub(super) async fn join(self: &Rc<Self>, registration: Registration) -> Result<(), ErrorCode> {
         let request = self.registration(registration);
         loop {
             match self.core.ask_controller(&request, ANSWER_TIMEOUT).await {
@@ -238,7 +246,7 @@ impl Member {
                         break;
                     }
                     Some(error @ (ErrorCode::InconsistentClusterId | ErrorCode::UnsupportedVersion)) => {
-                        return Err(StartError::NotRegistered(error));
+                        return Err(error);
                     }
                     Some(error) => warn!(?error, "the controller does not register this broker yet"),
                 },

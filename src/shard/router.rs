@@ -241,8 +241,8 @@ impl Router {
     /// Takes packets of another voter's, which have come through the controllers' listener.
     /// # Errors  Kafka's code for why they are not for this voter of this cluster.
     pub fn take_packets(&self, envelope: &Envelope<'_>, packets: &[&[u8]]) -> Result<(), ErrorCode> {
-        let member = self.core.member.get().ok_or(ErrorCode::NotController)?;
-        member.take_packets(envelope, packets)
+        let take_packets = self.core.take_packets.get().ok_or(ErrorCode::NotController)?;
+        take_packets(envelope, packets)
     }
 
     /// Has a topic with the defaults made, unless it is there: because a client named it, or because the broker needs it.

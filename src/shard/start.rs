@@ -10,7 +10,6 @@ use std::{
 };
 
 use tracing::warn;
-use uuid::Uuid;
 
 use crate::{
     base::{BrokerId, ErrorCode, LeaderEpoch, METADATA_KEY, METADATA_TOPIC, Offset, PartitionKey},
@@ -23,7 +22,6 @@ use crate::{
     },
     metadata::{Image, Inconsistent},
     partition::{Assignment, Partition, PartitionState},
-    protocol::metadata_records::BrokerEndpoint,
     quorum::{
         MetadataError, OpenError, Quorum, RaftQuorum, RaftSettings, Seat, SingleVoter, StoredMetadata, Voters,
         read_snapshot,
@@ -31,10 +29,10 @@ use crate::{
     replica::Replica,
     shard::{
         call::Message,
-        cluster::Cluster,
+        cluster::{Cluster, TakePackets},
         control::Driver,
         core::{Broker, Core},
-        membership::{Member, Post},
+        membership::{Member, Post, Registration},
         router::{CONTROLLER_CORE, Router},
         settings,
     },
@@ -65,20 +63,13 @@ pub struct CoreSeed {
     new_epochs: Vec<PartitionKey>,
 }
 
-/// What the controller writes down about this broker when it starts.
-#[derive(Clone, Debug)]
-pub struct Registration {
-    /// Where clients reach it.
-    pub end_points: Vec<BrokerEndpoint>,
-    /// `directory.id` of `meta.properties`.
-    pub directory: Uuid,
-}
-
 /// A core that serves.
 pub struct Started {
     /// The way to it.
     pub router: Router,
     core: Rc<Core>,
+    /// The broker's part in a cluster of several, on the core of the metadata log.
+    member: Option<Rc<Member>>,
     /// As in the seed, until they are written down.
     new_epochs: RefCell<Vec<PartitionKey>>,
 }
@@ -240,9 +231,14 @@ pub async fn start_with(
     for key in keys {
         core.own(key);
     }
+    let mut member = None;
     if core.index() == core.owner(METADATA_KEY) {
         let quorum = match core.broker.cluster.clone() {
-            Some(cluster) => voter(&core, &directory, bytes_since_snapshot, cluster, fatal.clone()).await?,
+            Some(cluster) => {
+                let voter = voter(&core, &directory, bytes_since_snapshot, cluster, fatal.clone()).await?;
+                member = Some(voter.1);
+                voter.0
+            }
             None => quorum(single_voter(&core, &directory, bytes_since_snapshot)),
         };
         let driver = Driver::new(quorum, fatal, image_offset);
@@ -257,7 +253,7 @@ pub async fn start_with(
     io.spawner.spawn(core.clone().serve_inbox());
     io.spawner.spawn(core.clone().keep_house());
     io.spawner.spawn(core.clone().keep_in_sync());
-    Ok(Started { router: Router::new(core.clone()), core, new_epochs: RefCell::new(new_epochs) })
+    Ok(Started { router: Router::new(core.clone()), core, member, new_epochs: RefCell::new(new_epochs) })
 }
 
 /// This core's replica of the metadata log, which is made if it is not there.
@@ -290,7 +286,7 @@ async fn voter(
     bytes_since_snapshot: u64,
     cluster: Arc<Cluster>,
     fatal: Fatal,
-) -> Result<Box<dyn Quorum>, StartError> {
+) -> Result<(Box<dyn Quorum>, Rc<Member>), StartError> {
     let (io, me) = (&core.io, core.broker.id);
     // Whoever hears of no leader asks for votes within the shorter of both.
     let cluster_config = &core.statics.cluster;
@@ -315,8 +311,13 @@ async fn voter(
     let opened = RaftQuorum::open(io, seat, replica, last_offset, bytes_since_snapshot, post, fatal.clone()).await;
     let quorum = opened.map_err(StartError::Quorum)?;
     let member = Member::begin(core, quorum.clone(), cluster, fatal);
+    let taker = Rc::downgrade(&member);
+    let take_packets: TakePackets = Rc::new(move |envelope, packets| match taker.upgrade() {
+        Some(member) => member.take_packets(envelope, packets),
+        None => Err(ErrorCode::NotController),
+    });
     // Made once, here.
-    let _ = core.member.set(member);
+    let _ = core.take_packets.set(take_packets);
     let asker = Rc::downgrade(core);
     core.alter_partitions_by(Rc::new(move |request| {
         let core = asker.upgrade();
@@ -325,7 +326,7 @@ async fn voter(
             core.ask_controller(&request, ALTER_PARTITION_TIMEOUT).await
         })
     }));
-    Ok(Box::new(quorum))
+    Ok((Box::new(quorum), member))
 }
 
 impl Started {
@@ -347,8 +348,8 @@ impl Started {
     /// # Errors  `Full`, `NotRegistered`.
     pub async fn register(&self, registration: Registration) -> Result<(), StartError> {
         let Some(driver) = self.core.driver.borrow().clone() else { return Ok(()) };
-        if let Some(member) = self.core.member.get() {
-            return member.join(registration).await;
+        if let Some(member) = &self.member {
+            return member.join(registration).await.map_err(StartError::NotRegistered);
         }
         driver.leads().await;
         let log = &self.core.log;
@@ -373,7 +374,7 @@ impl Started {
 
     /// Gives away what this broker leads, before it stops: on the core of the metadata log, where there is a cluster to give it to.
     pub async fn leave(&self) {
-        if let Some(member) = self.core.member.get()
+        if let Some(member) = &self.member
             && self.core.statics.cluster.controlled_shutdown
         {
             member.leave(LEAVE_TIMEOUT).await;

@@ -155,7 +155,7 @@ fn wrong_settings_are_named_with_key_and_value() {
         (
             "listeners=PLAINTEXT://:0,CONTROLLER://:0\ncontroller.listener.names=CONTROLLER\n\
              controller.quorum.voters=1@a:1,2@b:1\n",
-            vec!["controller.quorum.voters", "stands alone"],
+            vec!["controller.quorum.voters", "not formatted"],
         ),
         ("log.dirs=/tmp/a,/tmp/b\n", vec!["log.dirs"]),
     ];

@@ -637,7 +637,7 @@ pub static ELECT_LEADERS: Schema = Schema {
     },
 };
 
-/// EnvelopeRequest, version 0.
+/// EnvelopeRequest, versions 0.
 pub static ENVELOPE: Schema = Schema {
     flexible_from: 0,
     shape: Shape {
