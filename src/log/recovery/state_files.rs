@@ -168,12 +168,12 @@ impl Files<'_> {
                 let in_place_of = is_damaged.then(|| self.path(found.generation + 1));
                 Checkpoint { in_place_of, ..found }
             }
-            (Slot::Damaged, Slot::Damaged) => {
+            (Slot::Absent, Slot::Absent) => return Err(self.corrupt(1)),
+            // Either may be the one that counted. The one that is not there may never have been, or is lost.
+            (Slot::Damaged | Slot::Absent, Slot::Damaged | Slot::Absent) => {
                 let [even, odd] = [0, 1].map(|generation| self.path(generation).display().to_string());
                 return Err(RecoverError::CheckpointCorrupt { path: format!("{even}, like {odd},") });
             }
-            (Slot::Damaged, _) => return Err(self.corrupt(0)),
-            (Slot::Absent, _) => return Err(self.corrupt(1)),
         };
         if newest.generation < at_least { Err(self.corrupt(at_least)) } else { Ok(newest) }
     }
